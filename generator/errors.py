@@ -1,0 +1,51 @@
+"""What can be refused or can fail, told so that an operator knows where, what, why and what next."""
+
+import msgspec
+
+
+def printable(value: object, limit: int = 80) -> str:
+    """Text from outside made safe for a terminal: one line, no control characters, bounded."""
+    text = value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=repr).decode()
+    text = text[: limit + 1]
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
+class Problem(msgspec.Struct, frozen=True, order=True):
+    """One thing that is wrong with an input: `place: value rule (hint)`."""
+
+    place: str
+    value: str
+    rule: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        said = " ".join(part for part in (self.value, self.rule) if part)
+        text = f"{self.place}: {said}" if self.place else said
+        return f"{text} ({self.hint})" if self.hint else text
+
+
+class EvpnHostError(Exception):
+    """A failure that is told to the user in words; its exit code is the contract's."""
+
+    exit_code = 1
+
+    def __init__(self, *problems: Problem | str) -> None:
+        self.problems = [p if isinstance(p, Problem) else Problem("", "", p) for p in problems]
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class Refused(EvpnHostError):
+    """An input or a host that we do not act on: nothing was changed."""
+
+
+class ActivationFailed(EvpnHostError):
+    """A native tool or a check after it failed."""
+
+    exit_code = 3
+
+
+class Stranded(EvpnHostError):
+    """Activation failed, and so did going back: a person is needed."""
+
+    exit_code = 4

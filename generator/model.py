@@ -1,0 +1,193 @@
+"""What one host should be: frozen, checked, with every derived name. No I/O, no defaults, no checks.
+
+Addresses are canonical text (`10.188.0.254/24`, `fd00::1/64`), MACs lower-case with colons, MTUs in
+bytes, timers in seconds. Collections are sorted by identity, so that the order of a payload's lists
+means nothing (a V-Net's gateways excepted: the first of a family is its primary address).
+"""
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Literal
+
+import msgspec
+
+VXLAN_OVERHEAD = 50  # bytes over IPv4: 14 Ethernet + 20 IP + 8 UDP + 8 VXLAN (RFC 7348, section 5)
+NEIGHBOURS_PER_VNET = 128
+
+
+class Model(msgspec.Struct, frozen=True, dict=True):
+    """Base of the model: immutable, with room for cached properties."""
+
+
+def label(text: str) -> str:
+    """A name as it may stand in a comment of any rendered file.
+
+    ifupdown2 runs mako over its files and joins lines at a backslash, comments included, so only
+    characters that mean nothing to any reader remain.
+    """
+    return "".join(c if c.isascii() and (c.isalnum() or c in " ._@:/+-") else "_" for c in text)
+
+
+class Gateway(Model, frozen=True):
+    """An anycast gateway address: the same on every host and leaf of its V-Net."""
+
+    address: str
+    family: Literal[4, 6]
+
+
+class Vxlan(Model, frozen=True):
+    """A VXLAN port: carries one VNI into one bridge."""
+
+    name: str
+    vni: int
+    bridge: str
+    local: str
+    mtu: int
+    suppress: bool  # answer ARP and ND from EVPN's type-2 routes instead of flooding
+
+
+class Bridge(Model, frozen=True):
+    """A bridge of ours, with its one VXLAN port and the addresses that live on it."""
+
+    name: str
+    label: str
+    port: Vxlan
+    mtu: int
+    mac: str
+    vrf: str | None
+    gateways: tuple[Gateway, ...]
+    ipv6: bool  # whether the kernel may speak IPv6 here
+
+    @cached_property
+    def addresses(self) -> list[str]:
+        return [gateway.address for gateway in self.gateways]
+
+    @cached_property
+    def gateways6(self) -> list[str]:
+        return [gateway.address for gateway in self.gateways if gateway.family == 6]
+
+
+class Vrf(Model, frozen=True):
+    """The VRF of a VPC; with a `vni` it reaches across the fabric (symmetric IRB, RFC 9136)."""
+
+    id: int
+    label: str
+    vni: int | None
+    bridges: tuple[str, ...]
+    import_targets: tuple[str, ...]
+    export_targets: tuple[str, ...]
+
+    @cached_property
+    def name(self) -> str:
+        return f"Vrf_{self.id}"
+
+    @cached_property
+    def table(self) -> int:
+        return 1000 + self.id
+
+
+class Uplink(Model, frozen=True):
+    """A NIC port to a leaf on which a BGP session is attempted."""
+
+    ifname: str
+    label: str
+    remote_as: str  # a number, or "external"
+    mtu: int | None
+    address: str | None  # ours on a numbered link, with length
+    peer: str | None  # the leaf's on a numbered link, without length
+
+    @cached_property
+    def neighbor(self) -> str:
+        """How FRR names the session: by address when numbered, else by interface (RFC 5549)."""
+        return self.peer or self.ifname
+
+
+class Management(Model, frozen=True):
+    """The management address, and the two places between which the hook moves it."""
+
+    ifname: str
+    bridge: str
+    ipv4: str
+    gateway: str
+    ipv6: str | None
+    gateway6: str | None
+
+
+class Bgp(Model, frozen=True):
+    """Settings that all sessions of a host share."""
+
+    bfd: bool
+    keepalive: int
+    holdtime: int
+    password: str | None
+
+
+class Host(Model, frozen=True):
+    """One server of the fabric, as it should be."""
+
+    name: str
+    generation: int
+    asn: int
+    loopback: str
+    bgp: Bgp
+    management: Management | None
+    uplinks: tuple[Uplink, ...]
+    vrfs: tuple[Vrf, ...]
+    bridges: tuple[Bridge, ...]
+
+    @cached_property
+    def vxlans(self) -> list[Vxlan]:
+        return [bridge.port for bridge in self.bridges]
+
+    @cached_property
+    def l3vnis(self) -> list[Vrf]:
+        return [vrf for vrf in self.vrfs if vrf.vni is not None]
+
+    @cached_property
+    def ipv6(self) -> bool:
+        """Whether a tenant of this host is routed in IPv6."""
+        return any(bridge.gateways6 for bridge in self.bridges)
+
+    @cached_property
+    def neighbour_limit(self) -> int:
+        """Hard limit of the kernel's neighbour tables (entries), a power of two."""
+        wanted = max(8192, NEIGHBOURS_PER_VNET * len(self.bridges))
+        return 1 << (wanted - 1).bit_length()
+
+
+class Device(Model, frozen=True):
+    """A network device as the kernel should show it: what both backends must come to."""
+
+    name: str
+    kind: Literal["bridge", "vxlan", "vrf"]
+    mtu: int | None = None
+    mac: str | None = None
+    master: str | None = None
+    vni: int | None = None
+    local: str | None = None
+    table: int | None = None
+    addresses: tuple[str, ...] = ()
+
+
+def devices(host: Host) -> Iterable[Device]:
+    """Every device that a host should have because of us, VRFs first."""
+    for vrf in host.vrfs:
+        yield Device(name=vrf.name, kind="vrf", table=vrf.table)
+    for bridge in host.bridges:
+        yield Device(
+            name=bridge.name,
+            kind="bridge",
+            mtu=bridge.mtu,
+            mac=bridge.mac,
+            master=bridge.vrf,
+            addresses=tuple(bridge.addresses),
+        )
+        port = bridge.port
+        yield Device(
+            name=port.name,
+            kind="vxlan",
+            mtu=port.mtu,
+            master=bridge.name,
+            vni=port.vni,
+            local=port.local,
+        )

@@ -1,0 +1,90 @@
+"""The payload: bytes of a controller to checked hosts. Every refusal of an input lives here."""
+
+from typing import Any
+
+import msgspec
+
+from generator.errors import Problem, Refused, printable
+from generator.model import Host
+from generator.payload import decode
+from generator.payload.checks import Segments, check_fleet, check_host
+from generator.payload.derive import derive
+from generator.payload.document import ROLE, FleetDocument, FleetHost, HostDocument
+
+__all__ = ["Payload", "load"]
+
+
+class Payload(msgspec.Struct, frozen=True):
+    """What a controller said: the hosts that it describes, and what is odd about it."""
+
+    kind: str
+    generation: int
+    hosts: list[Host]
+    warnings: list[Problem]
+
+    def host(self, name: str | None) -> Host:
+        """The host of that name (letters of either case), or the only one.
+
+        Raises `Refused` when there is none, or none is named and there are several.
+        """
+        known = ", ".join(host.name for host in self.hosts) or "none"
+        if name is None and len(self.hosts) == 1:
+            return self.hosts[0]
+        if name is None:
+            raise Refused(
+                f"the payload is for {len(self.hosts)} hosts ({known}): say which with -H"
+            )
+        for host in self.hosts:
+            if host.name.lower() == name.lower():
+                return host
+        raise Refused(f"the payload has no host {printable(name)} in role {ROLE}; it has: {known}")
+
+
+def load(data: bytes) -> Payload:
+    """Decode, check and derive. Raises `Refused` with every problem of the document."""
+    raw, problems = decode.parse(data)
+    kind = raw.get("kind") if isinstance(raw, dict) else None
+    if kind not in ("Host", "Fleet"):
+        value = printable(kind) if kind is not None else ""
+        rule = "is not Host or Fleet" if kind is not None else "is required: Host or Fleet"
+        if not isinstance(raw, dict):
+            raise Refused(Problem("payload", printable(raw), "is not an object"))
+        raise Refused(*problems, Problem("kind", value, rule))
+
+    warnings: list[Problem] = []
+    if kind == "Host":
+        document = decode.convert(raw, HostDocument, "", problems)
+        entries = [("", document)]
+    else:
+        hosts = raw.get("hosts")
+        document = decode.convert(
+            raw | {"hosts": []} if isinstance(hosts, list) else raw, FleetDocument, "", problems
+        )
+        entries = list(_fleet_hosts(hosts, problems, warnings))
+
+    segments = Segments(document.get("vpcs"), document.get("vnets"), raw, problems)
+    for place, entry in entries:
+        check_host(place, entry, segments, problems, warnings)
+    check_fleet(entries, problems)
+    if problems:
+        raise Refused(*problems)
+    generation = document["generation"]
+    found = [derive(e["server"], e["links"], segments, generation) for _, e in entries]
+    return Payload(kind, generation, sorted(found, key=lambda host: host.name), warnings)
+
+
+def _fleet_hosts(
+    hosts: Any, problems: list[Problem], warnings: list[Problem]
+) -> list[tuple[str, decode.Sections]]:
+    """The hosts of a Fleet that are VTEPs, each with its place; the others are told as warnings."""
+    entries = []
+    for index, raw in enumerate(hosts if isinstance(hosts, list) else []):
+        place = f"hosts[{index}]"
+        server = raw.get("server") if isinstance(raw, dict) else None
+        role = server.get("srvRole") if isinstance(server, dict) else None
+        if isinstance(role, str) and role != ROLE:
+            rule = f"is not {ROLE}: this host is left out"
+            warnings.append(Problem(f"{place}.server.srvRole", printable(role), rule))
+            continue
+        entries.append((f"{place}.", decode.convert(raw, FleetHost, place, problems)))
+    return entries

@@ -1,0 +1,190 @@
+"""Bytes to typed document: every problem of form is found, each with its place.
+
+A good document goes through msgspec in one step. Only one that has a problem is walked here, element
+by element, so that all problems can be told and the sound elements still be checked further.
+"""
+
+import json
+import types
+import unicodedata
+from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
+
+import msgspec
+from msgspec import NODEFAULT, Meta, UnsetType
+
+from generator.errors import Problem, Refused, printable
+
+MAX_BYTES = 64 << 20
+_MAX_DEPTH = 32
+# Cc ends a line or drives a terminal, Zl and Zp end a line, Cs can't be written as UTF-8.
+_UNSAFE = {"Cc", "Cs", "Zl", "Zp"}
+_ILL_FORMED = (msgspec.ValidationError, ValueError, TypeError, OverflowError)
+_BAD: Any = object()
+
+Sections = dict[str, Any]
+
+
+class _Repeated(dict[str, Any]):
+    """An object that named a key more than once."""
+
+    keys_twice: list[str]
+
+
+def parse(data: bytes) -> tuple[Any, list[Problem]]:
+    """JSON text to plain objects, refusing what JSON leaves open: duplicate keys, NaN, huge input."""
+    if len(data) > MAX_BYTES:
+        raise Refused("the payload is larger than 64 MiB")
+    suspicious = False
+
+    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal suspicious
+        found = dict(pairs)
+        if len(found) == len(pairs):
+            return found
+        suspicious = True
+        repeated = _Repeated(found)
+        names = [name for name, _ in pairs]
+        repeated.keys_twice = sorted({name for name in names if names.count(name) > 1})
+        return repeated
+
+    try:
+        text = data.decode()
+        # A raw control character can't stand in a JSON string, so that without a backslash only
+        # the few unsafe characters above ASCII are left to look for.
+        suspicious = "\\" in text or (not text.isascii() and _unsafe(text))
+        raw = json.loads(text, object_pairs_hook=collect, parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        raise Refused(f"the payload is not UTF-8: byte {error.start} ({error.reason})") from None
+    except RecursionError:
+        raise Refused("the payload is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise Refused(f"the payload is not JSON: {error.msg} at {where}") from None
+    except ValueError as error:
+        raise Refused(f"the payload is not JSON: {printable(str(error))}") from None
+    problems: list[Problem] = []
+    if suspicious:
+        _scan(raw, "", problems, 0)
+    return raw, problems
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _unsafe(text: str) -> bool:
+    return any(unicodedata.category(c) in _UNSAFE for c in text if c not in "\t\r\n")
+
+
+def _scan(raw: Any, place: str, problems: list[Problem], depth: int) -> None:
+    """Find what could end a line or was said twice, anywhere in a document, ignored fields too."""
+    if depth > _MAX_DEPTH:
+        raise Refused("the payload is nested too deeply")
+    if isinstance(raw, str):
+        if any(unicodedata.category(c) in _UNSAFE for c in raw):
+            problems.append(
+                Problem(place, printable(raw), "has a control or line-ending character")
+            )
+    elif isinstance(raw, list):
+        for index, item in enumerate(raw):
+            _scan(item, f"{place}[{index}]", problems, depth + 1)
+    elif isinstance(raw, dict):
+        if isinstance(raw, _Repeated):
+            problems.extend(
+                Problem(_under(place, name), "", "stands here more than once")
+                for name in raw.keys_twice
+            )
+        for name, item in raw.items():
+            if any(unicodedata.category(c) in _UNSAFE for c in name):
+                problems.append(
+                    Problem(_under(place, name), "", "is a key with a control character")
+                )
+            _scan(item, _under(place, name), problems, depth + 1)
+
+
+def _under(place: str, name: str) -> str:
+    name = printable(name)
+    return f"{place}.{name}" if place else name
+
+
+def _hook(type_: type[Any], value: object) -> Any:
+    return type_.parse(value)
+
+
+def convert(raw: Any, type_: type[msgspec.Struct], place: str, problems: list[Problem]) -> Sections:
+    """A document's or a Fleet host's fields by name; what doesn't fit is told in `problems`.
+
+    A field that has a problem is absent; in a list of objects only the bad ones are, as None, so that
+    the others keep their places.
+    """
+    try:
+        return msgspec.structs.asdict(msgspec.convert(raw, type_, dec_hook=_hook, strict=True))
+    except _ILL_FORMED:
+        return _walk_fields(raw, type_, place, problems, top=True)
+
+
+def _walk(raw: Any, type_: Any, place: str, problems: list[Problem], *, top: bool = False) -> Any:
+    """Decode one value, or tell what is wrong and return `_BAD`."""
+    if isinstance(type_, type) and issubclass(type_, msgspec.Struct):
+        before = len(problems)
+        values = _walk_fields(raw, type_, place, problems)
+        return type_(**values) if len(problems) == before else _BAD
+    if get_origin(type_) in {types.UnionType, Union}:
+        (type_,) = (option for option in get_args(type_) if option is not UnsetType)
+        return _walk(raw, type_, place, problems)
+    if get_origin(type_) is list:
+        if not isinstance(raw, list):
+            problems.append(Problem(place, printable(raw), "is not a list"))
+            return _BAD
+        (item,) = get_args(type_)
+        walked = [_walk(r, item, f"{place}[{i}]", problems) for i, r in enumerate(raw)]
+        return [None if value is _BAD else value for value in walked] if top else walked
+    try:
+        return msgspec.convert(raw, type_, dec_hook=_hook, strict=True)
+    except _ILL_FORMED as error:
+        problems.append(Problem(place, printable(raw), _rule(type_, raw, error)))
+        return _BAD
+
+
+def _walk_fields(
+    raw: Any, type_: type[msgspec.Struct], place: str, problems: list[Problem], *, top: bool = False
+) -> Sections:
+    if not isinstance(raw, dict):
+        problems.append(Problem(place, printable(raw), "is not an object"))
+        return {}
+    fields = {field.encode_name: field for field in msgspec.structs.fields(type_)}
+    problems.extend(
+        Problem(_under(place, name), "", "is not a field that is known here")
+        for name in raw
+        if name not in fields and name != type_.__struct_config__.tag_field
+    )
+    values = {}
+    for name, field in fields.items():
+        if name in raw:
+            value = _walk(raw[name], field.type, _under(place, name), problems, top=top)
+            if value is not _BAD:
+                values[field.name] = value
+        elif field.required:
+            problems.append(Problem(_under(place, name), "", "is required"))
+        elif top:
+            default = field.default_factory if field.default is NODEFAULT else None
+            values[field.name] = default() if callable(default) else field.default
+    return values
+
+
+def _rule(type_: Any, raw: Any, error: Exception) -> str:
+    """The rule that a leaf's value breaks, in the words of its type."""
+    if get_origin(type_) is Literal:
+        options = get_args(type_)
+        return f"is not {' or '.join(options)}"
+    if type_ is bool:
+        return "is not true or false"
+    if get_origin(type_) is Annotated:
+        base, meta = get_args(type_)[0], next(a for a in get_args(type_) if isinstance(a, Meta))
+        if base is int:
+            whole = isinstance(raw, int) and not isinstance(raw, bool)
+            return f"is not in {meta.ge}–{meta.le}" if whole else "is not a whole number"
+        if not isinstance(raw, str):
+            return "is not a string"
+        return str((meta.extra or {})["rule"])
+    return str(error.__cause__ or error)

@@ -1,0 +1,152 @@
+"""From what a controller says about the fabric to what one host should be (payload.md, derivation)."""
+
+import hashlib
+
+from generator.model import Bgp, Bridge, Gateway, Host, Management, Uplink, Vrf, Vxlan, label
+from generator.payload.checks import Segments
+from generator.payload.document import Link, Server, Vnet
+
+
+def derive(server: Server, links: list[Link], segments: Segments, generation: int) -> Host:
+    """The host of a checked document."""
+    members = segments.members(links)
+    bridges = [
+        _vnet_bridge(vnet, tagged=not untagged.pop(), server=server)
+        for vnet, untagged in members.values()
+    ]
+    routed: dict[int, list[Bridge]] = {}
+    for (vnet, _), bridge in zip(members.values(), bridges, strict=True):
+        if bridge.vrf:
+            routed.setdefault(vnet.vpc.id, []).append(bridge)
+    vrfs = []
+    for id_, inside in sorted(routed.items()):
+        vpc = segments.vpc_by_id[id_]
+        if vpc.vni:
+            inside.append(_l3_bridge(vpc.vni, vpc.name, f"Vrf_{id_}", inside, server))
+            bridges.append(inside[-1])
+        targets = vpc.route_targets
+        vrfs.append(
+            Vrf(
+                id=id_,
+                label=label(vpc.name),
+                vni=vpc.vni or None,
+                bridges=tuple(bridge.name for bridge in _sorted(inside)),
+                import_targets=tuple(sorted(set(targets.import_))),
+                export_targets=tuple(sorted(set(targets.export))),
+            )
+        )
+    return Host(
+        name=server.name,
+        generation=generation,
+        asn=int(server.asn),
+        loopback=str(server.main_address),
+        bgp=Bgp(
+            bfd=server.bgp.bfd,
+            keepalive=server.bgp.keepalive,
+            holdtime=server.bgp.holdtime,
+            password=server.bgp.password or None,
+        ),
+        management=_management(server, segments),
+        uplinks=tuple(_uplinks(server, links, segments)),
+        vrfs=tuple(vrfs),
+        bridges=_sorted(bridges),
+    )
+
+
+def _sorted(bridges: list[Bridge]) -> tuple[Bridge, ...]:
+    return tuple(sorted(bridges, key=lambda bridge: bridge.port.vni))
+
+
+def _own_mac(server: Server, bridge: str) -> str:
+    """A MAC for a bridge that shares none: stable, and another one on every host of the fabric."""
+    digest = hashlib.sha256(f"{server.main_address} {bridge}".encode()).digest()
+    return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))  # locally administered
+
+
+def _vnet_bridge(vnet: Vnet, *, tagged: bool, server: Server) -> Bridge:
+    name = f"nbr-{vnet.vxlan_id}"
+    gateways = tuple(
+        Gateway(address=str(gateway.prefix), family=gateway.prefix.version)
+        for gateway in (vnet.gateways if tagged else ())
+    )
+    shared_mac = vnet.custom_anycast_mac or vnet.mac_address
+    managed = server.mgmt and server.mgmt.vnet == vnet.name
+    return Bridge(
+        name=name,
+        label=label(vnet.name),
+        port=Vxlan(
+            name=f"vxlan{vnet.vxlan_id}",
+            vni=vnet.vxlan_id,
+            bridge=name,
+            local=str(server.main_address),
+            mtu=vnet.mtu,
+            suppress=True,
+        ),
+        mtu=vnet.mtu,
+        mac=str(shared_mac) if gateways else _own_mac(server, name),
+        vrf=f"Vrf_{vnet.vpc.id}" if gateways else None,
+        gateways=gateways,
+        ipv6=any(g.family == 6 for g in gateways) or bool(managed and server.mgmt.ipv6),
+    )
+
+
+def _l3_bridge(vni: int, vpc: str, vrf: str, routed: list[Bridge], server: Server) -> Bridge:
+    """The bridge of an L3VNI: routed packets pass it, its MAC is the router's MAC (RFC 9135)."""
+    name = f"l3br-{vni}"
+    mtu = max(bridge.mtu for bridge in routed)
+    return Bridge(
+        name=name,
+        label=label(vpc),
+        port=Vxlan(
+            name=f"l3vx-{vni}",
+            vni=vni,
+            bridge=name,
+            local=str(server.main_address),
+            mtu=mtu,
+            suppress=False,
+        ),
+        mtu=mtu,
+        mac=_own_mac(server, name),
+        vrf=vrf,
+        gateways=(),
+        ipv6=any(bridge.ipv6 for bridge in routed),
+    )
+
+
+def _uplinks(server: Server, links: list[Link], segments: Segments) -> list[Uplink]:
+    """Links of the management V-Net, and those that the controller has put into the underlay.
+
+    The former before the switch side is switched over: from that moment on nothing can be fetched.
+    """
+    untagged: set[str] = set()
+    if server.mgmt:
+        _, vnet = segments.vnet_by_name[server.mgmt.vnet]
+        untagged = {port.name for port in vnet.ports if port.untagged}
+    found = [
+        Uplink(
+            ifname=link.local.ifname,
+            label=label(link.remote.name),
+            remote_as=str(int(link.remote.asn)) if link.remote.asn else "external",
+            mtu=link.mtu or None,
+            address=str(link.local.ipv4) if link.local.ipv4 else None,
+            peer=str(link.remote.ipv4.ip) if link.remote.ipv4 else None,
+        )
+        for link in links
+        if link.remote.name in untagged or link.underlay == "enabled"
+    ]
+    return sorted(found, key=lambda uplink: uplink.ifname)
+
+
+def _management(server: Server, segments: Segments) -> Management | None:
+    mgmt = server.mgmt
+    if not mgmt:
+        return None
+    _, vnet = segments.vnet_by_name[mgmt.vnet]
+    return Management(
+        ifname=mgmt.ifname,
+        bridge=f"nbr-{vnet.vxlan_id}",
+        ipv4=str(mgmt.ipv4),
+        gateway=str(mgmt.gateway),
+        ipv6=str(mgmt.ipv6) if mgmt.ipv6 else None,
+        gateway6=str(mgmt.gateway6) if mgmt.gateway6 else None,
+    )

@@ -1,0 +1,393 @@
+"""The payload's types, field by field as a controller writes them; the JSON Schema comes from here.
+
+Field names are those of the Netris API where it has one. A leaf type says its own rule: what
+`parse` raises, or the bounds and `rule` of its `Meta`, is what a refusal prints.
+"""
+
+import re
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+from netaddr import INET_PTON, AddrFormatError, IPAddress, IPNetwork
+
+ROLE = "EVPN-VTEP"
+
+
+class Asn(int):
+    """An AS number that a session can use (RFC 6793, 7607, 7300)."""
+
+    schema: ClassVar[dict[str, Any]] = {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 4294967294,
+        "not": {"enum": [23456, 65535]},
+    }
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError("is not a whole number")
+        if not 1 <= value <= 4294967294:
+            raise ValueError("is not in 1–4294967294")
+        if value in {23456, 65535}:
+            raise ValueError("is a reserved AS number (RFC 6793, RFC 7300)")
+        return cls(value)
+
+
+class _Text(str):
+    """A leaf that is text of one form."""
+
+    __slots__ = ()
+    form: ClassVar[re.Pattern[str]]
+    rule: ClassVar[str]
+    schema: ClassVar[dict[str, Any]] = {"type": "string"}
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        if not isinstance(value, str):
+            raise ValueError("is not a string")
+        if not cls.form.fullmatch(value):
+            raise ValueError(cls.rule)
+        return cls(cls.canonical(value))
+
+    @classmethod
+    def canonical(cls, text: str) -> str:
+        return text
+
+
+class Mac(_Text):
+    """A unicast MAC address, kept in lower case."""
+
+    __slots__ = ()
+    form = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
+    rule = "is not a MAC address (six pairs of hex digits with colons)"
+    schema = {"type": "string", "pattern": f"^{form.pattern}$"}  # noqa: RUF012
+
+    @classmethod
+    def canonical(cls, text: str) -> str:
+        if int(text[:2], 16) & 1:
+            raise ValueError("is a multicast MAC address")
+        if not int(text.replace(":", ""), 16):
+            raise ValueError("is the zero MAC address")
+        return text.lower()
+
+
+class RouteTarget(_Text):
+    """`ASN:n` or `IPv4:n`, as FRR writes them (RFC 4360, RFC 5668)."""
+
+    __slots__ = ()
+    form = re.compile(r"[0-9.]{1,15}:[0-9]{1,10}")
+    rule = "is not ASN:n or IPv4:n"
+    schema = {"type": "string", "pattern": f"^{form.pattern}$"}  # noqa: RUF012
+
+    @classmethod
+    def canonical(cls, text: str) -> str:
+        administrator, number = text.split(":")
+        if "." in administrator:
+            administrator, limit = str(_address(administrator, 4)), 65535
+        else:
+            asn = int(administrator)
+            if not 1 <= asn <= 4294967295:
+                raise ValueError("has an AS number outside 1–4294967295")
+            administrator, limit = str(asn), 4294967295 if asn <= 65535 else 65535
+        if int(number) > limit:
+            raise ValueError(
+                f"has a number above {limit}, the most that fits beside {administrator}"
+            )
+        return f"{administrator}:{int(number)}"
+
+
+def _address(text: str, family: int) -> IPAddress:
+    try:
+        address = IPAddress(text, flags=INET_PTON)
+    except (AddrFormatError, ValueError):
+        address = None
+    if address is None or address.version != family or not re.fullmatch(r"[0-9A-Fa-f:.]+", text):
+        raise ValueError(f"is not an IPv{family} address")
+    return address
+
+
+def _check_unicast(address: IPAddress) -> None:
+    unusable = (
+        ("a multicast", address.is_multicast()),
+        ("a loopback", address.is_loopback()),
+        ("the unspecified", int(address) == 0),
+        ("a link-local", address.version == 6 and address.is_link_local()),
+        ("an IPv4-mapped", address.is_ipv4_mapped()),
+        ("a reserved", address.version == 4 and int(address) >> 28 == 15),
+        ("a reserved", address.version == 4 and int(address) >> 24 == 0),
+    )
+    for what, is_so in unusable:
+        if is_so:
+            raise ValueError(f"is {what} address, not one that a host can have")
+
+
+class Address4(IPAddress):  # type: ignore[misc]  # netaddr's stub marks it final
+    """An IPv4 unicast address."""
+
+    schema: ClassVar[dict[str, Any]] = {"type": "string", "format": "ipv4"}
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        return cls(_text_address(value, 4))
+
+
+class Address6(IPAddress):  # type: ignore[misc]
+    """An IPv6 global or unique local unicast address."""
+
+    schema: ClassVar[dict[str, Any]] = {"type": "string", "format": "ipv6"}
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        return cls(_text_address(value, 6))
+
+
+def _text_address(value: object, family: int) -> IPAddress:
+    if not isinstance(value, str):
+        raise ValueError("is not a string")
+    address = _address(value, family)
+    _check_unicast(address)
+    return address
+
+
+class Interface(IPNetwork):
+    """A host address with the length of its subnet: `10.188.0.254/24`, `fd00::1/64`."""
+
+    families: ClassVar[tuple[int, ...]] = (4, 6)
+    longest: ClassVar[dict[int, int]] = {4: 32, 6: 128}
+    schema: ClassVar[dict[str, Any]] = {"type": "string", "pattern": "^[0-9A-Fa-f:.]+/[0-9]{1,3}$"}
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        if not isinstance(value, str):
+            raise ValueError("is not a string")
+        text, slash, length = value.partition("/")
+        family = 6 if ":" in text else 4
+        whose = " or ".join(f"IPv{f}" for f in cls.families)
+        if not slash or family not in cls.families or not re.fullmatch(r"[0-9]{1,3}", length):
+            raise ValueError(f"is not an {whose} address with a length")
+        address = _address(text, family)
+        _check_unicast(address)
+        bits = 32 if family == 4 else 128
+        if not 1 <= int(length) <= bits:
+            raise ValueError(f"has a length outside 1–{bits}")
+        if int(length) > cls.longest[family]:
+            raise ValueError(f"is longer than /{cls.longest[family]}")
+        found = cls(f"{address}/{int(length)}")
+        if int(length) < bits - 1:
+            if int(address) == found.first:
+                raise ValueError("is the network, not a host address in it")
+            if family == 4 and int(address) == found.last:
+                raise ValueError("is the broadcast address of its subnet")
+        return found
+
+
+class Interface4(Interface):
+    """An IPv4 host address with its length."""
+
+    families = (4,)
+
+
+class Interface6(Interface):
+    """An IPv6 host address with its length."""
+
+    families = (6,)
+
+
+class GatewayPrefix(Interface):
+    """A gateway address with its length: there is room for a guest beside it."""
+
+    longest = {4: 30, 6: 126}  # noqa: RUF012
+
+
+def _pattern(pattern: str, rule: str) -> Meta:
+    return Meta(pattern=f"^(?:{pattern})$(?!\n)", extra={"rule": rule})
+
+
+Text = Annotated[str, Meta(min_length=1, max_length=255, extra={"rule": "is not 1–255 characters"})]
+HostName = Annotated[
+    str,
+    _pattern(
+        "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?",
+        "is not a host name (RFC 1123: 1–63 letters, digits and inner hyphens)",
+    ),
+]
+InterfaceName = Annotated[
+    str,
+    _pattern(
+        "(?!(lo|all|default)$)[A-Za-z][A-Za-z0-9_.-]{0,14}",
+        "is not a NIC's name (1–15 letters, digits, '.', '_', '-'; not lo, all or default)",
+    ),
+]
+Password = Annotated[
+    str, _pattern("[!-~]{1,80}", "is not 1–80 printable ASCII characters without spaces")
+]
+Vni = Annotated[int, Meta(ge=2, le=16777215)]
+VpcId = Annotated[int, Meta(ge=1, le=4294966295)]
+Mtu = Annotated[int, Meta(ge=1280, le=9216)]
+Seconds = Annotated[int, Meta(ge=1, le=65535)]
+Generation = Annotated[int, Meta(ge=0, le=9223372036854775807)]
+
+
+class Element(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"
+):
+    """An object of the payload, with the fields of the real API that mean nothing on a host."""
+
+    id: Any = None
+    tags: Any = None
+    sites: Any = None
+    site: Any = None
+    tenant: Any = None
+    admin_tenant: Any = None
+    guest_tenant: Any = None
+    is_system: Any = None
+    is_default: Any = None
+    vlan: Any = None
+    vlans: Any = None
+    native_vlan: Any = None
+    access_mode: Any = None
+    ip_family: Any = None
+    port_count: Any = None
+    custom_data: Any = None
+    mgmt_address: Any = None
+
+
+class Mgmt(Element, frozen=True, kw_only=True):
+    """Where the management address lives before the fabric carries it, and in which V-Net."""
+
+    vnet: Text
+    ifname: InterfaceName
+    ipv4: Interface4
+    gateway: Address4
+    ipv6: Interface6 | UnsetType = UNSET
+    gateway6: Address6 | UnsetType = UNSET
+
+
+class BgpSettings(Element, frozen=True, kw_only=True):
+    """Settings of every session of the host."""
+
+    bfd: bool = False
+    keepalive: Seconds = 3
+    holdtime: Seconds = 9
+    password: Password | UnsetType = UNSET
+
+
+class Server(Element, frozen=True, kw_only=True):
+    """The host itself."""
+
+    name: HostName
+    srv_role: Literal["EVPN-VTEP"]
+    asn: Asn
+    main_address: Address4
+    mgmt: Mgmt | UnsetType = UNSET
+    bgp: BgpSettings = BgpSettings()
+
+
+class LocalPort(Element, frozen=True, kw_only=True):
+    """The host's end of a link."""
+
+    name: Text
+    ifname: InterfaceName
+    ipv4: Interface4 | UnsetType = UNSET
+
+
+class RemotePort(Element, frozen=True, kw_only=True):
+    """The leaf's end of a link."""
+
+    name: Text
+    asn: Asn | UnsetType = UNSET
+    ipv4: Interface4 | UnsetType = UNSET
+
+
+class Link(Element, frozen=True, kw_only=True):
+    """A NIC port to a leaf."""
+
+    local: LocalPort
+    remote: RemotePort
+    underlay: Literal["enabled", "disabled"] = "disabled"
+    mtu: Mtu | UnsetType = UNSET
+
+
+class RouteTargets(Element, frozen=True, kw_only=True):
+    """Explicit route targets of a VPC's type-5 routes."""
+
+    import_: list[RouteTarget] = msgspec.field(default_factory=list, name="import")
+    export: list[RouteTarget] = []
+
+
+class Vpc(Element, frozen=True, kw_only=True):
+    """A tenant's routing domain."""
+
+    id: VpcId
+    name: Text
+    vni: Vni | UnsetType = UNSET
+    route_targets: RouteTargets = RouteTargets()
+
+
+class VpcReference(Element, frozen=True, kw_only=True):
+    """The VPC of a V-Net."""
+
+    id: VpcId
+    name: Any = None
+
+
+class VnetGateway(Element, frozen=True, kw_only=True):
+    """An anycast gateway of a V-Net."""
+
+    prefix: GatewayPrefix
+    dhcp_enabled: Any = None
+    dhcp: Any = None
+
+
+class VnetPort(Element, frozen=True, kw_only=True):
+    """A switch port in a V-Net."""
+
+    name: Text
+    untagged: bool = False
+
+
+class Vnet(Element, frozen=True, kw_only=True):
+    """An L2 segment of a VPC."""
+
+    name: Text
+    vxlan_id: Vni = msgspec.field(name="vxlanID")
+    vpc: VpcReference
+    mtu: Mtu = 1500
+    state: Literal["active", "disabled"] = "active"
+    gateways: list[VnetGateway] = []
+    mac_address: Mac | UnsetType = UNSET
+    custom_anycast_mac: Mac | UnsetType = UNSET
+    ports: list[VnetPort] = []
+    l2only: bool = False
+    l3vpn: bool = False
+    vlan_aware: bool = False
+
+
+class HostDocument(Element, frozen=True, kw_only=True, tag_field="kind", tag="Host"):
+    """A payload for one host."""
+
+    api_version: Literal["evpn-host/v1"]
+    generation: Generation = 0
+    server: Server
+    links: list[Link] = []
+    vpcs: list[Vpc] = []
+    vnets: list[Vnet] = []
+
+
+class FleetHost(Element, frozen=True, kw_only=True):
+    """One host of a Fleet."""
+
+    server: Server
+    links: list[Link] = []
+
+
+class FleetDocument(Element, frozen=True, kw_only=True, tag_field="kind", tag="Fleet"):
+    """One payload for many hosts: VPCs and V-Nets once, and the hosts."""
+
+    api_version: Literal["evpn-host/v1"]
+    generation: Generation = 0
+    vpcs: list[Vpc] = []
+    vnets: list[Vnet] = []
+    hosts: list[FleetHost]
