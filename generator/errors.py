@@ -1,4 +1,4 @@
-"""What can be refused or can fail, told so that an operator knows where, what, why and what next."""
+"""What can be refused or fail, told so that an operator knows where, what, why and what next."""
 
 import msgspec
 

@@ -1,8 +1,8 @@
-"""What one host should be: frozen, checked, with every derived name. No I/O, no defaults, no checks.
+"""What one host should be: frozen and checked, with every derived name; no I/O.
 
-Addresses are canonical text (`10.188.0.254/24`, `fd00::1/64`), MACs lower-case with colons, MTUs in
-bytes, timers in seconds. Collections are sorted by identity, so that the order of a payload's lists
-means nothing (a V-Net's gateways excepted: the first of a family is its primary address).
+Addresses are canonical text (`10.188.0.254/24`, `fd00::1/64`), MACs lower-case with colons, MTUs
+in bytes, timers in seconds. Collections are sorted by identity, so that the order of a payload's
+lists means nothing (but a V-Net's first gateway of a family is its primary address).
 """
 
 from collections.abc import Iterable

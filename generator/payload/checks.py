@@ -8,12 +8,12 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable
 from typing import Any
 
-from netaddr import IPNetwork
+from netaddr import IPAddress, IPNetwork
 
 from generator.errors import Problem
 from generator.model import VXLAN_OVERHEAD
 from generator.payload.decode import Sections
-from generator.payload.document import Link, Server, Vnet, Vpc
+from generator.payload.document import Link, Mgmt, Server, Vnet, Vpc
 
 
 class Segments:
@@ -43,7 +43,7 @@ class Segments:
         self._check(problems)
 
     def members(self, links: Iterable[Link]) -> dict[int, tuple[Vnet, set[bool]]]:
-        """The V-Nets that a host's links are in, by place, and whether untagged (both: a mistake)."""
+        """The V-Nets of a host's links, by place, and whether untagged (both: a mistake)."""
         found: dict[int, tuple[Vnet, set[bool]]] = {}
         for link in links:
             for index, vnet, untagged in self.by_port.get(link.remote.name, ()):
@@ -135,10 +135,12 @@ def check_host(
             rule = f"is less than 3 × keepalive ({server.bgp.keepalive})"
             problems.append(Problem(f"{where}.bgp.holdtime", str(server.bgp.holdtime), rule))
         if server.mgmt:
-            problems.extend(_check_management(f"{where}.mgmt", server, entry, links, segments))
+            if len(links) == len(entry.get("links") or ()):
+                found = _check_management(f"{where}.mgmt", server.mgmt, server, links, segments)
+                problems.extend(found)
         elif entry.get("links"):
             problems.append(Problem(f"{where}.mgmt", "", "is required when there is a link"))
-        warnings.extend(_check_mtu(server, links, members))
+        warnings.extend(_check_mtu(links, members))
 
 
 def _check_link(place: str, link: Link, server: Server | None) -> Iterable[Problem]:
@@ -166,23 +168,19 @@ def _check_members(
         place = f"vnets[{index}]"
         if len(untagged) > 1:
             yield Problem(f"{place}.ports", "", "are tagged and untagged on one host's links")
-        elif not untagged.pop() and vnet.gateways:
-            if not (vnet.custom_anycast_mac or vnet.mac_address):
-                rule = "is required: hosts and leaves share the gateway's MAC"
-                yield Problem(f"{place}.macAddress", "", rule)
+        elif untagged == {False} and vnet.gateways and not vnet.anycast_mac:
+            rule = "is required: hosts and leaves share the gateway's MAC"
+            yield Problem(f"{place}.macAddress", "", rule)
         for name in (f"nbr-{vnet.vxlan_id}", f"vxlan{vnet.vxlan_id}"):
             if name in nics:
                 yield Problem(nics[name], name, f"is the name of a device of {place}")
 
 
 def _check_management(
-    place: str, server: Server, entry: Sections, links: dict[str, Link], segments: Segments
+    place: str, mgmt: Mgmt, server: Server, links: dict[str, Link], segments: Segments
 ) -> Iterable[Problem]:
-    mgmt = server.mgmt
-    assert mgmt
     by_nic = {link.local.ifname: link for link in links.values()}
-    all_links_sound = len(links) == len(entry.get("links") or ())
-    if mgmt.ifname not in by_nic and all_links_sound:
+    if mgmt.ifname not in by_nic:
         yield Problem(f"{place}.ifname", mgmt.ifname, "is no local.ifname of this host's links")
     if mgmt.vnet in segments.vnet_by_name:
         index, vnet = segments.vnet_by_name[mgmt.vnet]
@@ -195,22 +193,24 @@ def _check_management(
             yield Problem(f"{place}.vnet", mgmt.vnet, rule)
     elif mgmt.vnet not in segments.ill_formed_vnets:
         yield Problem(f"{place}.vnet", mgmt.vnet, "is no active V-Net of this payload")
-    for gateway, address, name in (
-        (mgmt.gateway, mgmt.ipv4, "gateway"),
-        (mgmt.gateway6, mgmt.ipv6, "gateway6"),
-    ):
-        if gateway and not address:
-            yield Problem(f"{place}.{name}", str(gateway), "has no address beside it: ipv6")
-        elif gateway and gateway not in address.cidr:
-            yield Problem(f"{place}.{name}", str(gateway), f"is not in the subnet of {address}")
-        elif gateway and gateway == address.ip:
-            yield Problem(f"{place}.{name}", str(gateway), "is the host's own address")
+    yield from _check_gateway(f"{place}.gateway", mgmt.gateway, mgmt.ipv4)
+    if mgmt.gateway6 and mgmt.ipv6:
+        yield from _check_gateway(f"{place}.gateway6", mgmt.gateway6, mgmt.ipv6)
+    elif mgmt.gateway6:
+        yield Problem(f"{place}.ipv6", "", "is required beside gateway6")
     if mgmt.ipv4.ip == server.main_address:
         yield Problem(f"{place}.ipv4", str(mgmt.ipv4), "is the VTEP's mainAddress as well")
 
 
+def _check_gateway(place: str, gateway: IPAddress, address: IPNetwork) -> Iterable[Problem]:
+    if gateway not in address:
+        yield Problem(place, str(gateway), f"is not in the subnet of {address}")
+    elif gateway == address.ip:
+        yield Problem(place, str(gateway), "is the host's own address")
+
+
 def _check_mtu(
-    server: Server, links: dict[str, Link], members: dict[int, tuple[Vnet, set[bool]]]
+    links: dict[str, Link], members: dict[int, tuple[Vnet, set[bool]]]
 ) -> Iterable[Problem]:
     """Warn where a full packet of a V-Net does not fit a link that is to carry it."""
     largest = max((vnet.mtu for vnet, _ in members.values()), default=0)

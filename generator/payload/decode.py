@@ -1,7 +1,7 @@
 """Bytes to typed document: every problem of form is found, each with its place.
 
-A good document goes through msgspec in one step. Only one that has a problem is walked here, element
-by element, so that all problems can be told and the sound elements still be checked further.
+A good document goes through msgspec in one step. Only one that has a problem is walked here,
+element by element, so that all problems are told and the sound elements are checked further.
 """
 
 import json
@@ -31,7 +31,7 @@ class _Repeated(dict[str, Any]):
 
 
 def parse(data: bytes) -> tuple[Any, list[Problem]]:
-    """JSON text to plain objects, refusing what JSON leaves open: duplicate keys, NaN, huge input."""
+    """JSON text to plain objects, refusing what JSON leaves open: repeated keys, NaN, any size."""
     if len(data) > MAX_BYTES:
         raise Refused("the payload is larger than 64 MiB")
     suspicious = False
@@ -82,9 +82,7 @@ def _scan(raw: Any, place: str, problems: list[Problem], depth: int) -> None:
         raise Refused("the payload is nested too deeply")
     if isinstance(raw, str):
         if any(unicodedata.category(c) in _UNSAFE for c in raw):
-            problems.append(
-                Problem(place, printable(raw), "has a control or line-ending character")
-            )
+            problems.append(Problem(place, printable(raw), "has a character that ends a line"))
     elif isinstance(raw, list):
         for index, item in enumerate(raw):
             _scan(item, f"{place}[{index}]", problems, depth + 1)
@@ -114,8 +112,8 @@ def _hook(type_: type[Any], value: object) -> Any:
 def convert(raw: Any, type_: type[msgspec.Struct], place: str, problems: list[Problem]) -> Sections:
     """A document's or a Fleet host's fields by name; what doesn't fit is told in `problems`.
 
-    A field that has a problem is absent; in a list of objects only the bad ones are, as None, so that
-    the others keep their places.
+    A field that has a problem is absent; of a list only the bad elements are, each as None, so
+    that the others keep their places.
     """
     try:
         return msgspec.structs.asdict(msgspec.convert(raw, type_, dec_hook=_hook, strict=True))

@@ -1,4 +1,4 @@
-"""From what a controller says about the fabric to what one host should be (payload.md, derivation)."""
+"""From what a controller says about the fabric to what one host should be."""
 
 import hashlib
 
@@ -63,14 +63,16 @@ def _own_mac(server: Server, bridge: str) -> str:
     return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))  # locally administered
 
 
+def _manages_ipv6(server: Server, vnet: Vnet) -> bool:
+    return bool(server.mgmt and server.mgmt.vnet == vnet.name and server.mgmt.ipv6)
+
+
 def _vnet_bridge(vnet: Vnet, *, tagged: bool, server: Server) -> Bridge:
     name = f"nbr-{vnet.vxlan_id}"
     gateways = tuple(
         Gateway(address=str(gateway.prefix), family=gateway.prefix.version)
         for gateway in (vnet.gateways if tagged else ())
     )
-    shared_mac = vnet.custom_anycast_mac or vnet.mac_address
-    managed = server.mgmt and server.mgmt.vnet == vnet.name
     return Bridge(
         name=name,
         label=label(vnet.name),
@@ -83,10 +85,10 @@ def _vnet_bridge(vnet: Vnet, *, tagged: bool, server: Server) -> Bridge:
             suppress=True,
         ),
         mtu=vnet.mtu,
-        mac=str(shared_mac) if gateways else _own_mac(server, name),
+        mac=str(vnet.anycast_mac) if gateways else _own_mac(server, name),
         vrf=f"Vrf_{vnet.vpc.id}" if gateways else None,
         gateways=gateways,
-        ipv6=any(g.family == 6 for g in gateways) or bool(managed and server.mgmt.ipv6),
+        ipv6=any(g.family == 6 for g in gateways) or _manages_ipv6(server, vnet),
     )
 
 

@@ -123,7 +123,7 @@ def _check_unicast(address: IPAddress) -> None:
             raise ValueError(f"is {what} address, not one that a host can have")
 
 
-class Address4(IPAddress):  # type: ignore[misc]  # netaddr's stub marks it final
+class Address4(IPAddress):
     """An IPv4 unicast address."""
 
     schema: ClassVar[dict[str, Any]] = {"type": "string", "format": "ipv4"}
@@ -133,7 +133,7 @@ class Address4(IPAddress):  # type: ignore[misc]  # netaddr's stub marks it fina
         return cls(_text_address(value, 4))
 
 
-class Address6(IPAddress):  # type: ignore[misc]
+class Address6(IPAddress):
     """An IPv6 global or unique local unicast address."""
 
     schema: ClassVar[dict[str, Any]] = {"type": "string", "format": "ipv6"}
@@ -363,6 +363,11 @@ class Vnet(Element, frozen=True, kw_only=True):
     l2only: bool = False
     l3vpn: bool = False
     vlan_aware: bool = False
+
+    @property
+    def anycast_mac(self) -> Mac | UnsetType:
+        """The MAC of the V-Net's gateways, on every host and leaf."""
+        return self.custom_anycast_mac or self.mac_address
 
 
 class HostDocument(Element, frozen=True, kw_only=True, tag_field="kind", tag="Host"):
