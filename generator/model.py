@@ -97,6 +97,10 @@ class Uplink(Model, frozen=True):
     peer: str | None  # the leaf's on a numbered link, without length
 
     @cached_property
+    def name(self) -> str:
+        return self.ifname
+
+    @cached_property
     def neighbor(self) -> str:
         """How FRR names the session: by address when numbered, else by interface (RFC 5549)."""
         return self.peer or self.ifname

@@ -1,0 +1,72 @@
+"""A host's model to the text of every file that it should have: templates in, no Python in between.
+
+A template's path is the file's path: `templates/<room>/etc/…/<file>.j2` becomes `/etc/…/<file>`.
+A part of a path in brackets stands for each device of that kind: `10-netplan-[vxlan].network.d`
+gives a folder for every VXLAN port, and the device is known to the template by that name. A
+template that renders to nothing makes no file.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from generator.model import Host
+
+# What each backend is made of, besides what both share.
+ROOMS = {"netplan": ("netplan", "frr", "kernel"), "ifupdown": ("ifupdown", "frr", "kernel")}
+
+_EACH: dict[str, Callable[[Host], Iterable[Any]]] = {
+    "bridge": lambda host: host.bridges,
+    "vxlan": lambda host: host.vxlans,
+    "vrf": lambda host: host.vrfs,
+    "uplink": lambda host: host.uplinks,
+}
+_PLACEHOLDER = re.compile(r"\[(\w+)\]")
+
+
+def environment() -> Environment:
+    """The one way in which templates are read."""
+    return Environment(
+        loader=PackageLoader(__package__),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701  # configuration files, not HTML; see payload and label()
+    )
+
+
+def banner(host: Host) -> str:
+    """The first line of every rendered file."""
+    return f"Written by evpn-host from payload generation {host.generation}; edits are lost."
+
+
+def render(host: Host, backend: str, local: str = "") -> dict[str, str]:
+    """Path on the host (without leading slash) to content, sorted by path.
+
+    `local` is the operator's frr.conf.local. Same arguments, same bytes.
+    """
+    env = environment()
+    context = {"host": host, "banner": banner(host), "local": local.rstrip("\n")}
+    files = {}
+    for name in env.list_templates(extensions=["j2"]):
+        room, _, path = name.removesuffix(".j2").partition("/")
+        if room in ROOMS[backend] and path.startswith("etc/"):
+            files.update(_outputs(env.get_template(name), path, context))
+    return dict(sorted(files.items()))
+
+
+def _outputs(
+    template: Template, path: str, context: dict[str, Any]
+) -> Iterable[tuple[str, str]]:
+    placeholder = _PLACEHOLDER.search(path)
+    if placeholder is None:
+        yield path, template.render(context)
+        return
+    kind = placeholder[1]
+    for device in _EACH[kind](context["host"]):
+        text = template.render(context, **{kind: device})
+        if text.strip():
+            yield path.replace(placeholder[0], device.name), text
