@@ -45,10 +45,10 @@ def load(data: bytes) -> Payload:
     raw, problems = decode.parse(data)
     kind = raw.get("kind") if isinstance(raw, dict) else None
     if kind not in ("Host", "Fleet"):
-        value = printable(kind) if kind is not None else ""
+        value = decode.shown(kind) if kind is not None else ""
         rule = "is not Host or Fleet" if kind is not None else "is required: Host or Fleet"
         if not isinstance(raw, dict):
-            raise Refused(Problem("payload", printable(raw), "is not an object"))
+            raise Refused(Problem("payload", decode.shown(raw), "is not an object"))
         raise Refused(*problems, Problem("kind", value, rule))
 
     warnings: list[Problem] = []

@@ -10,10 +10,14 @@ from typing import Any
 
 from netaddr import IPAddress, IPNetwork
 
-from generator.errors import Problem
+from generator.errors import Problem, printable
 from generator.model import VXLAN_OVERHEAD
 from generator.payload.decode import Sections
 from generator.payload.document import Link, Mgmt, Server, Vnet, Vpc
+
+_AS_LOOPBACK = "is the VTEP's mainAddress as well"
+
+Members = dict[int, tuple[Vnet, set[bool]]]
 
 
 class Segments:
@@ -31,20 +35,22 @@ class Segments:
         self.vnets = {
             index: vnet for index, vnet in enumerate(vnets or []) if vnet and vnet.state == "active"
         }
-        # What an ill-formed element would have been called: references to it are not a problem too.
-        self.ill_formed_vnets = _named(raw.get("vnets"), vnets, "name")
-        self.ill_formed_vpcs = _named(raw.get("vpcs"), vpcs, "id")
+        # A reference to an ill-formed element is not a problem too.
+        self.ill_formed_vnets = _named(raw.get("vnets"), vnets, "name", str)
+        self.ill_formed_vpcs = _named(raw.get("vpcs"), vpcs, "id", int)
         self.vpc_by_id = {vpc.id: vpc for vpc in self.vpcs.values()}
-        self.vnet_by_name = {vnet.name: (i, vnet) for i, vnet in self.vnets.items()}
+        self.vnet_by_name: dict[str, tuple[int, Vnet]] = {}
+        for index, vnet in self.vnets.items():
+            self.vnet_by_name.setdefault(vnet.name, (index, vnet))
         self.by_port: dict[str, list[tuple[int, Vnet, bool]]] = defaultdict(list)
         for index, vnet in self.vnets.items():
             for port in vnet.ports:
                 self.by_port[port.name].append((index, vnet, port.untagged))
         self._check(problems)
 
-    def members(self, links: Iterable[Link]) -> dict[int, tuple[Vnet, set[bool]]]:
+    def members(self, links: Iterable[Link]) -> Members:
         """The V-Nets of a host's links, by place, and whether untagged (both: a mistake)."""
-        found: dict[int, tuple[Vnet, set[bool]]] = {}
+        found: Members = {}
         for link in links:
             for index, vnet, untagged in self.by_port.get(link.remote.name, ()):
                 found.setdefault(index, (vnet, set()))[1].add(untagged)
@@ -79,22 +85,28 @@ class Segments:
         yield from _repeated((f"{place}.ports[{i}].name", p.name) for i, p in enumerate(vnet.ports))
 
 
-def _named(raw: Any, decoded: list[Any] | None, field: str) -> set[Hashable]:
+class _Anything(frozenset[Hashable]):
+    """The names of elements that don't tell theirs: any could be meant."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+def _named(raw: Any, decoded: list[Any] | None, field: str, kind: type) -> frozenset[Hashable]:
     """What the ill-formed elements of a list call themselves."""
-    if not isinstance(raw, list):
-        return set()
-    sound = decoded or [None] * len(raw)
-    names = [
-        r.get(field) for r, d in zip(raw, sound, strict=True) if d is None and isinstance(r, dict)
-    ]
-    return {name for name in names if isinstance(name, str | int)}
+    if decoded is None:
+        return _Anything()
+    ill_formed = [raw[index] for index, element in enumerate(decoded) if element is None]
+    names = [element.get(field) for element in ill_formed if isinstance(element, dict)]
+    sound = len(names) == len(ill_formed) and all(type(name) is kind for name in names)
+    return frozenset(names) if sound else _Anything()
 
 
 def _repeated(values: Iterable[tuple[str, Hashable]]) -> Iterable[Problem]:
     first: dict[Hashable, str] = {}
     for place, value in values:
         if value in first:
-            yield Problem(place, str(value), f"is already {first[value]}")
+            yield Problem(place, printable(str(value)), f"is already {first[value]}")
         else:
             first[value] = place
 
@@ -125,29 +137,36 @@ def check_host(
     links = {f"{place}links[{i}]": link for i, link in enumerate(entry.get("links") or []) if link}
     problems.extend(_repeated((f"{p}.local.ifname", k.local.ifname) for p, k in links.items()))
     problems.extend(_repeated((f"{p}.remote.name", k.remote.name) for p, k in links.items()))
+    numbered = {p: k for p, k in links.items() if k.local.ipv4 and k.remote.ipv4}
+    problems.extend(_repeated((f"{p}.local.ipv4", k.local.ipv4.ip) for p, k in numbered.items()))
+    problems.extend(_repeated((f"{p}.remote.ipv4", k.remote.ipv4.ip) for p, k in numbered.items()))
     for where, link in links.items():
         problems.extend(_check_link(where, link, server))
     members = segments.members(links.values())
-    problems.extend(_check_members(members, links))
+    problems.extend(_check_members(members))
+    nics = {link.local.ifname: f"{p}.local.ifname" for p, link in links.items()}
+    for name, whose in _devices(members, segments):
+        if name in nics:
+            problems.append(Problem(nics[name], name, f"is the name of a device of {whose}"))
     if server:
         where = f"{place}server"
         if 3 * server.bgp.keepalive > server.bgp.holdtime:
             rule = f"is less than 3 × keepalive ({server.bgp.keepalive})"
             problems.append(Problem(f"{where}.bgp.holdtime", str(server.bgp.holdtime), rule))
         if server.mgmt:
-            if len(links) == len(entry.get("links") or ()):
-                found = _check_management(f"{where}.mgmt", server.mgmt, server, links, segments)
-                problems.extend(found)
+            complete = "links" in entry and None not in entry["links"]
+            nic = _check_management_nic(f"{where}.mgmt", server.mgmt, links, segments, complete)
+            problems.extend(nic)
+            problems.extend(_check_management(f"{where}.mgmt", server.mgmt, server))
         elif entry.get("links"):
             problems.append(Problem(f"{where}.mgmt", "", "is required when there is a link"))
         warnings.extend(_check_mtu(links, members))
 
 
 def _check_link(place: str, link: Link, server: Server | None) -> Iterable[Problem]:
-    if server and link.remote.asn == server.asn:
-        rule = "is the host's own AS number: sessions are eBGP"
-        yield Problem(f"{place}.remote.asn", str(link.remote.asn), rule)
     ours, theirs = link.local.ipv4, link.remote.ipv4
+    if server and ours and ours.ip == server.main_address:
+        yield Problem(f"{place}.local.ipv4", str(ours), _AS_LOOPBACK)
     if ours and theirs:
         if ours.cidr != theirs.cidr:
             rule = f"is not in the subnet of local.ipv4 ({ours})"
@@ -160,10 +179,7 @@ def _check_link(place: str, link: Link, server: Server | None) -> Iterable[Probl
         yield Problem(f"{place}.{missing}.ipv4", "", rule)
 
 
-def _check_members(
-    members: dict[int, tuple[Vnet, set[bool]]], links: dict[str, Link]
-) -> Iterable[Problem]:
-    nics = {link.local.ifname: f"{place}.local.ifname" for place, link in links.items()}
+def _check_members(members: Members) -> Iterable[Problem]:
     for index, (vnet, untagged) in members.items():
         place = f"vnets[{index}]"
         if len(untagged) > 1:
@@ -171,35 +187,45 @@ def _check_members(
         elif untagged == {False} and vnet.gateways and not vnet.anycast_mac:
             rule = "is required: hosts and leaves share the gateway's MAC"
             yield Problem(f"{place}.macAddress", "", rule)
-        for name in (f"nbr-{vnet.vxlan_id}", f"vxlan{vnet.vxlan_id}"):
-            if name in nics:
-                yield Problem(nics[name], name, f"is the name of a device of {place}")
 
 
-def _check_management(
-    place: str, mgmt: Mgmt, server: Server, links: dict[str, Link], segments: Segments
+def _devices(members: Members, segments: Segments) -> Iterable[tuple[str, str]]:
+    """The names of a host's devices, each with whose it is."""
+    for index, (vnet, _) in members.items():
+        yield f"nbr-{vnet.vxlan_id}", f"vnets[{index}]"
+        yield f"vxlan{vnet.vxlan_id}", f"vnets[{index}]"
+    routed = {v.vpc.id for v, untagged in members.values() if v.gateways and False in untagged}
+    for id_ in sorted(routed):
+        yield f"Vrf_{id_}", f"VPC {id_}"
+        if id_ in segments.vpc_by_id and (vni := segments.vpc_by_id[id_].vni):
+            yield f"l3br-{vni}", f"VPC {id_}"
+            yield f"l3vx-{vni}", f"VPC {id_}"
+
+
+def _check_management_nic(
+    place: str, mgmt: Mgmt, links: dict[str, Link], segments: Segments, complete: bool
 ) -> Iterable[Problem]:
-    by_nic = {link.local.ifname: link for link in links.values()}
-    if mgmt.ifname not in by_nic:
+    ports = [link.remote.name for link in links.values() if link.local.ifname == mgmt.ifname]
+    if complete and not ports:
         yield Problem(f"{place}.ifname", mgmt.ifname, "is no local.ifname of this host's links")
     if mgmt.vnet in segments.vnet_by_name:
         index, vnet = segments.vnet_by_name[mgmt.vnet]
-        port = by_nic[mgmt.ifname].remote.name if mgmt.ifname in by_nic else None
-        untagged = {p.name for p in vnet.ports if p.untagged}
-        if port is not None and port not in untagged:
-            rule = (
-                f"does not have the port of {mgmt.ifname} ({port}) untagged: vnets[{index}].ports"
-            )
-            yield Problem(f"{place}.vnet", mgmt.vnet, rule)
+        if ports and not any(port.untagged and port.name in ports for port in vnet.ports):
+            port = f"the port of {mgmt.ifname} ({printable(ports[0])})"
+            rule = f"does not have {port} untagged: vnets[{index}].ports"
+            yield Problem(f"{place}.vnet", printable(mgmt.vnet), rule)
     elif mgmt.vnet not in segments.ill_formed_vnets:
-        yield Problem(f"{place}.vnet", mgmt.vnet, "is no active V-Net of this payload")
+        yield Problem(f"{place}.vnet", printable(mgmt.vnet), "is no active V-Net of this payload")
+
+
+def _check_management(place: str, mgmt: Mgmt, server: Server) -> Iterable[Problem]:
     yield from _check_gateway(f"{place}.gateway", mgmt.gateway, mgmt.ipv4)
     if mgmt.gateway6 and mgmt.ipv6:
         yield from _check_gateway(f"{place}.gateway6", mgmt.gateway6, mgmt.ipv6)
     elif mgmt.gateway6:
         yield Problem(f"{place}.ipv6", "", "is required beside gateway6")
     if mgmt.ipv4.ip == server.main_address:
-        yield Problem(f"{place}.ipv4", str(mgmt.ipv4), "is the VTEP's mainAddress as well")
+        yield Problem(f"{place}.ipv4", str(mgmt.ipv4), _AS_LOOPBACK)
 
 
 def _check_gateway(place: str, gateway: IPAddress, address: IPNetwork) -> Iterable[Problem]:
@@ -209,9 +235,7 @@ def _check_gateway(place: str, gateway: IPAddress, address: IPNetwork) -> Iterab
         yield Problem(place, str(gateway), "is the host's own address")
 
 
-def _check_mtu(
-    links: dict[str, Link], members: dict[int, tuple[Vnet, set[bool]]]
-) -> Iterable[Problem]:
+def _check_mtu(links: dict[str, Link], members: Members) -> Iterable[Problem]:
     """Warn where a full packet of a V-Net does not fit a link that is to carry it."""
     largest = max((vnet.mtu for vnet, _ in members.values()), default=0)
     for place, link in links.items():
@@ -229,3 +253,13 @@ def check_fleet(entries: list[tuple[str, Sections]], problems: list[Problem]) ->
     problems.extend(_repeated((f"{p}.name", s.name.lower()) for p, s in servers.items()))
     problems.extend(_repeated((f"{p}.asn", s.asn) for p, s in servers.items()))
     problems.extend(_repeated((f"{p}.mainAddress", s.main_address) for p, s in servers.items()))
+    leaves = {
+        link.remote.asn: f"{place}links[{index}].remote.asn"
+        for place, entry in entries
+        for index, link in enumerate(entry.get("links") or [])
+        if link and link.remote.asn
+    }
+    for place, server in servers.items():
+        if server.asn in leaves:
+            rule = f"is a leaf's AS number ({leaves[server.asn]}): sessions are eBGP"
+            problems.append(Problem(f"{place}.asn", str(server.asn), rule))

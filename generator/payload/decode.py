@@ -7,6 +7,8 @@ element by element, so that all problems are told and the sound elements are che
 import json
 import types
 import unicodedata
+from collections import Counter
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
 
 import msgspec
@@ -16,10 +18,13 @@ from generator.errors import Problem, Refused, printable
 
 MAX_BYTES = 64 << 20
 _MAX_DEPTH = 32
+_TOO_DEEP = f"the payload is nested more than {_MAX_DEPTH} deep"
 # Cc ends a line or drives a terminal, Zl and Zp end a line, Cs can't be written as UTF-8.
 _UNSAFE = {"Cc", "Cs", "Zl", "Zp"}
+_UNSAFE_RULE = "has a control or line-ending character"
 _ILL_FORMED = (msgspec.ValidationError, ValueError, TypeError, OverflowError)
 _BAD: Any = object()
+_INSIDE = (dict, list)
 
 Sections = dict[str, Any]
 
@@ -43,28 +48,30 @@ def parse(data: bytes) -> tuple[Any, list[Problem]]:
             return found
         suspicious = True
         repeated = _Repeated(found)
-        names = [name for name, _ in pairs]
-        repeated.keys_twice = sorted({name for name in names if names.count(name) > 1})
+        times = Counter(name for name, _ in pairs)
+        repeated.keys_twice = sorted(name for name, count in times.items() if count > 1)
         return repeated
 
     try:
         text = data.decode()
-        # A raw control character can't stand in a JSON string, so that without a backslash only
-        # the few unsafe characters above ASCII are left to look for.
-        suspicious = "\\" in text or (not text.isascii() and _unsafe(text))
+        # JSON refuses raw control characters but DEL, so that without a backslash only that one
+        # and the few unsafe characters above ASCII are left to look for.
+        suspicious = "\\" in text or "\x7f" in text or (not text.isascii() and _unsafe(text))
         raw = json.loads(text, object_pairs_hook=collect, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise Refused(f"the payload is not UTF-8: byte {error.start} ({error.reason})") from None
     except RecursionError:
-        raise Refused("the payload is nested too deeply") from None
+        raise Refused(_TOO_DEEP) from None
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise Refused(f"the payload is not JSON: {error.msg} at {where}") from None
     except ValueError as error:
         raise Refused(f"the payload is not JSON: {printable(str(error))}") from None
+    if _is_deep(raw):
+        raise Refused(_TOO_DEEP)
     problems: list[Problem] = []
     if suspicious:
-        _scan(raw, "", problems, 0)
+        _scan(raw, "", problems)
     return raw, problems
 
 
@@ -76,16 +83,22 @@ def _unsafe(text: str) -> bool:
     return any(unicodedata.category(c) in _UNSAFE for c in text if c not in "\t\r\n")
 
 
-def _scan(raw: Any, place: str, problems: list[Problem], depth: int) -> None:
+def _is_deep(raw: Any) -> bool:
+    level: list[Iterable[Any]] = [[raw]]
+    for _ in range(_MAX_DEPTH + 1):
+        nodes = [node for inside in level for node in inside]
+        level = [n.values() if isinstance(n, dict) else n for n in nodes if isinstance(n, _INSIDE)]
+    return bool(level)
+
+
+def _scan(raw: Any, place: str, problems: list[Problem]) -> None:
     """Find what could end a line or was said twice, anywhere in a document, ignored fields too."""
-    if depth > _MAX_DEPTH:
-        raise Refused("the payload is nested too deeply")
     if isinstance(raw, str):
         if any(unicodedata.category(c) in _UNSAFE for c in raw):
-            problems.append(Problem(place, printable(raw), "has a character that ends a line"))
+            problems.append(Problem(place, printable(raw), _UNSAFE_RULE))
     elif isinstance(raw, list):
         for index, item in enumerate(raw):
-            _scan(item, f"{place}[{index}]", problems, depth + 1)
+            _scan(item, f"{place}[{index}]", problems)
     elif isinstance(raw, dict):
         if isinstance(raw, _Repeated):
             problems.extend(
@@ -94,10 +107,13 @@ def _scan(raw: Any, place: str, problems: list[Problem], depth: int) -> None:
             )
         for name, item in raw.items():
             if any(unicodedata.category(c) in _UNSAFE for c in name):
-                problems.append(
-                    Problem(_under(place, name), "", "is a key with a control character")
-                )
-            _scan(item, _under(place, name), problems, depth + 1)
+                problems.append(Problem(_under(place, name), "", _UNSAFE_RULE))
+            _scan(item, _under(place, name), problems)
+
+
+def shown(value: Any) -> str:
+    """A value of the document as a message shows it; half a surrogate pair can be in it."""
+    return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def _under(place: str, name: str) -> str:
@@ -132,7 +148,7 @@ def _walk(raw: Any, type_: Any, place: str, problems: list[Problem], *, top: boo
         return _walk(raw, type_, place, problems)
     if get_origin(type_) is list:
         if not isinstance(raw, list):
-            problems.append(Problem(place, printable(raw), "is not a list"))
+            problems.append(Problem(place, shown(raw), "is not a list"))
             return _BAD
         (item,) = get_args(type_)
         walked = [_walk(r, item, f"{place}[{i}]", problems) for i, r in enumerate(raw)]
@@ -140,7 +156,7 @@ def _walk(raw: Any, type_: Any, place: str, problems: list[Problem], *, top: boo
     try:
         return msgspec.convert(raw, type_, dec_hook=_hook, strict=True)
     except _ILL_FORMED as error:
-        problems.append(Problem(place, printable(raw), _rule(type_, raw, error)))
+        problems.append(Problem(place, shown(raw), _rule(type_, raw, error)))
         return _BAD
 
 
@@ -148,7 +164,7 @@ def _walk_fields(
     raw: Any, type_: type[msgspec.Struct], place: str, problems: list[Problem], *, top: bool = False
 ) -> Sections:
     if not isinstance(raw, dict):
-        problems.append(Problem(place, printable(raw), "is not an object"))
+        problems.append(Problem(place, shown(raw), "is not an object"))
         return {}
     fields = {field.encode_name: field for field in msgspec.structs.fields(type_)}
     problems.extend(

@@ -67,12 +67,18 @@ def _manages_ipv6(server: Server, vnet: Vnet) -> bool:
     return bool(server.mgmt and server.mgmt.vnet == vnet.name and server.mgmt.ipv6)
 
 
+def _gateways(vnet: Vnet) -> tuple[Gateway, ...]:
+    """IPv4, then IPv6; the first of a family is its primary address, the others are sorted."""
+    found = []
+    for family in (4, 6):
+        own = [gateway.prefix for gateway in vnet.gateways if gateway.prefix.version == family]
+        found += [Gateway(address=str(p), family=family) for p in (*own[:1], *sorted(own[1:]))]
+    return tuple(found)
+
+
 def _vnet_bridge(vnet: Vnet, *, tagged: bool, server: Server) -> Bridge:
     name = f"nbr-{vnet.vxlan_id}"
-    gateways = tuple(
-        Gateway(address=str(gateway.prefix), family=gateway.prefix.version)
-        for gateway in (vnet.gateways if tagged else ())
-    )
+    gateways = _gateways(vnet) if tagged else ()
     return Bridge(
         name=name,
         label=label(vnet.name),
