@@ -1,0 +1,1 @@
+"""A fabric on a real kernel with real daemons, in a machine that boots in seconds."""
