@@ -59,6 +59,11 @@ class Bridge(Model, frozen=True):
     ipv6: bool  # whether the kernel may speak IPv6 here
 
     @cached_property
+    def l3vni(self) -> bool:
+        """Whether it carries a VPC's routed packets rather than a V-Net's frames."""
+        return not self.port.suppress
+
+    @cached_property
     def addresses(self) -> list[str]:
         return [gateway.address for gateway in self.gateways]
 
@@ -169,6 +174,7 @@ class Device(Model, frozen=True):
     master: str | None = None
     vni: int | None = None
     local: str | None = None
+    suppress: bool | None = None
     table: int | None = None
     addresses: tuple[str, ...] = ()
 
@@ -194,4 +200,5 @@ def devices(host: Host) -> Iterable[Device]:
             master=bridge.name,
             vni=port.vni,
             local=port.local,
+            suppress=port.suppress,
         )

@@ -50,7 +50,7 @@ def render(host: Host, backend: str, local: str = "") -> dict[str, str]:
     """
     env = environment()
     context = {"host": host, "banner": banner(host), "local": local.rstrip("\n")}
-    files = {}
+    files: dict[str, str] = {}
     for name in env.list_templates(extensions=["j2"]):
         room, _, path = name.removesuffix(".j2").partition("/")
         if room in ROOMS[backend] and path.startswith("etc/"):
@@ -58,9 +58,7 @@ def render(host: Host, backend: str, local: str = "") -> dict[str, str]:
     return dict(sorted(files.items()))
 
 
-def _outputs(
-    template: Template, path: str, context: dict[str, Any]
-) -> Iterable[tuple[str, str]]:
+def _outputs(template: Template, path: str, context: dict[str, Any]) -> Iterable[tuple[str, str]]:
     placeholder = _PLACEHOLDER.search(path)
     if placeholder is None:
         yield path, template.render(context)

@@ -1,0 +1,185 @@
+"""Commands of the native tools: steps as data, run one after the other. Nothing else runs any."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+
+from generator.errors import ActivationFailed, printable
+
+
+class Step(msgspec.Struct, frozen=True):
+    """A command, why it is run, and how long it may take (seconds)."""
+
+    argv: tuple[str, ...]
+    reason: str
+    timeout: float = 60
+    input: str = ""
+    may_fail: bool = False
+
+    def __str__(self) -> str:
+        return f"{' '.join(self.argv)}  # {self.reason}"
+
+
+Log = Callable[[str], None]
+
+
+def run(step: Step, log: Log) -> str:
+    """Run a step; its standard output. Raises `ActivationFailed` with what the tool said."""
+    log(str(step))
+    try:
+        done = subprocess.run(
+            step.argv,
+            input=step.input,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=step.timeout,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise ActivationFailed(f"{step.argv[0]} is not installed ({step.reason})") from None
+    except subprocess.TimeoutExpired:
+        raise ActivationFailed(
+            f"{' '.join(step.argv)} did not end within {step.timeout:.0f} s ({step.reason})"
+        ) from None
+    if done.returncode and not step.may_fail:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-5:]
+        raise ActivationFailed(
+            f"{' '.join(step.argv)} failed with {done.returncode} ({step.reason})",
+            *(f"  {printable(line, 200)}" for line in said),
+        )
+    return done.stdout
+
+
+def run_all(steps: Iterable[Step], log: Log) -> None:
+    """Run steps until one fails."""
+    for step in steps:
+        run(step, log)
+
+
+def to_stderr(line: str) -> None:
+    """The log of `-v`."""
+    print(f"+ {line}", file=sys.stderr)
+
+
+def silent(_: str) -> None:
+    """The log without `-v`."""
+
+
+def until(check: Callable[[], list[str]], timeout: float, interval: float = 0.1) -> list[str]:
+    """Ask again and again until nothing is wrong; what still is when the time is over."""
+    end = time.monotonic() + timeout
+    while True:
+        wrong = check()
+        if not wrong or time.monotonic() > end:
+            return wrong
+        time.sleep(interval)
+        interval = min(interval * 1.5, 1.0)
+
+
+def modules() -> Step:
+    """The kernel modules that the devices need; at boot modules-load.d does it."""
+    return Step(("modprobe", "-a", "vrf", "vxlan"), "kernel modules of VRF and VXLAN devices")
+
+
+def sysctl(root: Path) -> Step:
+    """Kernel settings now; at boot, and for each new device, systemd does it."""
+    file = root / "etc/sysctl.d/90-evpn-host.conf"
+    return Step(("/usr/lib/systemd/systemd-sysctl", str(file)), "kernel settings")
+
+
+def rule_order() -> list[Step]:
+    """Table `local` after the VRFs, in both families; the new rule first, then the old one goes.
+
+    `protocol kernel` keeps networkd from ever removing it.
+    """
+    steps = []
+    for family in ("-4", "-6"):
+        add = f"ip {family} rule add pref 32765 table local protocol kernel".split()
+        delete = f"ip {family} rule del pref 0".split()
+        reason = "a tenant meets its own table before the host's addresses"
+        steps += [
+            Step(tuple(add), reason, may_fail=True),
+            Step(tuple(delete), reason, may_fail=True),
+        ]
+    return steps
+
+
+def delete_devices(names: list[str]) -> Step:
+    """Remove devices, a missing one being no error."""
+    lines = "".join(f"link delete dev {name}\n" for name in names)
+    return Step(
+        ("ip", "-force", "-batch", "-"),
+        f"devices that are gone or can't be changed in place: {', '.join(names)}",
+        timeout=60 + len(names) / 5,
+        input=lines,
+        may_fail=True,
+    )
+
+
+def restart_networkd() -> Step:
+    """networkd reads networkd.conf only when it starts."""
+    return Step(
+        ("systemctl", "restart", "systemd-networkd.service"),
+        "networkd must leave FRR's routes alone, and reads that only at its start",
+    )
+
+
+def netplan_apply(devices: int) -> Step:
+    """The whole of netplan's own way: it reconfigures every link."""
+    return Step(("netplan", "apply"), "create and configure devices", timeout=120 + devices)
+
+
+def networkd_reload(devices: int) -> Step:
+    """Only what changed in networkd's files."""
+    return Step(
+        ("networkctl", "reload"), "networkd takes up the changed files", timeout=60 + devices
+    )
+
+
+def netplan_generate(root: Path, devices: int) -> Step:
+    """netplan's own judgement of the files below `root`, and networkd's files made from them."""
+    return Step(
+        ("netplan", "generate", "--root-dir", str(root)),
+        "netplan reads the new files",
+        timeout=60 + devices / 10,
+    )
+
+
+def frr_check(file: Path) -> Step:
+    """FRR's own judgement of a configuration, without loading it."""
+    return Step(("vtysh", "--dryrun", "--inputfile", str(file)), "FRR reads the new file")
+
+
+def ifquery(file: Path, devices: int) -> Step:
+    """ifupdown2's own judgement of a file."""
+    return Step(
+        ("ifquery", "--list", "-a", "-i", str(file)),
+        "ifupdown2 reads the new file",
+        timeout=60 + devices,
+    )
+
+
+def frr_start() -> list[Step]:
+    """Start FRR with its file, or restart it where only that takes a change up."""
+    reason = "FRR starts with the new files"
+    return [
+        Step(("systemctl", "enable", "frr.service"), "FRR at every boot", may_fail=True),
+        Step(("systemctl", "reset-failed", "frr.service"), reason, may_fail=True),
+        Step(("systemctl", "restart", "frr.service"), reason, timeout=120),
+    ]
+
+
+def frr_reload(devices: int) -> Step:
+    """FRR takes up what differs, sessions go on."""
+    reason = "FRR takes up the changed file"
+    return Step(("systemctl", "reload", "frr.service"), reason, timeout=120 + devices / 2)
+
+
+def ifreload(devices: int) -> Step:
+    """ifupdown2's own way."""
+    return Step(("ifreload", "-a"), "create and configure devices", timeout=120 + devices)

@@ -1,0 +1,237 @@
+"""The command line: verbs, exit codes, nothing else."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from generator import __version__
+from generator.errors import EvpnHostError, Refused
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+_BACKENDS = ("netplan", "ifupdown")
+
+
+def _payload(verb: Verb) -> Verb:
+    text = "the payload: a path, - for standard input, or an http(s) URL [config.yaml: controller]"
+    return click.option("-p", "--payload", "source", metavar="SRC", help=text)(verb)
+
+
+def _host(verb: Verb) -> Verb:
+    text = "which host of a Fleet [config.yaml: host; else this machine's name]"
+    return click.option("-H", "--host", metavar="HOST", help=text)(verb)
+
+
+def _backend(verb: Verb) -> Verb:
+    text = "what activates the files [default: what this machine uses]"
+    return click.option("-b", "--backend", type=click.Choice(_BACKENDS), help=text)(verb)
+
+
+def _root(verb: Verb) -> Verb:
+    text = "act on the tree below DIR instead of this machine; activates nothing"
+    return click.option(
+        "--root", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help=text
+    )(verb)
+
+
+def _verbose(verb: Verb) -> Verb:
+    return click.option("-v", "--verbose", is_flag=True, help="show each command and why")(verb)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="evpn-host")
+def evpn_host() -> None:
+    """Make this Linux server a VTEP of an EVPN/VXLAN fabric.
+
+    Exit codes: 0 done or nothing to do, 1 refused and nothing changed, 2 wrong usage, 3 activation
+    failed and the generation before is active, 4 that failed too and a person is needed. For diff:
+    0 same, 1 differs, 2 trouble.
+    """
+
+
+@evpn_host.command()
+@_payload
+@click.option(
+    "-o", "--output", required=True, metavar="DIR", type=click.Path(path_type=Path, file_okay=False)
+)
+@click.option("-H", "--host", metavar="HOST", help="only this host of a Fleet")
+@click.option("-b", "--backend", type=click.Choice(_BACKENDS), default="netplan", show_default=True)
+def render(source: str | None, output: Path, host: str | None, backend: str) -> None:
+    """Write the files of a host, or of each host of a Fleet, below DIR.
+
+    Needs no root and reads nothing of this machine.
+    """
+    from generator import files, plan
+
+    payload = _load(source)
+    single = payload.kind == "Host" or host is not None
+    for found in [payload.host(host)] if single else payload.hosts:
+        base = output if single else output / found.name
+        for path, text in plan.make(found, backend).files.items():
+            files.write_plain(base / path, text.encode(), plan.mode(path))
+
+
+@evpn_host.command()
+@_payload
+def check(source: str | None) -> None:
+    """Name every problem of the payload, and the warnings."""
+    _load(source)
+
+
+@evpn_host.command()
+@_payload
+@_host
+@_backend
+@_root
+def diff(source: str | None, host: str | None, backend: str | None, root: Path | None) -> None:
+    """Show what apply would change, devices that would go included."""
+    from generator import apply as applying
+
+    data, options = _inputs(source, host, backend, root)
+    differs = False
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    for line in applying.preview(data, options):
+        click.echo(click.style(line, fg=_colour(line)) if colour else line)
+        differs = True
+    sys.exit(1 if differs else 0)
+
+
+def _colour(line: str) -> str | None:
+    if line.startswith(("--- ", "+++ ")):
+        return None
+    return {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
+
+
+@evpn_host.command()
+@_payload
+@_host
+@_backend
+@_root
+@click.option("--no-activate", is_flag=True, help="write the files and run nothing")
+@click.option("--full", is_flag=True, help="activate all, by the native tools' own whole way")
+@click.option("--force", is_flag=True, help="apply a generation lower than the one applied")
+@click.option("--json", "as_json", is_flag=True, help="what was done, for a script")
+@_verbose
+def apply(
+    source: str | None,
+    host: str | None,
+    backend: str | None,
+    root: Path | None,
+    as_json: bool,
+    verbose: bool,
+    **options: bool,
+) -> None:
+    """Make this host what the payload says; nothing to do means nothing written and nothing run."""
+    from generator import activate
+    from generator import apply as applying
+
+    data, found = _inputs(source, host, backend, root, **options)
+    log = activate.to_stderr if verbose else activate.silent
+    outcome = applying.apply(data, found, log, _say)
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.encode(outcome))
+        return
+    for path in outcome.kept:
+        _say(f"/{path} was not ours: a copy is kept below /var/lib/evpn-host/kept")
+    for text in outcome.mended:
+        _say(f"mended: {text}")
+    for path in outcome.changed:
+        click.echo(f"/{path}")
+
+
+@evpn_host.command()
+@_root
+@click.option("--json", "as_json", is_flag=True, help="for a script")
+def status(root: Path | None, as_json: bool) -> None:
+    """Show what should be, what is, and each difference; 1 when there is one."""
+    from generator import status as showing
+
+    found = showing.status(root or Path("/"))
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+    else:
+        click.echo(showing.text(found))
+    sys.exit(1 if found.differences else 0)
+
+
+@evpn_host.command()
+def schema() -> None:
+    """Print the payload's JSON Schema."""
+    import json
+
+    from generator.payload.schema import schema as make
+
+    click.echo(json.dumps(make(), indent=2, ensure_ascii=False))
+
+
+def _load(source: str | None) -> Any:
+    from generator import payload
+
+    found = payload.load(_read(source, Path("/")))
+    for warning in found.warnings:
+        _say(f"warning: {warning}")
+    return found
+
+
+def _read(source: str | None, root: Path) -> bytes:
+    from generator import config
+    from generator import source as sources
+
+    source = source or config.load(root).controller
+    if source is None:
+        raise click.UsageError("no payload: give -p SRC, or name a controller in config.yaml")
+    return sources.read(source)
+
+
+def _inputs(
+    source: str | None, host: str | None, backend: str | None, root: Path | None, **options: bool
+) -> tuple[bytes, Any]:
+    from generator import apply as applying
+    from generator import config
+
+    top = (root or Path("/")).resolve()
+    settings = config.load(top)
+    acting = not options.pop("no_activate", False) and root is None
+    found = applying.Options(
+        root=top,
+        host=host or settings.host,
+        backend=backend or settings.backend,
+        activate=acting,
+        **options,
+    )
+    return _read(source, top), found
+
+
+def main() -> NoReturn:
+    """Run the command; failures become words and the contract's exit codes."""
+    verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    try:
+        code = evpn_host.main(prog_name="evpn-host", standalone_mode=False)
+    except click.exceptions.Abort:
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except EvpnHostError as error:
+        for problem in error.problems:
+            _say(f"evpn-host: {problem}")
+        code = 2 if verb == "diff" and isinstance(error, Refused) else error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except OSError as error:
+        _say(f"evpn-host: {error.filename or 'system'}: {error.strerror}")
+        code = 2 if verb == "diff" else 1
+    sys.exit(code)

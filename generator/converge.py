@@ -1,0 +1,199 @@
+"""From files to a running host: the native tools in the order that loses nothing, then a look.
+
+Devices come up before FRR learns of them, a VRF is known to zebra before its VNI is (FRRouting/frr
+#17430), and what is gone goes when nothing refers to it any more. FRR is started with its file the
+first time and reloaded later: a restart drops every session.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from generator import activate, frr, kernel, netlink, stage
+from generator.activate import Log, Step
+from generator.errors import ActivationFailed
+from generator.model import Device
+from generator.record import Record
+
+HOOK = "evpn-host-failover.service"
+_FRR_CONF = "etc/frr/frr.conf"
+_NETWORKD_CONF = "etc/systemd/networkd.conf.d/90-evpn-host.conf"
+_SYSCTL = "etc/sysctl.d/90-evpn-host.conf"
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What is to become true: a record, the devices that go, and which files are new."""
+
+    root: Path
+    goal: Record
+    gone: list[Device]
+    changed: set[str]
+    full: bool = False  # the native tools' own whole way
+    first: bool = False  # nothing of ours was ever active here
+
+    @property
+    def size(self) -> int:
+        """How many devices the tools have to deal with."""
+        return len(self.goal.devices) + len(self.gone)
+
+
+def converge(wanted: Wanted, tree: Path, log: Log, say: Log) -> list[str]:
+    """Activate and verify; what FRR had lost and was mended. Raises `ActivationFailed`."""
+    if wanted.full or "etc/modules-load.d/evpn-host.conf" in wanted.changed:
+        activate.run(activate.modules(), log)
+    _BACKENDS[wanted.goal.backend](wanted, tree, log)
+    if wanted.full or _SYSCTL in wanted.changed:
+        activate.run(activate.sysctl(wanted.root), log)
+    if _vrfs(wanted.goal) and list(kernel.rule_order()):
+        activate.run_all(activate.rule_order(), log)
+    _wait_for_devices(wanted, log, say)
+    _activate_frr(wanted, log, say)
+    mended = mend(wanted.root, log)
+    _wait_for_frr(wanted)
+    _start_hook(wanted, log, say)
+    return mended
+
+
+def _netplan(wanted: Wanted, tree: Path, log: Log) -> None:
+    recreated = kernel.unchangeable(wanted.goal.devices)
+    if _NETWORKD_CONF in wanted.changed:
+        activate.run(activate.restart_networkd(), log)
+    if wanted.full:
+        _delete(recreated + _present(wanted.gone), log)
+        activate.run(activate.netplan_apply(wanted.size), log)
+        return
+    changed = stage.sync_networkd(tree, wanted.root)
+    _delete(recreated, log)
+    drop_ins = any(path.startswith("etc/systemd/network/") for path in wanted.changed)
+    if changed or drop_ins or recreated:
+        activate.run(activate.networkd_reload(wanted.size), log)
+    _delete(_present(wanted.gone), log)
+
+
+def _ifupdown(wanted: Wanted, tree: Path, log: Log) -> None:
+    del tree  # ifupdown2 reads its file where it is
+    # ifupdown2 fails to name a VRF's table without this folder.
+    (wanted.root / "etc/iproute2/rt_tables.d").mkdir(parents=True, exist_ok=True)
+    _delete(kernel.unchangeable(wanted.goal.devices), log)
+    activate.run(activate.ifreload(wanted.size), log)
+    _delete(_present(wanted.gone), log)
+
+
+_BACKENDS = {"netplan": _netplan, "ifupdown": _ifupdown}
+
+
+def _present(devices: Iterable[Device]) -> list[str]:
+    """Of devices of ours those that are still there, ports before their bridges and VRFs."""
+    links = netlink.links()
+    order = {"vxlan": 0, "bridge": 1, "vrf": 2}
+    there = [d for d in devices if d.name in links and links[d.name].kind == d.kind]
+    return [device.name for device in sorted(there, key=lambda d: (order[d.kind], d.name))]
+
+
+def _delete(names: list[str], log: Log) -> None:
+    if names:
+        activate.run(activate.delete_devices(names), log)
+
+
+def _wait_for_devices(wanted: Wanted, log: Log, say: Log) -> None:
+    """networkd works on after its tools have returned."""
+
+    def wrong() -> list[str]:
+        return kernel.differences(wanted.goal.devices, wanted.goal.moving)
+
+    timeout = 20 + wanted.size / 5
+    left = activate.until(wrong, timeout)
+    if left and wanted.goal.backend == "netplan" and not wanted.full:
+        say("networkd did not take up all of it: trying netplan apply")
+        activate.run(activate.netplan_apply(wanted.size), log)
+        left = activate.until(wrong, timeout)
+    if left:
+        raise ActivationFailed("the devices are not as planned:", *(f"  {text}" for text in left))
+
+
+def _activate_frr(wanted: Wanted, log: Log, say: Log) -> None:
+    root = wanted.root
+    if wanted.first or not _answers(root):
+        say("FRR is started with its new files")
+        activate.run_all(activate.frr_start(), log)
+        return
+    if _FRR_CONF not in wanted.changed:
+        return
+
+    def unknown() -> list[str]:
+        known = frr.ask("zebra", "show vrf", root)
+        return [name for name in _vrfs(wanted.goal) if f"vrf {name} id" not in known]
+
+    if left := activate.until(unknown, 15):
+        raise ActivationFailed(f"FRR does not see the VRFs {', '.join(left)}")
+    activate.run(activate.frr_reload(wanted.size), log)
+
+
+def _vrfs(goal: Record) -> list[str]:
+    return [device.name for device in goal.devices if device.kind == "vrf"]
+
+
+def _answers(root: Path) -> bool:
+    try:
+        for daemon in ("zebra", "bgpd", "bfdd"):
+            frr.ask(daemon, "show version", root)
+    except frr.Silent:
+        return False
+    return True
+
+
+def frr_differences(goal: Record, root: Path) -> list[str]:
+    """What FRR should know and does not, and which of its routes the kernel has lost."""
+    try:
+        have = frr.sessions(root)
+        known = frr.show("zebra", "show evpn vni json", root)
+        lost = kernel.lost_routes(root)
+    except frr.Silent as silent:
+        return [str(silent)]
+    wrong = [f"FRR: no session {name}" for name in goal.sessions if name not in have]
+    for vni in goal.vnis:
+        shown = known.get(str(vni.vni))
+        if shown is None:
+            wrong.append(f"FRR: VNI {vni.vni} is not known")
+        elif (shown.get("type"), shown.get("tenantVrf")) != (vni.type, vni.vrf):
+            is_ = f"{shown.get('type')} in {shown.get('tenantVrf')}"
+            wrong.append(f"FRR: VNI {vni.vni} is {is_}, not {vni.type} in {vni.vrf}")
+    wrong += [f"FRR: its route {prefix} is not in the kernel" for prefix in lost]
+    wrong += [f"FRR: its next hop {hop[1]} is gone" for hop in kernel.lost_next_hops()]
+    return wrong
+
+
+def _wait_for_frr(wanted: Wanted) -> None:
+    timeout = 20 + wanted.size / 5
+    left = activate.until(lambda: frr_differences(wanted.goal, wanted.root), timeout)
+    if left:
+        raise ActivationFailed("FRR is not as planned:", *(f"  {text}" for text in left))
+
+
+def mend(root: Path, log: Log) -> list[str]:
+    """Put back what someone removed from under FRR: next hops' neighbours, then routes."""
+    del root, log
+    return []
+
+
+def _start_hook(wanted: Wanted, log: Log, say: Log) -> None:
+    if not wanted.goal.management:
+        return
+    folders = ("etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system")
+    if any((wanted.root / folder / HOOK).exists() for folder in folders):
+        argv = ("systemctl", "enable", "--now", HOOK)
+        activate.run(Step(argv, "the management address follows the fabric"), log)
+    else:
+        say(f"warning: {HOOK} is not installed: the management address stays on the NIC")
+
+
+def withdraw(goal: Record, log: Log) -> None:
+    """Take away what a first apply made: its files are gone again, or the operator's are back."""
+    _delete(_present(goal.devices), log)
+    if goal.backend == "netplan":
+        activate.run(activate.netplan_apply(len(goal.devices)), log)
+    else:
+        activate.run(activate.ifreload(len(goal.devices)), log)
+    reason = "FRR with the files of before"
+    activate.run(Step(("systemctl", "restart", "frr.service"), reason, may_fail=True), log)

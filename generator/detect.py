@@ -1,0 +1,100 @@
+"""Which backend a host uses, and whether it can be used as it is."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from generator import plan
+from generator.errors import Problem, Refused
+
+BACKENDS = ("netplan", "ifupdown")
+_OURS = "60-evpn-host.yaml"
+
+
+def backend(root: Path) -> str:
+    """netplan where networkd is active or /etc/netplan is in use, else ifupdown2.
+
+    Raises `Refused` for classic ifupdown and ifupdown-ng, and where there is nothing that we know.
+    """
+    if any(file.name != _OURS for file in (root / plan.NETPLAN).glob("*.yaml")):
+        return "netplan"
+    if root == Path("/") and _networkd_active():
+        return "netplan"
+    if not (root / "etc/network/interfaces").exists():
+        hint = "-b netplan or -b ifupdown says which, -b netplan needs the package netplan.io"
+        raise Refused(Problem("", "", "neither netplan nor ifupdown2 is in use on this host", hint))
+    if root == Path("/"):
+        _refuse_other_ifupdown()
+    _refuse_unsourced(root)
+    return "ifupdown"
+
+
+def _networkd_active() -> bool:
+    """Asked of systemd's own file system, so that no command is run."""
+    return Path("/sys/fs/cgroup/system.slice/systemd-networkd.service").is_dir()
+
+
+def _refuse_other_ifupdown() -> None:
+    if shutil.which("ifreload"):
+        return
+    ifup = shutil.which("ifup")
+    if not ifup:
+        raise Refused("ifupdown2 is not installed")
+    said = subprocess.run(
+        [ifup, "--version"], capture_output=True, text=True, timeout=10, check=False
+    ).stdout
+    which = "ifupdown-ng" if "ifupdown-ng" in said else "classic ifupdown"
+    raise Refused(
+        Problem("", "", f"this host uses {which}, which knows no VRFs", "install ifupdown2")
+    )
+
+
+def _refuse_unsourced(root: Path) -> None:
+    """/etc/network/interfaces has to source the folder in which our file lies."""
+    text = (root / "etc/network/interfaces").read_text(errors="replace")
+    pattern = r"^\s*source(-directory)?\s+(/etc/network/)?interfaces\.d(/\*)?/?\s*$"
+    if not re.search(pattern, text, re.MULTILINE):
+        hint = "add: source /etc/network/interfaces.d/*"
+        rule = "does not source /etc/network/interfaces.d"
+        raise Refused(Problem("/etc/network/interfaces", "", rule, hint))
+
+
+def refuse_other_ids(root: Path, nics: list[str]) -> None:
+    """netplan's ids of the uplinks must be their names.
+
+    An operator's entry of another id that matches the same NIC would make two files for it, of
+    which networkd takes the first: his addresses would vanish.
+    """
+    problems = [
+        Problem(
+            f"{file}: ethernets.{id_}", "", f"is the uplink {nic} under another id", "rename it"
+        )
+        for file in sorted((root / plan.NETPLAN).glob("*.yaml"))
+        if file.name != _OURS
+        for id_, entry in _ethernets(file).items()
+        for nic in nics
+        if nic != id_ and nic in _names(entry)
+    ]
+    if problems:
+        raise Refused(*problems)
+
+
+def _ethernets(file: Path) -> dict[Any, Any]:
+    """The NICs of a netplan file; none where netplan itself will say what is wrong with it."""
+    from ruamel.yaml import YAML  # noqa: PLC0415  # only where there are files to read
+    from ruamel.yaml.error import YAMLError  # noqa: PLC0415
+
+    try:
+        return dict(YAML(typ="safe").load(file.read_text())["network"]["ethernets"])
+    except (OSError, YAMLError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def _names(entry: Any) -> set[Any]:
+    """What a NIC's entry calls it."""
+    if not isinstance(entry, dict):
+        return set()
+    match = entry.get("match")
+    return {entry.get("set-name"), match.get("name") if isinstance(match, dict) else None}

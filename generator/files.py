@@ -1,0 +1,45 @@
+"""One file, put in its place whole: at any instant, power cut included, the old or the new one."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+
+def write(target: Path, content: bytes, mode: int) -> None:
+    """Put a file in its place so that at no instant half of it is there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            os.fchmod(file.fileno(), mode)
+            _give_to_frr(file.fileno(), target)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _give_to_frr(descriptor: int, target: Path) -> None:
+    """FRR's files belong to its user, which a tree that is not a host's may not have."""
+    if target.parent.name == "frr" and os.geteuid() == 0:
+        with contextlib.suppress(LookupError):
+            shutil.chown(descriptor, "frr", "frr")
+
+
+def write_plain(target: Path, content: bytes, mode: int) -> None:
+    """Write a file that nothing depends on yet."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(content)

@@ -1,0 +1,76 @@
+"""What a host should have on disk and in the kernel, and which of its files are ours."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import msgspec
+
+from generator.model import Device, Host, devices
+from generator.render import banner, render
+
+# The names that the contract gives us; a file of another name is never touched.
+_FIXED = (
+    "etc/netplan/60-evpn-host.yaml",
+    "etc/network/interfaces.d/evpn-host",
+    "etc/frr/frr.conf",
+    "etc/frr/daemons",
+    "etc/sysctl.d/90-evpn-host.conf",
+    "etc/modules-load.d/evpn-host.conf",
+    "etc/systemd/networkd.conf.d/90-evpn-host.conf",
+)
+_DROP_INS = "etc/systemd/network/10-netplan-*.*.d/evpn-host.conf"
+_SIGNED = re.compile(r"[#!] Written by evpn-host from payload generation \d+; edits are lost\.")
+
+FRR_LOCAL = "etc/frr/frr.conf.local"
+NETPLAN = "etc/netplan"
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """A host's files (path without leading slash to content) and devices, for one backend."""
+
+    host: Host
+    backend: str
+    files: dict[str, str]
+    devices: list[Device]
+
+
+def make(host: Host, backend: str, local: str = "") -> Plan:
+    """The plan of a host; `local` is the text of the operator's frr.conf.local."""
+    return Plan(host, backend, render(host, backend, local), list(devices(host)))
+
+
+def mode(path: str) -> int:
+    """Permissions of a file of ours: what may hold a secret is not for everybody."""
+    if path.startswith("etc/netplan/"):
+        return 0o600
+    return 0o640 if path.startswith("etc/frr/") else 0o644
+
+
+def ours(text: str) -> bool:
+    """Whether a file's content was written by us."""
+    return _SIGNED.match(text) is not None
+
+
+def body(text: str) -> str:
+    """A file of ours without its first line: what matters, whichever generation it came from."""
+    return text.partition("\n")[2] if ours(text) else text
+
+
+def present(root: Path) -> set[str]:
+    """The paths below `root` that bear our names, whoever wrote them."""
+    found = {path for path in _FIXED if (root / path).is_file()}
+    return found | {str(path.relative_to(root)) for path in root.glob(_DROP_INS)}
+
+
+def digest(*parts: str | bytes) -> str:
+    """SHA-256 over parts, each with its length, so that no two lists come to the same."""
+    total = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        total.update(len(data).to_bytes(8, "big"))
+        total.update(data)
+    return total.hexdigest()
+
+
+__all__ = ["Plan", "banner", "body", "digest", "make", "mode", "ours", "present"]

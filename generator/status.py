@@ -1,0 +1,92 @@
+"""What should be, what is, and what differs: read from the record, the kernel and FRR."""
+
+import contextlib
+from pathlib import Path
+
+import msgspec
+
+from generator import frr, kernel, netlink, plan, record, stage
+from generator.converge import frr_differences
+
+
+class Management(msgspec.Struct, frozen=True):
+    """Where the management address is."""
+
+    address: str
+    on: list[str]  # devices that have it: more than one, or none, is a fault
+    nic: str
+    bridge: str
+
+
+class Status(msgspec.Struct, frozen=True):
+    """All that `status --json` says."""
+
+    host: str | None
+    generation: int | None
+    backend: str | None
+    applied: str | None  # ISO 8601, UTC
+    ok: bool
+    detail: str
+    devices: dict[str, int]  # how many of each kind should be there
+    sessions: list[frr.Session]
+    management: Management | None
+    differences: list[str]
+
+
+def status(root: Path) -> Status:
+    """Compare this host with its record."""
+    last = record.read(root)
+    if last is None:
+        return Status(None, None, None, None, False, "nothing was applied yet", {}, [], None, [])
+    differences = [] if last.ok else [f"last apply: {last.detail}"]
+    for path, known in last.files.items():
+        text = stage.read(root, path)
+        if text is None:
+            differences.append(f"/{path}: is gone")
+        elif plan.digest(plan.body(text)) != known:
+            differences.append(f"/{path}: was changed by someone else")
+    sessions: list[frr.Session] = []
+    if root == Path("/"):
+        differences += kernel.differences(last.devices, last.moving)
+        differences += frr_differences(last, root)
+        with contextlib.suppress(frr.Silent):  # of which frr_differences tells
+            sessions = list(frr.sessions(root).values())
+    kinds = [device.kind for device in last.devices]
+    return Status(
+        host=last.host,
+        generation=last.generation,
+        backend=last.backend,
+        applied=last.time,
+        ok=last.ok,
+        detail=last.detail,
+        devices={kind: kinds.count(kind) for kind in ("bridge", "vxlan", "vrf")},
+        sessions=sessions,
+        management=_management(last) if root == Path("/") else None,
+        differences=differences,
+    )
+
+
+def _management(last: record.Record) -> Management | None:
+    place = last.management
+    if place is None:
+        return None
+    found = netlink.addresses()
+    names = (place.ifname, place.bridge)
+    on = [link.name for link in netlink.links().values() if place.ipv4 in found.get(link.index, ())]
+    return Management(place.ipv4, sorted(on), *names)
+
+
+def text(found: Status) -> str:
+    """The same for a person."""
+    if found.host is None:
+        return found.detail
+    lines = [
+        f"{found.host}: generation {found.generation}, {found.backend}, applied {found.applied}",
+        "devices: " + ", ".join(f"{count} {kind}" for kind, count in found.devices.items()),
+    ]
+    lines += [f"session {s.neighbor}: IPv4 {s.ipv4}, EVPN {s.evpn}" for s in found.sessions]
+    if found.management:
+        on = ", ".join(found.management.on) or "no device"
+        lines.append(f"management address {found.management.address}: on {on}")
+    lines += [f"differs: {text}" for text in found.differences] or ["nothing differs"]
+    return "\n".join(lines)
