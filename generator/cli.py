@@ -167,6 +167,19 @@ def status(root: Path | None, as_json: bool) -> None:
 
 
 @evpn_host.command()
+@_root
+@click.option("--once", is_flag=True, help="look, move if due, and end")
+@_verbose
+def failover(root: Path | None, once: bool, verbose: bool) -> None:
+    """Keep the management address where the fabric is; stays and follows events."""
+    from generator import activate
+    from generator import failover as hook
+
+    log = activate.to_stderr if verbose else activate.silent
+    (hook.once if once else hook.follow)(root or Path("/"), log)
+
+
+@evpn_host.command()
 def schema() -> None:
     """Print the payload's JSON Schema."""
     import json

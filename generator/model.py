@@ -121,6 +121,12 @@ class Management(Model, frozen=True):
     ipv6: str | None
     gateway6: str | None
 
+    @property
+    def pairs(self) -> list[tuple[str, str | None]]:
+        """Each management address with its gateway."""
+        pairs: list[tuple[str, str | None]] = [(self.ipv4, self.gateway)]
+        return [*pairs, (self.ipv6, self.gateway6)] if self.ipv6 else pairs
+
 
 class Bgp(Model, frozen=True):
     """Settings that all sessions of a host share."""

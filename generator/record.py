@@ -54,8 +54,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def moving(self) -> list[str]:
         """The management addresses, which the hook moves between the NIC and a bridge."""
-        place = self.management
-        return [a for a in (place.ipv4, place.ipv6) if a] if place else []
+        return [address for address, _ in self.management.pairs] if self.management else []
 
 
 def read(root: Path) -> Record | None:
