@@ -1,0 +1,389 @@
+"""Payload documents for tests: builders of small ones, and strategies for all the others.
+
+A builder returns plain JSON data and takes the fields that matter to the test as keywords.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address
+from string import ascii_letters, digits
+from typing import Any
+
+from hypothesis import strategies as st
+
+from generator.errors import Refused
+from generator.model import Bridge, Host, Vrf
+from generator.payload import load
+
+Json = dict[str, Any]
+
+LEAF1, LEAF2 = "swp1@leaf1", "swp1@leaf2"
+MAC = "44:38:39:ff:00:1a"
+
+# --- Builders ---
+
+
+def untagged(*names: str) -> list[Json]:
+    return [{"name": name, "untagged": True} for name in names]
+
+
+def tagged(*names: str) -> list[Json]:
+    return [{"name": name} for name in names]
+
+
+def link(ifname: str, port: str, **fields: Any) -> Json:
+    """A link; `local` and `remote` in `fields` are added to the ends."""
+    local = {"name": f"{ifname}@K8S01", "ifname": ifname} | fields.pop("local", {})
+    return {"local": local, "remote": {"name": port} | fields.pop("remote", {})} | fields
+
+
+def mgmt(**fields: Any) -> Json:
+    return {
+        "vnet": "Management",
+        "ifname": "ens4",
+        "ipv4": "10.12.0.101/16",
+        "gateway": "10.12.0.1",
+    } | fields
+
+
+def server(**fields: Any) -> Json:
+    return {
+        "name": "K8S01",
+        "srvRole": "EVPN-VTEP",
+        "asn": 4200000001,
+        "mainAddress": "10.2.0.101",
+        "mgmt": mgmt(),
+    } | fields
+
+
+def vpc(id_: int, **fields: Any) -> Json:
+    return {"id": id_, "name": f"vpc-{id_}"} | fields
+
+
+def vnet(vxlan_id: int, vpc_id: int = 33, **fields: Any) -> Json:
+    """A V-Net without ports; with `prefixes` it has those gateways and a MAC."""
+    found = {"name": f"vnet-{vxlan_id}", "vxlanID": vxlan_id, "vpc": {"id": vpc_id}}
+    if prefixes := fields.pop("prefixes", ()):
+        found |= {"gateways": [{"prefix": prefix} for prefix in prefixes], "macAddress": MAC}
+    return found | fields
+
+
+def management(**fields: Any) -> Json:
+    return vnet(14, 26, name="Management", ports=untagged(LEAF1, LEAF2)) | fields
+
+
+def host(*vnets: Json, **fields: Any) -> Json:
+    """A host with two links, both untagged in its management V-Net, and with these V-Nets."""
+    return {
+        "apiVersion": "evpn-host/v1",
+        "kind": "Host",
+        "generation": 1,
+        "server": server(),
+        "links": [link("ens4", LEAF1), link("ens5", LEAF2)],
+        "vpcs": [vpc(26, name="Infrastructure"), vpc(33, name="coke", vni=1033)],
+        "vnets": [management(), *vnets],
+    } | fields
+
+
+def fleet(*hosts: Json, **fields: Any) -> Json:
+    """A Fleet of hosts ({server, links}), with the segments of `host`."""
+    segments = {name: host()[name] for name in ("apiVersion", "generation", "vpcs", "vnets")}
+    return segments | {"kind": "Fleet", "hosts": list(hosts)} | fields
+
+
+# --- What came of a document ---
+
+
+def encoded(document: object) -> bytes:
+    return json.dumps(document).encode()
+
+
+def derived(document: Json) -> Host:
+    """The one host of an accepted document."""
+    return load(encoded(document)).host(None)
+
+
+def bridge(found: Host, name: str) -> Bridge:
+    return next(bridge for bridge in found.bridges if bridge.name == name)
+
+
+def vrf(found: Host, name: str) -> Vrf:
+    return next(vrf for vrf in found.vrfs if vrf.name == name)
+
+
+def refusals(document: object) -> list[str]:
+    """The problems of a document, as text; none when it is accepted."""
+    try:
+        load(document if isinstance(document, bytes) else encoded(document))
+    except Refused as refused:
+        return [str(problem) for problem in refused.problems]
+    return []
+
+
+def places(document: object) -> list[str]:
+    """Where the problems of a document are."""
+    return [problem.split(": ")[0] for problem in refusals(document)]
+
+
+# --- Every shape of accepted document ---
+
+HOSTILE_NAMES = [
+    'say "hi"',
+    "it's",
+    "ends with \\",
+    "100%",
+    "${7*7}",
+    "<% raise %>",
+    "{{ host }}{% raw %}",
+    "# comment",
+    "! comment",
+    " leading and trailing ",
+    "- list: [a, {b: c}]",
+    "~",
+    "null",
+    "exit",
+    "Größe",
+    "网络",
+    "🦊",
+    "a\u202eb",
+    "\ufeffbom",
+    "x" * 255,
+]
+# Neither reserved names nor those of devices that a host derives.
+_NOT_A_NIC = re.compile(r"(nbr-|vxlan|Vrf_|l3br-|l3vx-).*|lo|all|default")
+
+names = st.one_of(
+    st.sampled_from(HOSTILE_NAMES),
+    st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1, max_size=40),
+    st.integers(0, 999).map("tenant-{}".format),
+)
+nics = st.one_of(
+    st.sampled_from(["ens4", "eth0", "enp3s0f1np1", "no", "null", "true", "ens4.100", "e" * 15]),
+    st.builds(
+        str.__add__,
+        st.sampled_from(ascii_letters),
+        st.text(ascii_letters + digits + "_.-", max_size=14),
+    ).filter(lambda name: not _NOT_A_NIC.fullmatch(name)),
+)
+host_names = st.text(ascii_letters + digits + "-", max_size=61).map("h{}1".format)
+passwords = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=80)
+asns = st.integers(1, 4294967294).filter(lambda asn: asn not in {23456, 65535})
+vnis = st.one_of(st.integers(2, 4096), st.integers(2, 16777215))
+vpc_ids = st.one_of(st.integers(1, 99), st.integers(1, 4294966295))
+mtus = st.one_of(st.sampled_from([1280, 1500, 9000, 9216]), st.integers(1280, 9216))
+macs = st.integers(1, (1 << 48) - 1).map(
+    # Without the group bit; 02:… so that clearing it never leaves zero.
+    lambda n: ":".join(f"{b:02x}" for b in ((n | 2 << 40) & ~(1 << 40)).to_bytes(6))
+)
+ignored = st.fixed_dictionaries(
+    {},
+    optional={
+        "tags": st.lists(names, max_size=2),
+        "tenant": st.fixed_dictionaries({"id": st.integers(), "name": names}),
+        "customData": st.recursive(st.none() | names, st.lists, max_leaves=3),
+        "isSystem": st.booleans(),
+    },
+)
+targets = st.lists(
+    st.one_of(
+        st.builds("{}:{}".format, st.integers(1, 65535), st.integers(0, 4294967295)),
+        st.builds("{}:{}".format, st.integers(65536, 4294967295), st.integers(0, 65535)),
+        st.builds("192.0.2.{}:{}".format, st.integers(0, 255), st.integers(0, 65535)),
+    ),
+    max_size=3,
+)
+
+
+def _maybe(draw: st.DrawFn, **fields: st.SearchStrategy[Any]) -> Json:
+    return dict(draw(st.fixed_dictionaries({}, optional=fields)))
+
+
+def _unique(values: st.SearchStrategy[Any], count: int) -> st.SearchStrategy[list[Any]]:
+    return st.lists(values, min_size=count, max_size=count, unique=True)
+
+
+@st.composite
+def _bgp(draw: st.DrawFn) -> Json:
+    keepalive = draw(st.sampled_from([1, 3, 60, 21845]))
+    timers = {"keepalive": keepalive, "holdtime": draw(st.integers(3 * keepalive, 65535))}
+    return draw(st.sampled_from([{}, timers])) | _maybe(draw, bfd=st.booleans(), password=passwords)
+
+
+@st.composite
+def _link(draw: st.DrawFn, number: int, ifname: str, port: str, asn: int) -> Json:
+    found = link(ifname, port, local={"name": draw(names)})
+    found |= _maybe(draw, underlay=st.sampled_from(["enabled", "disabled"]), mtu=mtus)
+    found["remote"] |= _maybe(draw, asn=asns.filter(lambda other: other != asn))
+    if draw(st.booleans()):
+        length = draw(st.sampled_from([30, 31]))
+        first = 1 if length == 30 else 0
+        for end, last in (("local", first), ("remote", first + 1)):
+            found[end]["ipv4"] = f"100.64.{number}.{last}/{length}"
+    return found | draw(ignored)
+
+
+@st.composite
+def _prefix(draw: st.DrawFn, number: int) -> str:
+    """A gateway in a subnet of its own: no other number's overlaps."""
+    if draw(st.booleans()):
+        length = draw(st.integers(16, 30))
+        inside = draw(st.integers(1, (1 << 32 - length) - 2))
+        return f"{IPv4Address(f'10.{number}.0.0') + inside}/{length}"
+    length = draw(st.integers(48, 126))
+    inside = draw(st.integers(1, (1 << 128 - length) - 1))
+    return f"{IPv6Address(f'fd00:0:{number:x}::') + inside}/{length}"
+
+
+@st.composite
+def _vnet(draw: st.DrawFn, ports: list[str], numbers: Iterator[int]) -> Json:
+    """A V-Net without name, VNI and VPC, on some of the host's ports."""
+    mode = draw(st.sampled_from([tagged, tagged, untagged]))
+    on_host = draw(st.sampled_from([ports, ports[:1], ports[1:], []]))
+    elsewhere = draw(st.sampled_from([[], tagged("swp1@elsewhere"), untagged("swp1@elsewhere")]))
+    found = {"ports": mode(*on_host) + elsewhere} | _maybe(
+        draw, mtu=mtus, state=st.sampled_from(["active", "active", "disabled"])
+    )
+    count = draw(st.sampled_from([1, 2, 4, 0]))
+    if count:
+        found["gateways"] = [{"prefix": draw(_prefix(next(numbers)))} for _ in range(count)]
+        found |= draw(
+            st.one_of(
+                st.fixed_dictionaries({"macAddress": macs}),
+                st.fixed_dictionaries({"customAnycastMac": macs}),
+                st.fixed_dictionaries({"macAddress": macs, "customAnycastMac": macs}),
+            )
+        )
+    else:
+        found |= _maybe(draw, l2only=st.booleans(), macAddress=macs)
+    return found | draw(ignored)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> Json:
+    """A Host document that is accepted: any shape, hostile names, values up to their bounds."""
+    asn = draw(asns)
+    ifnames = draw(st.sampled_from([2, 1, 4, 0]).flatmap(lambda n: _unique(nics, n)))
+    port_names = draw(_unique(names, len(ifnames)))
+    # The port of a link is not one of the V-Nets' other ports.
+    ports = [f"{name[:240]}@{number}" for number, name in enumerate(port_names)]
+    links = [
+        draw(_link(number, ifname, port, asn))
+        for number, (ifname, port) in enumerate(zip(ifnames, ports, strict=True))
+    ]
+    ids = draw(st.lists(vpc_ids, min_size=1 if links else 0, max_size=4, unique=True))
+    vpc_names = draw(_unique(names, len(ids)))
+    vnet_names = draw(_unique(names, draw(st.sampled_from([3, 2, 1, 6])) if ids else 0))
+    free = iter(draw(_unique(vnis, len(ids) + len(vnet_names))))
+    vpcs = []
+    for id_, name in zip(ids, vpc_names, strict=True):
+        found = {"id": id_, "name": name} | draw(st.sampled_from([{"vni": next(free)}, {}]))
+        if draw(st.booleans()):
+            found["routeTargets"] = _maybe(draw, **{"import": targets, "export": targets})
+        vpcs.append(found | draw(ignored))
+    numbers = iter(range(1, 256))
+    vnets = []
+    for name in vnet_names:
+        found = draw(_vnet(ports, numbers))
+        vnets.append(
+            {"name": name, "vxlanID": next(free), "vpc": {"id": draw(st.sampled_from(ids))}} | found
+        )
+    about: Json = {
+        "name": draw(host_names),
+        "srvRole": "EVPN-VTEP",
+        "asn": asn,
+        "mainAddress": str(IPv4Address(draw(st.integers(0xAC100000, 0xAC1FFFFF)))),
+    }
+    if draw(st.booleans()):
+        about["bgp"] = draw(_bgp())
+    if links:
+        managed = draw(st.sampled_from(vnets))
+        managed.pop("state", None)
+        inside = {draw(st.sampled_from(ports)), *draw(st.lists(st.sampled_from(ports)))}
+        managed["ports"] = untagged(*sorted(inside))
+        nic = draw(st.sampled_from([n for n, p in zip(ifnames, ports, strict=True) if p in inside]))
+        about["mgmt"] = mgmt(
+            vnet=managed["name"], ifname=nic, ipv4="192.0.2.101/24", gateway="192.0.2.1"
+        ) | draw(
+            st.sampled_from(
+                [
+                    {},
+                    {"ipv6": "2001:db8::101/64"},
+                    {"ipv6": "2001:db8::101/64", "gateway6": "2001:db8::1"},
+                ]
+            )
+        )
+    document = {"apiVersion": "evpn-host/v1", "kind": "Host", "server": about | draw(ignored)}
+    document |= _maybe(draw, generation=st.integers(0, 9223372036854775807))
+    sections = {"links": links, "vpcs": vpcs, "vnets": vnets}
+    return document | {name: inside for name, inside in sections.items() if inside}
+
+
+# --- And what is none ---
+
+HOSTILE_VALUES: list[Any] = [
+    *(None, True, False, 0, 1, -1, 1.0, 1.5, -0.0, 1e308, float("inf"), float("nan")),
+    *(65535, 23456, 2**31, 2**32, 2**63, 2**64, -(2**64), 10**40),
+    *("", " ", "0", "lo", "all", "a" * 256, "é" * 300, "kind"),
+    *("a\nb", "a\rb", "\x00", "\x1b[2J", "\x7f", "\x85", "\u2028", "\u2029", "\ud800", "a\udfff"),
+    *("a\\", '"', "'", "${1}", "%", "#", "!", "{{ 1 }}", "\u202e", "\ufeff"),
+    *("0.0.0.0", "1.2.3.4/0", "1.2.3.4/33", "01.2.3.4/24", "10.0.0.0/8", "10.0.0.255/24", "::/0"),  # noqa: S104
+    *("fe80::1/64", "ff02::1/64", "::ffff:1.2.3.4/96", "1.2.3.4/24/24", "::1%lo/64", "１.2.3.4"),
+    *("ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00", "1:2", "0:0", "1.2.3.4:99999", ":"),
+    *([], {}, [[]], [{}], [None], {"": None}, {"\n": "\n"}, {"\ud800": ["\ud800"]}, {"id": True}),
+]
+
+json_values = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.just("\ud800"), names
+    ),
+    lambda inside: st.lists(inside, max_size=4) | st.dictionaries(st.text(), inside, max_size=4),
+    max_leaves=20,
+)
+hostile_values = st.sampled_from(HOSTILE_VALUES) | json_values
+
+
+def _slots(value: Any) -> list[tuple[Any, Any]]:
+    """Every place in a document: the object or list, and the key or index in it."""
+    if not isinstance(value, dict | list):
+        return []
+    keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+    return [(value, key) for key in keys] + [s for key in keys for s in _slots(value[key])]
+
+
+def _mutate(draw: st.DrawFn, document: Json) -> None:
+    slots = _slots(document)
+    if not slots:
+        return
+    inside, key = slots[draw(st.integers(0, len(slots) - 1))]
+    match draw(st.sampled_from(["replace", "delete", "add", "swap", "repeat", "wrap"])):
+        case "replace":
+            inside[key] = draw(hostile_values)
+        case "delete":
+            del inside[key]
+        case "add" if isinstance(inside, dict):
+            inside[draw(st.text() | st.sampled_from(["vxlanId", "Name", "vlan"]))] = draw(
+                hostile_values
+            )
+        case "swap":
+            other, there = slots[draw(st.integers(0, len(slots) - 1))]
+            inside[key] = json.loads(json.dumps(other[there]))
+        case "repeat" if isinstance(inside, list):
+            inside.append(json.loads(json.dumps(inside[key])))
+        case _:
+            inside[key] = draw(st.sampled_from([[inside[key]], {"id": inside[key]}, str]))
+            if inside[key] is str:
+                inside[key] = "text"
+
+
+@st.composite
+def mutants(draw: st.DrawFn) -> bytes:
+    """An accepted document with a few things wrong in it, some of which only text can say."""
+    document: Json = draw(documents())
+    for _ in range(draw(st.integers(0, 4))):
+        _mutate(draw, document)
+    text = json.dumps(document, ensure_ascii=draw(st.booleans()))
+    if draw(st.booleans()):
+        key = draw(st.sampled_from(["server", "vnets", "name", "id", "mtu"]))
+        text = text.replace(f'"{key}":', f'"{key}": null, "{key}":', 1)
+    return text.encode(errors="surrogatepass")
