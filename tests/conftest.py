@@ -1,0 +1,69 @@
+"""What all tests share: the payloads by glob, the command, and the rule for tests that need root.
+
+`tests/payloads/*.json` and `examples/*.json` are accepted, `tests/payloads/refused/*` are not. A
+test that takes `accepted`, `refused` or `backend` runs for each.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+REPO = Path(__file__).parents[1]
+sys.path.insert(0, str(REPO))  # for `lab` and `tests`, which are not installed
+
+from generator.cli import main  # noqa: E402
+from lab.result import Result  # noqa: E402
+
+ACCEPTED = sorted([*(REPO / "examples").glob("*.json"), *(REPO / "tests/payloads").glob("*.json")])
+REFUSED = sorted((REPO / "tests/payloads/refused").glob("*"))
+BACKENDS = ("netplan", "ifupdown")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test for each payload, and for each backend, where it asks for one."""
+    for name, values in (("accepted", ACCEPTED), ("refused", REFUSED)):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, values, ids=[path.stem for path in values])
+    if "backend" in metafunc.fixturenames:
+        metafunc.parametrize("backend", BACKENDS)
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """The checkout."""
+    return REPO
+
+
+@pytest.fixture
+def evpn_host(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Result]:
+    """The command, run in this process: arguments to exit code, standard output and error."""
+
+    def run(*argv: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["evpn-host", *map(str, argv)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return Result(int(ended.value.code or 0), said.out, said.err)
+
+    return run
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skip a test that this machine can't run, visibly; where the lab is required, fail."""
+    if os.environ.get("EVPN_HOST_LAB") == "required":
+        pytest.fail(f"EVPN_HOST_LAB=required, but {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def root_user() -> None:
+    """Tests that need namespaces or another root."""
+    if os.geteuid() != 0:
+        unavailable("needs root")

@@ -1,0 +1,96 @@
+"""Every payload's rendered files and messages as files of the repository: read the git diff.
+
+`pytest tests/test_snapshots.py --snapshot-update` writes them.
+"""
+
+import difflib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from syrupy.assertion import SnapshotAssertion
+from syrupy.data import Snapshot, SnapshotCollection
+from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
+
+from lab.result import Result
+from tests.conftest import ACCEPTED, BACKENDS, REFUSED
+
+SNAPSHOTS = Path(__file__).parents[1] / "snapshots"
+
+
+class HostFiles(SingleFileSnapshotExtension):
+    """Keep every snapshot as a real file: snapshots/<case>-<backend>/<path on the host>."""
+
+    _write_mode = WriteMode.TEXT
+    file_extension = ""
+
+    @classmethod
+    def dirname(cls, **_: Any) -> str:
+        return str(SNAPSHOTS)
+
+    @classmethod
+    def get_location(cls, *, index: Any = 0, **_: Any) -> str:
+        return str(SNAPSHOTS / str(index))
+
+    @classmethod
+    def get_snapshot_name(cls, *, index: Any = 0, **_: Any) -> str:
+        return f"test_snapshots[{index}]"
+
+    @classmethod
+    def matches_test_location(cls, **_: Any) -> bool:
+        return True
+
+    def is_snapshot_location(self, **_: Any) -> bool:
+        return True
+
+    def read_snapshot_collection(self, *, snapshot_location: str) -> SnapshotCollection:
+        name = self.get_snapshot_name(index=Path(snapshot_location).relative_to(SNAPSHOTS))
+        return SnapshotCollection(snapshot_location, {name: Snapshot(name)})
+
+
+@pytest.fixture
+def snapshot(snapshot: SnapshotAssertion) -> SnapshotAssertion:
+    return snapshot.use_extension(HostFiles)
+
+
+def shown(evpn_host: Callable[..., Result], folder: Path) -> Iterator[tuple[str, str]]:
+    """All that the command makes of the payloads: path below `snapshots` and text."""
+    for case in ACCEPTED:
+        for backend in BACKENDS:
+            tree = folder / f"{case.stem}-{backend}"
+            done = evpn_host("render", "-p", case, "-o", tree, "-b", backend)
+            assert done.code == 0, done.err
+            for file in tree.rglob("*"):
+                if file.is_file():
+                    yield str(file.relative_to(folder)), file.read_text()
+        if warnings := evpn_host("check", "-p", case).err:
+            yield f"warned/{case.stem}.txt", warnings
+    for case in REFUSED:
+        done = evpn_host("check", "-p", case)
+        assert done.code == 1, f"{case.stem} was not refused"
+        yield f"refused/{case.stem}.txt", done.err
+
+
+def _diff(path: str, text: str) -> str:
+    file = SNAPSHOTS / path
+    old = file.read_text().splitlines() if file.exists() else []
+    return "\n".join(difflib.unified_diff(old, text.splitlines(), path, path, lineterm=""))
+
+
+def test_snapshots(
+    snapshot: SnapshotAssertion, evpn_host: Callable[..., Result], tmp_path: Path
+) -> None:
+    """What the command makes of each payload is what the repository shows."""
+    found = dict(shown(evpn_host, tmp_path))
+    differ = [path for path, text in found.items() if not text == snapshot(name=path)]  # noqa: SIM201  # syrupy compares in __eq__
+    diffs = "\n".join(_diff(path, found[path]) for path in differ)
+    assert not differ, f"not as in snapshots/ (--snapshot-update writes them):\n{diffs}"
+
+
+def test_each_case_has_its_name() -> None:
+    """No two payloads share a name, so that each has a snapshot of its own."""
+    names = [case.stem for case in ACCEPTED] + [case.stem for case in REFUSED]
+    assert len(names) == len(set(names))
+    assert all(json.loads(case.read_text()) for case in ACCEPTED)
