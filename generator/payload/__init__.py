@@ -48,7 +48,7 @@ def load(data: bytes) -> Payload:
         value = decode.shown(kind) if kind is not None else ""
         rule = "is not Host or Fleet" if kind is not None else "is required: Host or Fleet"
         if not isinstance(raw, dict):
-            raise Refused(Problem("payload", decode.shown(raw), "is not an object"))
+            raise Refused(Problem("payload", decode.shown(raw, quoted=True), "is not an object"))
         raise Refused(*problems, Problem("kind", value, rule))
 
     warnings: list[Problem] = []

@@ -24,6 +24,9 @@ _UNSAFE = {"Cc", "Cs", "Zl", "Zp"}
 _UNSAFE_RULE = "has a control or line-ending character"
 _ILL_FORMED = (msgspec.ValidationError, ValueError, TypeError, OverflowError)
 _BAD: Any = object()
+_NOT_INT = "is not a whole number"
+_NOT_BOOL = "is not true or false"
+_NOT_TEXT = {_NOT_INT, _NOT_BOOL}
 _INSIDE = (dict, list)
 
 Sections = dict[str, Any]
@@ -111,9 +114,10 @@ def _scan(raw: Any, place: str, problems: list[Problem]) -> None:
             _scan(item, _under(place, name), problems)
 
 
-def shown(value: Any) -> str:
-    """A value of the document as a message shows it; half a surrogate pair can be in it."""
-    return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+def shown(value: Any, *, quoted: bool = False) -> str:
+    """A value of the document as a message shows it: as JSON, but text plain where text belongs."""
+    plain = isinstance(value, str) and value and not quoted
+    return printable(value if plain else json.dumps(value, ensure_ascii=False))
 
 
 def _under(place: str, name: str) -> str:
@@ -148,7 +152,7 @@ def _walk(raw: Any, type_: Any, place: str, problems: list[Problem], *, top: boo
         return _walk(raw, type_, place, problems)
     if get_origin(type_) is list:
         if not isinstance(raw, list):
-            problems.append(Problem(place, shown(raw), "is not a list"))
+            problems.append(Problem(place, shown(raw, quoted=True), "is not a list"))
             return _BAD
         (item,) = get_args(type_)
         walked = [_walk(r, item, f"{place}[{i}]", problems) for i, r in enumerate(raw)]
@@ -156,7 +160,8 @@ def _walk(raw: Any, type_: Any, place: str, problems: list[Problem], *, top: boo
     try:
         return msgspec.convert(raw, type_, dec_hook=_hook, strict=True)
     except _ILL_FORMED as error:
-        problems.append(Problem(place, shown(raw), _rule(type_, raw, error)))
+        rule = _rule(type_, raw, error)
+        problems.append(Problem(place, shown(raw, quoted=rule in _NOT_TEXT), rule))
         return _BAD
 
 
@@ -164,7 +169,7 @@ def _walk_fields(
     raw: Any, type_: type[msgspec.Struct], place: str, problems: list[Problem], *, top: bool = False
 ) -> Sections:
     if not isinstance(raw, dict):
-        problems.append(Problem(place, shown(raw), "is not an object"))
+        problems.append(Problem(place, shown(raw, quoted=True), "is not an object"))
         return {}
     fields = {field.encode_name: field for field in msgspec.structs.fields(type_)}
     problems.extend(
@@ -192,12 +197,12 @@ def _rule(type_: Any, raw: Any, error: Exception) -> str:
         options = get_args(type_)
         return f"is not {' or '.join(options)}"
     if type_ is bool:
-        return "is not true or false"
+        return _NOT_BOOL
     if get_origin(type_) is Annotated:
         base, meta = get_args(type_)[0], next(a for a in get_args(type_) if isinstance(a, Meta))
         if base is int:
             whole = isinstance(raw, int) and not isinstance(raw, bool)
-            return f"is not in {meta.ge}–{meta.le}" if whole else "is not a whole number"
+            return f"is not in {meta.ge}–{meta.le}" if whole else _NOT_INT
         if not isinstance(raw, str):
             return "is not a string"
         return str((meta.extra or {})["rule"])
