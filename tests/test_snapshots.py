@@ -84,6 +84,12 @@ def test_snapshots(
 ) -> None:
     """What the command makes of each payload is what the repository shows."""
     found = dict(shown(evpn_host, tmp_path))
+    orphans = {str(f.relative_to(SNAPSHOTS)) for f in SNAPSHOTS.rglob("*") if f.is_file()} - found.keys()
+    if snapshot.session.update_snapshots:
+        for path in orphans:
+            (SNAPSHOTS / path).unlink()
+    else:
+        assert not orphans, "of no payload (--snapshot-update removes them)"
     differ = [path for path, text in found.items() if not text == snapshot(name=path)]  # noqa: SIM201  # syrupy compares in __eq__
     diffs = "\n".join(_diff(path, found[path]) for path in differ)
     assert not differ, f"not as in snapshots/ (--snapshot-update writes them):\n{diffs}"
