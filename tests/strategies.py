@@ -21,6 +21,13 @@ Json = dict[str, Any]
 LEAF1, LEAF2 = "swp1@leaf1", "swp1@leaf2"
 MAC = "44:38:39:ff:00:1a"
 
+# Of the real API, and without meaning on a host.
+IGNORED_FIELDS = [
+    *("id", "tags", "sites", "site", "tenant", "adminTenant", "guestTenant", "isSystem"),
+    *("isDefault", "vlan", "vlans", "nativeVlan", "accessMode", "ipFamily", "portCount"),
+    *("customData", "mgmtAddress"),
+]
+
 # --- Builders ---
 
 

@@ -1,0 +1,120 @@
+"""The JSON Schema says the same of a document's form as `load` does."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from generator.payload.schema import IGNORED, schema
+from tests.strategies import (
+    IGNORED_FIELDS,
+    LEAF1,
+    Json,
+    fleet,
+    host,
+    link,
+    places,
+    server,
+    vnet,
+    vpc,
+)
+
+HERE = Path(__file__).parent
+ACCEPTED = sorted([*HERE.glob("payloads/*.json"), *HERE.parent.glob("examples/*.json")])
+VALIDATOR = Draft202012Validator(schema(), format_checker=Draft202012Validator.FORMAT_CHECKER)
+
+
+def test_the_schema_is_one() -> None:
+    """It holds to the 2020-12 metaschema, and every reference in it leads somewhere."""
+    found = schema()
+    Draft202012Validator.check_schema(found)
+    references = set(str(found).split("#/$defs/")[1:])
+    assert references
+    for reference in references:
+        assert reference.split("'")[0] in found["$defs"]
+
+
+def test_every_object_is_closed() -> None:
+    """An unknown field is refused everywhere but in a host that is left out."""
+    types = schema()["$defs"]
+    open_ = {
+        name for name, type_ in types.items() if type_.get("additionalProperties") is not False
+    }
+    assert open_ == {"OtherHost"}
+
+
+@pytest.mark.parametrize("field", IGNORED_FIELDS)
+def test_ignored_fields_are_named(field: str) -> None:
+    """Fields that mean nothing on a host are in the schema, and it says that they are ignored."""
+    for name, type_ in schema()["$defs"].items():
+        means_something = field == "id" and name in {"Vpc", "VpcReference"}
+        if name != "OtherHost" and not means_something:
+            assert type_["properties"][field] == {"description": IGNORED}, name
+
+
+@pytest.mark.parametrize("path", ACCEPTED, ids=lambda path: path.stem)
+def test_accepted_documents_are_valid(path: Path) -> None:
+    """Whatever `load` accepts, the schema accepts."""
+    document = json.loads(path.read_bytes())
+    assert not places(document)
+    VALIDATOR.validate(document)
+
+
+def test_hosts_of_another_role_are_valid() -> None:
+    """A Fleet's hosts that are no VTEPs may look like anything."""
+    other = {"server": {"srvRole": "hypervisor", "name": 5, "cpu": "x"}, "rack": None}
+    document = fleet({"server": server(), "links": [link("ens4", LEAF1)]}, other)
+    assert not places(document)
+    VALIDATOR.validate(document)
+
+
+def _in_vnet(**fields: Any) -> Json:
+    return host(vnet(26) | fields)
+
+
+FORM_ERRORS: dict[str, Json] = {
+    "kind": host(kind="host"),
+    "apiVersion": host(apiVersion="evpn-host/v2"),
+    "generation": host(generation=-1),
+    "server": {name: value for name, value in host().items() if name != "server"},
+    "server.asn": host(server=server(asn=23456)),
+    "server.srvRole": host(server=server(srvRole="generic")),
+    "server.name": host(server=server(name="k8s 01")),
+    "server.mainAddress": host(server=server(mainAddress="10.2.0")),
+    "server.bgp.bfd": host(server=server(bgp={"bfd": 1})),
+    "server.bgp.keepalive": host(server=server(bgp={"keepalive": 0})),
+    "server.bgp.password": host(server=server(bgp={"password": "two words"})),
+    "links": host(links={}),
+    "links[0].underlay": host(links=[link("ens4", LEAF1, underlay=True)]),
+    "links[0].mtu": host(links=[link("ens4", LEAF1, mtu=1279)]),
+    "links[0].local.ifname": host(links=[link("lo", LEAF1)]),
+    "links[0].remote.ipv4": host(links=[link("ens4", LEAF1, remote={"ipv4": "10.0.0.1"})]),
+    "vpcs[2].id": host(vpcs=[vpc(26), vpc(33), vpc(4294966296)]),
+    "vpcs[2].vni": host(vpcs=[vpc(26), vpc(33), vpc(34, vni=16777216)]),
+    "vpcs[2].routeTargets.import[0]": host(
+        vpcs=[vpc(26), vpc(33), vpc(34, routeTargets={"import": ["65000"]})]
+    ),
+    "vnets[1].vxlanID": host(vnet(70000000)),
+    "vnets[1].name": _in_vnet(name=""),
+    "vnets[1].vpc.id": _in_vnet(vpc={"id": "33"}),
+    "vnets[1].state": _in_vnet(state="gone"),
+    "vnets[1].mtu": _in_vnet(mtu=9217),
+    "vnets[1].l2only": _in_vnet(l2only="yes"),
+    "vnets[1].macAddress": _in_vnet(macAddress="4438.39ff.001a"),
+    "vnets[1].gateways[0].prefix": _in_vnet(gateways=[{"prefix": "10.0.0.1"}]),
+    "vnets[1].ports[0].untagged": _in_vnet(ports=[{"name": LEAF1, "untagged": None}]),
+    "vnets[1].vxlanId": _in_vnet(vxlanId=27),
+    "vpc": host(vpc=[]),
+    "hosts": {name: value for name, value in fleet().items() if name != "hosts"},
+    "hosts[0].vnets": fleet({"server": server(), "links": [link("ens4", LEAF1)], "vnets": []}),
+}
+
+
+@pytest.mark.parametrize("place", FORM_ERRORS)
+def test_form_errors_are_refused_by_both(place: str) -> None:
+    """Wrong types, unknown fields and values out of range are seen by schema and `load` alike."""
+    document = FORM_ERRORS[place]
+    assert place in places(document)
+    assert not VALIDATOR.is_valid(document)
