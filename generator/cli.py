@@ -130,12 +130,10 @@ def apply(
     **options: bool,
 ) -> None:
     """Make this host what the payload says; nothing to do means nothing written and nothing run."""
-    from generator import activate
     from generator import apply as applying
 
     data, found = _inputs(source, host, backend, root, **options)
-    log = activate.to_stderr if verbose else activate.silent
-    outcome = applying.apply(data, found, log, _say)
+    outcome = applying.apply(data, found, _log(verbose), _say)
     if as_json:
         import msgspec
 
@@ -146,6 +144,34 @@ def apply(
     for text in outcome.mended:
         _say(f"mended: {text}")
     for path in outcome.changed:
+        click.echo(f"/{path}")
+
+
+@evpn_host.command()
+@click.argument("generation", type=click.IntRange(min=0), required=False)
+@_root
+@click.option("--no-activate", is_flag=True, help="write the files and run nothing")
+@_verbose
+def rollback(generation: int | None, root: Path | None, no_activate: bool, verbose: bool) -> None:
+    """Make an earlier payload GENERATION current again, by default the one before.
+
+    It stays so until the controller's payload changes.
+    """
+    from generator import lifecycle
+
+    options = _options(root, no_activate=no_activate)
+    done = lifecycle.rollback(generation, options, _log(verbose), _say)
+    click.echo(f"applied on {done.time} is current again")
+
+
+@evpn_host.command()
+@_root
+@_verbose
+def uninstall(root: Path | None, verbose: bool) -> None:
+    """Take away every file and device that is ours, and nothing else."""
+    from generator import lifecycle
+
+    for path in lifecycle.uninstall(_options(root), _log(verbose), _say):
         click.echo(f"/{path}")
 
 
@@ -172,11 +198,9 @@ def status(root: Path | None, as_json: bool) -> None:
 @_verbose
 def failover(root: Path | None, once: bool, verbose: bool) -> None:
     """Keep the management address where the fabric is; stays and follows events."""
-    from generator import activate
     from generator import failover as hook
 
-    log = activate.to_stderr if verbose else activate.silent
-    (hook.once if once else hook.follow)(root or Path("/"), log)
+    (hook.once if once else hook.follow)(root or Path("/"), _log(verbose))
 
 
 @evpn_host.command()
@@ -208,23 +232,28 @@ def _read(source: str | None, root: Path) -> bytes:
     return sources.read(source)
 
 
+def _log(verbose: bool) -> Callable[[str], None]:
+    from generator import activate
+
+    return activate.to_stderr if verbose else activate.silent
+
+
+def _options(root: Path | None, *, no_activate: bool = False, **others: Any) -> Any:
+    from generator.apply import Options
+
+    acting = root is None and not no_activate
+    return Options(root=(root or Path("/")).resolve(), activate=acting, **others)
+
+
 def _inputs(
     source: str | None, host: str | None, backend: str | None, root: Path | None, **options: bool
 ) -> tuple[bytes, Any]:
-    from generator import apply as applying
     from generator import config
 
     top = (root or Path("/")).resolve()
     settings = config.load(top)
-    acting = not options.pop("no_activate", False) and root is None
-    found = applying.Options(
-        root=top,
-        host=host or settings.host,
-        backend=backend or settings.backend,
-        activate=acting,
-        **options,
-    )
-    return _read(source, top), found
+    host, backend = host or settings.host, backend or settings.backend
+    return _read(source, top), _options(root, host=host, backend=backend, **options)
 
 
 def main() -> NoReturn:

@@ -146,7 +146,7 @@ class Hook:
         if moving and (wait := self._damped()):
             return wait
         if lines:
-            self._run(lines, wanted)
+            self.run(lines, wanted)
             self._announce(place, seen.bridge if wanted == "bridge" else seen.nic)
         if moving:
             self._moved(wanted, established)
@@ -171,7 +171,8 @@ class Hook:
             return 0.0
         return max(0.0, self._moves[-1] + REFILL - now)
 
-    def _run(self, lines: list[str], wanted: Place) -> None:
+    def run(self, lines: list[str], wanted: Place) -> None:
+        """Have `ip` carry out the lines of `steps`."""
         text = "".join(f"{line}\n" for line in lines)
         reason = f"the management address belongs on the {wanted}"
         step = Step(("ip", "-force", "-batch", "-"), reason, timeout=10, input=text, may_fail=True)
@@ -195,6 +196,15 @@ def once(root: Path, log: Log) -> None:
     if last is None:
         raise Refused("nothing was applied yet: there is no management address to look after")
     Hook(root, log).settle()
+
+
+def give_back(root: Path, place: Management, log: Log) -> None:
+    """Bring the address to the NIC for good: the hook goes."""
+    hook = Hook(root, log)
+    seen = look(place)
+    if lines := steps(place, "nic", seen, hook.state.metrics):
+        hook.run(lines, "nic")
+    (root / STATE).unlink(missing_ok=True)
 
 
 def follow(root: Path, log: Log) -> None:

@@ -131,11 +131,16 @@ def commit(root: Path, found: Iterable[Change]) -> list[str]:
 
 def _keep(source: Path, copy: Path) -> None:
     copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    partial = copy.with_name(copy.name + ".partial")
-    shutil.copy2(source, partial)
-    info = source.stat()
+    give_back(source, copy)
+
+
+def give_back(copy: Path, target: Path) -> None:
+    """Put a copy of a file in a place, whole, with its owner and permissions."""
+    partial = target.with_name(f".{target.name}.evpn-host")
+    shutil.copy2(copy, partial)
+    info = copy.stat()
     os.chown(partial, info.st_uid, info.st_gid)
-    partial.replace(copy)
+    partial.replace(target)
 
 
 def sync_networkd(tree: Path, root: Path) -> list[str]:

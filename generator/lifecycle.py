@@ -1,0 +1,109 @@
+"""Back to an earlier generation, and off the machine again."""
+
+import contextlib
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from generator import activate, converge, failover, netlink, plan, record, stage
+from generator.activate import Log, Step
+from generator.apply import Options, lock
+from generator.errors import EvpnHostError, Problem, Refused, Stranded
+from generator.record import Record
+from generator.stage import Change
+
+
+def rollback(generation: int | None, options: Options, log: Log, say: Log) -> Record:
+    """Make an earlier generation current; it stays so until the payload changes.
+
+    Without a number, the one before. Raises `Refused` when that is not kept.
+    """
+    root = options.root
+    with lock(root):
+        last = record.read(root)
+        if last is None:
+            raise Refused("nothing was applied yet")
+        goal, texts = _kept(root, last, generation)
+        found = stage.changes(root, texts)
+        # The payload gone back from counts as dealt with: the timer does not bring it back.
+        goal = msgspec.structs.replace(goal, inputs=last.inputs, generation=last.generation)
+        with stage.staged(root, texts) as tree:
+            if options.activate:
+                stage.judge(tree, goal.backend, len(goal.devices), log)
+            names = {device.name for device in goal.devices}
+            gone = [device for device in last.devices if device.name not in names]
+            pending = msgspec.structs.replace(
+                goal, ok=False, detail="rollback begun, not ended", devices=[*goal.devices, *gone]
+            )
+            record.write(root, pending)
+            try:
+                stage.commit(root, found)
+                if options.activate:
+                    wanted = converge.Wanted(root, goal, gone, {change.path for change in found})
+                    converge.converge(wanted, tree, log, say)
+            except EvpnHostError as failure:
+                raise Stranded(*failure.problems, "the rollback did not end well") from None
+        done = goal if options.activate else pending
+        record.write(root, done)
+        return done
+
+
+def _kept(root: Path, last: Record, generation: int | None) -> tuple[Record, dict[str, str]]:
+    """The newest kept generation of that number, or the one before the current one."""
+    base = root / record.GENERATIONS
+    found = []
+    for folder in base.glob("*/record.json"):
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            found.append((msgspec.json.decode(folder.read_bytes(), type=Record), folder.parent))
+    found.sort(key=lambda entry: entry[0].serial, reverse=True)
+    for kept, folder in found:
+        wanted = kept.serial < last.serial if generation is None else kept.generation == generation
+        if wanted:
+            files = [file for file in folder.rglob("*") if file.is_file()]
+            texts = {
+                str(file.relative_to(folder)): file.read_text(errors="surrogateescape")
+                for file in files
+                if file.name != "record.json"
+            }
+            return kept, texts
+    known = ", ".join(sorted({str(kept.generation) for kept, _ in found})) or "none"
+    hint = f"kept: {known}"
+    raise Refused(Problem("generation", str(generation or "before"), "is not kept", hint))
+
+
+def uninstall(options: Options, log: Log, say: Log) -> list[str]:
+    """Take away all that is ours, and give back what ours took the place of; the paths removed."""
+    root = options.root
+    with lock(root):
+        last = record.read(root)
+        if options.activate and last and last.management:
+            stop = ("systemctl", "disable", "--now", converge.HOOK)
+            activate.run(Step(stop, "the hook ends first", may_fail=True), log)
+            failover.give_back(root, last.management, log)
+        removed = [
+            Change(path, text, None)
+            for path in sorted(plan.present(root))
+            if plan.ours(text := stage.read(root, path) or "")
+        ]
+        stage.commit(root, removed)
+        kept = root / record.KEPT
+        for copy in sorted(kept.rglob("*")):
+            if copy.is_file():
+                stage.give_back(copy, root / copy.relative_to(kept))
+                say(f"/{copy.relative_to(kept)} is as it was before")
+        if options.activate and last:
+            converge.withdraw(last, log)
+            _restore_rules(log)
+        shutil.rmtree(root / record.STATE, ignore_errors=True)
+    return [change.path for change in removed]
+
+
+def _restore_rules(log: Log) -> None:
+    """Table `local` first again, unless VRFs of someone else need it where it is."""
+    if any(link.kind == "vrf" for link in netlink.links().values()):
+        return
+    for family in ("-4", "-6"):
+        for words in ("add pref 0 table local protocol kernel", "del pref 32765"):
+            argv = ("ip", family, "rule", *words.split())
+            activate.run(Step(argv, "rules as the kernel makes them", may_fail=True), log)
