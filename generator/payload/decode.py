@@ -9,6 +9,7 @@ import types
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
 
 import msgspec
@@ -171,7 +172,7 @@ def _walk_fields(
     if not isinstance(raw, dict):
         problems.append(Problem(place, shown(raw, quoted=True), "is not an object"))
         return {}
-    fields = {field.encode_name: field for field in msgspec.structs.fields(type_)}
+    fields = _fields(type_)
     problems.extend(
         Problem(_under(place, name), "", "is not a field that is known here")
         for name in raw
@@ -189,6 +190,11 @@ def _walk_fields(
             default = field.default_factory if field.default is NODEFAULT else None
             values[field.name] = default() if callable(default) else field.default
     return values
+
+
+@cache
+def _fields(type_: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    return {field.encode_name: field for field in msgspec.structs.fields(type_)}
 
 
 def _rule(type_: Any, raw: Any, error: Exception) -> str:
