@@ -13,7 +13,7 @@ from typing import NoReturn
 import pytest
 
 REPO = Path(__file__).parents[1]
-sys.path.insert(0, str(REPO))  # for `lab` and `tests`, which are not installed
+sys.path.append(str(REPO))  # for `lab` and `tests`, which are not installed
 
 from generator.cli import main  # noqa: E402
 from lab.result import Result  # noqa: E402

@@ -1,0 +1,242 @@
+"""Both backends describe the same devices, read back from their files as data."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from configparser import ConfigParser
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from ruamel.yaml import YAML
+
+from generator.model import Device, Host, devices
+from generator.payload import load
+from generator.render import render
+
+NETPLAN = "etc/netplan/60-evpn-host.yaml"
+INTERFACES = "etc/network/interfaces.d/evpn-host"
+DROP_IN = "etc/systemd/network/10-netplan-{}.network.d/evpn-host.conf"
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A device as a file describes it, with what is the same for all devices of its kind."""
+
+    device: Device
+    port: int | None = None
+    learning: bool | None = None  # a VXLAN device's own
+    port_learning: bool | None = None  # as a port of its bridge
+    stp: bool | None = None
+    forward_delay: int | None = None
+    link_local: bool | None = None  # whether the kernel gives it an IPv6 link-local address
+
+
+class Nic(msgspec.Struct, frozen=True):
+    """What we say of a NIC, or of lo."""
+
+    addresses: tuple[str, ...] = ()
+    mtu: int | None = None
+
+
+def from_netplan(files: dict[str, str]) -> tuple[dict[str, Seen], dict[str, Nic]]:
+    network = YAML(typ="safe").load(files[NETPLAN])["network"]
+    bridges, vrfs = network.get("bridges", {}), network.get("vrfs", {})
+    for section in (bridges, vrfs, network.get("tunnels", {})):
+        assert section.pop("renderer", "networkd") == "networkd"
+    masters = {
+        inside: name
+        for name, entry in (bridges | vrfs).items()
+        for inside in entry.get("interfaces", ())
+    }
+    found = {
+        name: Seen(
+            Device(
+                name=name,
+                kind="bridge",
+                mtu=entry["mtu"],
+                mac=entry["macaddress"],
+                master=masters.get(name),
+                addresses=tuple(entry.get("addresses", ())),
+            ),
+            stp=entry["parameters"]["stp"],
+            forward_delay=entry["parameters"]["forward-delay"],
+            link_local="ipv6" in entry["link-local"],
+        )
+        for name, entry in bridges.items()
+    }
+    for name, entry in network.get("tunnels", {}).items():
+        assert entry["mode"] == "vxlan"
+        device = Device(
+            name=name,
+            kind="vxlan",
+            mtu=entry["mtu"],
+            master=masters.get(name),
+            vni=entry["id"],
+            local=entry["local"],
+            suppress=entry["neigh-suppress"],
+        )
+        found[name] = Seen(
+            device,
+            port=entry["port"],
+            learning=entry["mac-learning"],
+            port_learning=drop_in(files, name)["Bridge"].getboolean("Learning"),
+            link_local="ipv6" in entry["link-local"],
+        )
+    for name, entry in vrfs.items():
+        found[name] = Seen(Device(name=name, kind="vrf", table=entry["table"]))
+    nics = {
+        name: Nic(tuple(entry.get("addresses", ())), entry.get("mtu"))
+        for name, entry in network["ethernets"].items()
+    }
+    return found, nics
+
+
+def drop_in(files: dict[str, str], device: str) -> ConfigParser:
+    parser = ConfigParser()
+    parser.read_string(files[DROP_IN.format(device)])
+    return parser
+
+
+def stanzas(text: str) -> Iterator[tuple[str, dict[str, list[str]]]]:
+    """The interfaces of an ifupdown2 file: name and values by keyword. All are `auto`."""
+    automatic = set()
+    inside: dict[str, list[str]] = {}
+    found = {}
+    for line in text.splitlines():
+        match line.split():
+            case ["auto", name]:
+                automatic.add(name)
+            case ["iface", name]:
+                assert name not in found
+                inside = found[name] = defaultdict(list)
+            case [keyword, *value] if not keyword.startswith("#"):
+                inside[keyword].append(" ".join(value))
+    assert automatic == found.keys()
+    yield from found.items()
+
+
+_SWITCH = {"on": True, "yes": True, "off": False, "no": False}
+
+
+def from_interfaces(files: dict[str, str]) -> tuple[dict[str, Seen], dict[str, Nic]]:
+    entries = dict(stanzas(files[INTERFACES]))
+    masters = {
+        port: name
+        for name, entry in entries.items()
+        for ports in entry.get("bridge-ports", ())
+        for port in ports.split()
+    }
+    found, nics = {}, {}
+    for name, several in entries.items():
+        entry: dict[str, Any] = {k: v[0] for k, v in several.items() if len(v) == 1}
+        addresses = tuple(several.get("address", ()))
+        mtu = int(entry["mtu"]) if "mtu" in entry else None
+        if "vxlan-id" in entry:
+            device = Device(
+                name=name,
+                kind="vxlan",
+                mtu=mtu,
+                master=masters.get(name),
+                vni=int(entry["vxlan-id"]),
+                local=entry["vxlan-local-tunnelip"],
+                suppress=_SWITCH[entry["bridge-arp-nd-suppress"]],
+            )
+            found[name] = Seen(
+                device,
+                port=int(entry["vxlan-port"]),
+                learning=_SWITCH[entry["vxlan-learning"]],
+                port_learning=_SWITCH[entry["bridge-learning"]],
+                link_local=_SWITCH[entry["ipv6-addrgen"]],
+            )
+        elif "bridge-ports" in entry:
+            device = Device(
+                name=name,
+                kind="bridge",
+                mtu=mtu,
+                mac=entry["hwaddress"],
+                master=entry.get("vrf"),
+                addresses=addresses,
+            )
+            found[name] = Seen(
+                device,
+                stp=_SWITCH[entry["bridge-stp"]],
+                forward_delay=int(entry["bridge-fd"]),
+                link_local=_SWITCH[entry["ipv6-addrgen"]],
+            )
+        elif "vrf-table" in entry:
+            found[name] = Seen(Device(name=name, kind="vrf", table=int(entry["vrf-table"])))
+        else:
+            nics[name] = Nic(addresses, mtu)
+    return found, nics
+
+
+def hosts(payload: Path) -> list[Host]:
+    return load(payload.read_bytes()).hosts
+
+
+def test_same_devices(accepted: Path) -> None:
+    """netplan's files and ifupdown2's describe the devices that the model asks for, and no other.
+
+    No VXLAN port floods what it learnt, no bridge speaks STP, and only a bridge with an IPv6
+    gateway has an address of its own.
+    """
+    for host in hosts(accepted):
+        wanted = {
+            device.name: Seen(
+                device,
+                **{
+                    "vxlan": {
+                        "port": 4789,
+                        "learning": False,
+                        "port_learning": False,
+                        "link_local": False,
+                    },
+                    "bridge": {
+                        "stp": False,
+                        "forward_delay": 0,
+                        "link_local": any(":" in address for address in device.addresses),
+                    },
+                    "vrf": {},
+                }[device.kind],
+            )
+            for device in devices(host)
+        }
+        netplan, nics = from_netplan(render(host, "netplan"))
+        assert netplan == wanted
+        assert from_interfaces(render(host, "ifupdown")) == (wanted, nics)
+
+
+def test_nics(accepted: Path) -> None:
+    """Of a NIC both say no more than the underlay needs, and of a NIC outside it nothing."""
+    for host in hosts(accepted):
+        wanted = {"lo": Nic((f"{host.loopback}/32",))} | {
+            uplink.ifname: Nic((uplink.address,) if uplink.address else (), uplink.mtu)
+            for uplink in host.uplinks
+        }
+        assert from_netplan(render(host, "netplan"))[1] == wanted
+        assert from_interfaces(render(host, "ifupdown"))[1] == wanted
+
+
+def test_a_tenant_never_falls_through(accepted: Path) -> None:
+    """Each VRF ends in unreachable, in both families (ifupdown2 sees to that by itself)."""
+    for host in hosts(accepted):
+        files = render(host, "netplan")
+        for vrf in host.vrfs:
+            routes = files[DROP_IN.format(vrf.name)].split("[Route]\n")[1:]
+            assert [dict(line.split("=", 1) for line in r.split()) for r in routes] == [
+                {
+                    "Destination": everything,
+                    "Type": "unreachable",
+                    "Table": str(1000 + vrf.id),
+                    "Metric": "4278198272",
+                }
+                for everything in ("0.0.0.0/0", "::/0")
+            ]
+
+
+def test_shared_kernel_and_frr(accepted: Path) -> None:
+    """What is not the backend's own affair is the same with both, byte for byte."""
+    for host in hosts(accepted):
+        netplan, ifupdown = render(host, "netplan"), render(host, "ifupdown")
+        shared = {path for path in netplan if path.startswith(("etc/frr/", "etc/sysctl.d/"))}
+        assert len(shared) == 3
+        assert {path: netplan[path] for path in shared} == {p: ifupdown[p] for p in shared}
