@@ -33,9 +33,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def repo() -> Path:
-    """The checkout."""
-    return REPO
+def cases() -> list[Path]:
+    """Every accepted payload, for a test that looks at them together."""
+    return ACCEPTED
 
 
 @pytest.fixture

@@ -1,0 +1,240 @@
+"""How the code is laid out: who may import whom, what templates may use, what is shipped."""
+
+import ast
+import json
+import random
+import re
+import zipfile
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jinja2 import nodes
+
+from generator import model, plan, render
+from generator.payload import load
+
+REPO = Path(__file__).parents[1]
+GENERATOR = REPO / "generator"
+
+# A module imports from the layers above its own, never from its own or one below.
+LAYERS = (
+    {"errors", "model", "netlink", "frr", "files", "events", "announce"},
+    {"payload", "render", "config", "activate", "record", "kernel"},
+    {"plan", "source", "failover"},
+    {"stage", "detect"},
+    {"converge"},
+    {"apply", "status"},
+    {"lifecycle"},
+    {"cli"},
+    {"__main__"},
+)
+
+
+def imports(room: str) -> set[str]:
+    """What a module, or a package as a whole, imports: its own modules by name, others whole."""
+    file, folder = GENERATOR / f"{room}.py", GENERATOR / room
+    found = set()
+    for source in [file] if file.exists() else sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(source.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert not node.level, f"{source}: a relative import"
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {re.sub(r"^generator\.(\w+).*", r".\1", name) for name in names}
+    return found - {f".{room}", ".__version__"}
+
+
+def own(room: str) -> set[str]:
+    return {name[1:] for name in imports(room) if name.startswith(".")}
+
+
+def rooms() -> set[str]:
+    modules = {file.stem for file in GENERATOR.glob("*.py")} - {"__init__"}
+    return modules | {file.parent.name for file in GENERATOR.glob("*/__init__.py")}
+
+
+def reach(room: str) -> set[str]:
+    """All of ours that come along when a module is imported."""
+    found, left = set(), {room}
+    while left:
+        found |= (now := left)
+        left = set().union(*map(own, now)) - found
+    return found - {room}
+
+
+def test_imports_run_one_way() -> None:
+    """Each module has a layer, and imports from the layers before it only."""
+    assert rooms() == set().union(*LAYERS)
+    allowed: set[str] = set()
+    for layer in LAYERS:
+        for room in layer:
+            # A failure is told in the words of `errors`, by anyone.
+            assert own(room) <= allowed | {"errors"} - {room}, room
+        allowed |= layer
+
+
+def test_the_way_through_is_pure() -> None:
+    """From payload to texts nothing is reached that could read or change a host."""
+    for room in ("payload", "render", "plan"):
+        assert reach(room) <= {"errors", "model", "payload", "render", "plan"}
+        touching = {"os", "socket", "subprocess", "time", "random", "shutil", "tempfile"}
+        assert not {name.split(".")[0] for name in imports(room)} & touching
+
+
+def test_the_hook_needs_no_payload() -> None:
+    """The management hook works from the record: no template and no payload can break it."""
+    assert not reach("failover") & {"payload", "render", "plan", "apply"}
+
+
+def test_only_activate_runs_commands() -> None:
+    """Commands are run in one module; detect asks one for its version."""
+    running = {room for room in rooms() if any("subprocess" in name for name in imports(room))}
+    assert running == {"activate", "detect"}
+
+
+# --- Templates ---
+
+
+def _watch(env: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[set[Any], set[Any]]:
+    """Have each condition and loop of the templates note which way it went.
+
+    Returns what there is, and what was seen: (place and text of the line, which of its conditions,
+    the way). A loop has one way: through it.
+    """
+    there: set[Any] = set()
+    seen: set[Any] = set()
+    parse = env._parse
+
+    def watched(source: str, name: str, filename: str) -> nodes.Template:
+        tree: nodes.Template = parse(source, name, filename)
+        lines = source.splitlines()
+        for number, node in enumerate(tree.find_all((nodes.If, nodes.CondExpr, nodes.For))):
+            place = f"{name}:{node.lineno}: {lines[node.lineno - 1].strip()}"
+            field = "iter" if isinstance(node, nodes.For) else "test"
+            there.update((place, number, way) for way in {True, field == "iter"})
+            arguments = [nodes.Const(place), nodes.Const(number)]
+            inside = getattr(node, field)
+            setattr(node, field, nodes.Filter(inside, "note", arguments, [], None, None))
+        return tree
+
+    def note(value: Any, place: str, number: int) -> Any:
+        seen.add((place, number, bool(value)))
+        return value
+
+    monkeypatch.setattr(env, "_parse", watched)
+    env.filters["note"] = note
+    return there, seen
+
+
+@pytest.fixture
+def rendered_watched(
+    monkeypatch: pytest.MonkeyPatch, cases: list[Path]
+) -> tuple[set[Any], set[Any]]:
+    env = render.environment.__wrapped__()
+    monkeypatch.setattr(render, "environment", lambda: env)
+    there, seen = _watch(env, monkeypatch)
+    for case in cases:
+        for host in load(case.read_bytes()).hosts:
+            for backend in render.ROOMS:
+                for local in ("", "ip prefix-list MINE seq 5 permit 192.0.2.0/24\n"):
+                    render.render(host, backend, local)
+    return there, seen
+
+
+def test_every_branch_is_rendered(rendered_watched: tuple[set[Any], set[Any]]) -> None:
+    """The payloads in examples/ and tests/payloads go each way at each condition of a template."""
+    there, seen = rendered_watched
+    assert len(there) > 20
+    assert sorted(there - seen) == []
+
+
+def test_every_template_is_used(rendered_watched: tuple[set[Any], set[Any]]) -> None:
+    """No partial lies about that no output includes."""
+    del rendered_watched
+    env = render.environment()
+    assert sorted(env.list_templates(extensions=["j2"])) == sorted(name for _, name in env.cache)
+
+
+def test_first_line_says_who_wrote_it(accepted: Path, backend: str) -> None:
+    """Each rendered file begins with one comment: who wrote it, and from which generation."""
+    payload = load(accepted.read_bytes())
+    line = f" Written by evpn-host from payload generation {payload.generation}; edits are lost."
+    for host in payload.hosts:
+        for path, text in render.render(host, backend).items():
+            mark = "!" if path.endswith("frr.conf") else "#"
+            assert text.splitlines()[0] == mark + line, path
+            assert plan.ours(text)
+            assert text.endswith("\n")
+            assert not text.endswith("\n\n"), path
+
+
+def test_order_means_nothing(accepted: Path, backend: str) -> None:
+    """A payload whose lists are shuffled gives the same bytes (gateways aside: the first counts)."""
+    chance = random.Random(accepted.name)  # noqa: S311  # any order will do, but the same each time
+    shuffled = json.loads(accepted.read_text())
+
+    def shuffle(value: Any) -> None:
+        for name, inside in value.items() if isinstance(value, dict) else ():
+            if isinstance(inside, list) and name != "gateways":
+                chance.shuffle(inside)
+            shuffle(inside)
+        for inside in value if isinstance(value, list) else ():
+            shuffle(inside)
+
+    shuffle(shuffled)
+    before, after = load(accepted.read_bytes()), load(json.dumps(shuffled).encode())
+    for old, new in zip(before.hosts, after.hosts, strict=True):
+        assert render.render(old, backend) == render.render(new, backend)
+
+
+# --- The vocabulary ---
+
+
+def vocabulary() -> Iterator[str]:
+    """Every name that the model gives to a template."""
+    for struct in vars(model).values():
+        if isinstance(struct, type) and issubclass(struct, model.Model):
+            if struct in (model.Model, model.Device):
+                continue
+            derived = [n for n, v in vars(struct).items() if isinstance(v, property | cached_property)]
+            for name in [*struct.__struct_fields__, *derived]:
+                yield f"{struct.__name__.lower()}.{name}"
+
+
+def test_vocabulary_is_complete() -> None:
+    """templates/README.md names all that a template may use, and nothing else."""
+    text = (REPO / "templates/README.md").read_text()
+    listed = re.findall(r"^\| `([a-z0-9_.\[\]]+)` \|", text, re.MULTILINE)
+    assert sorted(listed) == sorted({*vocabulary(), "banner", "local", *_placeholders()})
+
+
+def _placeholders() -> set[str]:
+    return {f"[{kind}]" for kind in render._EACH}
+
+
+# --- What is shipped ---
+
+
+def test_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wheel holds `generator` with its templates, the dist-info, and nothing else."""
+    backend = pytest.importorskip("hatchling.build", reason="hatchling is not installed")
+    monkeypatch.chdir(REPO)
+    wheel = tmp_path / backend.build_wheel(str(tmp_path))
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert {re.sub(r"-[\d.]+\.dist-info$", ".dist-info", top) for top in tops} == {
+        "generator",
+        "evpn_host.dist-info",
+    }
+    shipped = {name for name in names if name.startswith("generator/templates/")}
+    templates = {
+        f"generator/templates/{file.relative_to(REPO / 'templates')}"
+        for file in (REPO / "templates").rglob("*")
+        if file.is_file()
+    }
+    assert shipped == templates
