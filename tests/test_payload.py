@@ -700,9 +700,9 @@ def test_vnets_too_large_for_a_link_are_a_warning() -> None:
 
 def test_more_than_64_mib_is_refused_unread() -> None:
     """By its size alone, at once, whatever it is."""
-    before = time.perf_counter()
+    before = time.process_time()
     assert refusals(b" " * ((64 << 20) + 1)) == ["the payload is larger than 64 MiB"]
-    assert time.perf_counter() - before < 0.5
+    assert time.process_time() - before < 0.5
 
 
 @pytest.mark.parametrize("beside", ["", "\\u0041"], ids=["plain", "escaped"])
@@ -784,12 +784,12 @@ def _large(count: int) -> bytes:
 
 
 def _seconds(data: bytes) -> float:
-    """The best of three: other work on the machine only ever adds."""
+    """Processor time, the best of three: other work on the machine only ever adds."""
     taken = []
     for _ in range(3):
-        before = time.perf_counter()
+        before = time.process_time()
         refusals(data)
-        taken.append(time.perf_counter() - before)
+        taken.append(time.process_time() - before)
     return min(taken)
 
 
@@ -812,6 +812,6 @@ def test_time_grows_with_the_number_of_vnets(was: str, becomes: str) -> None:
 def test_an_object_of_many_keys_is_read_in_time() -> None:
     """One repeated key among 100,000 does not make reading quadratic."""
     keys = ", ".join(f'"k{n}": 0' for n in range(100_000))
-    before = time.perf_counter()
+    before = time.process_time()
     assert refusals(f'{{"kind": "Fleet", {keys}, "k0": 1}}'.encode())
-    assert time.perf_counter() - before < 5
+    assert time.process_time() - before < 5
