@@ -42,16 +42,23 @@ TOOLS = {
 DISK_SIZE = "4G"
 # Older ones than sid's die at once on processors with a large register state.
 KERNEL = ("sid", "user-mode-linux")
+MOUNT_POINTS = ("proc", "dev", "image", "outer/machine", "outer/repo")
 
 # Run inside the new tree. First-boot work is done here, once, instead of at every boot of a
 # fresh machine; timers and logins have nothing to do in a machine that lives for minutes.
 FINISH = f"""
 set -eu
-mkdir -p {GUEST_REPO}
-printf '#!/bin/sh\\nPYTHONPATH={GUEST_REPO} exec /opt/evpn-host/bin/python -m generator "$@"\\n' \
-    > /usr/local/bin/evpn-host
-printf '#!/bin/sh\\nmount -t hostfs none {GUEST_REPO} 2>/dev/null || mount -r /dev/vdb {GUEST_REPO}\\n\
-exec sh {GUEST_REPO}/lab/guest/init\\n' > /sbin/lab-init
+mkdir -p {GUEST_REPO} /opt/outer
+cat > /usr/local/bin/evpn-host <<'END'
+#!/bin/sh
+PYTHONPATH={GUEST_REPO} exec /opt/evpn-host/bin/python -m generator "$@"
+END
+cat > /sbin/lab-init <<'END'
+#!/bin/sh
+mount -t hostfs none /opt/outer
+mount --bind /opt/outer/repo {GUEST_REPO}
+exec sh {GUEST_REPO}/lab/guest/init
+END
 chmod 755 /usr/local/bin/evpn-host /sbin/lab-init
 python3 -m venv --without-pip /opt/evpn-host
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer \
@@ -84,7 +91,7 @@ def dependencies() -> list[str]:
 
 def kernel() -> Path:
     """Return the tree with the User-Mode Linux kernel, its modules and the C library it needs."""
-    return _built("kernel", KERNEL, _build_kernel)
+    return _built("kernel", [*KERNEL, *MOUNT_POINTS], _build_kernel)
 
 
 def image(suite: str) -> Path:
@@ -131,8 +138,8 @@ def _built(name: str, recipe: Sequence[str], build: Callable[[Path], None]) -> P
 def _build_kernel(folder: Path) -> None:
     suite, package = KERNEL
     _debootstrap(suite, folder, "--variant=extract", f"--include={package}")
-    for point in ("proc", "dev", "machine", "image", "repo"):
-        (folder / point).mkdir(exist_ok=True)
+    for point in MOUNT_POINTS:
+        (folder / point).mkdir(parents=True, exist_ok=True)
     for merged in ("lib", "lib64"):  # base-files, which is not there, would have made these
         if not (folder / merged).exists():
             (folder / merged).symlink_to(f"usr/{merged}")

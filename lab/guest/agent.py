@@ -1,0 +1,105 @@
+"""Run commands for the outer computer: requests come as files, events leave on a serial line.
+
+The line brings the number of the next request's file, and takes events as lines of JSON.
+In:  {"id": n, "argv": […], "input": str, "cwd": str, "env": {…}} or {"id": n, "signal": number}.
+Out: {"id": n, "out": str}, {"id": n, "err": str} as it comes, then {"id": n, "code": number}.
+Bytes travel as the characters of the same number (Latin-1). Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import tty
+from pathlib import Path
+from typing import IO, Any
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Agent:
+    """One serial line, and the commands that run on its behalf."""
+
+    def __init__(self, line: int, letters: Path) -> None:
+        """Take the open serial line and the folder that requests are put into."""
+        self._line = line
+        self._letters = letters
+        self._writing = threading.Lock()
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
+
+    def serve(self) -> None:
+        """Answer until the line is gone."""
+        self._send({"id": 0, "out": "hello"})
+        with os.fdopen(os.dup(self._line), "rb") as requests:
+            for text in requests:
+                letter = self._letters / f"request-{text.decode().strip()}"
+                request = json.loads(letter.read_text())
+                letter.unlink()
+                if "signal" in request:
+                    self._signal(request["id"], request["signal"])
+                else:
+                    self._start(request)
+
+    def _send(self, event: dict[str, Any]) -> None:
+        data = memoryview(json.dumps(event).encode() + b"\n")
+        with self._writing:
+            while data:
+                data = data[os.write(self._line, data) :]
+
+    def _start(self, request: dict[str, Any]) -> None:
+        number = request["id"]
+        environment = {"PATH": PATH, "HOME": "/root", "LC_ALL": "C.UTF-8", **request["env"]}
+        try:
+            process = subprocess.Popen(
+                request["argv"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, cwd=request["cwd"], env=environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._send({"id": number, "err": f"{error}\n"})
+            self._send({"id": number, "code": 127})
+            return
+        self._running[number] = process
+        given = request["input"].encode("latin-1")
+        threading.Thread(target=self._attend, args=(number, process, given), daemon=True).start()
+
+    def _attend(self, number: int, process: subprocess.Popen[bytes], given: bytes) -> None:
+        assert process.stdin and process.stdout and process.stderr
+        pumps = [
+            threading.Thread(target=self._pump, args=(number, name, pipe), daemon=True)
+            for name, pipe in (("out", process.stdout), ("err", process.stderr))
+        ]
+        for pump in pumps:
+            pump.start()
+        try:
+            process.stdin.write(given)
+            process.stdin.close()
+        except BrokenPipeError:
+            pass
+        code = process.wait()
+        for pump in pumps:
+            # A daemon that inherited the pipe must not keep the caller waiting.
+            pump.join(timeout=1)
+        del self._running[number]
+        self._send({"id": number, "code": code})
+
+    def _pump(self, number: int, name: str, pipe: IO[bytes]) -> None:
+        while chunk := os.read(pipe.fileno(), 65536):
+            self._send({"id": number, name: chunk.decode("latin-1")})
+
+    def _signal(self, number: int, signal: int) -> None:
+        process = self._running.get(number)
+        if process:
+            try:
+                os.killpg(process.pid, signal)
+            except ProcessLookupError:
+                pass
+
+
+if __name__ == "__main__":
+    serial = os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY)
+    tty.setraw(serial)
+    Agent(serial, Path(sys.argv[2])).serve()
