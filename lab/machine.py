@@ -65,6 +65,11 @@ class Process:
         """Standard output as far as it has come."""
         return self._heard["out"].decode(errors="surrogateescape")
 
+    @property
+    def errors(self) -> str:
+        """Standard error as far as it has come."""
+        return self._heard["err"].decode(errors="surrogateescape")
+
     def wait(self, timeout: float = 60) -> Result:
         """Wait for its end; past the time it is killed and LabError says so."""
         if not self._ended.wait(timeout):
@@ -74,7 +79,7 @@ class Process:
                            f"{self.output[-2000:]}")
         if self._code is None:
             raise LabError(f"{shlex.join(self.argv)}: the machine stopped meanwhile")
-        return Result(self._code, self.output, self._heard["err"].decode(errors="surrogateescape"))
+        return Result(self._code, self.output, self.errors)
 
     def stop(self, number: int = signal.SIGINT, timeout: float = 10) -> Result:
         """End it by a signal and give what it said."""

@@ -1,0 +1,1 @@
+"""What runs inside the lab's machine; it has nothing but the standard library there."""

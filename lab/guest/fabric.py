@@ -1,0 +1,435 @@
+"""Make the fabric of this machine what the state file says, from nothing or from what is there.
+
+    fabric.py links      namespaces, cables and devices; at boot, before the network comes up
+    fabric.py routers    start the routing daemons of leaves and spine
+    fabric.py converge   after a change of the state file, while everything runs
+
+Each leaf, spine and bare-metal server is a network namespace, the host under test is the root
+namespace. Daemons keep their sockets in /run/lab/<name>, apart from the host's own FRR. A device
+remembers in its alias how it was made: only what differs is made again. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+STATE = Path("/var/lib/lab/fabric.json")
+RUN = Path("/run/lab")
+MTU = 9216
+MANAGEMENT_VNI = 14
+
+
+@dataclass(frozen=True)
+class Router:
+    """A switch of the fabric; `nic` is the host's NIC that is cabled to its port swp9s1."""
+
+    name: str
+    asn: int
+    loopback: str
+    nic: str = ""
+
+
+LEAVES = (
+    Router("ns-leaf-0", 4200300001, "10.2.0.1", "ens4"),
+    Router("ns-leaf-1", 4200300002, "10.2.0.2", "ens5"),
+    Router("ns-leaf-2", 4200300003, "10.2.0.3"),
+)
+SPINE = Router("ns-spine-0", 4200300100, "10.2.0.100")
+HOST_PORT, UPLINK = "swp9s1", "swp51"
+
+# What the fabric carries before anybody provisions a tenant: the management V-Net, with the
+# controller in it.
+INITIAL: dict[str, Any] = {
+    "underlay": [],
+    "vpcs": [{"id": 26, "name": "Infrastructure"}],
+    "vnets": [
+        {
+            "name": "Management",
+            "vxlanID": MANAGEMENT_VNI,
+            "vpc": {"id": 26},
+            "gateways": [{"prefix": "10.12.0.1/16"}],
+        }
+    ],
+    "servers": [
+        {
+            "name": "controller",
+            "leaf": "ns-leaf-2",
+            "vni": MANAGEMENT_VNI,
+            "addresses": ["10.12.0.5/16"],
+            "gateways": ["10.12.0.1"],
+        }
+    ],
+}
+
+SYSCTLS = {
+    "net/ipv4/ip_forward": 1,
+    "net/ipv6/conf/all/forwarding": 1,
+    "net/ipv4/conf/all/rp_filter": 0,
+    "net/ipv4/conf/default/rp_filter": 0,
+    "net/ipv4/fib_multipath_hash_policy": 1,
+    "net/ipv6/conf/default/accept_dad": 0,
+}
+
+
+def state() -> dict[str, Any]:
+    """Read what the fabric should be."""
+    return json.loads(STATE.read_text()) if STATE.exists() else INITIAL
+
+
+def links() -> None:
+    """Lay the cables, then everything that hangs on them."""
+    names = [router.name for router in (*LEAVES, SPINE)] + ["office"]
+    cables = [f"netns add {name}" for name in names]
+    for number, leaf in enumerate(LEAVES, start=1):
+        cables.append(
+            f"link add {UPLINK} mtu {MTU} netns {leaf.name} type veth"
+            f" peer name swp{number} mtu {MTU} netns {SPINE.name}"
+        )
+        if leaf.nic:
+            cables.append(_nic(leaf.nic, HOST_PORT, leaf.name))
+    cables.append(_nic("ens6", "eth0", "office"))
+    _ip("", cables)
+    for router in (*LEAVES, SPINE):
+        for key, value in SYSCTLS.items():
+            _in(router.name, "sh", "-c", f"echo {value} > /proc/sys/{key}")
+        ports = [port["ifname"] for port in _devices(router.name) if port["ifname"] != "lo"]
+        _ip(router.name, [f"link set {port} up" for port in ("lo", *ports)])
+        _ip(router.name, [f"address add {router.loopback}/32 dev lo"])
+    _ip("office", ["link set lo up", "link set eth0 up", "address add 192.0.2.1/24 dev eth0"])
+    wanted = state()
+    for leaf in LEAVES:
+        _devices_of(leaf, wanted)
+    _servers(wanted)
+    for leaf in LEAVES:
+        _ports_of(leaf, wanted)
+
+
+def routers() -> None:
+    """Start FRR on each switch; a daemon that is told its sockets leaves the host's alone."""
+    wanted = state()
+    for router in (*LEAVES, SPINE):
+        folder = RUN / router.name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        stanzas = _stanzas(router, wanted)
+        (folder / "frr.conf").write_text("".join(stanzas.values()))
+        (folder / "applied").write_text(json.dumps(stanzas))
+        for path in (folder, *folder.iterdir()):
+            shutil.chown(path, "frr", "frr")
+    for daemon in ("zebra", "bgpd", "bfdd"):
+        started = [_daemon(router.name, daemon) for router in (*LEAVES, SPINE)]
+        for process in started:
+            process.wait()
+
+
+def converge() -> None:
+    """Follow the state file; what stays the same is not touched."""
+    wanted = state()
+    for leaf in LEAVES:
+        _configure(leaf, wanted, only_removals=True)
+        _devices_of(leaf, wanted)
+    _servers(wanted)
+    for leaf in LEAVES:
+        _ports_of(leaf, wanted)
+        _configure(leaf, wanted)
+
+
+def _nic(nic: str, port: str, namespace: str) -> str:
+    mac = f"52:54:00:00:00:{int(nic.removeprefix('ens')):02x}"
+    return (
+        f"link add {nic} address {mac} type veth peer name {port} mtu {MTU} netns {namespace}"
+    )
+
+
+def _devices_of(leaf: Router, wanted: dict[str, Any]) -> None:
+    """Make the VRFs, bridges and VXLAN ports of a leaf: a full VTEP, as a controller would."""
+    recipes = _recipes(leaf, wanted)
+    there = {device["ifname"]: device.get("ifalias") for device in _devices(leaf.name)}
+    ours = ("Vrf_", "br-", "vx-", "l3br-", "l3vx-")
+    made = {name for name, steps in recipes.items() if there.get(name) == _alias(steps)}
+    stale = [name for name in there if name.startswith(ours) and name not in made]
+    # A bridge that is made again takes its VXLAN port along, a VRF its bridges.
+    _ip(leaf.name, [f"link delete {name}" for name in stale])
+    lines: list[str] = []
+    for name, steps in recipes.items():
+        if name not in made:
+            lines += [*steps, f"link set {name} up alias {_alias(steps)}"]
+    for name, (_, master) in _masters(wanted).items():
+        if name not in made or master not in made:
+            lines.append(f"link set {name} master {master}")
+            if name.startswith("vx-"):
+                lines.append(f"link set {name} type bridge_slave neigh_suppress on learning off")
+            if name.startswith("l3vx-"):
+                lines.append(f"link set {name} type bridge_slave learning off")
+            if name.startswith("br-"):  # enslaving to a VRF drops IPv6 addresses
+                lines += recipes[name][1:]
+    _ip(leaf.name, lines)
+
+
+def _recipes(leaf: Router, wanted: dict[str, Any]) -> dict[str, list[str]]:
+    """Give each device's name and the `ip` lines that make it, masters first."""
+    recipes: dict[str, list[str]] = {}
+    vxlan = f"local {leaf.loopback} dstport 4789 nolearning ttl 64"
+    for vpc in wanted["vpcs"]:
+        vrf = f"Vrf_{vpc['id']}"
+        table = 1000 + vpc["id"]
+        recipes[vrf] = [
+            f"link add {vrf} type vrf table {table}",
+            f"route replace unreachable default table {table} metric 4278198272",
+            f"route replace unreachable ::/0 table {table} metric 4278198272",
+        ]
+        if vni := vpc.get("vni"):
+            recipes[f"l3br-{vni}"] = [_bridge(f"l3br-{vni}", MTU - 100, _router_mac(leaf, vni))]
+            recipes[f"l3vx-{vni}"] = [
+                f"link add l3vx-{vni} mtu {MTU - 100} addrgenmode none"
+                f" type vxlan id {vni} {vxlan}"
+            ]
+    for vnet in _active(wanted):
+        vni, mtu = vnet["vxlanID"], vnet.get("mtu", 1500)
+        mac = vnet.get("customAnycastMac") or vnet.get("macAddress")
+        mac = mac or f"44:38:39:ff:{vni >> 8 & 255:02x}:{vni & 255:02x}"
+        recipes[f"br-{vni}"] = [
+            _bridge(f"br-{vni}", mtu, mac),
+            *(
+                f"address replace {gateway['prefix']} dev br-{vni} nodad"
+                if ":" in gateway["prefix"]
+                else f"address replace {gateway['prefix']} dev br-{vni}"
+                for gateway in vnet.get("gateways", [])
+            ),
+        ]
+        recipes[f"vx-{vni}"] = [
+            f"link add vx-{vni} mtu {mtu} addrgenmode none type vxlan id {vni} {vxlan}"
+        ]
+    return recipes
+
+
+def _bridge(name: str, mtu: int, mac: str) -> str:
+    return (
+        f"link add {name} mtu {mtu} address {mac} addrgenmode none"
+        " type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
+    )
+
+
+def _masters(wanted: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Say which device each one belongs to: (kind, master)."""
+    masters: dict[str, tuple[str, str]] = {}
+    for vpc in wanted["vpcs"]:
+        if vni := vpc.get("vni"):
+            masters[f"l3br-{vni}"] = ("bridge", f"Vrf_{vpc['id']}")
+            masters[f"l3vx-{vni}"] = ("vxlan", f"l3br-{vni}")
+    for vnet in _active(wanted):
+        vni = vnet["vxlanID"]
+        if vnet.get("gateways") and vnet.get("vpc"):
+            masters[f"br-{vni}"] = ("bridge", f"Vrf_{vnet['vpc']['id']}")
+        masters[f"vx-{vni}"] = ("vxlan", f"br-{vni}")
+    return masters
+
+
+def _active(wanted: dict[str, Any]) -> list[dict[str, Any]]:
+    return [vnet for vnet in wanted["vnets"] if vnet.get("state", "active") == "active"]
+
+
+def _router_mac(leaf: Router, vni: int) -> str:
+    number = LEAVES.index(leaf) + 1
+    return f"02:1e:af:{number:02x}:{vni >> 8 & 255:02x}:{vni & 255:02x}"
+
+
+def _servers(wanted: dict[str, Any]) -> None:
+    """Make the bare-metal servers that are not there, and remove those no longer wanted."""
+    there = {name["name"] for name in json.loads(_run(["ip", "-json", "netns"]) or "[]")}
+    known = RUN / "servers"
+    made: dict[str, Any] = json.loads(known.read_text()) if known.exists() else {}
+    servers = {server["name"]: server for server in wanted["servers"]}
+    for name, server in made.items():
+        if name in there and servers.get(name) != server:
+            _ip(server["leaf"], [f"link delete {_port(name)}"])
+            _ip("", [f"netns delete {name}"])
+            there.discard(name)
+    for name, server in servers.items():
+        if name in there:
+            continue
+        mac = f" address {server['mac']}" if server.get("mac") else ""
+        mtu = server.get("mtu", 1500)
+        _ip("", [
+            f"netns add {name}",
+            f"link add eth0 netns {name} mtu {mtu}{mac} type veth"
+            f" peer name {_port(name)} mtu {MTU} netns {server['leaf']}",
+        ])
+        _ip(name, ["link set lo up", "link set eth0 up",
+                   *(f"address add {address} dev eth0{' nodad' if ':' in address else ''}"
+                     for address in server["addresses"]),
+                   *(f"route add default via {gateway}" for gateway in server["gateways"])])
+        _ip(server["leaf"], [f"link set {_port(name)} up"])
+    RUN.mkdir(exist_ok=True)
+    known.write_text(json.dumps(servers))
+
+
+def _port(server: str) -> str:
+    return f"swp-{server}"[:15]
+
+
+def _ports_of(leaf: Router, wanted: dict[str, Any]) -> None:
+    """Put the leaf's ports into the bridges of their V-Nets, or out of them."""
+    bridges = {
+        _port(server["name"]): f"br-{server['vni']}"
+        for server in wanted["servers"]
+        if server["leaf"] == leaf.name
+    }
+    if leaf.nic:
+        routed = leaf.name in wanted["underlay"]
+        bridges[HOST_PORT] = "" if routed else f"br-{MANAGEMENT_VNI}"
+    devices = {device["ifname"]: device for device in _devices(leaf.name)}
+    lines = []
+    for port, bridge in bridges.items():
+        if port not in devices or devices[port].get("master", "") == bridge:
+            continue
+        if bridge and bridge not in devices:  # the V-Net is gone: its ports hang free
+            continue
+        lines.append(f"link set {port} master {bridge}" if bridge else f"link set {port} nomaster")
+    _ip(leaf.name, lines)
+
+
+def _stanzas(router: Router, wanted: dict[str, Any]) -> dict[str, str]:
+    """Give the switch's FRR configuration, in parts that can come and go alone."""
+    ports = [f"swp{number}" for number in range(1, len(LEAVES) + 1)]
+    if router is not SPINE:
+        ports = [UPLINK]
+    stanzas = {"": _underlay(router, ports, vtep=router is not SPINE)}
+    if router is SPINE:
+        return stanzas
+    if router.name in wanted["underlay"]:
+        stanzas[HOST_PORT] = _neighbors(router, [HOST_PORT])
+    for vpc in wanted["vpcs"]:
+        if vpc.get("vni"):
+            stanzas[f"Vrf_{vpc['id']}"] = _tenant(router, vpc)
+    return stanzas
+
+
+def _underlay(router: Router, ports: list[str], vtep: bool) -> str:
+    all_vni = " address-family l2vpn evpn\n  advertise-all-vni\n exit-address-family\n"
+    return (
+        f"hostname {router.name}\n"
+        f"router bgp {router.asn}\n"
+        f" bgp router-id {router.loopback}\n"
+        " no bgp ebgp-requires-policy\n"
+        " no bgp default ipv4-unicast\n"
+        " bgp bestpath as-path multipath-relax\n"
+        " timers bgp 3 9\n"
+        " address-family ipv4 unicast\n"
+        f"  network {router.loopback}/32\n"
+        " exit-address-family\n"
+        f"{all_vni if vtep else ''}"
+        "exit\n" + _neighbors(router, ports)
+    )
+
+
+def _neighbors(router: Router, ports: list[str]) -> str:
+    sessions = "".join(
+        f" neighbor {port} interface remote-as external\n neighbor {port} timers connect 1\n"
+        for port in ports
+    )
+    activate = "".join(f"  neighbor {port} activate\n" for port in ports)
+    return (
+        f"router bgp {router.asn}\n{sessions}"
+        f" address-family ipv4 unicast\n{activate} exit-address-family\n"
+        f" address-family l2vpn evpn\n{activate} exit-address-family\nexit\n"
+    )
+
+
+def _tenant(router: Router, vpc: dict[str, Any]) -> str:
+    vrf = f"Vrf_{vpc['id']}"
+    targets = "".join(
+        f"  route-target {direction} {target}\n"
+        for direction in ("import", "export")
+        for target in vpc.get("routeTargets", {}).get(direction, [])
+    )
+    return (
+        f"vrf {vrf}\n vni {vpc['vni']}\nexit-vrf\n"
+        f"router bgp {router.asn} vrf {vrf}\n"
+        f" bgp router-id {router.loopback}\n"
+        " no bgp ebgp-requires-policy\n"
+        " address-family ipv4 unicast\n  redistribute connected\n exit-address-family\n"
+        " address-family ipv6 unicast\n  redistribute connected\n exit-address-family\n"
+        " address-family l2vpn evpn\n  advertise ipv4 unicast\n  advertise ipv6 unicast\n"
+        f"{targets} exit-address-family\nexit\n"
+    )
+
+
+def _undo(router: Router, name: str, stanza: str) -> str:
+    if name == HOST_PORT:
+        session = f"neighbor {HOST_PORT} interface remote-as external"
+        return f"router bgp {router.asn}\n no {session}\nexit\n"
+    vni = stanza.split(" vni ")[1].split()[0]
+    return f"no router bgp {router.asn} vrf {name}\nvrf {name}\n no vni {vni}\nexit-vrf\n"
+
+
+def _configure(router: Router, wanted: dict[str, Any], only_removals: bool = False) -> None:
+    """Bring a running switch from the configuration that it has to the wanted one."""
+    folder = RUN / router.name
+    applied: dict[str, str] = json.loads((folder / "applied").read_text())
+    stanzas = _stanzas(router, wanted)
+    gone = [name for name in applied if applied[name] != stanzas.get(name)]
+    text = "".join(_undo(router, name, applied.pop(name)) for name in gone)
+    if not only_removals:
+        for name, stanza in stanzas.items():
+            if name not in applied:
+                text += stanza
+                applied[name] = stanza
+    if text:
+        (folder / "change").write_text(text)
+        _run(["vtysh", "--vty_socket", str(folder), "-f", str(folder / "change")])
+        (folder / "applied").write_text(json.dumps(applied))
+
+
+def _daemon(router: str, daemon: str) -> subprocess.Popen[bytes]:
+    """Start a daemon with a /run/frr of its own: not every socket's path is an option."""
+    folder = RUN / router
+    script = f"mount --bind {folder} /run/frr && exec /usr/lib/frr/{daemon} -d -f {folder}/frr.conf"
+    return subprocess.Popen(
+        ["nsenter", f"--net=/run/netns/{router}", "unshare", "--mount", "sh", "-c", script],
+        stdin=subprocess.DEVNULL, stdout=(folder / f"{daemon}.log").open("w"),
+        stderr=subprocess.STDOUT,
+    )
+
+
+def _alias(steps: list[str]) -> str:
+    """Name a recipe by its hash."""
+    import hashlib
+
+    return hashlib.sha256("\n".join(steps).encode()).hexdigest()[:16]
+
+
+def _devices(namespace: str) -> list[dict[str, Any]]:
+    devices: list[dict[str, Any]] = json.loads(_run(["ip", "-n", namespace, "-json", "link"]))
+    return devices
+
+
+def _in(namespace: str, *argv: str) -> str:
+    return _run(["nsenter", f"--net=/run/netns/{namespace}", *argv])
+
+
+def _ip(namespace: str, lines: list[str]) -> None:
+    if lines:
+        within = ["-n", namespace] if namespace else []
+        _run(["ip", *within, "-batch", "-"], "\n".join(lines) + "\n")
+
+
+def _run(argv: list[str], given: str = "") -> str:
+    done = subprocess.run(argv, input=given, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(argv)}: {done.stderr or done.stdout}\n{given}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    begun = time.monotonic()
+    {"links": links, "routers": routers, "converge": converge}[sys.argv[1]]()
+    print(f"{sys.argv[1]}: {time.monotonic() - begun:.1f} s", file=sys.stderr)

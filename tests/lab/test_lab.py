@@ -1,0 +1,76 @@
+"""The lab itself: what every other test here takes for granted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.fabric import Fabric, Host, Lab, eventually
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "k8s01.json"
+
+
+@pytest.fixture
+def payload() -> dict[str, Any]:
+    """Give the host of the documentation."""
+    document: dict[str, Any] = json.loads(EXAMPLE.read_text())
+    return document
+
+
+def test_machine_has_vrfs_and_the_operators_addresses(host: Host) -> None:
+    """A kernel with VRF, and the server as its operator had set it up."""
+    host.run(["ip", "link", "add", "probe", "type", "vrf", "table", "99"])
+    host.run(["ip", "link", "delete", "probe"])
+    [nic] = host.run(["ip", "-json", "-4", "address", "show", "ens4"]).json
+    assert [each["local"] for each in nic["addr_info"]] == ["10.12.0.101", "10.254.254.10"]
+
+
+def test_host_reaches_the_controller_before_anything_is_applied(host: Host, fabric: Fabric) -> None:
+    """The provisioning state: the host's port is untagged in the management V-Net."""
+    eventually(lambda: host.ping(fabric.controller, count=1), within=30)
+
+
+def test_leaves_see_each_others_broadcast_routes(fabric: Fabric, payload: dict[str, Any]) -> None:
+    """Each leaf has a type-3 route of each V-Net from all three."""
+    fabric.carry(payload)
+    for leaf in fabric.leaves.values():
+        eventually(lambda leaf=leaf: len(_multicast(leaf.show(
+            "show bgp l2vpn evpn route type multicast json"))) == 9)
+
+
+def _multicast(answer: dict[str, Any]) -> list[str]:
+    return [
+        prefix
+        for routes in answer.values()
+        if isinstance(routes, dict)
+        for prefix in routes
+        if prefix.startswith("[3]")
+    ]
+
+
+def test_bare_metal_talks_within_and_across_vnets(
+    fabric: Fabric, payload: dict[str, Any]
+) -> None:
+    """Bridged within V-Net 26 across leaves, routed between 26 and 31 over the L3VNI."""
+    fabric.carry(payload)
+    here = fabric.server("bm-a", leaf="ns-leaf-0", ipv4="10.188.0.21/24")
+    there = fabric.server("bm-b", leaf="ns-leaf-2", ipv4="10.188.0.22/24")
+    routed = fabric.server(
+        "bm-c", leaf="ns-leaf-1", vni=31, ipv4="10.188.1.23/24", gateway="10.188.1.254"
+    )
+    eventually(lambda: here.ping(there, count=1))
+    eventually(lambda: here.ping(routed, count=1))
+    with here.pinging(there) as bridged:
+        smaller = {**payload, "vnets": payload["vnets"][:2]}
+        fabric.carry(smaller)
+        fabric.carry(payload)
+    assert bridged.result, str(bridged.result)
+
+
+def test_everything_is_back_after_a_power_cut(lab: Lab) -> None:
+    """The fabric comes up with the machine, as it was."""
+    lab.reboot(hard=True)
+    eventually(lambda: lab.host.ping(lab.fabric.controller, count=1), within=30)
