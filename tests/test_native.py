@@ -1,0 +1,279 @@
+"""The native tools of both distributions judge what we render: every snapshot, and random hosts.
+
+Each tool runs in a root tree of its distribution (lab/root.py), which needs root.
+"""
+
+import itertools
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from generator import plan
+from generator.payload import load
+from lab.result import LabUnavailable, Result
+from lab.root import Root
+from tests.conftest import BACKENDS, unavailable
+from tests.strategies import Json, documents, encoded
+
+SNAPSHOTS = Path(__file__).parents[1] / "snapshots"
+SUITES = ("bookworm", "trixie")
+INTERFACES = "etc/network/interfaces.d/evpn-host"
+
+
+@pytest.fixture(scope="session", params=SUITES)
+def root(request: pytest.FixtureRequest, root_user: None) -> Iterator[Root]:
+    """A distribution's root tree, with its tools."""
+    del root_user
+    try:
+        with Root(request.param, share=[SNAPSHOTS]) as found:
+            yield found
+    except LabUnavailable as reason:
+        unavailable(str(reason))
+
+
+def trees(folder: Path, file: str) -> list[Path]:
+    """The root directories below `folder` that have this file, one for each content of it."""
+    found = {path.read_bytes(): path.parents[file.count("/")] for path in folder.rglob(file)}
+    return sorted(found.values())
+
+
+def complaints(judge: Callable[[Path], str], found: list[Path]) -> dict[str, str]:
+    """What a tool has to say about trees, by tree; two at once, the tools being slow starters."""
+    assert found
+    with ThreadPoolExecutor(2) as pool:
+        said = dict(zip(map(str, found), pool.map(judge, found), strict=True))
+    return {tree: text for tree, text in said.items() if text}
+
+
+def _said(done: Result) -> str:
+    """Nothing, when a tool is content."""
+    return f"{done.code}: {done.out}{done.err}" if done.code or done.out or done.err else ""
+
+
+GENERATE = """
+    copy=$(mktemp -d) && cp -r "$1/etc" "$copy" && chmod -R go= "$copy" || exit 9
+    /usr/libexec/netplan/generate --root-dir "$copy"; code=$?
+"""
+
+
+def netplan(root: Root, tree: Path) -> str:
+    """netplan's judgement; what it makes of the files goes to a copy that is thrown away."""
+    script = f'{GENERATE} rm -r "$copy"; exit $code'
+    done = root.run(["sh", "-c", script, "-", tree], check=False)
+    if _TOLERATED["netplan"].fullmatch(done.err):
+        return ""
+    return _said(done)
+
+
+def networkd(root: Root, found: list[Path]) -> str:
+    """networkd's judgement of netplan's files and our drop-ins, of all trees in one go.
+
+    It reads them when it starts, in a network of its own; what it then makes is of no interest.
+    """
+    script = f"""
+        mount -t tmpfs none /etc/systemd/network && mount -t tmpfs none /run && mkdir /run/systemd
+        take() {{
+            {GENERATE}
+            for file in "$copy"/run/systemd/network/* "$copy"/etc/systemd/network/*; do
+                name=${{file##*/10-netplan-}}
+                mv "$file" "/etc/systemd/network/10-netplan-$2-$name"
+            done
+            cp -r "$copy"/etc/systemd/networkd.conf.d /etc/systemd/
+        }}
+        number=0
+        for tree; do take "$tree" $number; number=$((number + 1)); done
+        chmod -R a+rX /etc/systemd
+        export SYSTEMD_LOG_TARGET=console SYSTEMD_LOG_LEVEL=debug
+        timeout 20 /lib/systemd/systemd-networkd 2>&1 | sed '/Enumeration completed/q'
+    """
+    argv = ["unshare", "--mount", "--net", "sh", "-c", script, "-", *found]
+    said = root.run(argv, timeout=120).out
+    assert "Enumeration completed" in said, said
+    about = "".join(re.findall(r"^/\S+:\d+: .*\n", said, re.MULTILINE))
+    return _TOLERATED["networkd"].sub("", about)
+
+
+def frr(root: Root, tree: Path) -> str:
+    """vtysh's judgement of frr.conf, and the shell's of the daemons file, which it sources."""
+    folder = tree / "etc/frr"
+    return _said(
+        root.run(["vtysh", "--dryrun", "--inputfile", folder / "frr.conf"], check=False)
+    ) + _said(root.run(["bash", "-n", folder / "daemons"], check=False))
+
+
+# What a tool says of every tree, and why that is right or known.
+_TOLERATED = {
+    "netplan": re.compile(
+        # It takes table 4294967295, of the last VPC id that there is, for none.
+        r"\S+: Error in network definition: Vrf_4294966295: missing 'table' property\n(.*\n){0,2}"
+    ),
+    "ifupdown": re.compile(
+        # Left alone, a bridge's MTU follows the smallest guest port: ours is set on purpose.
+        r"warning: \S+: bridge inherits mtu from its ports\. There is no need to assign mtu .*\n"
+        # Its range of VNIs is one short.
+        r'|warning: \S+: vxlan-id: value of out range "16777215": .*\n'
+        # A NIC with a dot in its name is a VLAN's to it, whose NIC is the operator's affair.
+        r"|warning: \S+: vlan dev mtu \d+ is greater than lower realdev .*\n"
+        # VPC ids above 4000 need a policy file for ifupdown2, which we don't write yet.
+        r"|error: \S+: vrf table id \d+ out of reserved range \[1001,5000\]\n"
+    ),
+    # Before systemd 256 there was nothing to leave alone.
+    "networkd": re.compile(r"\S+: Unknown key 'ManageForeignNextHops' in section .*\n"),
+}
+
+
+def ifupdown(known: set[str], root: Root, tree: Path) -> str:
+    """ifupdown2's judgement of values (`ifup -s`), and ours of keywords, which it lets pass."""
+    file = tree / INTERFACES
+    # With a lock of its own, two can run at once.
+    script = 'mount -t tmpfs none /run && mkdir /run/network && exec ifup -s -a -i "$1"'
+    values = root.run(["unshare", "--mount", "sh", "-c", script, "-", file], check=False)
+    said = values.out + _TOLERATED["ifupdown"].sub("", values.err)
+    read = root.run(["ifquery", "-a", "-o", "json", "-i", file], check=False)
+    said += read.err
+    if read.code:
+        return f"{read.code}: {said}"
+    stanzas = [stanza for stanza in file.read_text().splitlines() if stanza.startswith("iface ")]
+    if [f"iface {interface['name']}" for interface in read.json] != stanzas:
+        said += "not the interfaces that are in the file\n"
+    used = {keyword for interface in read.json for keyword in interface["config"]}
+    return said + "".join(f"unknown keyword {keyword}\n" for keyword in sorted(used - known))
+
+
+def _keywords(root: Root) -> set[str]:
+    """What ifupdown2 says that it knows."""
+    return set(re.findall(r"^  ([a-z0-9-]+)$", root.run(["ifquery", "-s"]).out, re.MULTILINE))
+
+
+# A judge that lets everything pass would pass too: each has to find a fault that we put in.
+FAULTS: dict[str, tuple[str, str, str, str]] = {
+    "netplan": (
+        "k8s01-netplan",
+        "etc/netplan/60-evpn-host.yaml",
+        "mac-learning: false",
+        "mac-learnign: false",
+    ),
+    "frr": ("k8s01-netplan", "etc/frr/frr.conf", "advertise-all-vni", "advertise-all-vnis"),
+    "shell": ("k8s01-netplan", "etc/frr/daemons", "done\n", "od\n"),
+    "ifupdown-value": ("k8s01-ifupdown", INTERFACES, "vxlan-id 26", "vxlan-id many"),
+    "ifupdown-keyword": ("k8s01-ifupdown", INTERFACES, "vxlan-port", "vxlan-prot"),
+}
+
+
+def judges(root: Root) -> dict[str, Callable[[Path], str]]:
+    return {
+        "netplan": partial(netplan, root),
+        "frr": partial(frr, root),
+        "ifupdown": partial(ifupdown, _keywords(root), root),
+    }
+
+
+FILES = {
+    "netplan": "etc/netplan/60-evpn-host.yaml",
+    "frr": "etc/frr/frr.conf",
+    "ifupdown": INTERFACES,
+}
+
+
+@pytest.mark.parametrize("tool", FILES)
+def test_accepts_every_snapshot(root: Root, tool: str) -> None:
+    """netplan, FRR and ifupdown2 read what we render for every payload without a word."""
+    assert complaints(judges(root)[tool], trees(SNAPSHOTS, FILES[tool])) == {}
+
+
+def test_networkd_accepts_every_snapshot(root: Root) -> None:
+    """systemd-networkd knows each key in our drop-ins and in what netplan makes of our file."""
+    assert networkd(root, trees(SNAPSHOTS, FILES["netplan"])) == ""
+
+
+def test_networkd_finds_a_fault(root: Root, tmp_path: Path) -> None:
+    """networkd that is given a drop-in with a key that there is not says so."""
+    shutil.copytree(SNAPSHOTS / "k8s01-netplan", tmp_path / "spoilt")
+    file = tmp_path / "spoilt/etc/systemd/network/10-netplan-vxlan14.network.d/evpn-host.conf"
+    file.write_text(file.read_text().replace("Learning", "Learnign"))
+    assert "Learnign" in networkd(root, [tmp_path / "spoilt"])
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_finds_a_fault(root: Root, fault: str, tmp_path: Path) -> None:
+    """A tool that is given a spoilt file says so: the silence above means something."""
+    case, file, right, wrong = FAULTS[fault]
+    shutil.copytree(SNAPSHOTS / case, tmp_path / case)
+    spoilt = tmp_path / case / file
+    text = spoilt.read_text()
+    assert right in text
+    spoilt.write_text(text.replace(right, wrong))
+    tool = {"shell": "frr"}.get(fault, fault.split("-")[0])
+    assert judges(root)[tool](tmp_path / case)
+
+
+def test_accepts_any_host(root: Root, tmp_path: Path) -> None:
+    """netplan, FRR and ifupdown2 read what we render for any accepted document."""
+    number = itertools.count()
+
+    @settings(
+        max_examples=15,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],  # the tools judge all together, afterwards
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(documents())
+    def render_one(document: Json) -> None:
+        tree = tmp_path / str(next(number))
+        tree.mkdir()
+        (tree / "payload.json").write_bytes(encoded(document))
+        (host,) = load(encoded(document)).hosts
+        for backend in BACKENDS:
+            for path, text in plan.make(host, backend).files.items():
+                file = tree / path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text)
+
+    render_one()
+    found = {
+        tool: complaints(judge, trees(tmp_path, FILES[tool]))
+        for tool, judge in judges(root).items()
+    }
+    found["networkd"] = {"all": networkd(root, trees(tmp_path, FILES["netplan"]))}
+    assert found == {"netplan": {}, "frr": {}, "ifupdown": {}, "networkd": {"all": ""}}
+
+
+def _renamed(value: Any, names: dict[str, str], key: str = "") -> Any:
+    """A document with each free text (but ifname, host name and the like) made plain."""
+    if isinstance(value, dict):
+        return {
+            name: inside if name in {"customData", "tenant", "tags"} else _renamed(inside, names, name)
+            for name, inside in value.items()
+        }
+    if isinstance(value, list):
+        return [_renamed(inside, names, key) for inside in value]
+    if key in {"name", "vnet"}:
+        return names.setdefault(value, f"x{len(names)}")
+    return value
+
+
+def _without_text(text: str) -> list[str]:
+    """A file's lines with comments cut off and a session's description left out."""
+    return [re.sub(r"(^|  )# .*| description .*", r"\1#", line) for line in text.splitlines()]
+
+
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@given(documents())
+def test_names_are_text_only(document: Json) -> None:
+    """Whatever a V-Net, a VPC or a port is called, no file gets or loses a line by it."""
+    plain = _renamed(document, {})
+    plain["server"]["name"] = document["server"]["name"]
+    (host,), (other,) = load(encoded(document)).hosts, load(encoded(plain)).hosts
+    for backend in BACKENDS:
+        hostile, tame = plan.make(host, backend).files, plan.make(other, backend).files
+        assert hostile.keys() == tame.keys()
+        for path in hostile:
+            assert _without_text(hostile[path]) == _without_text(tame[path])
