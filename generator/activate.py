@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -25,6 +26,7 @@ class Step(msgspec.Struct, frozen=True):
 
 
 Log = Callable[[str], None]
+T = TypeVar("T")
 
 
 def run(step: Step, log: Log) -> str:
@@ -70,7 +72,7 @@ def silent(_: str) -> None:
     """The log without `-v`."""
 
 
-def until(check: Callable[[], list[str]], timeout: float, interval: float = 0.1) -> list[str]:
+def until(check: Callable[[], list[T]], timeout: float, interval: float = 0.1) -> list[T]:
     """Ask again and again until nothing is wrong; what still is when the time is over."""
     end = time.monotonic() + timeout
     while True:
@@ -178,6 +180,13 @@ def frr_reload(devices: int) -> Step:
     """FRR takes up what differs, sessions go on."""
     reason = "FRR takes up the changed file"
     return Step(("systemctl", "reload", "frr.service"), reason, timeout=120 + devices / 2)
+
+
+def forget_vrfs(names: list[str]) -> Step:
+    """Take VRFs that are gone out of FRR, where each would stay as an empty stanza (#21245)."""
+    words = [word for name in names for word in ("-c", f"no vrf {name}")]
+    reason = "FRR forgets VRFs that are gone"
+    return Step(("vtysh", "-c", "configure terminal", *words), reason, may_fail=True)
 
 
 def ifreload(devices: int) -> Step:

@@ -120,9 +120,13 @@ def apply(data: bytes, options: Options, log: Log, say: Log) -> Outcome:
             detect.refuse_other_ids(root, [uplink.ifname for uplink in made.host.uplinks])
         found = stage.changes(root, made.files)
         with stage.staged(root, made.files) as tree:
-            if found or options.full:
-                _judge(tree, made, options, log, say)
-            return _carry_out(_Run(options, made, inputs, last, found, log, say), data, tree)
+            run = _Run(options, made, inputs, last, found, log, say)
+            if last and not found and not options.full and _as_planned(last, options):
+                # The same files from another payload: nothing to do but to remember it.
+                record.write(root, run.record(ok=last.ok), data)
+                return Outcome(made.host.name, made.host.generation)
+            _judge(tree, made, options, log, say)
+            return _carry_out(run, data, tree)
 
 
 def _nothing_to_do(data: bytes, last: Record, options: Options) -> bool:
@@ -136,12 +140,17 @@ def _nothing_to_do(data: bytes, last: Record, options: Options) -> bool:
         content = stage.read(root, path)
         if content is None or plan.digest(plan.body(content)) != known:
             return False
+    return _as_planned(last, options)
+
+
+def _as_planned(last: Record, options: Options) -> bool:
+    """Whether the last apply ended well, and what it made is still there."""
     if not options.activate:
         return True
-    if not last.ok:
-        return False
-    return not kernel.differences(last.devices, last.moving) and not converge.frr_differences(
-        last, root
+    return (
+        last.ok
+        and not kernel.differences(last.devices, last.moving)
+        and not converge.frr_differences(last, options.root)
     )
 
 
@@ -198,6 +207,7 @@ class _Run(msgspec.Struct, frozen=True):
             generation=host.generation,
             serial=serial + bool(self.found),
             backend=self.made.backend,
+            asn=host.asn,
             inputs=self.inputs,
             files={path: plan.digest(plan.body(t)) for path, t in self.made.files.items()},
             # Until all is well, devices of before are remembered too: someone must remove them.

@@ -45,7 +45,7 @@ def converge(wanted: Wanted, tree: Path, log: Log, say: Log) -> list[str]:
     _BACKENDS[wanted.goal.backend](wanted, tree, log)
     if wanted.full or _SYSCTL in wanted.changed:
         activate.run(activate.sysctl(wanted.root), log)
-    if _vrfs(wanted.goal) and list(kernel.rule_order()):
+    if _vrfs(wanted.goal) and any(kernel.rule_order()):
         activate.run_all(activate.rule_order(), log)
     _wait_for_devices(wanted, log, say)
     _activate_frr(wanted, log, say)
@@ -63,10 +63,11 @@ def _netplan(wanted: Wanted, tree: Path, log: Log) -> None:
         _delete(recreated + _present(wanted.gone), log)
         activate.run(activate.netplan_apply(wanted.size), log)
         return
-    changed = stage.sync_networkd(tree, wanted.root)
     _delete(recreated, log)
+    stale = {difference.device for difference in _differences(wanted)}
+    changed = stage.sync_networkd(tree, wanted.root, stale)
     drop_ins = any(path.startswith("etc/systemd/network/") for path in wanted.changed)
-    if changed or drop_ins or recreated:
+    if changed or drop_ins:
         activate.run(activate.networkd_reload(wanted.size), log)
     _delete(_present(wanted.gone), log)
 
@@ -96,11 +97,15 @@ def _delete(names: list[str], log: Log) -> None:
         activate.run(activate.delete_devices(names), log)
 
 
+def _differences(wanted: Wanted) -> list[kernel.Difference]:
+    return kernel.differences(wanted.goal.devices, wanted.goal.moving)
+
+
 def _wait_for_devices(wanted: Wanted, log: Log, say: Log) -> None:
     """networkd works on after its tools have returned."""
 
-    def wrong() -> list[str]:
-        return kernel.differences(wanted.goal.devices, wanted.goal.moving)
+    def wrong() -> list[kernel.Difference]:
+        return _differences(wanted)
 
     timeout = 20 + wanted.size / 5
     left = activate.until(wrong, timeout)
@@ -114,7 +119,7 @@ def _wait_for_devices(wanted: Wanted, log: Log, say: Log) -> None:
 
 def _activate_frr(wanted: Wanted, log: Log, say: Log) -> None:
     root = wanted.root
-    if wanted.first or not _answers(root):
+    if wanted.first or not _answers(root) or _runs_as_another(wanted.goal, root):
         say("FRR is started with its new files")
         activate.run_all(activate.frr_start(), log)
         return
@@ -128,6 +133,16 @@ def _activate_frr(wanted: Wanted, log: Log, say: Log) -> None:
     if left := activate.until(unknown, 15):
         raise ActivationFailed(f"FRR does not see the VRFs {', '.join(left)}")
     activate.run(activate.frr_reload(wanted.size), log)
+    if gone := [device.name for device in wanted.gone if device.kind == "vrf"]:
+        activate.run(activate.forget_vrfs(gone), log)
+
+
+def _runs_as_another(goal: Record, root: Path) -> bool:
+    """Whether bgpd has another AS number: a reload can't take away a BGP instance that has VNIs."""
+    return frr.show("bgpd", "show bgp vrf default json", root).get("localAS") not in (
+        None,
+        goal.asn,
+    )
 
 
 def _vrfs(goal: Record) -> list[str]:

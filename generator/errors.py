@@ -5,10 +5,17 @@ import msgspec
 
 def printable(value: object, limit: int = 80) -> str:
     """Text from outside made safe for a terminal: one line, no control characters, bounded."""
-    text = value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=repr).decode()
+    text = value if isinstance(value, str) else _json(value)
     text = text[: limit + 1]
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return text if len(text) <= limit else text[:limit] + "…"
+
+
+def _json(value: object) -> str:
+    try:
+        return msgspec.json.encode(value, enc_hook=repr).decode()
+    except (UnicodeEncodeError, RecursionError, ValueError):
+        return repr(value)
 
 
 class Problem(msgspec.Struct, frozen=True, order=True):

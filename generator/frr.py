@@ -76,5 +76,12 @@ def sessions(root: Path = Path("/"), timeout: float = TIMEOUT) -> dict[str, Sess
     }
 
 
+def local_as(root: Path = Path("/")) -> int | None:
+    """The AS number with which bgpd runs, None when it has no instance. Raises `Silent`."""
+    summary = show("bgpd", "show bgp summary json", root)
+    found: int | None = summary.get("ipv4Unicast", {}).get("as")
+    return found
+
+
 def _states(summary: dict[str, Any]) -> dict[str, str]:
     return {name: peer.get("state", "absent") for name, peer in summary.get("peers", {}).items()}

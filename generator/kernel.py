@@ -4,6 +4,8 @@ import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import msgspec
+
 from generator import frr, netlink
 from generator.model import Device
 
@@ -13,7 +15,17 @@ _BGP = 186  # RTPROT_BGP, linux/rtnetlink.h
 _FAILED = 0x20  # NUD_FAILED
 
 
-def differences(expected: Iterable[Device], management: Iterable[str] = ()) -> list[str]:
+class Difference(msgspec.Struct, frozen=True):
+    """Something of the kernel's that is not as planned."""
+
+    device: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.device}: {self.text}"
+
+
+def differences(expected: Iterable[Device], management: Iterable[str] = ()) -> list[Difference]:
     """Devices that are missing or are not what they should be. Reads the kernel only.
 
     `management` are addresses that the hook may have put on a bridge: no difference there.
@@ -21,15 +33,15 @@ def differences(expected: Iterable[Device], management: Iterable[str] = ()) -> l
     links = netlink.links()
     addresses = netlink.addresses()
     names = {link.index: link.name for link in links.values()}
-    found: list[str] = []
+    found: list[Difference] = []
     moved = set(management)
     for device in expected:
         link = links.get(device.name)
         if link is None:
-            found.append(f"{device.name}: is not there")
+            found.append(Difference(device.name, "is not there"))
             continue
         has = addresses.get(link.index, set()) - (moved - set(device.addresses))
-        found.extend(_compare(device, link, names, has))
+        found.extend(Difference(device.name, text) for text in _compare(device, link, names, has))
     if any(link.kind == "vrf" for link in links.values()):
         found.extend(rule_order())
     return found
@@ -61,7 +73,7 @@ def _compare(
     device: Device, link: netlink.Link, names: dict[int, str], addresses: set[str]
 ) -> Iterable[str]:
     if link.kind != device.kind:
-        yield f"{device.name}: is a {link.kind or 'NIC'}, not a {device.kind}"
+        yield f"is a {link.kind or 'NIC'}, not a {device.kind}"
         return
     checks: list[tuple[str, object, object]] = [
         ("up", link.up, True),
@@ -72,12 +84,12 @@ def _compare(
     ]
     for what, is_, should in checks:
         if is_ != should:
-            yield f"{device.name}: {what} is {_text(is_)}, not {_text(should)}"
+            yield f"{what} is {_text(is_)}, not {_text(should)}"
     if device.kind == "bridge":
         for address in sorted(set(device.addresses) - addresses):
-            yield f"{device.name}: has no address {address}"
+            yield f"has no address {address}"
         for address in sorted(addresses - set(device.addresses)):
-            yield f"{device.name}: has the address {address}, which is not ours"
+            yield f"has the address {address}, which is not ours"
 
 
 _OF_KIND: dict[str, Callable[[Device, netlink.Link], list[tuple[str, object, object]]]] = {
@@ -100,7 +112,7 @@ def _text(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def rule_order() -> Iterable[str]:
+def rule_order() -> Iterable[Difference]:
     """A tenant must meet its VRF's table before the host's own addresses (kernel doc, vrf.rst)."""
     rules = netlink.rules()
     for family in _FAMILIES:
@@ -109,9 +121,10 @@ def rule_order() -> Iterable[str]:
         local = min((rule.priority for rule in ours if rule.table == _LOCAL_TABLE), default=None)
         name = "IPv4" if family == socket.AF_INET else "IPv6"
         if vrf is None:
-            yield f"{name} rules: no rule for VRFs (l3mdev)"
+            yield Difference(f"{name} rules", "no rule for VRFs (l3mdev)")
         elif local is None or local < vrf:
-            yield f"{name} rules: table local (priority {local}) stands before VRFs ({vrf})"
+            text = f"table local (priority {local}) stands before the VRFs' ({vrf})"
+            yield Difference(f"{name} rules", text)
 
 
 def lost_routes(root: Path) -> list[str]:

@@ -43,6 +43,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     serial: int  # counts applies that changed something; names the folder below `generations`
     backend: str
+    asn: int
     inputs: str  # digest of all that the files are made from
     files: dict[str, str]  # path to SHA-256 of its content
     devices: list[Device]

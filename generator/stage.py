@@ -143,15 +143,19 @@ def give_back(copy: Path, target: Path) -> None:
     partial.replace(target)
 
 
-def sync_networkd(tree: Path, root: Path) -> list[str]:
+def sync_networkd(tree: Path, root: Path, stale: set[str]) -> list[str]:
     """Take over networkd's files that netplan made in `tree`, where they differ.
 
     `netplan generate` on the host itself rewrites every file, and networkd reconfigures each link
-    whose file is new: FRR's routes over an uplink would go with it.
+    whose file is new: FRR's routes over an uplink would go with it. Files of `stale` devices are
+    written all the same, so that networkd looks at these again.
     """
     made, used = tree / "run/systemd/network", root / "run/systemd/network"
     used.mkdir(parents=True, exist_ok=True)
     new = {file.name: file.read_bytes() for file in made.glob("10-netplan-*") if file.is_file()}
+    if not new:
+        raise ActivationFailed("netplan made no files for networkd")
+    again = {f"10-netplan-{name}.{kind}" for name in stale for kind in ("netdev", "network")}
     changed = []
     for file in used.glob("10-netplan-*"):
         if file.name not in new:
@@ -159,7 +163,7 @@ def sync_networkd(tree: Path, root: Path) -> list[str]:
             changed.append(file.name)
     for name, content in sorted(new.items()):
         target = used / name
-        if not target.exists() or target.read_bytes() != content:
+        if name in again or not target.exists() or target.read_bytes() != content:
             files.write(target, content, 0o640)
             with contextlib.suppress(LookupError):
                 shutil.chown(target, group="systemd-network")

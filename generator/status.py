@@ -47,7 +47,7 @@ def status(root: Path) -> Status:
             differences.append(f"/{path}: was changed by someone else")
     sessions: list[frr.Session] = []
     if root == Path("/"):
-        differences += kernel.differences(last.devices, last.moving)
+        differences += map(str, kernel.differences(last.devices, last.moving))
         differences += frr_differences(last, root)
         with contextlib.suppress(frr.Silent):  # of which frr_differences tells
             sessions = list(frr.sessions(root).values())
