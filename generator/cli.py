@@ -1,5 +1,6 @@
 """The command line: verbs, exit codes, nothing else."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -76,7 +77,7 @@ def render(source: str | None, output: Path, host: str | None, backend: str) -> 
     for found in [payload.host(host)] if single else payload.hosts:
         base = output if single else output / found.name
         for path, text in plan.make(found, backend).files.items():
-            files.write_plain(base / path, text.encode(), plan.mode(path))
+            files.write_plain(f"{base}/{path}", text.encode(), plan.mode(path))
 
 
 @evpn_host.command()
@@ -258,6 +259,7 @@ def _inputs(
 
 def main() -> NoReturn:
     """Run the command; failures become words and the contract's exit codes."""
+    gc.set_threshold(100_000)  # of thousands of V-Nets all objects live to the end
     verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     try:
         code = evpn_host.main(prog_name="evpn-host", standalone_mode=False)

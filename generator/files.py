@@ -37,9 +37,14 @@ def _give_to_frr(descriptor: int, target: Path) -> None:
             shutil.chown(descriptor, "frr", "frr")
 
 
-def write_plain(target: Path, content: bytes, mode: int) -> None:
-    """Write a file that nothing depends on yet."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb") as file:
-        os.fchmod(file.fileno(), mode)
+def write_plain(target: str, content: bytes, mode: int) -> None:
+    """Write a file that nothing depends on yet. There can be thousands: no pathlib here."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    try:
+        descriptor = os.open(target, flags, mode)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120
+        descriptor = os.open(target, flags, mode)
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
+        os.fchmod(descriptor, mode)  # whatever the umask
         file.write(content)

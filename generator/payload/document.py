@@ -108,18 +108,33 @@ def _address(text: str, family: int) -> IPAddress:
     return address
 
 
+# What no host can have as its address (RFC 6890).
+_UNUSABLE = {
+    4: {
+        "0.0.0.0/32": "the unspecified",
+        "0.0.0.0/8": "a reserved",
+        "127.0.0.0/8": "a loopback",
+        "224.0.0.0/4": "a multicast",
+        "240.0.0.0/4": "a reserved",
+    },
+    6: {
+        "::/128": "the unspecified",
+        "::1/128": "a loopback",
+        "::ffff:0:0/96": "an IPv4-mapped",
+        "fe80::/10": "a link-local",
+        "ff00::/8": "a multicast",
+    },
+}
+_UNUSABLE_RANGES = {
+    family: [(IPNetwork(prefix).first, IPNetwork(prefix).last, what) for prefix, what in of.items()]
+    for family, of in _UNUSABLE.items()
+}
+
+
 def _check_unicast(address: IPAddress) -> None:
-    unusable = (
-        ("a multicast", address.is_multicast()),
-        ("a loopback", address.is_loopback()),
-        ("the unspecified", int(address) == 0),
-        ("a link-local", address.version == 6 and address.is_link_local()),
-        ("an IPv4-mapped", address.is_ipv4_mapped()),
-        ("a reserved", address.version == 4 and int(address) >> 28 == 15),
-        ("a reserved", address.version == 4 and int(address) >> 24 == 0),
-    )
-    for what, is_so in unusable:
-        if is_so:
+    number = int(address)
+    for first, last, what in _UNUSABLE_RANGES[address.version]:
+        if first <= number <= last:
             raise ValueError(f"is {what} address, not one that a host can have")
 
 
@@ -163,7 +178,7 @@ class Interface(IPNetwork):
         if not isinstance(value, str):
             raise ValueError("is not a string")
         text, slash, length = value.partition("/")
-        family = 6 if ":" in text else 4
+        family: Literal[4, 6] = 6 if ":" in text else 4
         whose = " or ".join(f"IPv{f}" for f in cls.families)
         if not slash or family not in cls.families or not re.fullmatch(r"[0-9]{1,3}", length):
             raise ValueError(f"is not an {whose} address with a length")
@@ -174,7 +189,7 @@ class Interface(IPNetwork):
             raise ValueError(f"has a length outside 1–{bits}")
         if int(length) > cls.longest[family]:
             raise ValueError(f"is longer than /{cls.longest[family]}")
-        found = cls(f"{address}/{int(length)}")
+        found = cls((int(address), int(length)), version=family)
         if int(length) < bits - 1:
             if int(address) == found.first:
                 raise ValueError("is the network, not a host address in it")
