@@ -259,6 +259,7 @@ class Fabric:
         """Replace parts of what the fabric should be, and have it follow."""
         self.state |= parts
         self.machine.write(str(inside.STATE), json.dumps(self.state))
+        self.machine.run(["sync", str(inside.STATE)])  # it outlives a power cut
         self.machine.run(CONVERGE)
 
     def wait(self, within: float = 30) -> float:

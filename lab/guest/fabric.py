@@ -11,8 +11,8 @@ remembers in its alias how it was made: only what differs is made again. Standar
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -43,6 +43,8 @@ LEAVES = (
     Router("ns-leaf-2", 4200300003, "10.2.0.3"),
 )
 SPINE = Router("ns-spine-0", 4200300100, "10.2.0.100")
+SWITCHES = (*LEAVES, SPINE)
+DAEMONS = ("mgmtd", "zebra", "bgpd", "bfdd")
 HOST_PORT, UPLINK = "swp9s1", "swp51"
 
 # What the fabric carries before anybody provisions a tenant: the management V-Net, with the
@@ -86,7 +88,7 @@ def state() -> dict[str, Any]:
 
 def links() -> None:
     """Lay the cables, then everything that hangs on them."""
-    names = [router.name for router in (*LEAVES, SPINE)] + ["office"]
+    names = [router.name for router in SWITCHES] + ["office"]
     cables = [f"netns add {name}" for name in names]
     for number, leaf in enumerate(LEAVES, start=1):
         cables.append(
@@ -97,7 +99,7 @@ def links() -> None:
             cables.append(_nic(leaf.nic, HOST_PORT, leaf.name))
     cables.append(_nic("ens6", "eth0", "office"))
     _ip("", cables)
-    for router in (*LEAVES, SPINE):
+    for router in SWITCHES:
         for key, value in SYSCTLS.items():
             _in(router.name, "sh", "-c", f"echo {value} > /proc/sys/{key}")
         ports = [port["ifname"] for port in _devices(router.name) if port["ifname"] != "lo"]
@@ -113,21 +115,22 @@ def links() -> None:
 
 
 def routers() -> None:
-    """Start FRR on each switch; a daemon that is told its sockets leaves the host's alone."""
+    """Start FRR on each switch and give it its configuration."""
     wanted = state()
-    for router in (*LEAVES, SPINE):
+    for router in SWITCHES:
         folder = RUN / router.name
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        stanzas = _stanzas(router, wanted)
-        (folder / "frr.conf").write_text("".join(stanzas.values()))
-        (folder / "applied").write_text(json.dumps(stanzas))
-        for path in (folder, *folder.iterdir()):
-            shutil.chown(path, "frr", "frr")
-    for daemon in ("zebra", "bgpd", "bfdd"):
-        started = [_daemon(router.name, daemon) for router in (*LEAVES, SPINE)]
-        for process in started:
-            process.wait()
+        for place in (folder, folder / "etc"):
+            place.mkdir(parents=True)
+            shutil.chown(place, "frr", "frr")
+        (folder / "applied").write_text("{}")
+    for daemon in DAEMONS:
+        if Path("/usr/lib/frr", daemon).exists():  # mgmtd came with FRR 9
+            for process in [_daemon(router.name, daemon) for router in SWITCHES]:
+                process.wait()
+    for router in SWITCHES:
+        _configure(router, wanted)
+    _greet(wanted["servers"])
 
 
 def converge() -> None:
@@ -136,10 +139,24 @@ def converge() -> None:
     for leaf in LEAVES:
         _configure(leaf, wanted, only_removals=True)
         _devices_of(leaf, wanted)
-    _servers(wanted)
+    made = _servers(wanted)
     for leaf in LEAVES:
         _ports_of(leaf, wanted)
         _configure(leaf, wanted)
+    _greet(made)
+
+
+def _greet(servers: list[dict[str, Any]]) -> None:
+    """Have servers speak, as one that boots does: its leaf advertises a host once it heard it."""
+    for server in servers:
+        for gateway in server["gateways"]:
+            subprocess.Popen(
+                ["nsenter", f"--net=/run/netns/{server['name']}"]
+                + ["ping", "-q", "-c", "5", "-i", "0.5", "-w", "5", gateway],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
 
 
 def _nic(nic: str, port: str, namespace: str) -> str:
@@ -161,7 +178,8 @@ def _devices_of(leaf: Router, wanted: dict[str, Any]) -> None:
     lines: list[str] = []
     for name, steps in recipes.items():
         if name not in made:
-            lines += [*steps, f"link set {name} up alias {_alias(steps)}"]
+            lines += [*steps, f"link set {name} addrgenmode none alias {_alias(steps)}"]
+            lines += [f"link set {name} up"]
     for name, (_, master) in _masters(wanted).items():
         if name not in made or master not in made:
             lines.append(f"link set {name} master {master}")
@@ -189,7 +207,7 @@ def _recipes(leaf: Router, wanted: dict[str, Any]) -> dict[str, list[str]]:
         if vni := vpc.get("vni"):
             recipes[f"l3br-{vni}"] = [_bridge(f"l3br-{vni}", MTU - 100, _router_mac(leaf, vni))]
             recipes[f"l3vx-{vni}"] = [
-                f"link add l3vx-{vni} mtu {MTU - 100} addrgenmode none"
+                f"link add l3vx-{vni} mtu {MTU - 100}"
                 f" type vxlan id {vni} {vxlan}"
             ]
     for vnet in _active(wanted):
@@ -206,14 +224,14 @@ def _recipes(leaf: Router, wanted: dict[str, Any]) -> dict[str, list[str]]:
             ),
         ]
         recipes[f"vx-{vni}"] = [
-            f"link add vx-{vni} mtu {mtu} addrgenmode none type vxlan id {vni} {vxlan}"
+            f"link add vx-{vni} mtu {mtu} type vxlan id {vni} {vxlan}"
         ]
     return recipes
 
 
 def _bridge(name: str, mtu: int, mac: str) -> str:
     return (
-        f"link add {name} mtu {mtu} address {mac} addrgenmode none"
+        f"link add {name} mtu {mtu} address {mac}"
         " type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
     )
 
@@ -242,8 +260,8 @@ def _router_mac(leaf: Router, vni: int) -> str:
     return f"02:1e:af:{number:02x}:{vni >> 8 & 255:02x}:{vni & 255:02x}"
 
 
-def _servers(wanted: dict[str, Any]) -> None:
-    """Make the bare-metal servers that are not there, and remove those no longer wanted."""
+def _servers(wanted: dict[str, Any]) -> list[dict[str, Any]]:
+    """Make the servers that are not there (and name them), remove those no longer wanted."""
     there = {name["name"] for name in json.loads(_run(["ip", "-json", "netns"]) or "[]")}
     known = RUN / "servers"
     made: dict[str, Any] = json.loads(known.read_text()) if known.exists() else {}
@@ -253,9 +271,9 @@ def _servers(wanted: dict[str, Any]) -> None:
             _ip(server["leaf"], [f"link delete {_port(name)}"])
             _ip("", [f"netns delete {name}"])
             there.discard(name)
-    for name, server in servers.items():
-        if name in there:
-            continue
+    new = [server for name, server in servers.items() if name not in there]
+    for server in new:
+        name = server["name"]
         mac = f" address {server['mac']}" if server.get("mac") else ""
         mtu = server.get("mtu", 1500)
         _ip("", [
@@ -270,6 +288,7 @@ def _servers(wanted: dict[str, Any]) -> None:
         _ip(server["leaf"], [f"link set {_port(name)} up"])
     RUN.mkdir(exist_ok=True)
     known.write_text(json.dumps(servers))
+    return new
 
 
 def _port(server: str) -> str:
@@ -390,9 +409,12 @@ def _configure(router: Router, wanted: dict[str, Any], only_removals: bool = Fal
 
 
 def _daemon(router: str, daemon: str) -> subprocess.Popen[bytes]:
-    """Start a daemon with a /run/frr of its own: not every socket's path is an option."""
+    """Start a daemon with folders of its own in place of the host's; not all are options."""
     folder = RUN / router
-    script = f"mount --bind {folder} /run/frr && exec /usr/lib/frr/{daemon} -d -f {folder}/frr.conf"
+    script = (
+        f"mount --bind {folder} /run/frr && mount --bind {folder}/etc /etc/frr"
+        f" && exec /usr/lib/frr/{daemon} --daemon"
+    )
     return subprocess.Popen(
         ["nsenter", f"--net=/run/netns/{router}", "unshare", "--mount", "sh", "-c", script],
         stdin=subprocess.DEVNULL, stdout=(folder / f"{daemon}.log").open("w"),
@@ -402,8 +424,6 @@ def _daemon(router: str, daemon: str) -> subprocess.Popen[bytes]:
 
 def _alias(steps: list[str]) -> str:
     """Name a recipe by its hash."""
-    import hashlib
-
     return hashlib.sha256("\n".join(steps).encode()).hexdigest()[:16]
 
 

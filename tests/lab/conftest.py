@@ -14,11 +14,6 @@ from lab.result import LabUnavailable
 SUITE = "trixie"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
-    config.addinivalue_line("markers", "lab: needs the lab's machine (root)")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what uses the lab, so that `-m 'not lab'` leaves it out."""
     for item in items:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab.fabric import Fabric, Host, Lab, eventually
+from lab.fabric import Fabric, Host, Lab, Leaf, eventually
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "k8s01.json"
 
@@ -37,18 +38,12 @@ def test_leaves_see_each_others_broadcast_routes(fabric: Fabric, payload: dict[s
     """Each leaf has a type-3 route of each V-Net from all three."""
     fabric.carry(payload)
     for leaf in fabric.leaves.values():
-        eventually(lambda leaf=leaf: len(_multicast(leaf.show(
-            "show bgp l2vpn evpn route type multicast json"))) == 9)
+        eventually(partial(_sees_all, leaf))
 
 
-def _multicast(answer: dict[str, Any]) -> list[str]:
-    return [
-        prefix
-        for routes in answer.values()
-        if isinstance(routes, dict)
-        for prefix in routes
-        if prefix.startswith("[3]")
-    ]
+def _sees_all(leaf: Leaf) -> bool:
+    routes = leaf.show("show bgp l2vpn evpn route type multicast json").values()
+    return len([each for each in routes if isinstance(each, dict) and "rd" in each]) == 9
 
 
 def test_bare_metal_talks_within_and_across_vnets(

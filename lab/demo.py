@@ -1,0 +1,61 @@
+"""The main job, shown: K8S01 of the documentation becomes a VTEP, and a guest reaches bare metal."""
+
+import json
+import sys
+from pathlib import Path
+
+from lab.fabric import Lab
+from lab.result import LabUnavailable
+
+PAYLOAD = Path(__file__).parents[1] / "examples/k8s01.json"
+SHOWN = ("ip -4 a", "ip r", "vtysh -c 'show bgp summary'", "evpn-host status")
+
+
+def _say(text: str) -> None:
+    print(f"\n\033[1m== {text}\033[0m" if sys.stdout.isatty() else f"\n== {text}", flush=True)
+
+
+def main() -> int:
+    """Run it; 0 when the guest and the bare-metal server reached each other."""
+    payload = json.loads(PAYLOAD.read_text())
+    _say("building the lab (minutes the first time, nothing later) and booting it")
+    try:
+        lab = Lab("trixie").__enter__()
+    except LabUnavailable as reason:
+        print(f"the lab can't run here: {reason}", file=sys.stderr)
+        return 1
+    try:
+        return _show(lab, payload)
+    finally:
+        lab.__exit__(None, None, None)
+
+
+def _show(lab: Lab, payload: dict[str, object]) -> int:
+    host, fabric = lab.host, lab.fabric
+    _say("the fabric: leaves ns-leaf-0, ns-leaf-1 and ns-leaf-2 carry the V-Nets of the payload")
+    fabric.carry(payload)
+    fabric.wait()
+    gpu = fabric.server("gpu01", vni=26, ipv4="10.188.0.20/24", gateway="10.188.0.254")
+
+    _say("K8S01 is a plain server: evpn-host apply -p k8s01.json")
+    print(host.apply(payload).out, end="")
+
+    _say("the controller sets both switch ports to underlay")
+    for name in ("ns-leaf-0", "ns-leaf-1"):
+        fabric.leaf(name).underlay(on=True)
+    fabric.wait()
+
+    _say("a guest on nbr-26 pings the bare-metal server gpu01 behind ns-leaf-2, and back")
+    pod = host.pod("pod", bridge="nbr-26", ipv4="10.188.0.10/24", gateway="10.188.0.254")
+    pod.ping(gpu, count=2)  # the first packets find the way
+    there, back = pod.ping(gpu), gpu.ping(pod)
+    print(f"guest to gpu01: {there}\ngpu01 to guest: {back}")
+
+    for command in SHOWN:
+        _say(f"K8S01# {command}")
+        print(host.run(["sh", "-c", command], check=False).out, end="")
+    return 0 if there and back else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
