@@ -8,6 +8,7 @@ import contextlib
 import datetime
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from generator.record import Record
 from generator.stage import Change
 
 RUN = Path("run/evpn-host")
+_BEGUN = "begun, not ended"
 LOCK_TIMEOUT = 300.0  # seconds; the longest activation of another run
 
 
@@ -67,6 +69,8 @@ def lock(root: Path) -> Iterator[None]:
                         "another run of evpn-host has the lock and does not end"
                     ) from None
                 time.sleep(0.1)
+        for left in folder.glob("stage-*"):  # of a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
         yield
     finally:
         os.close(descriptor)
@@ -101,7 +105,7 @@ def apply(data: bytes, options: Options, log: Log, say: Log) -> Outcome:
     os.umask(0o022)  # networkd and FRR read our files as users of their own
     root = options.root
     with lock(root):
-        last = record.read(root)
+        last = _last(options)
         if last and not options.full and _nothing_to_do(data, last, options):
             return Outcome(last.host, last.generation)
         made, payload, inputs = target(data, options)
@@ -129,6 +133,16 @@ def apply(data: bytes, options: Options, log: Log, say: Log) -> Outcome:
             return _carry_out(run, data, tree)
 
 
+def _last(options: Options) -> Record | None:
+    """The last apply. With `full`, one whose record can't be read counts as none."""
+    try:
+        return record.read(options.root)
+    except Refused:
+        if options.full:
+            return None
+        raise
+
+
 def _nothing_to_do(data: bytes, last: Record, options: Options) -> bool:
     """Whether the last apply was of the same inputs, and all that it made is still there."""
     root = options.root
@@ -146,7 +160,7 @@ def _nothing_to_do(data: bytes, last: Record, options: Options) -> bool:
 def _as_planned(last: Record, options: Options) -> bool:
     """Whether the last apply ended well, and what it made is still there."""
     if not options.activate:
-        return True
+        return last.detail != _BEGUN
     return (
         last.ok
         and not kernel.differences(last.devices, last.moving)
@@ -224,7 +238,7 @@ def _carry_out(run: _Run, data: bytes, tree: Path) -> Outcome:
     changed = {change.path for change in run.found}
     written = sorted(changed)
     kept: list[str] = []
-    record.write(root, run.record(ok=False, detail="begun, not ended"))
+    record.write(root, run.record(ok=False, detail=_BEGUN))
     try:
         kept = stage.commit(root, run.found)
         if not run.options.activate:

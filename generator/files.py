@@ -3,14 +3,16 @@
 import contextlib
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 
 def write(target: Path, content: bytes, mode: int) -> None:
     """Put a file in its place so that at no instant half of it is there."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    # Always the same name: what a killed run leaves behind, the next one takes away.
+    partial = target.with_name(f".{target.name}.new")
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
@@ -18,10 +20,10 @@ def write(target: Path, content: bytes, mode: int) -> None:
             _give_to_frr(file.fileno(), target)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).replace(target)
+        partial.replace(target)
     except BaseException:
         with contextlib.suppress(OSError):
-            Path(name).unlink()
+            partial.unlink()
         raise
     folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
