@@ -47,7 +47,21 @@ def _say(text: str) -> None:
     click.echo(text, err=True)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Verbs(click.Group):
+    """Ends as other commands do when the reader of its output has gone; click's 1 means refused."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="evpn-host")
 def evpn_host() -> None:
     """Make this Linux server a VTEP of an EVPN/VXLAN fabric.
@@ -272,9 +286,6 @@ def main() -> NoReturn:
         for problem in error.problems:
             _say(f"evpn-host: {problem}")
         code = 2 if verb == "diff" and isinstance(error, Refused) else error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
     except OSError as error:
         _say(f"evpn-host: {error.filename or 'system'}: {error.strerror}")
         code = 2 if verb == "diff" else 1

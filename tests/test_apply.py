@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,8 @@ PORTS = tagged(LEAF1, LEAF2)
 
 
 def segment(number: int, **fields: object) -> Json:
-    return vnet(number, prefixes=[f"10.{number}.0.1/24", f"fd00:{number}::1/64"], ports=PORTS) | fields
+    prefixes = [f"10.{number}.0.1/24", f"fd00:{number}::1/64"]
+    return vnet(number, prefixes=prefixes, ports=PORTS) | fields
 
 
 OLD = host(segment(26), segment(31))
@@ -217,6 +219,7 @@ def test_changing_the_backend(apply: Command, root: Path) -> None:
 
 def test_diff(evpn_host: Command, apply: Command, root: Path, tmp_path: Path) -> None:
     """diff ends with 1 and shows what apply would do; after it with 0 and nothing; else with 2."""
+
     def diff(document: Json) -> Result:
         return evpn_host("diff", "--root", root, "-p", given(tmp_path, document))
 
@@ -358,11 +361,11 @@ def die_at(step: int, root: Path) -> None:
 
     fsync = os.fsync
 
-    def sync(descriptor: int) -> None:
+    def sync(descriptor: Any) -> None:
         reached()
         fsync(descriptor)
 
-    os.fsync = sync
+    setattr(os, "fsync", sync)  # noqa: B010  # in a child that dies
     sys.addaudithook(audit)
 
 
@@ -413,7 +416,7 @@ def test_killed_anywhere(apply: Command, root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limit", [0, 100, 300, 500, 1000, 2000, 4000])
 def test_no_room(apply: Command, root: Path, tmp_path: Path, limit: int) -> None:
-    """A disk that takes no more than so many bytes a file: told in words, and the old files stay."""
+    """A disk that takes so many bytes a file and no more: it is said, and the old files stay."""
     apply(OLD)
     old = owned(root)
     source = given(tmp_path, NEW)
@@ -422,7 +425,7 @@ def test_no_room(apply: Command, root: Path, tmp_path: Path, limit: int) -> None
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),  # noqa: PLW1509
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
     assert done.returncode in (1, 3), done.stderr
     assert "File too large" in done.stderr

@@ -100,14 +100,14 @@ def stanzas(text: str) -> Iterator[tuple[str, dict[str, list[str]]]]:
     """The interfaces of an ifupdown2 file: name and values by keyword. All are `auto`."""
     automatic = set()
     inside: dict[str, list[str]] = {}
-    found = {}
+    found: dict[str, dict[str, list[str]]] = {}
     for line in text.splitlines():
         match line.split():
             case ["auto", name]:
                 automatic.add(name)
             case ["iface", name]:
                 assert name not in found
-                inside = found[name] = defaultdict(list)
+                found[name] = inside = defaultdict(list)
             case [keyword, *value] if not keyword.startswith("#"):
                 inside[keyword].append(" ".join(value))
     assert automatic == found.keys()
@@ -125,7 +125,8 @@ def from_interfaces(files: dict[str, str]) -> tuple[dict[str, Seen], dict[str, N
         for ports in entry.get("bridge-ports", ())
         for port in ports.split()
     }
-    found, nics = {}, {}
+    found: dict[str, Seen] = {}
+    nics = {}
     for name, several in entries.items():
         entry: dict[str, Any] = {k: v[0] for k, v in several.items() if len(v) == 1}
         addresses = tuple(several.get("address", ()))
@@ -173,6 +174,15 @@ def hosts(payload: Path) -> list[Host]:
     return load(payload.read_bytes()).hosts
 
 
+def as_it_should_be(device: Device) -> Seen:
+    if device.kind == "vxlan":
+        return Seen(device, port=4789, learning=False, port_learning=False, link_local=False)
+    if device.kind == "bridge":
+        routed6 = any(":" in address for address in device.addresses)
+        return Seen(device, stp=False, forward_delay=0, link_local=routed6)
+    return Seen(device)
+
+
 def test_same_devices(accepted: Path) -> None:
     """netplan's files and ifupdown2's describe the devices that the model asks for, and no other.
 
@@ -180,26 +190,7 @@ def test_same_devices(accepted: Path) -> None:
     gateway has an address of its own.
     """
     for host in hosts(accepted):
-        wanted = {
-            device.name: Seen(
-                device,
-                **{
-                    "vxlan": {
-                        "port": 4789,
-                        "learning": False,
-                        "port_learning": False,
-                        "link_local": False,
-                    },
-                    "bridge": {
-                        "stp": False,
-                        "forward_delay": 0,
-                        "link_local": any(":" in address for address in device.addresses),
-                    },
-                    "vrf": {},
-                }[device.kind],
-            )
-            for device in devices(host)
-        }
+        wanted = {device.name: as_it_should_be(device) for device in devices(host)}
         netplan, nics = from_netplan(render(host, "netplan"))
         assert netplan == wanted
         assert from_interfaces(render(host, "ifupdown")) == (wanted, nics)

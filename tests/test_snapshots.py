@@ -84,7 +84,8 @@ def test_snapshots(
 ) -> None:
     """What the command makes of each payload is what the repository shows."""
     found = dict(shown(evpn_host, tmp_path))
-    orphans = {str(f.relative_to(SNAPSHOTS)) for f in SNAPSHOTS.rglob("*") if f.is_file()} - found.keys()
+    there = {str(f.relative_to(SNAPSHOTS)) for f in SNAPSHOTS.rglob("*") if f.is_file()}
+    orphans = there - found.keys()
     if snapshot.session.update_snapshots:
         for path in orphans:
             (SNAPSHOTS / path).unlink()

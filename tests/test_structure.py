@@ -157,6 +157,7 @@ def test_every_template_is_used(rendered_watched: tuple[set[Any], set[Any]]) -> 
     """No partial lies about that no output includes."""
     del rendered_watched
     env = render.environment()
+    assert env.cache
     assert sorted(env.list_templates(extensions=["j2"])) == sorted(name for _, name in env.cache)
 
 
@@ -174,7 +175,7 @@ def test_first_line_says_who_wrote_it(accepted: Path, backend: str) -> None:
 
 
 def test_order_means_nothing(accepted: Path, backend: str) -> None:
-    """A payload whose lists are shuffled gives the same bytes (gateways aside: the first counts)."""
+    """A payload whose lists are shuffled gives the same bytes (gateways aside: order counts)."""
     chance = random.Random(accepted.name)  # noqa: S311  # any order will do, but the same each time
     shuffled = json.loads(accepted.read_text())
 
@@ -201,8 +202,9 @@ def vocabulary() -> Iterator[str]:
         if isinstance(struct, type) and issubclass(struct, model.Model):
             if struct in (model.Model, model.Device):
                 continue
-            derived = [n for n, v in vars(struct).items() if isinstance(v, property | cached_property)]
-            for name in [*struct.__struct_fields__, *derived]:
+            derived = (property, cached_property)
+            names = [name for name, value in vars(struct).items() if isinstance(value, derived)]
+            for name in [*struct.__struct_fields__, *names]:
                 yield f"{struct.__name__.lower()}.{name}"
 
 

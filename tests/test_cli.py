@@ -1,0 +1,243 @@
+"""The command as a user or a script meets it: exit codes, the two streams, and no traceback."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from jsonschema import Draft202012Validator
+
+from generator import __version__
+from lab.result import Result
+from tests.conftest import REPO
+
+Command = Callable[..., Result]
+
+K8S01, FLEET = REPO / "examples/k8s01.json", REPO / "examples/fleet.json"
+
+
+def process(*argv: object, stdout: int = subprocess.PIPE, stdin: str = "") -> Result:
+    """The command as a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "generator", *map(str, argv)],
+        input=stdin,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return Result(done.returncode, done.stdout or "", done.stderr)
+
+
+def tops(folder: Path) -> set[str]:
+    return {child.name for child in folder.iterdir()}
+
+
+def test_module_and_command_are_the_same() -> None:
+    """`python -m generator` is `evpn-host`, by that name."""
+    command = Path(sys.executable).with_name("evpn-host")
+    installed = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
+    assert process("--version").out == installed.stdout == f"evpn-host, version {__version__}\n"
+
+
+def test_render_a_host(evpn_host: Command, tmp_path: Path) -> None:
+    """A Host is written to DIR/etc; -H names it, in letters of either case, or is refused."""
+    assert evpn_host("render", "-p", K8S01, "-o", tmp_path / "1").code == 0
+    assert evpn_host("render", "-p", K8S01, "-o", tmp_path / "2", "-H", "k8s01").code == 0
+    assert tops(tmp_path / "1") == tops(tmp_path / "2") == {"etc"}
+    other = evpn_host("render", "-p", K8S01, "-o", tmp_path / "3", "-H", "other")
+    assert (other.code, other.out) == (1, "")
+    assert "no host other in role EVPN-VTEP; it has: K8S01" in other.err
+    assert not (tmp_path / "3").exists()
+
+
+def test_render_a_fleet(evpn_host: Command, tmp_path: Path) -> None:
+    """A Fleet is written to DIR/<host>/etc for each VTEP; with -H one of them to DIR/etc."""
+    done = evpn_host("render", "-p", FLEET, "-o", tmp_path / "all")
+    assert done.code == 0
+    assert "is not EVPN-VTEP: this host is left out" in done.err
+    assert tops(tmp_path / "all") == {"mgmt-srv-01", "mgmt-srv-02"}
+    evpn_host("render", "-p", FLEET, "-o", tmp_path / "one", "-H", "MGMT-SRV-02")
+    one, same = tmp_path / "one/etc", tmp_path / "all/mgmt-srv-02/etc"
+    assert {p.relative_to(one): p.read_bytes() for p in one.rglob("*") if p.is_file()} == {
+        p.relative_to(same): p.read_bytes() for p in same.rglob("*") if p.is_file()
+    }
+
+
+def test_render_modes(evpn_host: Command, tmp_path: Path) -> None:
+    """What may hold a password is not readable for everybody, in a rendered tree either."""
+    evpn_host("render", "-p", K8S01, "-o", tmp_path)
+    assert (tmp_path / "etc/frr/frr.conf").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "etc/netplan/60-evpn-host.yaml").stat().st_mode & 0o777 == 0o600
+
+
+def test_standard_input(tmp_path: Path) -> None:
+    """`-` is a payload from standard input."""
+    done = process("render", "-p", "-", "-o", tmp_path, stdin=K8S01.read_text())
+    assert done.code == 0
+    assert tops(tmp_path) == {"etc"}
+
+
+def test_warnings_are_no_results(evpn_host: Command) -> None:
+    """check prints nothing as a result: warnings go to standard error, and the code is 0."""
+    done = evpn_host("check", "-p", K8S01)
+    assert (done.code, done.out) == (0, "")
+    assert done.err.startswith("warning: links[0].mtu: 1500 is too small")
+
+
+def test_every_problem_is_told(evpn_host: Command, tmp_path: Path) -> None:
+    """A refusal names each problem in a line of its own on standard error, and the code is 1."""
+    document = json.loads(K8S01.read_text())
+    document["server"]["asn"] = 0
+    document["vnets"][1]["vxlanID"] = 70000000
+    file = tmp_path / "p.json"
+    file.write_text(json.dumps(document))
+    done = evpn_host("check", "-p", file)
+    assert (done.code, done.out) == (1, "")
+    assert done.err.splitlines() == [
+        "evpn-host: server.asn: 0 is not in 1–4294967294",
+        "evpn-host: vnets[1].vxlanID: 70000000 is not in 2–16777215",
+    ]
+
+
+def bad_inputs(folder: Path) -> dict[str, tuple[list[object], int, str]]:
+    """Command lines that can't do: arguments, exit code, a part of what is said."""
+    (folder / "folder").mkdir()
+    (folder / "binary").write_bytes(bytes(range(256)) * 4)
+    (folder / "empty").touch()
+    (folder / "deep").write_text("[" * 200000)
+    (folder / "number").write_text("9" * 5000)
+    with (folder / "huge").open("wb") as huge:
+        huge.truncate((64 << 20) + 1)
+    (folder / "file").touch()
+    config = folder / "root/etc/evpn-host/config.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text("controler: x\n")
+    broken = folder / "broken/etc/evpn-host/config.yaml"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("a: [\n")
+    out = ["-o", folder / "out"]
+    return {
+        "no verb": ([], 2, "Usage: evpn-host"),
+        "unknown verb": (["rendr"], 2, "No such command 'rendr'"),
+        "unknown option": (["check", "--payloads", "x"], 2, "No such option"),
+        "no output": (["render", "-p", K8S01], 2, "Missing option '-o'"),
+        "unknown backend": (["render", "-p", K8S01, *out, "-b", "nm"], 2, "'nm' is not one of"),
+        "no payload": (["check"], 2, "no payload: give -p SRC"),
+        "missing file": (["check", "-p", folder / "none"], 1, "No such file or directory"),
+        "a folder": (["check", "-p", folder / "folder"], 1, "Is a directory"),
+        "no UTF-8 name": (["check", "-p", "a\udcffb"], 1, "No such file or directory"),
+        "empty": (["check", "-p", folder / "empty"], 1, "is not JSON"),
+        "binary": (["check", "-p", folder / "binary"], 1, "is not UTF-8"),
+        "deep": (["check", "-p", folder / "deep"], 1, "nested more than 32 deep"),
+        "a long number": (["check", "-p", folder / "number"], 1, "payload"),
+        "huge": (["check", "-p", folder / "huge"], 1, "is larger than 64 MiB"),
+        "nobody answers": (["check", "-p", "http://127.0.0.1:1/p"], 1, "Connection refused"),
+        "no URL": (["check", "-p", "http://"], 1, "http://"),
+        "output is a file": (["render", "-p", K8S01, "-o", folder / "file"], 2, "is a file"),
+        "output in a file": (
+            ["render", "-p", K8S01, "-o", folder / "file/x"],
+            1,
+            "Not a directory",
+        ),
+        "no folder to be made": (
+            ["render", "-p", K8S01, "-o", "/proc/evpn-host"],
+            1,
+            "/proc/evpn-host",
+        ),
+        "no host named": (["render", "-p", FLEET, *out, "-H", "x"], 1, "has no host x"),
+        "escape in a host": (["render", "-p", FLEET, *out, "-H", "\x1b[2J"], 1, "\\x1b[2J"),
+        "unknown setting": (["diff", "--root", folder / "root"], 2, "config.yaml"),
+        "setting in no YAML": (["diff", "--root", folder / "broken"], 2, "is not YAML"),
+        "root is a file": (["apply", "-p", K8S01, "--root", folder / "file"], 2, "is a file"),
+        "nothing to roll back": (["rollback", "--root", folder / "out"], 1, "evpn-host: "),
+    }
+
+
+def test_bad_inputs(tmp_path: Path) -> None:
+    """Whatever is wrong is said on standard error, raw control characters aside: no traceback."""
+    wrong = {}
+    for name, (argv, code, said) in bad_inputs(tmp_path).items():
+        done = process(*argv)
+        fine = done.code == code and said in done.err and done.out == ""
+        if not fine or "Traceback" in done.err or "\x1b" in done.err:
+            wrong[name] = done
+    assert wrong == {}
+
+
+def test_closed_pipe() -> None:
+    """A reader that goes away (`evpn-host schema | head -1`) is no failure to talk about."""
+    read, write = os.pipe()
+    os.close(read)
+    done = process("schema", stdout=write)
+    os.close(write)
+    assert done.err == ""
+    assert done.code == 141
+
+
+def test_colour(tmp_path: Path) -> None:
+    """diff is coloured on a terminal, and neither in a pipe nor where NO_COLOR is set."""
+    (tmp_path / "etc/netplan").mkdir(parents=True)
+    (tmp_path / "etc/netplan/01.yaml").touch()
+    argv = [sys.executable, "-m", "generator", "diff", "-p", K8S01, "--root", tmp_path]
+
+    def on_a_terminal(**environment: str) -> bytes:
+        ours, theirs = os.openpty()
+        without = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+        shown = b""
+        with subprocess.Popen(
+            list(map(str, argv)),
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=subprocess.DEVNULL,
+            env=without | environment,
+        ):
+            os.close(theirs)
+            try:
+                while more := os.read(ours, 1 << 16):
+                    shown += more
+            except OSError:  # how a terminal says that all is read
+                pass
+        os.close(ours)
+        return shown
+
+    assert b"\x1b[32m+# Written by evpn-host" in on_a_terminal(TERM="xterm")
+    assert b"\x1b" not in on_a_terminal(NO_COLOR="1")
+    assert "\x1b" not in process("diff", "-p", K8S01, "--root", tmp_path).out
+
+
+def test_settings(evpn_host: Command, tmp_path: Path) -> None:
+    """config.yaml gives what the command line leaves out: controller, host and backend."""
+    config = tmp_path / "etc/evpn-host/config.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f"controller: {FLEET}\nhost: mgmt-srv-02\nbackend: ifupdown\n")
+    done = evpn_host("apply", "--root", tmp_path, "--json")
+    assert done.code == 0
+    assert json.loads(done.out)["host"] == "mgmt-srv-02"
+    assert (tmp_path / "etc/network/interfaces.d/evpn-host").exists()
+    other = evpn_host("apply", "--root", tmp_path, "--json", "-H", "mgmt-srv-01")
+    assert json.loads(other.out)["host"] == "mgmt-srv-01"
+
+
+def test_schema(evpn_host: Command) -> None:
+    """schema prints the schema that both examples fulfil."""
+    done = evpn_host("schema")
+    assert done.code == 0
+    found = json.loads(done.out)
+    Draft202012Validator.check_schema(found)
+    for example in (K8S01, FLEET):
+        Draft202012Validator(found).validate(json.loads(example.read_text()))
+
+
+def test_render_needs_little(tmp_path: Path) -> None:
+    """render imports nothing that acts on a host: it starts fast and needs no tool."""
+    code = "import sys; sys.argv = sys.argv[1:]\nfrom generator.cli import main\ntry: main()\n"
+    code += "finally: print(*sys.modules, sep='\\n')"
+    argv = [sys.executable, "-c", code, "evpn-host", "render", "-p", K8S01, "-o", tmp_path]
+    done = subprocess.run(list(map(str, argv)), capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert {"generator.render", "jinja2"} < loaded
+    assert not loaded & {"generator.apply", "generator.netlink", "urllib.request", "ruamel.yaml"}

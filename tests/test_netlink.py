@@ -1,0 +1,212 @@
+"""What we read over netlink is what iproute2 says, in a network namespace made for the test."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import unavailable
+
+SETUP = """
+link set lo up
+link add nic1 type veth peer name nic2
+link set nic2 mtu 9000 address 02:00:00:00:00:01
+link add br10 mtu 1400 address 44:38:39:ff:00:1a type bridge stp_state 0
+link add br11 type bridge stp_state 1
+link add vx10 mtu 1400 type vxlan id 10 local 10.2.0.101 dstport 4789 nolearning
+link add vx11 type vxlan id 16777215 dstport 8472
+link set vx10 master br10
+link set vx10 type bridge_slave learning off neigh_suppress on
+link set vx11 master br11
+link set nic1 up
+link set nic2 up
+link set br10 up
+link set vx10 up
+address add 10.2.0.101/32 dev lo
+address add 192.0.2.1/24 dev nic1
+address add 192.0.2.65/26 dev nic1
+address add 10.0.0.1 peer 10.0.0.2/32 dev nic2
+address add 2001:db8::1/64 dev nic1 nodad
+address add fd00:1::1/128 dev br10 nodad
+route add 198.51.100.0/24 via 192.0.2.2 proto bgp metric 20
+route add 203.0.113.0/24 proto bgp nexthop via 192.0.2.2 dev nic1 nexthop dev nic2
+route add 203.0.113.7/32 proto 186 nexthop via inet6 fe80::1 dev nic1 nexthop via inet6 fe80::2 \
+    dev nic2
+route add unreachable default metric 4278198272 table 1033
+route add default via 192.0.2.254 onlink dev nic1
+rule add pref 32765 table local
+rule del pref 0
+rule add pref 500 from 10.0.0.0/8 table 5000
+neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev nic1 nud permanent
+neigh add 192.0.2.3 dev nic1 nud failed
+"""
+SETUP6 = """
+route add unreachable default metric 4278198272 table 4294967295
+route add 2001:db8:1::/48 proto bgp nexthop via 2001:db8::2 dev nic1 nexthop via fe80::2 dev nic2
+rule add pref 32765 table local
+neigh add fe80::1 lladdr 02:00:00:00:00:03 dev nic1 nud permanent
+"""
+
+READ = """
+import json, socket, sys
+import msgspec
+from generator import netlink
+print(msgspec.json.encode({
+    "links": netlink.links(),
+    "addresses": {str(i): sorted(found) for i, found in netlink.addresses().items()},
+    "routes4": list(netlink.routes(socket.AF_INET)),
+    "routes6": list(netlink.routes(socket.AF_INET6)),
+    "rules": netlink.rules(),
+    "neighbours4": list(netlink.neighbours(socket.AF_INET)),
+    "neighbours6": list(netlink.neighbours(socket.AF_INET6)),
+}).decode())
+"""
+
+
+Both = tuple[dict[str, Any], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def both(root_user: None) -> Both:
+    """What we read, and what `ip -j` shows, of the same namespace."""
+    del root_user
+    shows = {
+        "links": "-d link",
+        "addresses": "address",
+        "routes4": "-4 -N route show table all",
+        "routes6": "-N -6 route show table all",
+        "rules4": "-4 -N rule",
+        "rules6": "-N -6 rule",
+        "neighbours4": "-4 neigh show nud all",
+        "neighbours6": "-6 neigh show nud all",
+    }
+    possible = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
+    if possible.returncode:
+        unavailable(f"no network namespace: {possible.stderr.decode().strip()}")
+    setup = ['printf %s "$1" | ip -batch -', 'printf %s "$2" | ip -6 -batch -']
+    script = "; ".join(
+        ["set -e", *setup, '"$3" -c "$4"', *(f"ip -j {words}" for words in shows.values())]
+    )
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-c", script, "-", SETUP, SETUP6, sys.executable, READ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[1],
+    )
+    assert not done.returncode, done.stderr
+    ours, *theirs = [json.loads(line) for line in done.stdout.splitlines()]
+    return ours, dict(zip(shows, theirs, strict=True))
+
+
+def test_links(both: Both) -> None:
+    """Devices with their kind and all that is compared of them."""
+    ours, shown = both
+    index = {link["ifname"]: link["ifindex"] for link in shown["links"]}
+    theirs = {}
+    for link in shown["links"]:
+        info = link.get("linkinfo", {})
+        data, port = info.get("info_data", {}), info.get("info_slave_data", {})
+        kind = info.get("info_kind", "")
+        theirs[link["ifname"]] = {
+            "index": link["ifindex"],
+            "name": link["ifname"],
+            "up": "UP" in link["flags"],
+            "mtu": link["mtu"],
+            "mac": link["address"],
+            "master": index[link["master"]] if "master" in link else 0,
+            "kind": kind,
+            "vni": data.get("id"),
+            "local": data.get("local"),
+            "port": data.get("port"),
+            "learning": data["learning"] if kind == "vxlan" else None,
+            "table": None,
+            "port_learning": port.get("learning"),
+            "port_suppress": port.get("neigh_suppress"),
+            "stp": bool(data["stp_state"]) if kind == "bridge" else None,
+        }
+    assert ours["links"] == theirs
+
+
+def test_addresses(both: Both) -> None:
+    """Addresses with lengths by device, the kernel's own link-local ones left out."""
+    ours, shown = both
+    theirs = {
+        str(link["ifindex"]): sorted(
+            f"{address['local']}/{address['prefixlen']}"
+            for address in link["addr_info"]
+            if address["scope"] != "link"
+        )
+        for link in shown["addresses"]
+    }
+    assert ours["addresses"] == {index: found for index, found in theirs.items() if found}
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_routes(both: Both, family: int) -> None:
+    """Routes of every table but local, with all their next hops, of either family."""
+    ours, shown = both
+    index = {link["ifname"]: link["ifindex"] for link in shown["links"]}
+    everything = "0.0.0.0/0" if family == 4 else "::/0"
+    theirs = []
+    for route in shown[f"routes{family}"]:
+        table = int(route.get("table", 254))
+        if table == 255:
+            continue
+        prefix = everything if route["dst"] == "default" else route["dst"]
+        hops = [
+            [hop.get("gateway", hop.get("via", {}).get("host", "")), index.get(hop.get("dev"), 0)]
+            for hop in route.get("nexthops", [route])
+        ]
+        theirs.append(
+            {
+                "table": table,
+                "prefix": prefix if "/" in prefix else f"{prefix}/{32 if family == 4 else 128}",
+                "type": int(route.get("type", 1)),
+                "protocol": int(route.get("protocol", 3)),
+                "metric": route.get("metric", 0),
+                "hops": sorted(hops),
+            }
+        )
+    found = [{k: v for k, v in route.items() if k != "family"} for route in ours[f"routes{family}"]]
+    assert sorted(map(str, found)) == sorted(map(str, theirs))
+    assert any(len(route["hops"]) == 2 for route in found)
+
+
+def test_rules(both: Both) -> None:
+    """Rules of both families in the order of their priorities."""
+    ours, shown = both
+    theirs = [
+        {
+            "family": int(family),
+            "priority": rule["priority"],
+            "table": int(rule["table"]),
+            "l3mdev": False,
+        }
+        for family, name in ((socket.AF_INET, "rules4"), (socket.AF_INET6, "rules6"))
+        for rule in shown[name]
+    ]
+    assert ours["rules"] == theirs
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_neighbours(both: Both, family: int) -> None:
+    """Neighbours with their states, the permanent ones that FRR sets among them."""
+    ours, shown = both
+    states = {"PERMANENT": 0x80, "FAILED": 0x20, "NOARP": 0x40, "REACHABLE": 0x02, "STALE": 0x04}
+    index = {link["ifname"]: link["ifindex"] for link in shown["links"]}
+    theirs = [
+        {
+            "index": index[neighbour["dev"]],
+            "address": neighbour["dst"],
+            "mac": neighbour.get("lladdr", ""),
+            "state": sum(states[state] for state in neighbour["state"]),
+        }
+        for neighbour in shown[f"neighbours{family}"]
+    ]
+    assert sorted(map(str, ours[f"neighbours{family}"])) == sorted(map(str, theirs))
+    assert any(neighbour["state"] == 0x80 for neighbour in theirs)
