@@ -1,11 +1,6 @@
 """The fabric around the host under test, as objects that a test's sentences are made of.
 
-    with Lab("trixie") as lab:
-        lab.fabric.carry(payload)
-        lab.host.apply(payload)
-        lab.fabric.leaf("ns-leaf-0").underlay(on=True)
-        pod = lab.host.pod("pod", bridge="nbr-26", ipv4="10.188.0.1/24", gateway="10.188.0.254")
-        assert pod.ping(lab.fabric.server("gpu"))
+The README beside this file has an example.
 """
 
 from __future__ import annotations
@@ -34,16 +29,17 @@ class Node:
         """Take the namespace's name, and the addresses that others ping it by."""
         self.machine = machine
         self.name = name
-        self.ipv4 = ipv4.split("/")[0]
-        self.ipv6 = ipv6.split("/")[0]
+        self.ipv4 = ipv4.partition("/")[0]
+        self.ipv6 = ipv6.partition("/")[0]
         self._within = ["nsenter", f"--net=/run/netns/{name}"] if name else []
 
     def run(
         self,
         argv: Sequence[str | Path],
         check: bool = True,
+        *,
         timeout: float = 60,
-        input: str | None = None,
+        input: str | None = None,  # noqa: A002 - as subprocess names it
     ) -> Result:
         """Run a command in the namespace."""
         return self.machine.run([*self._within, *argv], check=check, timeout=timeout, input=input)
@@ -52,9 +48,10 @@ class Node:
         """Start a command in the namespace and leave it running."""
         return self.machine.start([*self._within, *argv])
 
-    def ping(
+    def ping(  # noqa: PLR0913 - the words of ping(8)
         self,
         other: Node | str,
+        *,
         count: int = 5,
         interval: float = 0.2,
         size: int | None = None,
@@ -70,7 +67,9 @@ class Node:
         return parse(done.out)
 
     @contextmanager
-    def pinging(self, other: Node | str, interval: float = 0.02, family: int = 4) -> Iterator[Pinging]:
+    def pinging(
+        self, other: Node | str, interval: float = 0.02, family: int = 4
+    ) -> Iterator[Pinging]:
         """Ping in the background as long as the block lasts; its `result` is there afterwards."""
         background = Pinging(self.start(self._ping(other, interval, family)))
         try:
@@ -80,11 +79,11 @@ class Node:
 
     @contextmanager
     def capture(
-        self, interface: str, filter: str = "", count: int = 5, timeout: float = 10
+        self, interface: str, expression: str = "", count: int = 5, timeout: float = 10
     ) -> Iterator[Capture]:
         """Watch the wire during the block; its `text` is there afterwards, tcpdump's way."""
         tcpdump = ["tcpdump", "-nn", "-e", "-v", "-l", "-i", interface, "-c", str(count)]
-        process = self.start([*tcpdump, *([filter] if filter else [])])
+        process = self.start([*tcpdump, *([expression] if expression else [])])
         eventually(lambda: "listening on" in process.errors or not process.running, within=10)
         seen = Capture(process, timeout)
         yield seen
@@ -139,7 +138,7 @@ class Router(Node):
     def show(self, command: str) -> Any:
         """Ask its FRR; a command that ends in `json` comes back parsed."""
         out = self.run(["vtysh", "--vty_socket", f"/run/lab/{self.name}", "-c", command]).out
-        return json.loads(out) if command.split()[-1] == "json" else out
+        return json.loads(out) if command.endswith(" json") else out
 
 
 class Leaf(Router):
@@ -176,14 +175,15 @@ class Host(Node):
     def show(self, command: str) -> Any:
         """Ask the host's FRR; a command that ends in `json` comes back parsed."""
         out = self.run(["vtysh", "-c", command]).out
-        return json.loads(out) if command.split()[-1] == "json" else out
+        return json.loads(out) if command.endswith(" json") else out
 
-    def pod(
+    def pod(  # noqa: PLR0913 - what a guest has
         self,
         name: str,
         bridge: str,
         ipv4: str = "",
         gateway: str = "",
+        *,
         ipv6: str = "",
         gateway6: str = "",
         mtu: int = 1500,
@@ -192,20 +192,22 @@ class Host(Node):
         port = f"veth-{name}"[:15]
         self.run(["ip", "link", "delete", port], check=False)
         self.run(["ip", "netns", "delete", name], check=False)
-        self._ip([
+        cable = [
             f"netns add {name}",
             f"link add {port} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {name}",
             f"link set {port} master {bridge}",
             f"link set {port} up",
-        ])
+        ]
+        self._ip(cable)
         pod = Node(self.machine, name, ipv4, ipv6)
-        self._ip([
+        within = [
             "link set lo up",
             "link set eth0 up",
             *([f"address add {ipv4} dev eth0"] if ipv4 else []),
             *([f"address add {ipv6} dev eth0 nodad"] if ipv6 else []),
             *(f"route add default via {way}" for way in (gateway, gateway6) if way),
-        ], "-n", name)
+        ]
+        self._ip(within, "-n", name)
         return pod
 
     def _ip(self, lines: Sequence[str], *options: str) -> None:
@@ -231,9 +233,10 @@ class Fabric:
         """Provision the V-Nets and VPCs of a payload on all leaves, and no others."""
         self.change(vpcs=payload.get("vpcs", []), vnets=payload.get("vnets", []))
 
-    def server(
+    def server(  # noqa: PLR0913 - what a server has
         self,
         name: str,
+        *,
         leaf: str = "ns-leaf-2",
         vni: int = 26,
         ipv4: str = "10.188.0.20/24",

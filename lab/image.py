@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,8 @@ from lab.result import LabUnavailable
 REPO = Path(__file__).parents[1]
 GUEST_REPO = "/opt/repo"
 SUITES = ("trixie", "bookworm")
-PACKAGES = (
+# In the order: the system, tools that look at it, what the product drives, what it runs on.
+PACKAGES = (  # noqa: SIM905 - a list to read
     "systemd systemd-sysv dbus udev kmod iproute2 iputils-ping iputils-arping procps ethtool"
     " tcpdump netplan.io frr frr-pythontools ifupdown2 python3 python3-venv nftables iperf3"
     " ca-certificates"
@@ -37,8 +39,8 @@ TOOLS = {
     "mmdebstrap": "mmdebstrap",
     "mke2fs": "e2fsprogs",
     "setpriv": "util-linux",
-    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
 }
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 DISK_SIZE = "4G"
 # Older ones than sid's die at once on processors with a large register state.
 KERNEL = ("sid", "user-mode-linux")
@@ -148,9 +150,8 @@ def _build_kernel(folder: Path) -> None:
 def _build_image(suite: str, folder: Path) -> None:
     root = folder / "root"
     _debootstrap(suite, root, "--variant=minbase", "--include=" + ",".join(PACKAGES))
-    shutil.copytree(
-        kernel() / "usr/lib/uml/modules", root / "usr/lib/modules", dirs_exist_ok=True, symlinks=True
-    )
+    modules = kernel() / "usr/lib/uml/modules"
+    shutil.copytree(modules, root / "usr/lib/modules", dirs_exist_ok=True, symlinks=True)
     _run(["chroot", str(root), "sh", "-c", FINISH])
     _install_dependencies(root)
     _run(["mke2fs", "-q", "-t", "ext4", "-d", str(root), str(folder / "disk"), DISK_SIZE])
@@ -168,7 +169,7 @@ def _install_dependencies(root: Path) -> None:
 
 def _python_with_pip() -> str:
     for python in (sys.executable, "/usr/bin/python3"):
-        asked = subprocess.run([python, "-m", "pip", "--version"], capture_output=True)
+        asked = subprocess.run([python, "-m", "pip", "--version"], capture_output=True, check=False)
         if asked.returncode == 0:
             return python
     _run(["apt-get", "install", "--yes", "--quiet=2", "python3-pip"])
@@ -199,9 +200,10 @@ def _mirror() -> list[str]:
 
 def _install_tools() -> None:
     if platform.machine() != "x86_64":
-        raise LabUnavailable(f"the lab's kernel is for x86_64, this computer is {platform.machine()}")
-    missing = [package for tool, package in TOOLS.items() if not shutil.which(tool) and not
-               Path(tool).is_file()]
+        raise LabUnavailable(f"the lab's kernel is for x86_64, not for {platform.machine()}")
+    missing = [package for tool, package in TOOLS.items() if not shutil.which(tool)]
+    if not KEYRING.exists():
+        missing.append("debian-archive-keyring")
     if not missing:
         return
     if not shutil.which("apt-get"):
@@ -213,7 +215,13 @@ def _install_tools() -> None:
 def _run(argv: Sequence[str]) -> str:
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
     done = subprocess.run(
-        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment, timeout=900
+        argv,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        text=True,
+        env=environment,
+        timeout=900,
     )
     if done.returncode:
         said = (done.stderr or done.stdout).strip()[-2000:]
@@ -238,6 +246,23 @@ def in_use(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def scratch(purpose: str) -> Iterator[Path]:
+    """Give a folder that is gone afterwards; one that a killed run left goes now."""
+    cache().mkdir(parents=True, exist_ok=True)
+    for old in cache().glob(f"scratch-{purpose}-*"):
+        # A minute: one that was made just now may not be locked yet.
+        if time.time() - old.stat().st_mtime > 60 and not _in_use(old):
+            shutil.rmtree(old, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(
+            prefix=f"scratch-{purpose}-", dir=cache(), ignore_cleanup_errors=True
+        ) as folder,
+        in_use(Path(folder)),
+    ):
+        yield Path(folder)
 
 
 def _in_use(folder: Path) -> bool:

@@ -1,8 +1,4 @@
-"""A machine that boots in seconds: User-Mode Linux over a copy-on-write disk of a suite.
-
-    with Machine("trixie") as machine:
-        machine.run(["ip", "-brief", "address"]).out
-"""
+"""A machine that boots in seconds: User-Mode Linux over a copy-on-write disk of a suite."""
 
 from __future__ import annotations
 
@@ -11,11 +7,9 @@ import itertools
 import json
 import os
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -29,7 +23,14 @@ from lab.result import LabError, LabUnavailable, Result
 
 BOOT_TIMEOUT = 90.0
 # Everything that the kernel starts lives in a process namespace of its own, which dies with it,
-# and the kernel dies with us. The tree of the kernel package has the C library that it needs.
+# and the kernel dies with us.
+CONFINED = "setpriv --pdeathsig=KILL unshare --mount --pid --fork --kill-child".split()  # noqa: SIM905
+KERNEL_PARAMETERS = (  # noqa: SIM905 - reads as the command line that it is
+    "seccomp=on uml_dir=/outer/machine umid=lab hostfs=/outer panic=-1"
+    " con=null con0=null,fd:1 ssl=null"
+    " ubd0=/outer/machine/cow,/image/disk root=/dev/ubda rw init=/sbin/lab-init"
+).split()
+# The tree of the kernel package has the C library that it needs.
 START = """
 set -eu
 tree=$1; image=$2; own=$3; repo=$4; shift 4
@@ -55,6 +56,10 @@ class Process:
         self._code: int | None = None
         self._ended = threading.Event()
 
+    def __str__(self) -> str:
+        """Show the command as a person would type it."""
+        return shlex.join(self.argv)
+
     @property
     def running(self) -> bool:
         """Whether it has not ended."""
@@ -75,10 +80,9 @@ class Process:
         if not self._ended.wait(timeout):
             self.signal(signal.SIGKILL)
             self._ended.wait(5)
-            raise LabError(f"{shlex.join(self.argv)}: still running after {timeout:g} s\n"
-                           f"{self.output[-2000:]}")
+            raise LabError(f"{self}: still running after {timeout:g} s\n{self.output[-2000:]}")
         if self._code is None:
-            raise LabError(f"{shlex.join(self.argv)}: the machine stopped meanwhile")
+            raise LabError(f"{self}: the machine stopped meanwhile")
         return Result(self._code, self.output, self.errors)
 
     def stop(self, number: int = signal.SIGINT, timeout: float = 10) -> Result:
@@ -135,7 +139,7 @@ class Machine:
             for folder in (built, image.kernel()):
                 opening.enter_context(image.in_use(folder))
             self._image = built
-            self._own = Path(opening.enter_context(tempfile.TemporaryDirectory(prefix="lab-")))
+            self._own = opening.enter_context(image.scratch("machine"))
             opening.callback(self._kill)
             self._boot()
             self._open = opening.pop_all()
@@ -156,12 +160,13 @@ class Machine:
         """Everything that its console showed so far."""
         return self._console.decode(errors="replace")
 
-    def run(
+    def run(  # noqa: PLR0913 - as subprocess.run
         self,
         argv: Sequence[str | Path],
         check: bool = True,
+        *,
         timeout: float = 60,
-        input: str | None = None,
+        input: str | None = None,  # noqa: A002 - as subprocess names it
         cwd: str = "/root",
         env: Mapping[str, str] | None = None,
     ) -> Result:
@@ -172,7 +177,8 @@ class Machine:
     def start(
         self,
         argv: Sequence[str | Path],
-        input: str | None = None,
+        *,
+        input: str | None = None,  # noqa: A002 - as subprocess names it
         cwd: str = "/root",
         env: Mapping[str, str] | None = None,
     ) -> Process:
@@ -181,8 +187,8 @@ class Machine:
         number = next(self._numbers)
         process = self._processes[number] = Process(self, number, words)
         given = (input or "").encode(errors="surrogateescape").decode("latin-1")
-        self._send({"id": number, "argv": words, "input": given, "cwd": cwd,
-                    "env": dict(env or {})})
+        given_env = dict(env or {})
+        self._send({"id": number, "argv": words, "input": given, "cwd": cwd, "env": given_env})
         return process
 
     def read(self, path: str) -> str:
@@ -195,7 +201,7 @@ class Machine:
         self.run(["sh", "-c", script, "write", path, f"{mode:o}"], input=text)
 
     def reboot(self, hard: bool = False) -> float:
-        """Shut down (`hard`: cut the power) and boot from the same disk; seconds it took to boot."""
+        """Shut down (`hard`: cut the power), boot from the same disk; seconds that it took."""
         if not hard:
             self.start(["systemctl", "poweroff"])
             assert self._kernel
@@ -218,15 +224,14 @@ class Machine:
         kernel = image.kernel()
         line = theirs.fileno()
         places = [str(kernel), str(self._image), str(self._own), str(image.REPO)]
+        parameters = [*KERNEL_PARAMETERS, f"mem={self._memory}", f"ssl0=fd:{line}"]
+        parameters += self._parameters
         with theirs:
             self._kernel = subprocess.Popen(
-                ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork",
-                 "--kill-child", "sh", "-c", START, "start", *places,
-                 f"mem={self._memory}", "seccomp=on", "uml_dir=/outer/machine", "umid=lab",
-                 "hostfs=/outer", "con=null", "con0=null,fd:1", "ssl=null", f"ssl0=fd:{line}",
-                 "ubd0=/outer/machine/cow,/image/disk", "root=/dev/ubda", "rw", "init=/sbin/lab-init",
-                 "panic=-1", *self._parameters],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                [*CONFINED, "sh", "-c", START, "start", *places, *parameters],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
                 pass_fds=[line],
             )
         threading.Thread(target=self._drain, args=(self._kernel,), daemon=True).start()
@@ -235,7 +240,8 @@ class Machine:
         while not ready.output:
             if self._kernel.poll() is not None or time.monotonic() - started > BOOT_TIMEOUT:
                 self._kill()
-                raise LabUnavailable(f"the machine does not start; it said:\n{self.console[-3000:]}")
+                said = self.console[-3000:] or "nothing"
+                raise LabUnavailable(f"the machine does not start; its console said: {said}")
             time.sleep(0.02)
         self.run(["systemctl", "is-system-running", "--wait"], check=False, timeout=BOOT_TIMEOUT)
         self.boot_seconds = time.monotonic() - started

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 REPLY = re.compile(r"^\[(?P<at>[\d.]+)\] .*icmp_seq=(?P<number>\d+) .*time=", re.MULTILINE)
 SUMMARY = re.compile(r"^(\d+) packets transmitted", re.MULTILINE)
@@ -40,5 +41,5 @@ def parse(said: str, cut_off: bool = False) -> Ping:
     if cut_off and sent and sent not in replies:
         sent -= 1
     times = sorted(replies.values())
-    gap = max((after - before for before, after in zip(times, times[1:], strict=False)), default=0)
+    gap = max((after - before for before, after in pairwise(times)), default=0)
     return Ping(sent, len(replies), gap, said)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import tty
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -54,8 +55,12 @@ class Agent:
         environment = {"PATH": PATH, "HOME": "/root", "LC_ALL": "C.UTF-8", **request["env"]}
         try:
             process = subprocess.Popen(
-                request["argv"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE, cwd=request["cwd"], env=environment,
+                request["argv"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=request["cwd"],
+                env=environment,
                 start_new_session=True,
             )
         except OSError as error:
@@ -67,18 +72,18 @@ class Agent:
         threading.Thread(target=self._attend, args=(number, process, given), daemon=True).start()
 
     def _attend(self, number: int, process: subprocess.Popen[bytes], given: bytes) -> None:
-        assert process.stdin and process.stdout and process.stderr
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
         pumps = [
             threading.Thread(target=self._pump, args=(number, name, pipe), daemon=True)
             for name, pipe in (("out", process.stdout), ("err", process.stderr))
         ]
         for pump in pumps:
             pump.start()
-        try:
+        with suppress(BrokenPipeError):
             process.stdin.write(given)
             process.stdin.close()
-        except BrokenPipeError:
-            pass
         code = process.wait()
         for pump in pumps:
             # A daemon that inherited the pipe must not keep the caller waiting.
@@ -93,10 +98,8 @@ class Agent:
     def _signal(self, number: int, signal: int) -> None:
         process = self._running.get(number)
         if process:
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal)
-            except ProcessLookupError:
-                pass
 
 
 if __name__ == "__main__":

@@ -148,11 +148,11 @@ def converge() -> None:
 
 def _greet(servers: list[dict[str, Any]]) -> None:
     """Have servers speak, as one that boots does: its leaf advertises a host once it heard it."""
+    hello = ["ping", "-q", "-c", "5", "-i", "0.5", "-w", "5"]
     for server in servers:
         for gateway in server["gateways"]:
             subprocess.Popen(
-                ["nsenter", f"--net=/run/netns/{server['name']}"]
-                + ["ping", "-q", "-c", "5", "-i", "0.5", "-w", "5", gateway],
+                ["nsenter", f"--net=/run/netns/{server['name']}", *hello, gateway],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -161,9 +161,7 @@ def _greet(servers: list[dict[str, Any]]) -> None:
 
 def _nic(nic: str, port: str, namespace: str) -> str:
     mac = f"52:54:00:00:00:{int(nic.removeprefix('ens')):02x}"
-    return (
-        f"link add {nic} address {mac} type veth peer name {port} mtu {MTU} netns {namespace}"
-    )
+    return f"link add {nic} address {mac} type veth peer name {port} mtu {MTU} netns {namespace}"
 
 
 def _devices_of(leaf: Router, wanted: dict[str, Any]) -> None:
@@ -206,10 +204,8 @@ def _recipes(leaf: Router, wanted: dict[str, Any]) -> dict[str, list[str]]:
         ]
         if vni := vpc.get("vni"):
             recipes[f"l3br-{vni}"] = [_bridge(f"l3br-{vni}", MTU - 100, _router_mac(leaf, vni))]
-            recipes[f"l3vx-{vni}"] = [
-                f"link add l3vx-{vni} mtu {MTU - 100}"
-                f" type vxlan id {vni} {vxlan}"
-            ]
+            name = f"l3vx-{vni}"
+            recipes[name] = [f"link add {name} mtu {MTU - 100} type vxlan id {vni} {vxlan}"]
     for vnet in _active(wanted):
         vni, mtu = vnet["vxlanID"], vnet.get("mtu", 1500)
         mac = vnet.get("customAnycastMac") or vnet.get("macAddress")
@@ -217,15 +213,11 @@ def _recipes(leaf: Router, wanted: dict[str, Any]) -> dict[str, list[str]]:
         recipes[f"br-{vni}"] = [
             _bridge(f"br-{vni}", mtu, mac),
             *(
-                f"address replace {gateway['prefix']} dev br-{vni} nodad"
-                if ":" in gateway["prefix"]
-                else f"address replace {gateway['prefix']} dev br-{vni}"
+                f"address replace {gateway['prefix']} dev br-{vni}{_nodad(gateway['prefix'])}"
                 for gateway in vnet.get("gateways", [])
             ),
         ]
-        recipes[f"vx-{vni}"] = [
-            f"link add vx-{vni} mtu {mtu} type vxlan id {vni} {vxlan}"
-        ]
+        recipes[f"vx-{vni}"] = [f"link add vx-{vni} mtu {mtu} type vxlan id {vni} {vxlan}"]
     return recipes
 
 
@@ -276,19 +268,22 @@ def _servers(wanted: dict[str, Any]) -> list[dict[str, Any]]:
         name = server["name"]
         mac = f" address {server['mac']}" if server.get("mac") else ""
         mtu = server.get("mtu", 1500)
-        _ip("", [
-            f"netns add {name}",
-            f"link add eth0 netns {name} mtu {mtu}{mac} type veth"
-            f" peer name {_port(name)} mtu {MTU} netns {server['leaf']}",
-        ])
-        _ip(name, ["link set lo up", "link set eth0 up",
-                   *(f"address add {address} dev eth0{' nodad' if ':' in address else ''}"
-                     for address in server["addresses"]),
-                   *(f"route add default via {gateway}" for gateway in server["gateways"])])
+        near = f"eth0 netns {name} mtu {mtu}{mac}"
+        far = f"{_port(name)} mtu {MTU} netns {server['leaf']}"
+        _ip("", [f"netns add {name}", f"link add {near} type veth peer name {far}"])
+        lines = ["link set lo up", "link set eth0 up"]
+        lines += [f"address add {each} dev eth0{_nodad(each)}" for each in server["addresses"]]
+        lines += [f"route add default via {gateway}" for gateway in server["gateways"]]
+        _ip(name, lines)
         _ip(server["leaf"], [f"link set {_port(name)} up"])
     RUN.mkdir(exist_ok=True)
     known.write_text(json.dumps(servers))
     return new
+
+
+def _nodad(address: str) -> str:
+    """Waive duplicate detection: every leaf has the same gateway address on purpose."""
+    return " nodad" if ":" in address else ""
 
 
 def _port(server: str) -> str:
@@ -386,7 +381,7 @@ def _undo(router: Router, name: str, stanza: str) -> str:
     if name == HOST_PORT:
         session = f"neighbor {HOST_PORT} interface remote-as external"
         return f"router bgp {router.asn}\n no {session}\nexit\n"
-    vni = stanza.split(" vni ")[1].split()[0]
+    vni = stanza.partition(" vni ")[2].partition("\n")[0]
     return f"no router bgp {router.asn} vrf {name}\nvrf {name}\n no vni {vni}\nexit-vrf\n"
 
 
@@ -417,7 +412,8 @@ def _daemon(router: str, daemon: str) -> subprocess.Popen[bytes]:
     )
     return subprocess.Popen(
         ["nsenter", f"--net=/run/netns/{router}", "unshare", "--mount", "sh", "-c", script],
-        stdin=subprocess.DEVNULL, stdout=(folder / f"{daemon}.log").open("w"),
+        stdin=subprocess.DEVNULL,
+        stdout=(folder / f"{daemon}.log").open("w"),
         stderr=subprocess.STDOUT,
     )
 
@@ -443,7 +439,7 @@ def _ip(namespace: str, lines: list[str]) -> None:
 
 
 def _run(argv: list[str], given: str = "") -> str:
-    done = subprocess.run(argv, input=given, capture_output=True, text=True)
+    done = subprocess.run(argv, input=given, capture_output=True, check=False, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(argv)}: {done.stderr or done.stdout}\n{given}")
     return done.stdout

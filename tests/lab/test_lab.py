@@ -46,9 +46,7 @@ def _sees_all(leaf: Leaf) -> bool:
     return len([each for each in routes if isinstance(each, dict) and "rd" in each]) == 9
 
 
-def test_bare_metal_talks_within_and_across_vnets(
-    fabric: Fabric, payload: dict[str, Any]
-) -> None:
+def test_bare_metal_talks_within_and_across_vnets(fabric: Fabric, payload: dict[str, Any]) -> None:
     """Bridged within V-Net 26 across leaves, routed between 26 and 31 over the L3VNI."""
     fabric.carry(payload)
     here = fabric.server("bm-a", leaf="ns-leaf-0", ipv4="10.188.0.21/24")
