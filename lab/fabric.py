@@ -177,15 +177,15 @@ class Host(Node):
         out = self.run(["vtysh", "-c", command]).out
         return json.loads(out) if command.endswith(" json") else out
 
-    def pod(  # noqa: PLR0913 - what a guest has
+    def pod(  # noqa: PLR0913, PLR0917 - what a guest has
         self,
         name: str,
         bridge: str,
         ipv4: str = "",
         gateway: str = "",
-        *,
         ipv6: str = "",
         gateway6: str = "",
+        *,
         mtu: int = 1500,
     ) -> Node:
         """Make a guest: a namespace whose cable ends in a bridge of the host."""
