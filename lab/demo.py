@@ -1,4 +1,4 @@
-"""The main job, shown: K8S01 of the documentation becomes a VTEP, and a guest reaches bare metal."""
+"""The main job, shown: K8S01 becomes a VTEP, and its guest reaches a bare-metal server."""
 
 import json
 import sys

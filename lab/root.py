@@ -38,8 +38,7 @@ for folder; do
     mount --bind "$folder" "$scratch/root$folder"
 done
 ip link set lo up 2>/dev/null || true
-echo ready
-exec chroot "$scratch/root" cat
+exec chroot "$scratch/root" sh -c "echo ready; exec cat"
 """
 
 
