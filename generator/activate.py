@@ -123,6 +123,16 @@ def delete_devices(names: list[str]) -> Step:
     )
 
 
+def put_back(lines: list[str]) -> Step:
+    """Routes and neighbours that FRR believes to be in the kernel."""
+    return Step(
+        ("ip", "-force", "-batch", "-"),
+        f"the kernel has lost what FRR put there: {'; '.join(lines)}",
+        input="".join(f"{line}\n" for line in lines),
+        may_fail=True,
+    )
+
+
 def restart_networkd() -> Step:
     """networkd reads networkd.conf only when it starts."""
     return Step(

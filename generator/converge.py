@@ -163,7 +163,7 @@ def frr_differences(goal: Record, root: Path) -> list[str]:
     try:
         have = frr.sessions(root)
         known = frr.show("zebra", "show evpn vni json", root)
-        lost = kernel.lost_routes(root)
+        lost = kernel.lost(root)
     except frr.Silent as silent:
         return [str(silent)]
     wrong = [f"FRR: no session {name}" for name in goal.sessions if name not in have]
@@ -174,9 +174,7 @@ def frr_differences(goal: Record, root: Path) -> list[str]:
         elif (shown.get("type"), shown.get("tenantVrf")) != (vni.type, vni.vrf):
             is_ = f"{shown.get('type')} in {shown.get('tenantVrf')}"
             wrong.append(f"FRR: VNI {vni.vni} is {is_}, not {vni.type} in {vni.vrf}")
-    wrong += [f"FRR: its route {prefix} is not in the kernel" for prefix in lost]
-    wrong += [f"FRR: its next hop {hop[1]} is gone" for hop in kernel.lost_next_hops()]
-    return wrong
+    return wrong + [f"FRR: {each.text}" for each in lost]
 
 
 def _wait_for_frr(wanted: Wanted) -> None:
@@ -188,8 +186,18 @@ def _wait_for_frr(wanted: Wanted) -> None:
 
 def mend(root: Path, log: Log) -> list[str]:
     """Put back what someone removed from under FRR: next hops' neighbours, then routes."""
-    del root, log
-    return []
+    try:
+        lost = kernel.lost(root)
+        if not lost:
+            return []
+        activate.run(activate.put_back([each.line for each in lost]), log)
+        # What FRR withdrew in between it will not remove again.
+        left = kernel.installed(root)
+        if undo := [each.undo for each in lost if each.undo and each.prefix not in left]:
+            activate.run(activate.put_back(undo), log)
+    except frr.Silent:
+        return []
+    return [each.text for each in lost]
 
 
 def _start_hook(wanted: Wanted, log: Log, say: Log) -> None:

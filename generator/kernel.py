@@ -2,7 +2,9 @@
 
 import socket
 from collections.abc import Callable, Iterable
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -11,8 +13,10 @@ from generator.model import Device
 
 _LOCAL_TABLE = 255
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
+_MAIN_TABLE = 254
 _BGP = 186  # RTPROT_BGP, linux/rtnetlink.h
 _FAILED = 0x20  # NUD_FAILED
+_STAND_IN = "169.254.0.1"  # FRR's next hop for a leaf that has an IPv6 address only (RFC 5549)
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -127,42 +131,94 @@ def rule_order() -> Iterable[Difference]:
             yield Difference(f"{name} rules", text)
 
 
-def lost_routes(root: Path) -> list[str]:
-    """Prefixes that FRR believes to be installed and the kernel does not have. Raises `Silent`."""
-    lost = []
-    for family, command in (
-        (socket.AF_INET, "show ip route bgp json"),
-        (socket.AF_INET6, "show ipv6 route bgp json"),
-    ):
-        shown = frr.show("zebra", command, root)
-        wanted = {prefix for prefix, routes in shown.items() if _installed(routes)}
-        if not wanted:
-            continue
-        have = {
-            route.prefix
-            for route in netlink.routes(family)
-            if route.table == 254 and route.protocol == _BGP
-        }
-        lost.extend(sorted(wanted - have))
-    return lost
+class Hop(msgspec.Struct, frozen=True):
+    """A next hop as the kernel has it, and the leaf's own address where that is another."""
+
+    address: str
+    device: str
+    weight: int
+    leaf: str = ""  # IPv6 link-local, of a route that FRR gives its stand-in
+
+    @property
+    def text(self) -> str:
+        """Words for `ip route`."""
+        onlink = " onlink" if self.leaf else ""
+        return f"nexthop via {self.address} dev {self.device}{onlink} weight {self.weight}"
 
 
-def _installed(routes: list[dict[str, object]]) -> bool:
-    return any(route.get("selected") and route.get("installed") for route in routes)
+class Lost(msgspec.Struct, frozen=True):
+    """A route or a neighbour that FRR believes to be in the kernel, and how to put it back."""
+
+    text: str
+    line: str  # for `ip -batch`
+    prefix: str = ""  # of a route
+    undo: str = ""  # for `ip -batch`, should FRR have withdrawn it meanwhile
 
 
-def lost_next_hops() -> list[tuple[int, str]]:
-    """(device index, address) of BGP next hops whose permanent neighbour entry is gone."""
-    hops = {
-        (index, address)
-        for route in netlink.routes(socket.AF_INET)
-        if route.table == 254 and route.protocol == _BGP
-        for address, index in route.hops
-        if address == "169.254.0.1"  # FRR's stand-in for the leaf's IPv6 link-local (RFC 5549)
+def lost(root: Path) -> list[Lost]:
+    """What was taken from under FRR: neighbours of its next hops, then routes. Raises `Silent`.
+
+    The kernel drops every route through a NIC along with the NIC's last IPv4 address, and tells
+    nobody (fib_disable_ip); networkd up to 255 takes addresses away and adds them again whenever
+    it reconfigures a link.
+    """
+    # The kernel first: what FRR installs in between is no loss.
+    names = {link.index: link.name for link in netlink.links().values()}
+    have = {
+        (route.family, route.prefix)
+        for family in _FAMILIES
+        for route in netlink.routes(family)
+        if route.table == _MAIN_TABLE and route.protocol == _BGP
     }
-    alive = {
-        (neighbour.index, neighbour.address)
-        for neighbour in netlink.neighbours(socket.AF_INET)
-        if not neighbour.state & _FAILED
-    }
-    return sorted(hops - alive)
+    neighbours = [
+        neighbour
+        for family in _FAMILIES
+        for neighbour in netlink.neighbours(family)
+        if neighbour.mac and not neighbour.state & _FAILED
+    ]
+    known = {(names.get(n.index), n.address): n.mac for n in neighbours}
+    routes = dict(_installed(root))
+    stand_ins = {hop.device: hop for hops in routes.values() for hop in hops if hop.leaf}
+    found = []
+    for device, hop in sorted(stand_ins.items()):
+        if (device, _STAND_IN) not in known:
+            mac = known.get((device, hop.leaf)) or _mac_of(hop.leaf)
+            neighbour = f"{_STAND_IN} lladdr {mac} dev {device}"
+            line = f"neighbour replace {neighbour} nud permanent proto zebra"
+            found.append(Lost(f"its next hop {_STAND_IN} on {device} is gone", line))
+    for (family, prefix), hops in sorted(routes.items()):
+        if (family, prefix) not in have:
+            route = f"{prefix} proto bgp metric 20"
+            line = f"route replace {route} {' '.join(hop.text for hop in hops)}"
+            text = f"its route {prefix} is not in the kernel"
+            found.append(Lost(text, line, prefix, f"route delete {route}"))
+    return found
+
+
+def installed(root: Path) -> set[str]:
+    """Prefixes of the underlay that FRR says are in the kernel. Raises `Silent`."""
+    return {prefix for (_, prefix), _ in _installed(root)}
+
+
+def _installed(root: Path) -> Iterable[tuple[tuple[int, str], list[Hop]]]:
+    """The BGP routes of the underlay that FRR says are in the kernel, with their next hops."""
+    for family, word in ((socket.AF_INET, "ip"), (socket.AF_INET6, "ipv6")):
+        for prefix, routes in frr.show("zebra", f"show {word} route bgp json", root).items():
+            for route in routes:
+                if route.get("selected") and route.get("installed"):
+                    hops = [_hop(family, hop) for hop in route["nexthops"] if hop.get("fib")]
+                    yield (family, prefix), hops
+
+
+def _hop(family: int, shown: dict[str, Any]) -> Hop:
+    device, address = shown.get("interfaceName", ""), shown.get("ip", "")
+    weight = shown.get("weight", 1)
+    if family == socket.AF_INET and ":" in address:
+        return Hop(_STAND_IN, device, weight, address)
+    return Hop(address, device, weight)
+
+
+def _mac_of(link_local: str) -> str:
+    """The MAC from which an IPv6 link-local address was made (RFC 4291, appendix A)."""
+    raw = ip_address(link_local).packed[8:]
+    return bytes([raw[0] ^ 2, *raw[1:3], *raw[5:]]).hex(":")
