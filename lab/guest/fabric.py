@@ -377,12 +377,11 @@ def _tenant(router: Router, vpc: dict[str, Any]) -> str:
     )
 
 
-def _undo(router: Router, name: str, stanza: str) -> str:
+def _undo(router: Router, name: str) -> str:
     if name == HOST_PORT:
         session = f"neighbor {HOST_PORT} interface remote-as external"
         return f"router bgp {router.asn}\n no {session}\nexit\n"
-    vni = stanza.partition(" vni ")[2].partition("\n")[0]
-    return f"no router bgp {router.asn} vrf {name}\nvrf {name}\n no vni {vni}\nexit-vrf\n"
+    return f"no router bgp {router.asn} vrf {name}\n"
 
 
 def _configure(router: Router, wanted: dict[str, Any], only_removals: bool = False) -> None:
@@ -390,17 +389,36 @@ def _configure(router: Router, wanted: dict[str, Any], only_removals: bool = Fal
     folder = RUN / router.name
     applied: dict[str, str] = json.loads((folder / "applied").read_text())
     stanzas = _stanzas(router, wanted)
-    gone = [name for name in applied if applied[name] != stanzas.get(name)]
-    text = "".join(_undo(router, name, applied.pop(name)) for name in gone)
+    gone = {name: applied[name] for name in applied if applied[name] != stanzas.get(name)}
+    vnis = {name: text.partition(" vni ")[2].partition("\n")[0] for name, text in gone.items()}
+    _load(folder, "".join(f"vrf {n}\n no vni {vni}\nexit-vrf\n" for n, vni in vnis.items() if vni))
+    text = "".join(_undo(router, name) for name in gone)
+    for name in gone:
+        del applied[name]
     if not only_removals:
         for name, stanza in stanzas.items():
             if name not in applied:
                 text += stanza
                 applied[name] = stanza
-    if text:
-        (folder / "change").write_text(text)
-        _run(["vtysh", "--vty_socket", str(folder), "-f", str(folder / "change")])
+    if gone or text:
+        # bgpd refuses to lose a VRF until it has heard, a moment later, that its VNI is gone.
+        _load(folder, text, attempts=20)
         (folder / "applied").write_text(json.dumps(applied))
+
+
+def _load(folder: Path, text: str, attempts: int = 1) -> None:
+    if not text:
+        return
+    (folder / "change").write_text(text)
+    while True:
+        attempts -= 1
+        try:
+            _run(["vtysh", "--vty_socket", str(folder), "-f", str(folder / "change")])
+            return
+        except (RuntimeError, subprocess.CalledProcessError, SystemExit):
+            if not attempts:
+                raise
+            time.sleep(0.2)
 
 
 def _daemon(router: str, daemon: str) -> subprocess.Popen[bytes]:

@@ -1,0 +1,438 @@
+"""The main job on a real kernel with the real daemons: K8S01 of the documentation is a VTEP."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.fabric import Fabric, Host, Lab, Node, eventually
+
+EXAMPLE = Path(__file__).parents[2] / "examples/k8s01.json"
+LEAVES = ("ns-leaf-0", "ns-leaf-1")
+PORTS = [{"name": f"swp9s1@{leaf}"} for leaf in LEAVES]
+FOREIGN = "/etc/netplan/50-operator.yaml"
+
+Payload = dict[str, Any]
+_generations = itertools.count(1)
+
+
+def payload(*vnets: Payload, vpcs: tuple[Payload, ...] = ()) -> Payload:
+    """K8S01's payload, of the next generation, with more V-Nets and VPCs if wanted."""
+    document: Payload = json.loads(EXAMPLE.read_text())
+    document["generation"] = next(_generations)
+    document["vnets"] += copy.deepcopy(vnets)
+    document["vpcs"] += copy.deepcopy(vpcs)
+    return document
+
+
+def vnet(vni: int, vpc: int, *gateways: str, **more: Any) -> Payload:
+    """A V-Net on both of K8S01's ports, tagged."""
+    found = {"name": f"vnet-{vni}", "vxlanID": vni, "vpc": {"id": vpc}, "ports": PORTS}
+    if gateways:
+        found["macAddress"] = f"44:38:39:ff:{vni >> 8:02x}:{vni & 255:02x}"
+        found["gateways"] = [{"prefix": prefix} for prefix in gateways]
+    return found | more
+
+
+DUAL = vnet(40, 33, "10.188.4.254/24", "fd00:188:4::254/64")
+DUAL_2 = vnet(41, 33, "10.188.5.254/24", "fd00:188:5::254/64")
+
+
+@pytest.fixture(scope="module")
+def lab(fresh_lab: Any) -> Lab:
+    """A fabric with K8S01 as a VTEP, both switch ports in the underlay."""
+    lab: Lab = fresh_lab("trixie")
+    lab.host.run(["ip", "link", "add", "br-foreign", "type", "bridge"])
+    lab.host.run(["ip", "link", "set", "br-foreign", "up"])
+    lab.foreign = _foreign(lab.host)  # type: ignore[attr-defined]
+    bring_up(lab)
+    return lab
+
+
+@pytest.fixture
+def host(lab: Lab) -> Host:
+    """The host under test."""
+    return lab.host
+
+
+@pytest.fixture
+def fabric(lab: Lab) -> Fabric:
+    """The fabric around it."""
+    return lab.fabric
+
+
+def bring_up(lab: Lab) -> None:
+    """Apply the documentation's payload, then put both ports into the underlay."""
+    document = payload()
+    lab.fabric.carry(document)
+    lab.host.apply(document)
+    for leaf in LEAVES:
+        lab.fabric.leaf(leaf).underlay(on=True)
+    eventually(lambda: established(lab.host) == {"ens4", "ens5"}, within=60)
+
+
+def established(host: Host) -> set[str]:
+    """Neighbors with which both address families are Established."""
+    shown = host.show("show bgp summary json")
+    families = [shown.get(name, {}).get("peers", {}) for name in ("ipv4Unicast", "l2VpnEvpn")]
+    up = [{n for n, peer in f.items() if peer["state"] == "Established"} for f in families]
+    return up[0] & up[1]
+
+
+def uptimes(host: Host) -> dict[str, int]:
+    """When each session became Established, in seconds since the epoch."""
+    shown = host.show("show bgp neighbors json")
+    return {name: peer["bgpTimerUpEstablishedEpoch"] for name, peer in shown.items()}
+
+
+def change(lab: Lab, document: Payload) -> None:
+    """What a controller does: the leaves first, then the host."""
+    lab.fabric.carry(document)
+    lab.host.apply(document)
+
+
+def no_reload_pending(host: Host) -> bool:
+    """Whether FRR runs exactly what its file says."""
+    said = host.run(["/usr/lib/frr/frr-reload.py", "--test", "/etc/frr/frr.conf"]).out
+    return "Lines To" not in said
+
+
+def addresses(host: Node, device: str) -> set[str]:
+    """The global addresses of a device, with their lengths."""
+    [shown] = host.run(["ip", "-json", "address", "show", "dev", device]).json
+    return {
+        f"{each['local']}/{each['prefixlen']}"
+        for each in shown["addr_info"]
+        if each["scope"] == "global"
+    }
+
+
+def bare_metal(fabric: Fabric, name: str, vni: int, gateway: str, number: int) -> Node:
+    """A server behind the third leaf that, as servers do, has spoken with its gateway once."""
+    network = gateway.rsplit(".", 1)[0]
+    server = fabric.server(name, vni=vni, ipv4=f"{network}.{number}/24", gateway=gateway)
+    eventually(lambda: server.ping(gateway, count=1))
+    return server
+
+
+def guest(host: Host, name: str, vni: int, gateway: str, number: int) -> Node:
+    """A guest on the host's bridge of a V-Net."""
+    network = gateway.rsplit(".", 1)[0]
+    pod = host.pod(name, bridge=f"nbr-{vni}", ipv4=f"{network}.{number}/24", gateway=gateway)
+    eventually(lambda: pod.ping(gateway, count=1))
+    return pod
+
+
+@pytest.fixture(scope="module")
+def pod(lab: Lab) -> Node:
+    """A guest in V-Net 26."""
+    return guest(lab.host, "pod", 26, "10.188.0.254", 10)
+
+
+@pytest.fixture(scope="module")
+def gpu(lab: Lab) -> Node:
+    """A bare-metal server in V-Net 26."""
+    return bare_metal(lab.fabric, "gpu", 26, "10.188.0.254", 20)
+
+
+def test_addresses_are_as_documented(host: Host) -> None:
+    """The loopback is the VTEP's address; a bridge has its gateways; Management has none."""
+    assert addresses(host, "lo") == {"10.2.0.101/32"}
+    assert addresses(host, "nbr-26") == {"10.188.0.254/24"}
+    assert addresses(host, "nbr-31") == {"10.188.1.254/24"}
+    host.run(["ip", "link", "show", "nbr-14"])
+
+
+def test_two_sessions_carry_ipv4_and_evpn(host: Host) -> None:
+    """AS 4200000001 is Established with 4200300001 and 4200300002 in both address families."""
+    shown = host.show("show bgp summary json")
+    for family in ("ipv4Unicast", "l2VpnEvpn"):
+        assert shown[family]["as"] == 4200000001
+        peers = {name: peer["remoteAs"] for name, peer in shown[family]["peers"].items()}
+        assert peers == {"ens4": 4200300001, "ens5": 4200300002}
+    assert established(host) == {"ens4", "ens5"}
+    assert no_reload_pending(host)
+
+
+def test_status_finds_no_difference(host: Host) -> None:
+    """`status` compares what should be with the kernel and FRR, and agrees."""
+    found = json.loads(host.evpn_host("status", "--json").out)
+    assert found["differences"] == []
+    assert found["ok"]
+
+
+def test_both_uplinks_carry_traffic(host: Host, fabric: Fabric, pod: Node) -> None:
+    """The third leaf's loopback has two next hops, and traffic to many servers uses both.
+
+    Many servers, because the kernel's VXLAN keeps the route that it found for a remote MAC: flows
+    to one server stay on one uplink (drivers/net/vxlan, dst_cache).
+    """
+    eventually(lambda: _next_hops(host, "10.2.0.3/32") == {"ens4", "ens5"})
+    servers = [bare_metal(fabric, f"bm-{n}", 26, "10.188.0.254", 100 + n) for n in range(10)]
+    before = _sent(host)
+    for server in servers:
+        assert pod.ping(server, count=20, interval=0.01).received
+    after = _sent(host)
+    sent = {nic: after[nic] - before[nic] for nic in after}
+    print(f"packets by uplink: {sent}")
+    assert min(sent.values()) > 15, sent
+
+
+def _next_hops(host: Host, prefix: str) -> set[str]:
+    [route] = host.run(["ip", "-json", "route", "show", prefix]).json
+    return {hop["dev"] for hop in route.get("nexthops", [route])}
+
+
+def _sent(host: Host) -> dict[str, int]:
+    path = "/sys/class/net/{}/statistics/tx_packets"
+    return {nic: int(host.machine.read(path.format(nic))) for nic in ("ens4", "ens5")}
+
+
+def test_guest_and_bare_metal_share_a_vnet(fabric: Fabric, pod: Node, gpu: Node) -> None:
+    """Both directions; on the wire VXLAN with the V-Net's VNI from loopback to loopback."""
+    eventually(lambda: pod.ping(gpu, count=1))
+    for source, target, outer in (
+        (pod, gpu, "10.2.0.101.{port} > 10.2.0.3.4789"),
+        (gpu, pod, "10.2.0.3.{port} > 10.2.0.101.4789"),
+    ):
+        leaf = fabric.leaf("ns-leaf-2")
+        with leaf.capture("any", "udp port 4789", count=12) as wire:
+            assert source.ping(target, count=6)
+        start, end = outer.split(".{port}")
+        lines = [line for line in wire.text.splitlines() if start in line and end in line]
+        assert lines, wire.text
+        assert "vni 26" in wire.text
+
+
+def test_routing_between_vnets_of_a_vpc_in_both_families(lab: Lab) -> None:
+    """Symmetric IRB over the L3VNI: the packet crosses the fabric in VNI 1033."""
+    change(lab, payload(DUAL, DUAL_2))
+    here = lab.host.pod(
+        "irb", "nbr-40", ipv4="10.188.4.10/24", gateway="10.188.4.254",
+        ipv6="fd00:188:4::10/64", gateway6="fd00:188:4::254",
+    )  # fmt: skip
+    there = lab.fabric.server(
+        "irb-bm", vni=41, ipv4="10.188.5.20/24", gateway="10.188.5.254",
+        ipv6="fd00:188:5::20/64", gateway6="fd00:188:5::254",
+    )  # fmt: skip
+    for node, v4, v6 in (
+        (here, "10.188.4.254", "fd00:188:4::254"),
+        (there, "10.188.5.254", "fd00:188:5::254"),
+    ):
+        eventually(partial(node.ping, v4, count=1))
+        eventually(partial(node.ping, v6, count=1, family=6))
+    eventually(lambda: here.ping(there, count=1))
+    eventually(lambda: here.ping(there, count=1, family=6))
+    with lab.fabric.leaf("ns-leaf-2").capture("any", "udp port 4789", count=20) as wire:
+        assert here.ping(there)
+        assert there.ping(here)
+        assert here.ping(there, family=6)
+        assert there.ping(here, family=6)
+    assert "vni 1033" in wire.text
+
+
+TENANT_A = {"id": 50, "name": "tenant-a", "vni": 1050}
+TENANT_B = {"id": 51, "name": "tenant-b", "vni": 1051}
+
+
+def test_vpcs_of_the_same_prefix_are_strangers(lab: Lab, pod: Node) -> None:
+    """Each reaches its own of a shared address, none another tenant's, the host or the underlay."""
+    change(
+        lab,
+        payload(
+            vnet(60, 50, "172.20.0.254/24"),
+            vnet(61, 51, "172.20.0.254/24"),
+            vnet(62, 51, "172.20.9.254/24"),
+            vnet(63, 51),
+            vpcs=(TENANT_A, TENANT_B),
+        ),
+    )
+    a = guest(lab.host, "tenant-a", 60, "172.20.0.254", 10)
+    b = guest(lab.host, "tenant-b", 61, "172.20.0.254", 10)
+    only_b = bare_metal(lab.fabric, "only-b", 62, "172.20.9.254", 20)
+    eventually(lambda: b.ping(only_b, count=1))
+    listener = lab.host.start(["python3", "-m", "http.server", "8080"])
+    forbidden = [
+        only_b.ipv4,  # another tenant's network
+        pod.ipv4,
+        "10.12.0.101",  # the host: management, a lease, another NIC, the VTEP
+        "10.254.254.10",
+        "192.0.2.10",
+        "10.2.0.101",
+        "10.2.0.1",  # the underlay
+        "10.12.0.5",  # the management V-Net
+    ]
+    try:
+        for target in forbidden:
+            assert a.ping(target, count=2, interval=0.1).received == 0, target
+            assert not _connects(a, target), target
+        assert not _connects(a, "172.20.0.254"), "the host's services on the gateway address"
+    finally:
+        listener.stop()
+    _l2_tenant_stays_out_of_the_host(lab)
+
+
+def _connects(node: Node, address: str) -> bool:
+    probe = f"import socket; socket.create_connection(('{address}', 8080), 0.7)"
+    return node.run(["python3", "-c", probe], check=False).code == 0
+
+
+def _l2_tenant_stays_out_of_the_host(lab: Lab) -> None:
+    """A V-Net without a gateway: sending to the bridge's own MAC does not reach the host."""
+    pod = lab.host.pod("l2", "nbr-63", ipv4="10.99.0.1/24")
+    [bridge] = lab.host.run(["ip", "-json", "link", "show", "nbr-63"]).json
+    for address in ("10.12.0.101", "10.2.0.101", "10.12.0.5"):
+        pod.run(["ip", "route", "replace", address, "dev", "eth0"])
+        neighbour = ["lladdr", bridge["address"], "dev", "eth0", "nud", "permanent"]
+        pod.run(["ip", "neigh", "replace", address, *neighbour])
+        before = _delivered(lab.host)
+        assert pod.ping(address, count=2, interval=0.1).received == 0, address
+        assert _delivered(lab.host) == before, address
+    lab.host.run(["ip", "netns", "delete", "l2"])
+
+
+def _delivered(host: Host) -> int:
+    """Echo requests that the host has taken for its own."""
+    table = [line.split() for line in host.machine.read("/proc/net/snmp").splitlines()]
+    names, values = (line for line in table if line[0] == "Icmp:")
+    return int(values[names.index("InEchos")])
+
+
+def test_a_vnet_comes_changes_and_goes_without_touching_others(
+    lab: Lab, pod: Node, gpu: Node
+) -> None:
+    """Leaves see its type-3 route come and go; others lose no packet, no session is reset."""
+    change(lab, payload())
+    leaf = lab.fabric.leaf("ns-leaf-2")
+    eventually(lambda: pod.ping(gpu, count=1))
+    since = uptimes(lab.host)
+    added = vnet(70, 33, "10.188.7.254/24")
+    changed = vnet(70, 33, "10.188.8.254/24", mtu=1400)
+    steps = (
+        (payload(added), True),
+        (payload(changed), True),
+        (payload(vnet(70, 50, "10.188.8.254/24"), vpcs=(TENANT_A,)), True),
+        (payload(), False),
+    )
+    with pod.pinging(gpu, interval=0.02) as running:
+        for document, there in steps:
+            change(lab, document)
+            eventually(partial(_announced_is, leaf, 70, there), within=20)
+    assert running.result.sent > 200
+    assert running.result.lost == 0, running.result
+    assert uptimes(lab.host) == since
+    assert no_reload_pending(lab.host)
+    assert "nbr-70" not in lab.host.run(["ip", "-brief", "link"]).out
+
+
+def _announced_is(leaf: Any, vni: int, there: bool) -> bool:
+    return _announced(leaf, vni) == there
+
+
+def _announced(leaf: Any, vni: int) -> bool:
+    """Whether the host has announced itself as a member of a V-Net."""
+    shown = leaf.show("show bgp l2vpn evpn route type multicast json")
+    wanted = f":{vni}"
+    return any(
+        community["string"].startswith("RT:") and community["string"].split()[0].endswith(wanted)
+        for community in _communities(shown, "[3]:[0]:[32]:[10.2.0.101]")
+    )
+
+
+def _communities(shown: Payload, prefix: str) -> Iterator[Payload]:
+    for routes in shown.values():
+        if isinstance(routes, dict) and prefix in routes:
+            for paths in routes[prefix]["paths"]:
+                for path in paths if isinstance(paths, list) else [paths]:
+                    if "extendedCommunity" in path:
+                        yield path["extendedCommunity"]
+
+
+def test_applying_again_writes_and_runs_nothing(lab: Lab) -> None:
+    """The second apply of a payload leaves every file's time and runs no command."""
+    document = payload()
+    change(lab, document)
+    listing = "find /etc /var/lib/evpn-host /run/systemd/network -type f -printf '%p %T@ %i\\n'"
+    before = lab.host.run(["sh", "-c", listing]).out
+    again = lab.host.apply(document, "-v")
+    assert [line for line in again.err.splitlines() if line.startswith("+")] == []
+    assert again.out == ""
+    assert lab.host.run(["sh", "-c", listing]).out == before
+
+
+def test_an_operators_netplan_apply_costs_nothing(lab: Lab, pod: Node, gpu: Node) -> None:
+    """Prevented, not mended: FRR's routes and neighbours stay, the guest's ping goes on."""
+    change(lab, payload())
+    eventually(lambda: pod.ping(gpu, count=1))
+    for command in (
+        ["netplan", "apply"],
+        ["networkctl", "reconfigure", "ens4", "ens5"],
+        ["systemctl", "restart", "systemd-networkd"],
+    ):
+        with pod.pinging(gpu, interval=0.05) as running:
+            lab.host.run(command, timeout=120)
+            time.sleep(5)
+        print(f"{' '.join(command)}: {running.result}")
+        assert running.result.longest_gap_s < 1, (command, running.result)
+        eventually(lambda: json.loads(lab.host.evpn_host("status", "--json").out)["ok"])
+    assert established(lab.host) == {"ens4", "ens5"}
+    assert lab.host.evpn_host("status", check=False).code == 0
+
+
+def test_what_is_not_ours_is_as_before(lab: Lab) -> None:
+    """An unlisted NIC, an operator's file and a foreign bridge have not changed at all."""
+    now, before = _foreign(lab.host), lab.foreign  # type: ignore[attr-defined]
+    for what, was in before.items():
+        assert now[what] == was, what
+
+
+def _foreign(host: Host) -> dict[str, Any]:
+    def shown(device: str) -> Payload:
+        [found] = host.run(["ip", "-details", "-json", "address", "show", device]).json
+        volatile = ("gc_timer", "hello_timer", "tcn_timer", "topology_change_timer")
+        data = found.get("linkinfo", {}).get("info_data", {})
+        for name in volatile:
+            data.pop(name, None)
+        return dict(found)
+
+    return {
+        "file": host.machine.read(FOREIGN),
+        "status": host.run(["stat", "-c", "%a %U %G %Y %i", FOREIGN]).out,
+        "ens6": shown("ens6"),
+        "bridge": shown("br-foreign"),
+    }
+
+
+def test_no_leaf_is_reached_through_the_host(fabric: Fabric) -> None:
+    """The host announces its own paths alone: no leaf hears another's from it."""
+    for name in LEAVES:
+        leaf = fabric.leaf(name)
+        port = "swp9s1"
+        heard = leaf.show(f"show bgp ipv4 unicast neighbors {port} routes json")["routes"]
+        assert set(heard) == {"10.2.0.101/32"}
+        evpn = leaf.show(f"show bgp l2vpn evpn neighbors {port} routes json")
+        text = json.dumps(evpn)
+        assert "10.2.0.101" in text
+        assert "4200300003" not in text
+
+
+def test_after_a_power_cut_the_files_alone_bring_all_back(lab: Lab) -> None:
+    """Links, VRFs, rules, sessions and forwarding return without a run of ours."""
+    change(lab, payload())
+    lab.reboot(hard=True)
+    took = eventually(lambda: established(lab.host) == {"ens4", "ens5"}, within=60)
+    print(f"sessions Established {took:.1f} s after boot")
+    server = bare_metal(lab.fabric, "gpu", 26, "10.188.0.254", 20)
+    pod = guest(lab.host, "pod", 26, "10.188.0.254", 10)
+    eventually(lambda: pod.ping(server, count=1))
+    assert pod.ping("10.12.0.101", count=2).received == 0
+    found = json.loads(lab.host.evpn_host("status", "--json").out)
+    assert found["differences"] == []
