@@ -56,7 +56,7 @@ class Bridge(Model, frozen=True):
     mac: str
     vrf: str | None
     gateways: tuple[Gateway, ...]
-    ipv6: bool  # whether the kernel may speak IPv6 here
+    ipv6: bool  # whether the kernel speaks IPv6 here: in a VRF, or for a management address
 
     @cached_property
     def l3vni(self) -> bool:
@@ -157,11 +157,6 @@ class Host(Model, frozen=True):
     @cached_property
     def l3vnis(self) -> list[Vrf]:
         return [vrf for vrf in self.vrfs if vrf.vni is not None]
-
-    @cached_property
-    def ipv6(self) -> bool:
-        """Whether a tenant of this host is routed in IPv6."""
-        return any(bridge.gateways6 for bridge in self.bridges)
 
     @cached_property
     def neighbour_limit(self) -> int:

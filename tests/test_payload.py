@@ -329,7 +329,6 @@ def test_two_vpcs_may_use_the_same_prefixes() -> None:
     )
     assert bridge(found, "nbr-100").addresses == bridge(found, "nbr-200").addresses == both
     assert [vrf.bridges for vrf in found.vrfs] == [("nbr-100",), ("nbr-200",)]
-    assert found.ipv6
 
 
 # --- Rules 6 and 7 ---

@@ -94,7 +94,7 @@ def _vnet_bridge(vnet: Vnet, *, tagged: bool, server: Server) -> Bridge:
         mac=str(vnet.anycast_mac) if gateways else _own_mac(server, name),
         vrf=f"Vrf_{vnet.vpc.id}" if gateways else None,
         gateways=gateways,
-        ipv6=any(g.family == 6 for g in gateways) or _manages_ipv6(server, vnet),
+        ipv6=bool(gateways) or _manages_ipv6(server, vnet),
     )
 
 
@@ -117,7 +117,7 @@ def _l3_bridge(vni: int, vpc: str, vrf: str, routed: list[Bridge], server: Serve
         mac=_own_mac(server, name),
         vrf=vrf,
         gateways=(),
-        ipv6=any(bridge.ipv6 for bridge in routed),
+        ipv6=True,
     )
 
 
