@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from lab.fabric import Lab
+from lab.fabric import Lab, eventually
 from lab.result import LabUnavailable
 
 PAYLOAD = Path(__file__).parents[1] / "examples/k8s01.json"
@@ -47,7 +47,8 @@ def _show(lab: Lab, payload: dict[str, object]) -> int:
 
     _say("a guest on nbr-26 pings the bare-metal server gpu01 behind ns-leaf-2, and back")
     pod = host.pod("pod", bridge="nbr-26", ipv4="10.188.0.10/24", gateway="10.188.0.254")
-    pod.ping(gpu, count=2)  # the first packets find the way
+    took = eventually(lambda: pod.ping(gpu, count=1), within=60)
+    print(f"the first answer came {took:.1f} s after the ports were switched over")
     there, back = pod.ping(gpu), gpu.ping(pod)
     print(f"guest to gpu01: {there}\ngpu01 to guest: {back}")
 
