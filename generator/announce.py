@@ -1,43 +1,85 @@
-"""Telling neighbours where an address is now: gratuitous ARP, unsolicited advertisement."""
+"""Telling neighbours where an address is now: gratuitous ARP, unsolicited advertisement.
+
+A bridge that suppresses neighbour discovery, as every EVPN switch does and we do, keeps the usual
+announcements from its VXLAN port: net/bridge/br_arp_nd_proxy.c drops an ARP whose sender and target
+are the same, and an advertisement that nobody asked for. An ARP reply to somebody else passes, and
+so does what is addressed to one station; both have the same effect on who knows the address.
+"""
 
 import contextlib
 import socket
 import struct
-from ipaddress import ip_interface
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 _BROADCAST = b"\xff" * 6
-_ETH_P_ARP = 0x0806
-_ALL_NODES = "ff02::1"
+_ETH_P_ARP, _ETH_P_IPV6 = 0x0806, 0x86DD
+_REQUEST, _REPLY = 1, 2
+_ALL_NODES = ip_address("ff02::1")
 
 
-def announce(address: str, device: str, mac: str) -> None:
-    """Say on `device` that `address` (with or without length) is at `mac`; failing is no error.
+def announce(
+    address: IPv4Address | IPv6Address, device: str, mac: str, known: Mapping[str, str]
+) -> None:
+    """Say on `device` that `address` is at `mac`; failing is no error.
 
-    IPv4: an ARP request of and for the address (RFC 5227, section 2.3). IPv6: a neighbour
-    advertisement with the override flag (RFC 4861, section 7.2.6).
+    `known` are neighbours (address to MAC) that may have it in mind as being elsewhere.
     """
-    found = ip_interface(address).ip
-    hardware = bytes.fromhex(mac.replace(":", ""))
+    hardware = _hardware(mac)
+    stations = {ip_address(name): _hardware(at) for name, at in known.items()}
     with contextlib.suppress(OSError):
-        if found.version == 4:
-            _arp(found.packed, device, hardware)
+        if address.version == 4:
+            _say(device, _ETH_P_ARP, list(_arps(address.packed, hardware, stations)))
         else:
-            _advertise(found.packed, device, hardware)
+            _say(device, _ETH_P_IPV6, list(_advertisements(address, hardware, stations)))
 
 
-def _arp(address: bytes, device: str, mac: bytes) -> None:
-    body = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + mac + address + bytes(6) + address
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ARP)) as sock:
-        sock.bind((device, _ETH_P_ARP))
-        sock.send(_BROADCAST + mac + struct.pack("!H", _ETH_P_ARP) + body)
+def _hardware(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))
 
 
-def _advertise(address: bytes, device: str, mac: bytes) -> None:
+def _say(device: str, protocol: int, frames: list[bytes]) -> None:
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
+        sock.bind((device, protocol))
+        for frame in frames:
+            sock.send(frame)
+
+
+def _arps(
+    address: bytes, mac: bytes, stations: Mapping[IPv4Address | IPv6Address, bytes]
+) -> list[bytes]:
+    """An announcement (RFC 5227, section 2.3), and a reply to nobody (0.0.0.0) and to each."""
+    frames = [(_BROADCAST, _REQUEST, bytes(6), address), (_BROADCAST, _REPLY, bytes(6), bytes(4))]
+    frames += [(at, _REPLY, at, name.packed) for name, at in stations.items()]
+    return [
+        to + mac + struct.pack("!HHHBBH", _ETH_P_ARP, 1, 0x0800, 6, 4, kind)
+        + mac + address + target + asked
+        for to, kind, target, asked in frames
+    ]  # fmt: skip
+
+
+def _advertisements(
+    address: IPv6Address, mac: bytes, stations: Mapping[IPv4Address | IPv6Address, bytes]
+) -> list[bytes]:
+    """Advertisements with the override flag (RFC 4861, section 7.2.6), to all and to each."""
+    receivers = {_ALL_NODES: b"\x33\x33" + _ALL_NODES.packed[-4:], **stations}
+    return [
+        to + mac + struct.pack("!H", _ETH_P_IPV6) + _advertisement(address.packed, name.packed, mac)
+        for name, to in receivers.items()
+    ]
+
+
+def _advertisement(address: bytes, receiver: bytes, mac: bytes) -> bytes:
     override = 0x20000000
     body = struct.pack("!BBHI", 136, 0, 0, override) + address + b"\x02\x01" + mac
-    with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as sock:
-        index = socket.if_nametoindex(device)
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
-        sock.bind((socket.inet_ntop(socket.AF_INET6, address), 0, 0, 0))
-        sock.sendto(body, (_ALL_NODES, 0, 0, index))
+    pseudo = address + receiver + struct.pack("!II", len(body), 58)
+    body = body[:2] + struct.pack("!H", _checksum(pseudo + body)) + body[4:]
+    return struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + address + receiver + body
+
+
+def _checksum(data: bytes) -> int:
+    """The Internet checksum (RFC 1071)."""
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF

@@ -218,6 +218,18 @@ def failover(root: Path | None, once: bool, verbose: bool) -> None:
     (hook.once if once else hook.follow)(root or Path("/"), _log(verbose))
 
 
+@evpn_host.command("install-units")
+@_root
+@_verbose
+def install_units(root: Path | None, verbose: bool) -> None:
+    """Put the systemd units below /etc/systemd/system, for a command that no package installed."""
+    from generator import units
+
+    log = _log(verbose)
+    for path in units.install(root or Path("/"), log, reload=root is None):
+        click.echo(f"/{path}")
+
+
 @evpn_host.command()
 def schema() -> None:
     """Print the payload's JSON Schema."""

@@ -5,11 +5,13 @@ import ctypes
 import select
 import socket
 import struct
+import time
 from collections.abc import Iterator
 
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # links, addresses and routes of both families
 _SO_ATTACH_FILTER = 26
 _SETTLE = 0.02  # seconds in which the rest of a burst arrives
+_BURST = 0.1  # seconds after which a burst that does not end is looked at all the same
 _NEWROUTE, _DELROUTE, _MAIN = 24, 25, 254
 
 # Classic BPF (linux/filter.h): (code, jump if true, jump if false, value).
@@ -45,9 +47,11 @@ def wait(sock: socket.socket, timeout: float) -> bool:
     """Sleep until an event or the time is over; a burst of events is one. Whether there was any."""
     if not select.select([sock], [], [], timeout)[0]:
         return False
-    while True:
-        with contextlib.suppress(BlockingIOError, OSError):  # ENOBUFS: there were very many
+    end = time.monotonic() + _BURST
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):  # ENOBUFS: there were very many; EAGAIN: no more
             while sock.recv(1 << 16):
                 pass
         if not select.select([sock], [], [], _SETTLE)[0]:
-            return True
+            break
+    return True

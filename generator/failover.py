@@ -1,8 +1,8 @@
 """The management-IP hook: the address and its default route follow the fabric, and come back.
 
-Level-triggered: `decide` says from what is seen where the address belongs, `steps` makes it so, and
-both come to the same result however often they run. Netlink events wake it, FRR's JSON decides, a
-slow poll covers what an event missed. It reads the record, never the payload or a template.
+Level-triggered: what is seen in the kernel and what FRR says decide where the address belongs, and
+a move comes to the same however often it is made. Netlink events wake the hook, a slow poll covers
+what an event missed. It reads the record, never the payload or a template. See docs/failover.md.
 """
 
 import contextlib
@@ -11,98 +11,49 @@ import signal
 import socket
 import sys
 import time
+from ipaddress import ip_interface
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
-from generator import activate, events, files, frr, netlink, record
+from generator import activate, announce, events, files, frr, netlink, place, record
 from generator.activate import Log, Step
-from generator.announce import announce
-from generator.errors import ActivationFailed, Refused
+from generator.errors import ActivationFailed, EvpnHostError, Refused
 from generator.model import Management
-
-Place = Literal["nic", "bridge"]
+from generator.place import Move, Own, Place, Seen
 
 STATE = Path("run/evpn-host/failover.json")
 POLL = 5.0  # seconds between looks when no event comes
+SOON = 1.0  # the same while FRR is silent, or a move did not come to its end
+# Seconds between questions to bgpd while the address is on the NIC: that a session comes up is no
+# event of the kernel's, and its first routes come a second later.
+GLANCE = 0.25
 ANSWER = 2.0  # seconds that bgpd has to answer a question
 PATIENCE = 10.0  # seconds without an answer after which there counts as no session
 BURST, REFILL = 2, 10.0  # moves at once; seconds until the next: a bounce is followed no faster
-
-_MAIN = 254
+# Seconds after a move at which neighbours are told: the fabric may not carry the first.
+TELL = (0.0, 0.1, 0.3, 1.0, 3.0)
 
 
 class State(msgspec.Struct):
     """Where the address is and why: what `status` shows, and what a restart goes on from."""
 
-    place: Place
-    since: float  # seconds since the epoch
-    reason: str
+    place: Place | None = None  # None: not known yet
+    device: str = ""
+    since: float = 0.0  # seconds since the epoch
+    reason: str = "not looked yet"
     moves: int = 0
-    # Metrics of the operator's default routes by the management gateways, while they are away
-    # from the NIC; a gateway by which he has none is not here.
-    metrics: dict[str, int] = {}
+    repairs: int = 0  # how often somebody else had put it elsewhere
+    index: int = 0  # of the NIC: it may be renamed
+    own: Own = msgspec.field(default_factory=Own)
 
 
-class Seen(msgspec.Struct, frozen=True):
-    """What the kernel has, as far as it matters here."""
-
-    bridge: netlink.Link | None
-    nic: netlink.Link | None
-    on: dict[str, set[str]]  # address to the devices that have it
-    routes: dict[str, dict[str, int]]  # gateway to device to metric of a default route by it
-
-
-def look(place: Management) -> Seen:
-    """Read the kernel."""
-    links = netlink.links()
-    names = {link.index: link.name for link in links.values()}
-    on: dict[str, set[str]] = {address: set() for address, _ in place.pairs}
-    for index, found in netlink.addresses().items():
-        for address in on.keys() & found:
-            on[address].add(names.get(index, ""))
-    routes: dict[str, dict[str, int]] = {gateway: {} for _, gateway in place.pairs if gateway}
-    for family in (socket.AF_INET, socket.AF_INET6):
-        for route in netlink.routes(family):
-            if route.table == _MAIN and route.prefix in ("0.0.0.0/0", "::/0"):
-                for gateway, index in route.hops:
-                    if gateway in routes:
-                        routes[gateway][names.get(index, "")] = route.metric
-    return Seen(links.get(place.bridge), links.get(place.ifname), on, routes)
-
-
-def decide(established: list[str], seen: Seen) -> Place:
-    """Where the address belongs: on the bridge while a session carries EVPN, else on the NIC."""
-    return "bridge" if established and seen.bridge and seen.bridge.up else "nic"
-
-
-def steps(place: Management, wanted: Place, seen: Seen, metrics: dict[str, int]) -> list[str]:
-    """Lines for `ip -batch` that bring the address to where it belongs; none when it is there.
-
-    The new place first, then the old goes. A route that names the address as its source goes with
-    it (acassen/keepalived#1719), so the default route is said again at the end.
-    """
-    here, there = place.bridge, place.ifname
-    if wanted == "nic":
-        here, there = there, here
-    lines = []
-    for address, gateway in place.pairs:
-        route = []
-        if gateway and (wanted == "bridge" or gateway in metrics):
-            metric = metrics.get(gateway, 0)
-            suffix = f" metric {metric}" if metric else ""
-            route = [f"route replace default via {gateway} dev {here} proto static{suffix}"]
-        if here not in seen.on[address]:
-            nodad = " nodad" if ":" in address else ""
-            lines += [f"address replace {address} dev {here}{nodad}", *route]
-        elif route and (here not in seen.routes[gateway or ""] or there in seen.on[address]):
-            lines += route
-        if there in seen.on[address]:
-            lines += [f"address delete {address} dev {there}", *route]
-        if gateway and there in seen.routes[gateway] and there not in seen.on[address]:
-            lines += [f"route delete default via {gateway} dev {there}"]
-    return lines
+def read(root: Path) -> State | None:
+    """What the hook last wrote, None when there is none."""
+    try:
+        return msgspec.json.decode((root / STATE).read_bytes(), type=State)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 class Hook:
@@ -111,99 +62,241 @@ class Hook:
     def __init__(self, root: Path, log: Log) -> None:
         self.root = root
         self.log = log
-        self._sessions: list[str] = []
+        self.state = read(root) or State()
+        self._written = b""
+        self._bgpd = frr.Vty("bgpd", root, ANSWER)
         self._heard = time.monotonic()
         self._moves: list[float] = []
-        try:
-            self.state = msgspec.json.decode((root / STATE).read_bytes(), type=State)
-        except (OSError, msgspec.DecodeError):
-            self.state = State("nic", time.time(), "not moved yet")
-
-    def sessions(self) -> list[str]:
-        """Neighbors whose session carries EVPN; a short silence of FRR changes nothing."""
-        try:
-            found = frr.sessions(self.root, ANSWER).values()
-            self._sessions = [session.neighbor for session in found if session.established]
-            self._heard = time.monotonic()
-        except frr.Silent:
-            if time.monotonic() - self._heard > PATIENCE:
-                self._sessions = []
-        return self._sessions
+        self._tell: list[float] = []
+        self._stamp: tuple[int, int] | None = None
+        self._record: record.Record | None = None
 
     def settle(self) -> float:
         """Bring the address to where it belongs; seconds until the next look is due."""
-        last = record.read(self.root)
+        last = self._last()
         if last is None or last.management is None:
             return POLL
-        place, seen = last.management, look(last.management)
-        established = self.sessions()
-        wanted = decide(established, seen)
-        if wanted == "nic" and seen.nic is None:
-            return POLL  # renamed or unplugged: there is nowhere to go back to
-        self._remember(place, seen)
-        lines = steps(place, wanted, seen, self.state.metrics)
-        moving = wanted != self.state.place
-        if moving and (wait := self._damped()):
-            return wait
-        if lines:
-            self.run(lines, wanted)
-            self._announce(place, seen.bridge if wanted == "bridge" else seen.nic)
+        management, bridges, seen = self._look(last.management)
+        here = self._where(management, bridges, seen)
+        if here and self.state.place:
+            # What others did is put right at once, whatever FRR takes to answer.
+            seen = self._repair(last, management, here, seen)
+        established = self._sessions()
+        wanted = place.decide(established, seen, management.ifname, bridges)
+        if wanted and wanted != here and (wait := self._damped(here)):
+            return min(wait, self._announce(management))
+        if wanted:
+            reason = _because(established)
+            if not self._bring(last, management, wanted, seen, reason):
+                return SOON
+        return min(self._announce(management), SOON if established is None else POLL)
+
+    def rest(self, listener: socket.socket, wait: float) -> None:
+        """Sleep until something happens, or for so many seconds."""
+        end = time.monotonic() + wait
+        while (left := end - time.monotonic()) > 0:
+            quick = self.state.place == "nic"
+            if events.wait(listener, min(left, GLANCE) if quick else left) or self.glance():
+                return
+
+    def glance(self) -> bool:
+        """Whether a session has come up meanwhile; asked often, so that is all that is read."""
+        return self.state.place == "nic" and bool(self._sessions())
+
+    def _last(self) -> record.Record | None:
+        """The record, read again when it is another file."""
+        try:
+            found = (self.root / record.RECORD).stat()
+        except FileNotFoundError:
+            return None
+        stamp = (found.st_ino, found.st_mtime_ns)
+        if stamp != self._stamp:
+            self._record, self._stamp = record.read(self.root), stamp
+        return self._record
+
+    def _look(self, management: Management) -> tuple[Management, list[str], Seen]:
+        """The kernel as it is, with the NIC under the name that it now has."""
+        with contextlib.suppress(OSError):
+            name = socket.if_indextoname(self.state.index)
+            if not (Path("/sys/class/net") / management.ifname).exists():
+                management = msgspec.structs.replace(management, ifname=name)
+        bridges = [management.bridge]
+        if self.state.place == "bridge" and self.state.device not in (*bridges, ""):
+            bridges.append(self.state.device)
+        return management, bridges, place.look({management.ifname, *bridges})
+
+    def _where(
+        self, management: Management, bridges: list[str], seen: Seen
+    ) -> tuple[Place, str] | None:
+        """Where it should be by what is known so far; None where that can't hold any more."""
+        if self.state.place == "nic" and management.ifname in seen.devices:
+            return "nic", management.ifname
+        if self.state.place == "bridge" and self.state.device in bridges:
+            device = seen.devices.get(self.state.device)
+            return ("bridge", self.state.device) if device and device.up else None
+        return None
+
+    def _repair(
+        self, last: record.Record, management: Management, here: tuple[Place, str], seen: Seen
+    ) -> Seen:
+        """Bring back what somebody else took from where it was, or put elsewhere as well."""
+        lines = place.steps(self._move(last, management, here, seen), seen)
+        if not lines:
+            return seen
+        self._remember(management, seen, settled=False)
+        self._run(lines, here[0])
+        self.state.repairs += 1
+        self._tell = [time.monotonic() + after for after in TELL]
+        self._write()
+        return self._look(management)[2]
+
+    def _sessions(self) -> list[str] | None:
+        """Neighbors whose session carries EVPN; None while it is too early to believe FRR gone."""
+        try:
+            found = frr.summary(self._bgpd).values()
+        except frr.Silent:
+            return [] if time.monotonic() - self._heard > PATIENCE else None
+        self._heard = time.monotonic()
+        return [session.neighbor for session in found if session.established]
+
+    def _bring(
+        self,
+        last: record.Record,
+        management: Management,
+        wanted: tuple[Place, str],
+        seen: Seen,
+        reason: str,
+    ) -> bool:
+        """Have the address where it is wanted; whether it is there."""
+        moving = wanted != (self.state.place, self.state.device)
+        self._remember(management, seen, settled=wanted[0] == "nic" and not moving)
+        move = self._move(last, management, wanted, seen)
+        if lines := place.steps(move, seen):
+            self._write()  # what a move takes from the NIC is on record before it goes
+            self._run(lines, wanted[0])
+            seen = self._look(management)[2]
+            move = self._move(last, management, wanted, seen)
+            if left := place.steps(move, seen):
+                _say(f"the management address is not on the {wanted[0]} yet; left: {left[0]}")
+                return False
+            self._tell = [time.monotonic() + after for after in TELL]
         if moving:
-            self._moved(wanted, established)
-        return POLL
+            self._moved(wanted, reason, counted=bool(lines))
+        self._write()
+        return True
 
-    def _remember(self, place: Management, seen: Seen) -> None:
-        """The operator's default routes as they are on the NIC, to put them back one day."""
-        for gateway, devices in seen.routes.items():
-            if place.ifname in devices:
-                self.state.metrics[gateway] = devices[place.ifname]
+    def _move(
+        self, last: record.Record, management: Management, wanted: tuple[Place, str], seen: Seen
+    ) -> Move:
+        names = {management.ifname, management.bridge, self.state.device} & seen.devices.keys()
+        loopback = next((device.local for device in last.devices if device.local), None)
+        return Move(
+            management=management,
+            place=wanted[0],
+            device=wanted[1],
+            others=sorted(names - {wanted[1]}),
+            stand_in=f"{loopback}/32" if loopback else None,
+            own=self.state.own,
+        )
 
-    def _announce(self, place: Management, device: netlink.Link | None) -> None:
-        for address, _ in place.pairs:
-            if device:
-                announce(address, device.name, device.mac)
+    def _remember(self, management: Management, seen: Seen, *, settled: bool) -> None:
+        """The operator's own of the NIC, to put it back one day."""
+        with contextlib.suppress(OSError):
+            self.state.index = socket.if_nametoindex(management.ifname)
+        self.state.own = place.remember(self.state.own, management, seen, settled=settled)
 
-    def _damped(self) -> float:
-        """Seconds until another move is allowed, 0 when it is now."""
+    def _damped(self, here: tuple[Place, str] | None) -> float:
+        """Seconds until another move is allowed, 0 when it is now: from nowhere, it always is."""
         now = time.monotonic()
         self._moves = [at for at in self._moves if now - at < BURST * REFILL]
-        if len(self._moves) < BURST:
+        if here is None or len(self._moves) < BURST:
             return 0.0
         return max(0.0, self._moves[-1] + REFILL - now)
 
-    def run(self, lines: list[str], wanted: Place) -> None:
-        """Have `ip` carry out the lines of `steps`."""
+    def _run(self, lines: list[str], wanted: Place) -> None:
+        """Have `ip` carry out the lines of `place.steps`."""
         text = "".join(f"{line}\n" for line in lines)
         reason = f"the management address belongs on the {wanted}"
+        for line in lines:
+            self.log(f"ip {line}")
         step = Step(("ip", "-force", "-batch", "-"), reason, timeout=10, input=text, may_fail=True)
         activate.run(step, self.log)
 
-    def _moved(self, wanted: Place, established: list[str]) -> None:
-        because = (
-            f"EVPN is Established with {', '.join(established)}"
-            if established
-            else "no EVPN session is Established"
-        )
-        self._moves.append(time.monotonic())
-        self.state = State(wanted, time.time(), because, self.state.moves + 1, self.state.metrics)
-        files.write(self.root / STATE, msgspec.json.encode(self.state), 0o644)
-        print(f"management address on the {wanted}: {because}", file=sys.stderr, flush=True)
+    def _moved(self, wanted: tuple[Place, str], reason: str, *, counted: bool) -> None:
+        state = self.state
+        if counted and state.place is not None:
+            self._moves.append(time.monotonic())
+        state.place, state.device = wanted
+        state.since, state.reason = time.time(), reason
+        state.moves += counted
+        _say(f"management address on {wanted[1]}: {reason}")
+
+    def _write(self) -> None:
+        data = msgspec.json.encode(self.state)
+        if data != self._written:
+            files.write(self.root / STATE, data, 0o644)
+            self._written = data
+
+    def _announce(self, management: Management) -> float:
+        """Tell neighbours what is due to be told; seconds until there is more."""
+        now = time.monotonic()
+        due = [at for at in self._tell if at <= now]
+        self._tell = [at for at in self._tell if at > now]
+        if due:
+            announce_all(management, self.state.device)
+        return max(0.01, self._tell[0] - now) if self._tell else POLL
+
+    def give_back(self, last: record.Record) -> None:
+        """Bring the address to the NIC for good: the hook goes."""
+        if last.management is None:
+            return
+        management, _, seen = self._look(last.management)
+        self._remember(management, seen, settled=False)
+        move = self._move(last, management, ("nic", management.ifname), seen)
+        if lines := place.steps(move, seen):
+            self._run(lines, "nic")
+            announce_all(management, management.ifname)
+
+
+def announce_all(management: Management, device: str) -> None:
+    """Tell the neighbours of each management address that it is on `device`."""
+    try:
+        mac = (Path("/sys/class/net") / device / "address").read_text().strip()
+    except OSError:
+        return
+    for address, _ in management.pairs:
+        interface = ip_interface(address)
+        family = socket.AF_INET if interface.version == 4 else socket.AF_INET6
+        known = {
+            neighbour.address: neighbour.mac
+            for neighbour in netlink.neighbours(family)
+            if neighbour.mac and ip_interface(neighbour.address).ip in interface.network
+        }
+        announce.announce(interface.ip, device, mac, known)
+
+
+def _because(established: list[str] | None) -> str:
+    if established:
+        return f"EVPN is Established with {', '.join(established)}"
+    return "no EVPN session is Established"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def once(root: Path, log: Log) -> None:
     """One look, and one move where it is due. Raises `Refused` when nothing was applied yet."""
-    last = record.read(root)
-    if last is None:
+    if record.read(root) is None:
         raise Refused("nothing was applied yet: there is no management address to look after")
     Hook(root, log).settle()
 
 
-def give_back(root: Path, place: Management, log: Log) -> None:
-    """Bring the address to the NIC for good: the hook goes."""
-    hook = Hook(root, log)
-    seen = look(place)
-    if lines := steps(place, "nic", seen, hook.state.metrics):
-        hook.run(lines, "nic")
+def give_back(root: Path, management: Management, log: Log) -> None:
+    """Bring the address to the NIC for good, exactly as the operator had it there."""
+    del management
+    if last := record.read(root):
+        Hook(root, log).give_back(last)
     (root / STATE).unlink(missing_ok=True)
 
 
@@ -218,11 +311,11 @@ def follow(root: Path, log: Log) -> None:
         while not stopping:
             try:
                 wait = hook.settle()
-            except (OSError, ActivationFailed, Refused) as error:
-                print(f"failover: {error}; trying again", file=sys.stderr, flush=True)
-                wait = POLL
+            except (OSError, ActivationFailed, EvpnHostError) as error:
+                _say(f"{error}; trying again")
+                wait = SOON
             _notify("WATCHDOG=1")
-            events.wait(listener, wait)
+            hook.rest(listener, wait)
 
 
 def _notify(text: str) -> None:

@@ -4,6 +4,7 @@ A request is a line of text ended by NUL; the answer ends with three NULs and a 
 (FRR's vtysh/vtysh.c, lib/vty.c).
 """
 
+import select
 import socket
 from pathlib import Path
 from typing import Any
@@ -18,38 +19,76 @@ class Silent(Exception):
     """A daemon of FRR is not there or does not answer in time."""
 
 
+class Vty:
+    """A daemon of FRR, asked over one connection that stays: the cheapest way to ask often."""
+
+    def __init__(self, daemon: str, root: Path = Path("/"), timeout: float = TIMEOUT) -> None:
+        self._name = daemon
+        self._path = root / "run/frr" / f"{daemon}.vty"
+        self._timeout = timeout
+        self._sock: socket.socket | None = None
+
+    def ask(self, command: str) -> str:
+        """The text that `command` prints. Raises `Silent`."""
+        try:
+            if self._sock is None or _closed(self._sock):
+                self._connect()
+            return self._ask(command).decode(errors="replace")
+        except OSError as error:
+            self.close()
+            reason = error.strerror or "no answer in time"
+            raise Silent(f"FRR's {self._name} does not answer: {self._path}: {reason}") from None
+
+    def close(self) -> None:
+        """End the connection; the next question makes another."""
+        if self._sock:
+            self._sock.close()
+            self._sock = None
+
+    def _connect(self) -> None:
+        self.close()
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._sock.settimeout(self._timeout)
+        self._sock.connect(str(self._path))
+        self._ask("enable")
+
+    def _ask(self, line: str) -> bytes:
+        if self._sock is None:
+            raise ConnectionResetError(None, "is not connected")
+        self._sock.sendall(line.encode() + b"\0")
+        data = bytearray()
+        while len(data) < 4 or data[-4:-1] != _END:
+            more = self._sock.recv(1 << 16)
+            if not more:
+                raise ConnectionResetError(None, "closed the connection")
+            data += more
+        return bytes(data[:-4])
+
+
+def _closed(sock: socket.socket) -> bool:
+    """Whether the other side has gone: a daemon that was restarted."""
+    return bool(select.select([sock], [], [], 0)[0])
+
+
 def ask(daemon: str, command: str, root: Path = Path("/"), timeout: float = TIMEOUT) -> str:
     """The text that `command` prints in `zebra`, `bgpd` or another daemon. Raises `Silent`."""
-    path = root / "run/frr" / f"{daemon}.vty"
+    vty = Vty(daemon, root, timeout)
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            sock.settimeout(timeout)
-            sock.connect(str(path))
-            for line in ("enable", command):
-                sock.sendall(line.encode() + b"\0")
-                answer = _answer(sock)
-    except OSError as error:
-        reason = error.strerror or "no answer in time"
-        raise Silent(f"FRR's {daemon} does not answer: {path}: {reason}") from None
-    return answer.decode(errors="replace")
-
-
-def _answer(sock: socket.socket) -> bytes:
-    data = bytearray()
-    while len(data) < 4 or data[-4:-1] != _END:
-        more = sock.recv(1 << 16)
-        if not more:
-            raise ConnectionResetError(None, "closed the connection")
-        data += more
-    return bytes(data[:-4])
+        return vty.ask(command)
+    finally:
+        vty.close()
 
 
 def show(daemon: str, command: str, root: Path = Path("/"), timeout: float = TIMEOUT) -> Any:
     """What a `show … json` command gives, decoded. Raises `Silent`."""
+    return _decode(ask(daemon, command, root, timeout), command)
+
+
+def _decode(text: str, command: str) -> Any:
     try:
-        return msgspec.json.decode(ask(daemon, command, root, timeout) or "{}")
+        return msgspec.json.decode(text or "{}")
     except msgspec.DecodeError as error:
-        raise Silent(f"FRR's {daemon} does not answer {command} in JSON: {error}") from None
+        raise Silent(f"FRR does not answer {command} in JSON: {error}") from None
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -67,7 +106,17 @@ class Session(msgspec.Struct, frozen=True):
 
 def sessions(root: Path = Path("/"), timeout: float = TIMEOUT) -> dict[str, Session]:
     """The default VRF's sessions by neighbor. Raises `Silent`."""
-    summary = show("bgpd", "show bgp summary json", root, timeout)
+    vty = Vty("bgpd", root, timeout)
+    try:
+        return summary(vty)
+    finally:
+        vty.close()
+
+
+def summary(bgpd: Vty) -> dict[str, Session]:
+    """The same, over a connection that stays. Raises `Silent`."""
+    command = "show bgp summary json"
+    summary = _decode(bgpd.ask(command), command)
     ipv4 = _states(summary.get("ipv4Unicast", {}))
     evpn = _states(summary.get("l2VpnEvpn", {}))
     return {

@@ -1,11 +1,12 @@
 """What should be, what is, and what differs: read from the record, the kernel and FRR."""
 
 import contextlib
+import datetime
 from pathlib import Path
 
 import msgspec
 
-from generator import frr, kernel, netlink, plan, record, stage
+from generator import failover, frr, kernel, netlink, plan, record, stage
 from generator.converge import frr_differences
 
 
@@ -16,6 +17,11 @@ class Management(msgspec.Struct, frozen=True):
     on: list[str]  # devices that have it: more than one, or none, is a fault
     nic: str
     bridge: str
+    # What the hook says; null as long as it never ran.
+    since: str | None = None  # ISO 8601, UTC
+    reason: str | None = None
+    moves: int | None = None
+    repairs: int | None = None  # how often somebody else had put the address elsewhere
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -73,7 +79,19 @@ def _management(last: record.Record) -> Management | None:
     found = netlink.addresses()
     names = (place.ifname, place.bridge)
     on = [link.name for link in netlink.links().values() if place.ipv4 in found.get(link.index, ())]
-    return Management(place.ipv4, sorted(on), *names)
+    found_by_hook = failover.read(Path("/"))
+    if found_by_hook is None or found_by_hook.place is None:
+        return Management(place.ipv4, sorted(on), *names)
+    since = datetime.datetime.fromtimestamp(found_by_hook.since, datetime.UTC)
+    return Management(
+        place.ipv4,
+        sorted(on),
+        *names,
+        since=since.isoformat(timespec="milliseconds"),
+        reason=found_by_hook.reason,
+        moves=found_by_hook.moves,
+        repairs=found_by_hook.repairs,
+    )
 
 
 def text(found: Status) -> str:
@@ -86,7 +104,9 @@ def text(found: Status) -> str:
     ]
     lines += [f"session {s.neighbor}: IPv4 {s.ipv4}, EVPN {s.evpn}" for s in found.sessions]
     if found.management:
-        on = ", ".join(found.management.on) or "no device"
-        lines.append(f"management address {found.management.address}: on {on}")
+        place = found.management
+        on = ", ".join(place.on) or "no device"
+        why = f" since {place.since}: {place.reason}" if place.since else ""
+        lines.append(f"management address {place.address}: on {on}{why}")
     lines += [f"differs: {text}" for text in found.differences] or ["nothing differs"]
     return "\n".join(lines)

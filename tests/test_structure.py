@@ -22,8 +22,8 @@ GENERATOR = REPO / "generator"
 # A module imports from the layers above its own, never from its own or one below.
 LAYERS = (
     {"errors", "model", "netlink", "frr", "files", "events", "announce"},
-    {"payload", "render", "config", "activate", "record", "kernel"},
-    {"plan", "source", "failover"},
+    {"payload", "render", "config", "activate", "record", "kernel", "place"},
+    {"plan", "source", "failover", "units"},
     {"stage", "detect"},
     {"converge"},
     {"apply", "status"},
