@@ -37,7 +37,8 @@ def _show(lab: Lab, payload: dict[str, object]) -> int:
     fabric.wait()
     gpu = fabric.server("gpu01", vni=26, ipv4="10.188.0.20/24", gateway="10.188.0.254")
 
-    _say("K8S01 is a plain server: evpn-host apply -p k8s01.json")
+    _say("K8S01 is a plain server: evpn-host install-units; evpn-host apply -p k8s01.json")
+    host.evpn_host("install-units")
     print(host.apply(payload).out, end="")
 
     _say("the controller sets both switch ports to underlay")
@@ -52,10 +53,15 @@ def _show(lab: Lab, payload: dict[str, object]) -> int:
     there, back = pod.ping(gpu), gpu.ping(pod)
     print(f"guest to gpu01: {there}\ngpu01 to guest: {back}")
 
+    _say("the management address follows the fabric, from ens4 to nbr-14")
+    moved = eventually(lambda: "10.12.0.101" in host.run(["ip", "address", "show", "nbr-14"]).out)
+    controller = host.ping(fabric.controller)
+    print(f"seen there {moved:.1f} s later; K8S01 to the controller: {controller}")
+
     for command in SHOWN:
         _say(f"K8S01# {command}")
         print(host.run(["sh", "-c", command], check=False).out, end="")
-    return 0 if there and back else 1
+    return 0 if there and back and controller else 1
 
 
 if __name__ == "__main__":
