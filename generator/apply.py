@@ -168,11 +168,6 @@ def _as_planned(last: Record, options: Options) -> bool:
     )
 
 
-def _management(last: Record) -> list[str]:
-    place = last.management
-    return [address for address in (place.ipv4, place.ipv6) if address] if place else []
-
-
 def preview(data: bytes, options: Options) -> Iterator[str]:
     """What an apply would change: a unified diff of the files, then the devices that would go."""
     made, _, _ = target(data, options)

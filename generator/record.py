@@ -85,8 +85,7 @@ def keep_generation(root: Path, record: Record, texts: dict[str, str]) -> None:
     """Keep the files of a generation that was seen to work, and only the newest few of them."""
     base = root / GENERATIONS
     folder = base / str(record.serial)
-    if folder.exists():
-        return
+    shutil.rmtree(folder, ignore_errors=True)  # of a line of applies whose record was lost
     partial = base / f".{record.serial}"
     shutil.rmtree(partial, ignore_errors=True)
     for path, text in texts.items():

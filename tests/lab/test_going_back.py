@@ -1,0 +1,91 @@
+"""An apply that fails, or is killed, on a running host: what was there before goes on."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from typing import Any
+
+import pytest
+
+from lab.fabric import Host, Lab, eventually
+from tests.lab.test_k8s01 import bare_metal, bring_up, established, guest, payload, vnet
+
+ADDED = vnet(80, 33, "10.188.8.254/24")
+
+
+@pytest.fixture(scope="module")
+def lab(fresh_lab: Any) -> Lab:
+    """A fabric with K8S01 as a VTEP."""
+    lab: Lab = fresh_lab("trixie")
+    bring_up(lab)
+    return lab
+
+
+def differences(host: Host) -> list[str]:
+    """What `status` finds wrong."""
+    found: list[str] = host.evpn_host("status", "--json", check=False).json["differences"]
+    return found
+
+
+def test_a_failed_activation_goes_back_while_traffic_goes_on(lab: Lab) -> None:
+    """A device of someone else has the VNI: exit 3, files and devices as before, no packet lost."""
+    host = lab.host
+    gpu = bare_metal(lab.fabric, "gpu", 26, "10.188.0.254", 20)
+    pod = guest(host, "pod", 26, "10.188.0.254", 10)
+    eventually(lambda: pod.ping(gpu, count=1))
+    host.run(["ip", "link", "add", "theirs", "type", "vxlan", "id", "80", "dstport", "4789"])
+    before = _files(host)
+    try:
+        with pod.pinging(gpu, interval=0.05) as running:
+            failed = host.apply(payload(ADDED), check=False)
+    finally:
+        host.run(["ip", "link", "delete", "theirs"])
+    assert failed.code == 3, failed.err
+    assert "vxlan80: is not there" in failed.err
+    assert running.result.lost == 0, running.result
+    assert _files(host) == before
+    assert "nbr-80" not in host.run(["ip", "-brief", "link"]).out
+    assert not [text for text in differences(host) if "last apply" not in text]
+
+    again = host.apply(payload(ADDED))
+    assert again.code == 0
+    assert differences(host) == []
+    host.run(["ip", "link", "show", "nbr-80"])
+
+
+def _files(host: Host) -> str:
+    return host.run(["sh", "-c", "find /etc -type f | sort | xargs sha256sum"]).out
+
+
+def test_a_tool_that_keeps_failing_needs_a_person(lab: Lab) -> None:
+    """Forward and back both fail: exit 4, and the message says what to look at."""
+    host = lab.host
+    script = "/usr/lib/frr/frr-reload.py"
+    tenant = {"id": 60, "name": "more", "vni": 1060}
+    host.run(["mv", script, f"{script}.away"])
+    try:
+        more = vnet(81, 60, "10.60.0.254/24")
+        failed = host.apply(payload(ADDED, more, vpcs=(tenant,)), check=False)
+    finally:
+        host.run(["mv", f"{script}.away", script])
+    assert failed.code == 4, failed.err
+    assert "look at:" in failed.err
+    host.apply(payload(ADDED))
+    assert differences(host) == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_killed_apply_is_finished_by_the_next(lab: Lab, seed: int) -> None:
+    """SIGKILL at any moment: the next run comes to the plan, sessions stay Established."""
+    host = lab.host
+    document = payload(vnet(90 + seed, 33, f"10.188.{90 + seed}.254/24"))
+    host.machine.write("/root/killed.json", json.dumps(document))
+    running = host.start(["evpn-host", "apply", "-p", "/root/killed.json"])
+    time.sleep(random.Random(seed).uniform(0.2, 3))  # noqa: S311
+    running.signal(9)
+    running.wait()
+    host.apply(document)
+    assert differences(host) == []
+    assert established(host) == {"ens4", "ens5"}
