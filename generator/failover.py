@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from ipaddress import ip_interface
 from pathlib import Path
 
@@ -59,14 +60,16 @@ def read(root: Path) -> State | None:
 class Hook:
     """The hook's memory between two looks."""
 
-    def __init__(self, root: Path, log: Log) -> None:
+    def __init__(self, root: Path, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
         self.root = root
         self.log = log
+        self._clock = clock
         self.state = read(root) or State()
         self._written = b""
         self._bgpd = frr.Vty("bgpd", root, ANSWER)
-        self._heard = time.monotonic()
-        self._moves: list[float] = []
+        self._heard = self._clock()
+        self._allowed = float(BURST)  # moves
+        self._counted = self._clock()
         self._tell: list[float] = []
         self._stamp: tuple[int, int] | None = None
         self._record: record.Record | None = None
@@ -93,8 +96,8 @@ class Hook:
 
     def rest(self, listener: socket.socket, wait: float) -> None:
         """Sleep until something happens, or for so many seconds."""
-        end = time.monotonic() + wait
-        while (left := end - time.monotonic()) > 0:
+        end = self._clock() + wait
+        while (left := end - self._clock()) > 0:
             quick = self.state.place == "nic"
             if events.wait(listener, min(left, GLANCE) if quick else left) or self.glance():
                 return
@@ -143,10 +146,10 @@ class Hook:
         lines = place.steps(self._move(last, management, here, seen), seen)
         if not lines:
             return seen
-        self._remember(management, seen, settled=False)
+        self._remember(management, seen)
         self._run(lines, here[0])
         self.state.repairs += 1
-        self._tell = [time.monotonic() + after for after in TELL]
+        self._tell = [self._clock() + after for after in TELL]
         self._write()
         return self._look(management)[2]
 
@@ -155,8 +158,8 @@ class Hook:
         try:
             found = frr.summary(self._bgpd).values()
         except frr.Silent:
-            return [] if time.monotonic() - self._heard > PATIENCE else None
-        self._heard = time.monotonic()
+            return [] if self._clock() - self._heard > PATIENCE else None
+        self._heard = self._clock()
         return [session.neighbor for session in found if session.established]
 
     def _bring(
@@ -169,7 +172,7 @@ class Hook:
     ) -> bool:
         """Have the address where it is wanted; whether it is there."""
         moving = wanted != (self.state.place, self.state.device)
-        self._remember(management, seen, settled=wanted[0] == "nic" and not moving)
+        self._remember(management, seen)
         move = self._move(last, management, wanted, seen)
         if lines := place.steps(move, seen):
             self._write()  # what a move takes from the NIC is on record before it goes
@@ -179,7 +182,7 @@ class Hook:
             if left := place.steps(move, seen):
                 _say(f"the management address is not on the {wanted[0]} yet; left: {left[0]}")
                 return False
-            self._tell = [time.monotonic() + after for after in TELL]
+            self._tell = [self._clock() + after for after in TELL]
         if moving:
             self._moved(wanted, reason, counted=bool(lines))
         self._write()
@@ -199,19 +202,18 @@ class Hook:
             own=self.state.own,
         )
 
-    def _remember(self, management: Management, seen: Seen, *, settled: bool) -> None:
+    def _remember(self, management: Management, seen: Seen) -> None:
         """The operator's own of the NIC, to put it back one day."""
         with contextlib.suppress(OSError):
             self.state.index = socket.if_nametoindex(management.ifname)
-        self.state.own = place.remember(self.state.own, management, seen, settled=settled)
+        self.state.own = place.remember(self.state.own, management, seen)
 
     def _damped(self, here: tuple[Place, str] | None) -> float:
         """Seconds until another move is allowed, 0 when it is now: from nowhere, it always is."""
-        now = time.monotonic()
-        self._moves = [at for at in self._moves if now - at < BURST * REFILL]
-        if here is None or len(self._moves) < BURST:
-            return 0.0
-        return max(0.0, self._moves[-1] + REFILL - now)
+        now = self._clock()
+        self._allowed = min(BURST, self._allowed + (now - self._counted) / REFILL)
+        self._counted = now
+        return 0.0 if here is None or self._allowed >= 1 else (1 - self._allowed) * REFILL
 
     def _run(self, lines: list[str], wanted: Place) -> None:
         """Have `ip` carry out the lines of `place.steps`."""
@@ -225,7 +227,7 @@ class Hook:
     def _moved(self, wanted: tuple[Place, str], reason: str, *, counted: bool) -> None:
         state = self.state
         if counted and state.place is not None:
-            self._moves.append(time.monotonic())
+            self._allowed = max(0.0, self._allowed - 1)
         state.place, state.device = wanted
         state.since, state.reason = time.time(), reason
         state.moves += counted
@@ -239,7 +241,7 @@ class Hook:
 
     def _announce(self, management: Management) -> float:
         """Tell neighbours what is due to be told; seconds until there is more."""
-        now = time.monotonic()
+        now = self._clock()
         due = [at for at in self._tell if at <= now]
         self._tell = [at for at in self._tell if at > now]
         if due:
@@ -251,7 +253,7 @@ class Hook:
         if last.management is None:
             return
         management, _, seen = self._look(last.management)
-        self._remember(management, seen, settled=False)
+        self._remember(management, seen)
         move = self._move(last, management, ("nic", management.ifname), seen)
         if lines := place.steps(move, seen):
             self._run(lines, "nic")

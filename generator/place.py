@@ -170,19 +170,20 @@ def decide(
     return ("nic", nic) if nic in seen.devices else None
 
 
-def remember(own: Own, management: Management, seen: Seen, *, settled: bool) -> Own:
-    """What the operator has on the NIC, from what is seen there.
+def remember(own: Own, management: Management, seen: Seen) -> Own:
+    """What the operator has on the NIC, from what is seen there; what is missing is not forgotten.
 
-    Only when `settled` (the address belongs on the NIC and is there) does a missing route mean
-    that he has none: half-way through a move it means nothing.
+    That he has no default route is believed only where no half of a move is to be seen.
     """
     nic, addresses, routes = management.ifname, dict(own.addresses), dict(own.routes)
     for address, gateway in management.pairs:
-        if address in seen.on.get(nic, {}):
+        on = [name for name, has in seen.on.items() if address in has]
+        if nic in on:
             addresses[address] = seen.on[nic][address]
         if gateway:
-            found = [d.text for d in seen.defaults if (d.gateway, d.device) == (gateway, nic)]
-            if found or (settled and address in seen.on.get(nic, {})):
+            by = [d for d in seen.defaults if d.gateway == gateway]
+            found = [d.text for d in by if d.device == nic]
+            if found or (on == [nic] and not by and gateway not in routes):
                 routes[gateway] = found
     return Own(addresses, routes)
 

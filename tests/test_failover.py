@@ -1,0 +1,447 @@
+"""The management-IP hook against a small kernel: whatever happens, it comes to the one right place.
+
+The kernel here has the few laws that matter: deleting an address takes the routes that name it as
+their source, a device's last IPv4 address takes all its routes, `replace` takes the place of a
+route of the same metric.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import tempfile
+from ipaddress import ip_interface
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from generator import failover, place, record
+from generator.announce import _advertisement, _arps, _checksum
+from generator.model import Device, Management
+from generator.place import Default, Own, Seen
+
+NIC, BRIDGE, OTHER = "nic0-under-test", "nbr-14-of-test", "other-of-test"
+MINE4, MINE6 = "10.12.0.101/16", "fd12::101/64"
+LEASE, NEIGHBOUR = "10.254.254.10/24", "10.12.0.102/16"
+STAND_IN = "10.2.0.101/32"
+GATEWAY4, GATEWAY6 = "10.12.0.1", "fd12::1"
+SINGLE = Management(NIC, BRIDGE, MINE4, GATEWAY4, None, None)
+DUAL = Management(NIC, BRIDGE, MINE4, GATEWAY4, MINE6, GATEWAY6)
+
+
+class Killed(Exception):
+    """The hook's process ends here."""
+
+
+class Kernel:
+    """Devices, addresses, routes."""
+
+    def __init__(self) -> None:
+        self.up = {NIC: True, BRIDGE: True}
+        self.on: dict[str, dict[str, str]] = {NIC: {}, BRIDGE: {}, OTHER: {}}
+        self.routes: list[tuple[str, str, str, str, int]] = []  # prefix, gateway, device, text …
+        self.nowhere = False  # whether there was an instant without the address
+
+    def seen(self) -> Seen:
+        devices = {
+            name: place.Device(up, "02:00:00:00:00:01")
+            for name, up in self.up.items()
+            if name in self.on
+        }
+        defaults = [
+            Default(10 if ":" in gateway else 2, gateway, device, metric, text)
+            for prefix, gateway, device, text, metric in self.routes
+            if prefix == "default"
+        ]
+        on = {name: dict(has) for name, has in self.on.items() if name in devices}
+        return Seen(devices, on, defaults)
+
+    def do(self, line: str) -> None:
+        words = line.split()
+        if words[0] == "address":
+            self._address(words[1], words[2], words[4], " ".join(words[5:]))
+        else:
+            self._route(words[1], words[4], words[6], words[7:])
+        self.nowhere |= not any(MINE4 in has for has in self.on.values())
+
+    def _address(self, verb: str, address: str, device: str, text: str) -> None:
+        if device not in self.on:
+            return
+        if verb == "replace":
+            self.on[device][address] = text.replace("nodad", "").replace("brd +", "").strip()
+            return
+        if self.on[device].pop(address, None) is None:
+            return
+        source = f"src {address.partition('/')[0]}"
+        self.routes = [r for r in self.routes if r[2] != device or source not in r[3]]
+        if ":" not in address:
+            if not any(":" not in left for left in self.on[device]):  # fib_disable_ip
+                self.routes = [r for r in self.routes if r[2] != device or ":" in r[1]]
+            subnet = ip_interface(address).network
+            for left in list(self.on[device]):  # secondary addresses go with their primary
+                if ":" not in left and ip_interface(left).network == subnet:
+                    del self.on[device][left]
+
+    def _route(self, verb: str, gateway: str, device: str, rest: list[str]) -> None:
+        family = ":" in gateway
+        metric = int(rest[rest.index("metric") + 1]) if "metric" in rest else 0
+        metric = metric or (1024 if family else 0)
+        new = ("default", gateway, device, " ".join(rest), metric)
+        if verb == "delete":
+            gone = [r for r in self.routes if r[:3] == new[:3] and r[4] == metric]
+            for route in gone[:1]:
+                self.routes.remove(route)
+            return
+        if device not in self.on or not self.up.get(device):
+            return
+        if "src" in rest and not any(
+            address.partition("/")[0] == rest[rest.index("src") + 1]
+            for has in self.on.values()
+            for address in has
+        ):
+            return
+        same = [
+            index
+            for index, route in enumerate(self.routes)
+            if route[0] == "default" and (":" in route[1]) == family and route[4] == metric
+        ]
+        if verb == "replace" and same:
+            self.routes[same[0]] = new
+        elif new not in self.routes:
+            self.routes.append(new)
+
+
+class Simulated(failover.Hook):
+    """The hook with that kernel under it."""
+
+    def __init__(self, root: Path, world: World) -> None:
+        self.world = world
+        super().__init__(root, lambda _: None, lambda: world.now)
+
+    def _last(self) -> record.Record | None:
+        return self.world.record
+
+    def _look(self, management: Management) -> tuple[Management, list[str], Seen]:
+        bridges = [management.bridge]
+        if self.state.place == "bridge" and self.state.device not in (*bridges, ""):
+            bridges.append(self.state.device)
+        return management, bridges, self.world.kernel.seen()
+
+    def _sessions(self) -> list[str] | None:
+        return self.world.sessions
+
+    def _run(self, lines: list[str], wanted: str) -> None:
+        del wanted
+        for line in lines:
+            if self.world.lines_to_live == 0:
+                raise Killed
+            self.world.lines_to_live -= 1
+            self.world.kernel.do(line)
+
+
+class World:
+    """All that the hook lives in."""
+
+    def __init__(self, management: Management, routes: list[str]) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="failover-"))
+        self.kernel = Kernel()
+        self.management = management
+        self.sessions: list[str] | None = []
+        self.now = 1000.0
+        self.lines_to_live = -1
+        self.kernel.on[NIC] = dict.fromkeys([MINE4, LEASE], "brd 10.12.255.255")
+        self.kernel.on[OTHER] = {"192.0.2.1/24": ""}
+        if management.ipv6:
+            self.kernel.on[NIC][MINE6] = ""
+        for text in routes:
+            self.kernel.do(f"route append default via {GATEWAY4} dev {NIC} {text}")
+        if management.ipv6:
+            self.kernel.do(f"route append default via {GATEWAY6} dev {NIC} proto 4 metric 1024")
+        self.kernel.routes.append(("198.51.100.0/24", "10.254.254.1", NIC, "proto 4", 0))
+        self.kernel.routes.append(("10.2.0.1/32", "169.254.0.1", NIC, "proto bgp", 20))
+        self.first = self.kernel.seen()
+        self.others = [route for route in self.kernel.routes if route[0] != "default"]
+        self.record = record.Record(
+            version="0", ok=True, activated=True, time="", host="k8s01", generation=1, serial=1,
+            backend="netplan", asn=1, inputs="", files={}, management=management, sessions=[],
+            vnis=[], devices=[Device(name="vxlan14", kind="vxlan", local="10.2.0.101")],
+        )  # fmt: skip
+        self.hook = Simulated(self.root, self)
+
+    def places(self) -> list[str]:
+        return sorted(name for name, has in self.kernel.on.items() if MINE4 in has)
+
+    def settle(self, times: int = 8) -> None:
+        """Let time pass, beyond all damping and patience."""
+        for _ in range(times):
+            self.now += failover.REFILL
+            self.hook.settle()
+
+
+# How the operator may have his default route.
+ROUTES = st.sampled_from(
+    [
+        ["proto 4"],
+        ["proto 4 metric 100"],
+        ["proto 16 metric 100 src 10.12.0.101"],
+        ["proto 4", "proto 16 metric 100 src 10.12.0.101"],
+        [],
+    ]
+)
+
+
+class Life(RuleBasedStateMachine):
+    """Random events; after each, given time, all is right."""
+
+    @initialize(management=st.sampled_from([SINGLE, DUAL]), routes=ROUTES)
+    def begin(self, management: Management, routes: list[str]) -> None:
+        self.world = World(management, routes)
+        self.touched = False  # whether somebody else changed what the operator had
+        self.world.settle(1)
+
+    @rule(sessions=st.sampled_from([[], ["ens4"], ["ens5"], ["ens4", "ens5"], None]))
+    def session(self, sessions: list[str] | None) -> None:
+        self.world.sessions = sessions
+
+    @rule()
+    def look(self) -> None:
+        self.world.now += 0.01
+        self.world.hook.settle()
+
+    @rule(lines=st.integers(0, 12))
+    def killed(self, lines: int) -> None:
+        """The hook dies after so many lines, and starts again with what it had written."""
+        self.world.lines_to_live = lines
+        with contextlib.suppress(Killed):
+            self.world.hook.settle()
+        self.world.lines_to_live = -1
+        self.world.hook = Simulated(self.world.root, self.world)
+
+    @rule(device=st.sampled_from([NIC, BRIDGE]))
+    def put_back(self, device: str) -> None:
+        text = "brd 10.12.255.255" if device == NIC else ""
+        self.world.kernel.do(f"address replace {MINE4} dev {device} {text}")
+
+    @rule(device=st.sampled_from([NIC, BRIDGE]))
+    def put_route(self, device: str) -> None:
+        assume(self.world.management is SINGLE and self.world.kernel.on.get(device))
+        self.touched = True
+        self.world.kernel.do(f"route replace default via {GATEWAY4} dev {device} proto 4")
+
+    @rule(device=st.sampled_from([NIC, BRIDGE]))
+    def take_away(self, device: str) -> None:
+        self.touched = True
+        self.world.kernel.do(f"address delete {MINE4} dev {device}")
+        self.world.others = [r for r in self.world.others if r in self.world.kernel.routes]
+
+    @rule()
+    def lose_routes(self) -> None:
+        self.touched = True
+        kernel = self.world.kernel
+        kernel.routes = [route for route in kernel.routes if route[0] != "default"]
+
+    @precondition(lambda self: BRIDGE in self.world.kernel.on)
+    @rule()
+    def bridge_goes(self) -> None:
+        kernel = self.world.kernel
+        kernel.on.pop(BRIDGE)
+        kernel.routes = [route for route in kernel.routes if route[2] != BRIDGE]
+
+    @rule()
+    def bridge_comes(self) -> None:
+        self.world.kernel.on.setdefault(BRIDGE, {})
+
+    @rule()
+    def comes_to_rest(self) -> None:
+        """One right place, its default route with it, and nothing to do any more."""
+        world = self.world
+        if world.sessions is None:
+            world.sessions = []
+        world.settle()
+        right = BRIDGE if world.sessions and BRIDGE in world.kernel.on else NIC
+        assert world.places() == [right]
+        assert world.hook.state.device == right
+        gateways = {r[1]: r[2] for r in world.kernel.routes if r[0] == "default"}
+        assert set(gateways.values()) <= {right}
+        if world.hook.state.own.routes.get(GATEWAY4):
+            assert gateways[GATEWAY4] == right
+        before = msgspec.json.encode(world.kernel.seen())
+        world.kernel.nowhere = False
+        world.settle(2)
+        assert msgspec.json.encode(world.kernel.seen()) == before
+        if right == NIC:
+            assert STAND_IN not in world.kernel.on[NIC]
+            if not self.touched:
+                assert world.kernel.seen().on[NIC] == world.first.on[NIC]
+                assert sorted(map(str, world.kernel.seen().defaults)) == sorted(
+                    map(str, world.first.defaults)
+                )
+
+    @invariant()
+    def others_are_untouched(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        kernel = self.world.kernel
+        assert kernel.on[OTHER] == {"192.0.2.1/24": ""}
+        assert LEASE in kernel.on[NIC]
+        assert [r for r in kernel.routes if r[0] != "default"] == self.world.others
+
+
+Life.TestCase.settings = settings(
+    max_examples=60,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+test_life = Life.TestCase
+
+
+@pytest.fixture
+def world() -> World:
+    made = World(SINGLE, ["proto 4 metric 100"])
+    made.hook.settle()
+    return made
+
+
+def test_never_without_a_place(world: World) -> None:
+    """There and back: at no instant is the address nowhere."""
+    for sessions in (["ens4"], [], ["ens5"], []):
+        world.sessions = sessions
+        world.settle(3)
+    assert not world.kernel.nowhere
+    assert world.hook.state.moves == 4
+
+
+def test_first_moves_are_at_once_then_damped(world: World) -> None:
+    """Two moves at once, then one in each REFILL seconds; a poll tries again when it is due."""
+    moves = []
+    for step in range(600):  # a session that bounces each tenth of a second
+        world.now += 0.1
+        world.sessions = [] if step % 2 else ["ens4"]
+        before = world.hook.state.moves
+        assert world.hook.settle() <= failover.REFILL
+        if world.hook.state.moves > before:
+            moves.append(world.now)
+    assert moves[1] - moves[0] < 0.2
+    later = moves[1:]
+    assert all(b - a >= failover.REFILL - 0.2 for a, b in itertools.pairwise(later))
+    assert len(moves) >= 5
+
+
+def test_lost_bridge_is_not_damped(world: World) -> None:
+    """When its device goes, the address is on the NIC at the next look, whatever moved before."""
+    for sessions in (["ens4"], [], ["ens4"]):
+        world.sessions = sessions
+        world.settle(1)
+        world.now += failover.REFILL
+    assert world.places() == [BRIDGE]
+    world.kernel.on.pop(BRIDGE)
+    world.hook.settle()
+    assert world.places() == [NIC]
+
+
+def test_silence_moves_nothing(world: World) -> None:
+    """As long as FRR says nothing, the address stays where it is, after a restart too."""
+    world.sessions = ["ens4"]
+    world.settle(1)
+    world.sessions = None
+    world.hook = Simulated(world.root, world)
+    world.settle()
+    assert world.places() == [BRIDGE]
+
+
+def test_state_lost_in_evpn_mode(world: World) -> None:
+    """Without memory: the address comes back to the NIC, and a default route with it."""
+    world.sessions = ["ens4"]
+    world.settle(1)
+    (world.root / failover.STATE).unlink()
+    world.hook = Simulated(world.root, world)
+    world.settle(1)
+    world.sessions = []
+    world.settle()
+    assert world.places() == [NIC]
+    [default] = world.kernel.seen().defaults
+    assert (default.gateway, default.device) == (GATEWAY4, NIC)
+
+
+@pytest.mark.parametrize("others", [[LEASE], []])
+def test_nic_keeps_an_address(world: World, others: list[str]) -> None:
+    """FRR's routes on the NIC survive its only address: a stand-in comes, and goes again."""
+    world.kernel.on[NIC] = {MINE4: "", **dict.fromkeys(others, "")}
+    world.sessions = ["ens4"]
+    world.settle()
+    assert (STAND_IN in world.kernel.on[NIC]) == (not others)
+    assert any(route[0] == "10.2.0.1/32" for route in world.kernel.routes)
+    world.sessions = []
+    world.settle()
+    assert set(world.kernel.on[NIC]) == {MINE4, *others}
+
+
+def test_address_of_the_same_subnet_stays(world: World) -> None:
+    """The kernel drops it with its primary; it is put back."""
+    world.kernel.on[NIC][NEIGHBOUR] = "brd 10.12.255.255"
+    world.sessions = ["ens4"]
+    world.settle()
+    assert world.kernel.on[NIC][NEIGHBOUR] == "brd 10.12.255.255"
+
+
+def test_somebody_elses_default_route_stays(world: World) -> None:
+    """A default route by another gateway is not replaced, whatever its metric."""
+    foreign = ("default", "192.0.2.254", OTHER, "proto 4 metric 100", 100)
+    world.kernel.routes.append(foreign)
+    for sessions in (["ens4"], []):
+        world.sessions = sessions
+        world.settle()
+        assert foreign in world.kernel.routes
+        assert len([r for r in world.kernel.routes if r[0] == "default"]) == 2
+
+
+def test_new_bridge_not_there_yet(world: World) -> None:
+    """While the payload's new bridge does not exist the old one carries; then the new one."""
+    world.sessions = ["ens4"]
+    world.settle(1)
+    moved = msgspec.structs.replace(SINGLE, bridge="nbr-15-of-test")
+    world.record = msgspec.structs.replace(world.record, management=moved)
+    world.settle()
+    assert world.places() == [BRIDGE]
+    world.kernel.up["nbr-15-of-test"] = True
+    world.kernel.on["nbr-15-of-test"] = {}
+    world.settle()
+    assert world.places() == ["nbr-15-of-test"]
+    assert not world.kernel.nowhere
+
+
+@given(st.binary(min_size=2, max_size=64).filter(lambda data: len(data) % 2 == 0))
+def test_checksum(data: bytes) -> None:
+    """Data with its checksum sums up to nothing (RFC 1071)."""
+    assert _checksum(data + _checksum(data).to_bytes(2, "big")) == 0
+
+
+def test_announcements() -> None:
+    """Frames have the sizes of the RFCs, and one of the ARPs passes a suppressing bridge."""
+    frames = _arps(b"\x0a\x0c\x00\x65", bytes(6), {})
+    assert [len(frame) for frame in frames] == [42, 42]
+    assert any(frame[28:32] != frame[38:42] for frame in frames)
+    assert len(_advertisement(bytes(16), bytes(16), bytes(6))) == 40 + 32
+
+
+@pytest.fixture(autouse=True)
+def folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each world's folder lies below the test's own."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+def test_no_default_route_is_believed_only_at_rest() -> None:
+    """Half-way through a move a missing route does not mean that there was none."""
+    at_rest, half_way = (
+        Seen({}, {NIC: {MINE4: ""}}, []),
+        Seen({}, {NIC: {}, BRIDGE: {MINE4: ""}}, []),
+    )
+    assert place.remember(Own(), SINGLE, at_rest).routes == {GATEWAY4: []}
+    assert place.remember(Own(), SINGLE, half_way).routes == {}
+    known = Own({}, {GATEWAY4: ["proto 4"]})
+    assert place.remember(known, SINGLE, at_rest).routes == known.routes
