@@ -56,6 +56,8 @@ def lock(root: Path) -> Iterator[None]:
     """One run at a time. Raises `Refused` when the other one does not end."""
     folder = root / RUN
     folder.mkdir(parents=True, exist_ok=True)
+    # The payload, and files kept and of earlier generations, may hold passwords.
+    (root / record.STATE).mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         end = time.monotonic() + LOCK_TIMEOUT
