@@ -214,6 +214,8 @@ def _start_hook(wanted: Wanted, log: Log, say: Log) -> None:
 def withdraw(goal: Record, log: Log) -> None:
     """Take away what a first apply made: its files are gone again, or the operator's are back."""
     _delete(_present(goal.devices), log)
+    loopbacks = {device.local for device in goal.devices if device.local}
+    activate.run_all(map(activate.delete_loopback, sorted(loopbacks)), log)
     if goal.backend == "netplan":
         activate.run(activate.netplan_apply(len(goal.devices)), log)
     else:

@@ -100,10 +100,18 @@ def uninstall(options: Options, log: Log, say: Log) -> list[str]:
 
 
 def _restore_rules(log: Log) -> None:
-    """Table `local` first again, unless VRFs of someone else need it where it is."""
+    """Table `local` first again, unless VRFs of someone else need it where it is.
+
+    The kernel's own rule for VRFs comes with the first of them and never goes by itself.
+    """
     if any(link.kind == "vrf" for link in netlink.links().values()):
         return
+    reason = "rules as the kernel makes them"
     for family in ("-4", "-6"):
-        for words in ("add pref 0 table local protocol kernel", "del pref 32765"):
+        for words in (
+            "add pref 0 table local protocol kernel",
+            "del pref 32765",
+            "del pref 1000 l3mdev",
+        ):
             argv = ("ip", family, "rule", *words.split())
-            activate.run(Step(argv, "rules as the kernel makes them", may_fail=True), log)
+            activate.run(Step(argv, reason, may_fail=True), log)
