@@ -10,8 +10,7 @@ from collections.abc import Iterator
 
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # links, addresses and routes of both families
 _SO_ATTACH_FILTER = 26
-_SETTLE = 0.02  # seconds in which the rest of a burst arrives
-_BURST = 0.1  # seconds after which a burst that does not end is looked at all the same
+_PAUSE = 0.03  # seconds between two looks, however many events there are
 _NEWROUTE, _DELROUTE, _MAIN = 24, 25, 254
 
 # Classic BPF (linux/filter.h): (code, jump if true, jump if false, value).
@@ -43,15 +42,16 @@ def listen() -> Iterator[socket.socket]:
         yield sock
 
 
-def wait(sock: socket.socket, timeout: float) -> bool:
-    """Sleep until an event or the time is over; a burst of events is one. Whether there was any."""
+def wait(sock: socket.socket, timeout: float, last: float = 0.0) -> bool:
+    """Sleep until an event or the time is over; whether there was an event.
+
+    The first one wakes at once. In a burst, which goes on since the look at the time `last`
+    (monotonic), there is a pause, and all that came in it is one event.
+    """
     if not select.select([sock], [], [], timeout)[0]:
         return False
-    end = time.monotonic() + _BURST
-    while time.monotonic() < end:
-        with contextlib.suppress(OSError):  # ENOBUFS: there were very many; EAGAIN: no more
-            while sock.recv(1 << 16):
-                pass
-        if not select.select([sock], [], [], _SETTLE)[0]:
-            break
+    time.sleep(max(0.0, min(_PAUSE, last + _PAUSE - time.monotonic())))
+    with contextlib.suppress(OSError):  # ENOBUFS: there were very many; EAGAIN: no more
+        while sock.recv(1 << 16):
+            pass
     return True

@@ -96,10 +96,11 @@ class Hook:
 
     def rest(self, listener: socket.socket, wait: float) -> None:
         """Sleep until something happens, or for so many seconds."""
-        end = self._clock() + wait
+        begun = self._clock()
+        end = begun + wait
         while (left := end - self._clock()) > 0:
-            quick = self.state.place == "nic"
-            if events.wait(listener, min(left, GLANCE) if quick else left) or self.glance():
+            pause = min(left, GLANCE) if self.state.place == "nic" else left
+            if events.wait(listener, pause, begun) or self.glance():
                 return
 
     def glance(self) -> bool:
