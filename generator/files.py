@@ -40,13 +40,20 @@ def _give_to_frr(descriptor: int, target: Path) -> None:
 
 
 def write_plain(target: str, content: bytes, mode: int) -> None:
-    """Write a file that nothing depends on yet. There can be thousands: no pathlib here."""
+    """Write a file that nothing depends on yet. There can be thousands of them."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     try:
         descriptor = os.open(target, flags, mode)
     except FileNotFoundError:
-        os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120
+        folder = os.path.dirname(target)  # noqa: PTH120
+        try:
+            os.mkdir(folder)  # noqa: PTH102
+        except FileNotFoundError:
+            os.makedirs(folder)  # noqa: PTH103
         descriptor = os.open(target, flags, mode)
-    with os.fdopen(descriptor, "wb", buffering=0) as file:
+    try:
         os.fchmod(descriptor, mode)  # whatever the umask
-        file.write(content)
+        while content:
+            content = content[os.write(descriptor, content) :]
+    finally:
+        os.close(descriptor)

@@ -5,6 +5,7 @@ in bytes, timers in seconds. Collections are sorted by identity, so that the ord
 lists means nothing (but a V-Net's first gateway of a family is its primary address).
 """
 
+import re
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Literal
@@ -13,6 +14,7 @@ import msgspec
 
 VXLAN_OVERHEAD = 50  # bytes over IPv4: 14 Ethernet + 20 IP + 8 UDP + 8 VXLAN (RFC 7348, section 5)
 NEIGHBOURS_PER_VNET = 128
+_MEANINGFUL = re.compile(r"[^A-Za-z0-9 ._@:/+-]")  # to some reader of a rendered file
 
 
 class Model(msgspec.Struct, frozen=True, dict=True):
@@ -25,7 +27,7 @@ def label(text: str) -> str:
     ifupdown2 runs mako over its files and joins lines at a backslash, comments included, so only
     characters that mean nothing to any reader remain.
     """
-    return "".join(c if c.isascii() and (c.isalnum() or c in " ._@:/+-") else "_" for c in text)
+    return _MEANINGFUL.sub("_", text)
 
 
 class Gateway(Model, frozen=True):
