@@ -73,7 +73,7 @@ class Neighbour(msgspec.Struct, frozen=True):
     state: int
 
 
-def _attributes(data: bytes, offset: int) -> Attributes:
+def attributes_of(data: bytes, offset: int) -> Attributes:
     """Attributes by type, with the flag bits of nested types taken off."""
     found = {}
     end = len(data)
@@ -86,7 +86,7 @@ def _attributes(data: bytes, offset: int) -> Attributes:
     return found
 
 
-def _dump(message: int, body: bytes) -> Iterator[bytes]:
+def dump(message: int, body: bytes) -> Iterator[bytes]:
     """The payloads of a dump's answers, whole: read again if the kernel says that it changed.
 
     Raises OSError with the kernel's error number.
@@ -134,9 +134,9 @@ def _mac(data: bytes) -> str:
 def links() -> dict[str, Link]:
     """Every device of this network namespace by name."""
     found = {}
-    for message in _dump(RTM_GETLINK, struct.pack("=BxHiII", 0, 0, 0, 0, 0)):
+    for message in dump(RTM_GETLINK, struct.pack("=BxHiII", 0, 0, 0, 0, 0)):
         _, _, index, flags, _ = struct.unpack_from("=BxHiII", message)
-        attributes = _attributes(message, 16)
+        attributes = attributes_of(message, 16)
         link = Link(
             index=index,
             name=attributes[3].rstrip(b"\0").decode(errors="replace"),  # IFLA_IFNAME
@@ -147,14 +147,14 @@ def links() -> dict[str, Link]:
             kind="",
         )
         if 18 in attributes:  # IFLA_LINKINFO
-            _read_kind(link, _attributes(attributes[18], 0))
+            _read_kind(link, attributes_of(attributes[18], 0))
         found[link.name] = link
     return found
 
 
 def _read_kind(link: Link, info: Attributes) -> None:
     link.kind = info.get(1, b"").rstrip(b"\0").decode()
-    data = _attributes(info.get(2, b""), 0)
+    data = attributes_of(info.get(2, b""), 0)
     if link.kind == "vxlan":
         link.vni = _int(data.get(1))
         link.local = str(ip_address(data[4])) if 4 in data else None
@@ -165,7 +165,7 @@ def _read_kind(link: Link, info: Attributes) -> None:
     elif link.kind == "bridge":
         link.stp = bool(_int(data.get(5)))
     if info.get(4, b"").rstrip(b"\0") == b"bridge":
-        port = _attributes(info.get(5, b""), 0)
+        port = attributes_of(info.get(5, b""), 0)
         link.port_learning = bool(_int(port.get(8)))
         link.port_suppress = bool(_int(port.get(32)))
 
@@ -173,11 +173,11 @@ def _read_kind(link: Link, info: Attributes) -> None:
 def addresses() -> dict[int, set[str]]:
     """Addresses with their lengths, by device index; IPv6 link-local ones are the kernel's own."""
     found: dict[int, set[str]] = {}
-    for message in _dump(RTM_GETADDR, struct.pack("=BBBBi", 0, 0, 0, 0, 0)):
+    for message in dump(RTM_GETADDR, struct.pack("=BBBBi", 0, 0, 0, 0, 0)):
         _, length, _, scope, index = struct.unpack_from("=BBBBi", message)
         if scope == 253:  # RT_SCOPE_LINK
             continue
-        attributes = _attributes(message, 8)
+        attributes = attributes_of(message, 8)
         raw = attributes.get(2, attributes.get(1, b""))  # IFA_LOCAL, else IFA_ADDRESS
         found.setdefault(index, set()).add(f"{ip_address(raw)}/{length}")
     return found
@@ -185,9 +185,9 @@ def addresses() -> dict[int, set[str]]:
 
 def routes(family: int) -> Iterator[Route]:
     """Routes of every table but `local`, for AF_INET or AF_INET6."""
-    for message in _dump(RTM_GETROUTE, struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)):
+    for message in dump(RTM_GETROUTE, struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)):
         _, length, _, _, table, protocol, _, type_, _ = struct.unpack_from("=BBBBBBBBI", message)
-        attributes = _attributes(message, 12)
+        attributes = attributes_of(message, 12)
         table = _int(attributes.get(15)) or table
         if table == 255:
             continue
@@ -205,7 +205,7 @@ def _hops(attributes: Attributes) -> Iterable[tuple[str, int]]:
     data, offset = attributes[9], 0
     while offset + 8 <= len(data):
         length, _, _, index = struct.unpack_from("=HBBi", data, offset)
-        yield _via(_attributes(data[offset + 8 : offset + length], 0)), index
+        yield _via(attributes_of(data[offset + 8 : offset + length], 0)), index
         offset += (length + 3) & ~3
 
 
@@ -221,8 +221,8 @@ def rules() -> list[Rule]:
     """Routing policy rules of both families, in the order in which the kernel tries them."""
     found = []
     for family in (socket.AF_INET, socket.AF_INET6):
-        for message in _dump(RTM_GETRULE, struct.pack("=BBBBBBBBI", family, *[0] * 8)):
-            attributes = _attributes(message, 12)
+        for message in dump(RTM_GETRULE, struct.pack("=BBBBBBBBI", family, *[0] * 8)):
+            attributes = attributes_of(message, 12)
             table = _int(attributes.get(15)) or message[4]
             found.append(Rule(family, _int(attributes.get(6)), table, bool(attributes.get(19))))
     return found
@@ -230,9 +230,9 @@ def rules() -> list[Rule]:
 
 def neighbours(family: int) -> Iterator[Neighbour]:
     """Neighbour entries of a family, the permanent ones among them."""
-    for message in _dump(RTM_GETNEIGH, struct.pack("=BxHiHBB", family, 0, 0, 0, 0, 0)):
+    for message in dump(RTM_GETNEIGH, struct.pack("=BxHiHBB", family, 0, 0, 0, 0, 0)):
         _, _, index, state, _, _ = struct.unpack_from("=BxHiHBB", message)
-        attributes = _attributes(message, 12)
+        attributes = attributes_of(message, 12)
         if 1 in attributes:
             address = str(ip_address(attributes[1]))
             yield Neighbour(index, address, _mac(attributes.get(2, b"")), state)

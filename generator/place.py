@@ -88,11 +88,11 @@ def _device(name: str) -> tuple[int, Device] | None:
 
 
 def _addresses() -> Iterator[tuple[int, str, str]]:
-    for message in netlink._dump(netlink.RTM_GETADDR, bytes(8)):
+    for message in netlink.dump(netlink.RTM_GETADDR, bytes(8)):
         family, length, flags, scope, index = struct.unpack_from("=BBBBi", message)
         if scope == 253:  # RT_SCOPE_LINK: IPv6's own
             continue
-        attributes = netlink._attributes(message, 8)
+        attributes = netlink.attributes_of(message, 8)
         raw = attributes.get(2, attributes.get(1, b""))  # IFA_LOCAL, else IFA_ADDRESS
         words = []
         if 4 in attributes and family == _IPV4:
@@ -111,14 +111,14 @@ def _defaults(family: int) -> Iterator[Default]:
     """Default routes by a gateway. Only table main is dumped: tenants' are long, and not ours."""
     request = struct.pack("=BBBBBBBBI", family, 0, 0, 0, _MAIN, 0, 0, 0, 0)
     try:
-        found = netlink._dump(netlink.RTM_GETROUTE, request)
+        found = netlink.dump(netlink.RTM_GETROUTE, request)
         for message in found:
             _, length, _, _, table, protocol, _, _, flags = struct.unpack_from(
                 "=BBBBBBBBI", message
             )
             if length or table != _MAIN:
                 continue
-            attributes = netlink._attributes(message, 12)
+            attributes = netlink.attributes_of(message, 12)
             if 5 not in attributes or 4 not in attributes:  # RTA_GATEWAY, RTA_OIF
                 continue
             try:
@@ -144,7 +144,7 @@ def _route_words(
     if flags & _ONLINK:
         yield "onlink"
     if 8 in attributes:  # RTA_METRICS
-        for kind, value in netlink._attributes(attributes[8], 0).items():
+        for kind, value in netlink.attributes_of(attributes[8], 0).items():
             if kind in _METRICS:
                 yield f"{_METRICS[kind]} {_number(value)}"
 
