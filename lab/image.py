@@ -27,7 +27,7 @@ REPO = Path(__file__).parents[1]
 GUEST_REPO = "/opt/repo"
 SUITES = ("trixie", "bookworm")
 # In the order: the system, tools that look at it, what the product drives, what it runs on.
-PACKAGES = (  # noqa: SIM905 - a list to read
+PACKAGES = (
     "systemd systemd-sysv dbus udev kmod iproute2 iputils-ping iputils-arping procps ethtool"
     " tcpdump netplan.io frr frr-pythontools ifupdown2 python3 python3-venv nftables iperf3"
     " ca-certificates"

@@ -24,8 +24,8 @@ from lab.result import LabError, LabUnavailable, Result
 BOOT_TIMEOUT = 90.0
 # Everything that the kernel starts lives in a process namespace of its own, which dies with it,
 # and the kernel dies with us.
-CONFINED = "setpriv --pdeathsig=KILL unshare --mount --pid --fork --kill-child".split()  # noqa: SIM905
-KERNEL_PARAMETERS = (  # noqa: SIM905 - reads as the command line that it is
+CONFINED = "setpriv --pdeathsig=KILL unshare --mount --pid --fork --kill-child".split()
+KERNEL_PARAMETERS = (
     "seccomp=on uml_dir=/outer/machine umid=lab hostfs=/outer panic=-1"
     " con=null con0=null,fd:1 ssl=null"
     " ubd0=/outer/machine/cow,/image/disk root=/dev/ubda rw init=/sbin/lab-init"
