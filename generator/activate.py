@@ -130,6 +130,21 @@ def delete_loopback(address: str) -> Step:
     )
 
 
+def flush_tables(tables: list[int]) -> list[Step]:
+    """Empty routing tables of VRFs that are gone: an unreachable route belongs to no device."""
+    lines = "".join(f"route flush table {table}\n" for table in tables)
+    return [
+        Step(
+            ("ip", family, "-force", "-batch", "-"),
+            f"no routes in the tables of VRFs that are gone: {', '.join(map(str, tables))}",
+            timeout=60 + len(tables) / 5,
+            input=lines,
+            may_fail=True,
+        )
+        for family in ("-4", "-6")
+    ]
+
+
 def put_back(lines: list[str]) -> Step:
     """Routes and neighbours that FRR believes to be in the kernel."""
     return Step(

@@ -245,8 +245,9 @@ def _carry_out(run: _Run, data: bytes, tree: Path) -> Outcome:
         if run.last and not run.last.ok:
             changed |= run.made.files.keys()  # nobody knows how far the run before came
         full = first or run.options.full
+        had = converge.loopbacks(run.last.devices if run.last else ())
         wanted = converge.Wanted(
-            root, run.record(ok=True), _gone(run.last, run.made), changed, full, first
+            root, run.record(ok=True), _gone(run.last, run.made), changed, full, first, had
         )
         mended = converge.converge(wanted, tree, run.log, run.say)
     except EvpnHostError as failure:
@@ -271,7 +272,8 @@ def _go_back(run: _Run, failure: EvpnHostError) -> None:
                 names = {device.name for device in last.devices}
                 gone = [device for device in tried.devices if device.name not in names]
                 changed = {change.path for change in run.found}
-                wanted = converge.Wanted(root, last, gone, changed)
+                had = converge.loopbacks(tried.devices)
+                wanted = converge.Wanted(root, last, gone, changed, loopbacks=had)
                 converge.converge(wanted, tree, run.log, run.say)
         elif run.options.activate:
             converge.withdraw(tried, run.log)

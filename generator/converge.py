@@ -31,6 +31,7 @@ class Wanted(msgspec.Struct, frozen=True):
     changed: set[str]
     full: bool = False  # the native tools' own whole way
     first: bool = False  # nothing of ours was ever active here
+    loopbacks: frozenset[str] = frozenset()  # that the host may have had before
 
     @property
     def size(self) -> int:
@@ -47,6 +48,7 @@ def converge(wanted: Wanted, tree: Path, log: Log, say: Log) -> list[str]:
         activate.run(activate.sysctl(wanted.root), log)
     if _vrfs(wanted.goal) and any(kernel.rule_order()):
         activate.run_all(activate.rule_order(), log)
+    _remove_loopbacks(wanted, log)
     _wait_for_devices(wanted, log, say)
     _activate_frr(wanted, log, say)
     mended = mend(wanted.root, log)
@@ -62,6 +64,7 @@ def _netplan(wanted: Wanted, tree: Path, log: Log) -> None:
     if wanted.full:
         _delete(recreated + _present(wanted.gone), log)
         activate.run(activate.netplan_apply(wanted.size), log)
+        _flush(wanted.gone, log)
         return
     _delete(recreated, log)
     stale = {difference.device for difference in _differences(wanted)}
@@ -69,7 +72,7 @@ def _netplan(wanted: Wanted, tree: Path, log: Log) -> None:
     drop_ins = any(path.startswith("etc/systemd/network/") for path in wanted.changed)
     if changed or drop_ins:
         activate.run(activate.networkd_reload(wanted.size), log)
-    _delete(_present(wanted.gone), log)
+    _delete_gone(wanted.gone, log)
 
 
 def _ifupdown(wanted: Wanted, tree: Path, log: Log) -> None:
@@ -77,8 +80,11 @@ def _ifupdown(wanted: Wanted, tree: Path, log: Log) -> None:
     # ifupdown2 fails to name a VRF's table without this folder.
     (wanted.root / "etc/iproute2/rt_tables.d").mkdir(parents=True, exist_ok=True)
     _delete(kernel.unchangeable(wanted.goal.devices), log)
+    if wanted.full or _SYSCTL in wanted.changed:
+        # Some must be there before the devices are.
+        activate.run(activate.sysctl(wanted.root), log)
     activate.run(activate.ifreload(wanted.size), log)
-    _delete(_present(wanted.gone), log)
+    _delete_gone(wanted.gone, log)
 
 
 _BACKENDS = {"netplan": _netplan, "ifupdown": _ifupdown}
@@ -95,6 +101,30 @@ def _present(devices: Iterable[Device]) -> list[str]:
 def _delete(names: list[str], log: Log) -> None:
     if names:
         activate.run(activate.delete_devices(names), log)
+
+
+def _delete_gone(devices: list[Device], log: Log) -> None:
+    _delete(_present(devices), log)
+    _flush(devices, log)
+
+
+def _flush(devices: list[Device], log: Log) -> None:
+    if tables := sorted(device.table for device in devices if device.table is not None):
+        activate.run_all(activate.flush_tables(tables), log)
+
+
+def loopbacks(devices: Iterable[Device]) -> frozenset[str]:
+    """The VTEP addresses that devices send from."""
+    return frozenset(device.local for device in devices if device.local)
+
+
+def _remove_loopbacks(wanted: Wanted, log: Log) -> None:
+    """Neither backend takes an address off `lo` that its files no longer have."""
+    stale = wanted.loopbacks - loopbacks(wanted.goal.devices)
+    there = netlink.addresses().get(1, set()) if stale else set()
+    for address in sorted(stale):
+        if f"{address}/32" in there:
+            activate.run(activate.delete_loopback(address), log)
 
 
 def _differences(wanted: Wanted) -> list[kernel.Difference]:
@@ -213,9 +243,8 @@ def _start_hook(wanted: Wanted, log: Log, say: Log) -> None:
 
 def withdraw(goal: Record, log: Log) -> None:
     """Take away what a first apply made: its files are gone again, or the operator's are back."""
-    _delete(_present(goal.devices), log)
-    loopbacks = {device.local for device in goal.devices if device.local}
-    activate.run_all(map(activate.delete_loopback, sorted(loopbacks)), log)
+    _delete_gone(goal.devices, log)
+    activate.run_all(map(activate.delete_loopback, sorted(loopbacks(goal.devices))), log)
     if goal.backend == "netplan":
         activate.run(activate.netplan_apply(len(goal.devices)), log)
     else:

@@ -1,7 +1,7 @@
 """What the kernel and FRR have against what they should have: each difference in a line."""
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from generator.model import Device
 _LOCAL_TABLE = 255
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _MAIN_TABLE = 254
+_UNREACHABLE = 7  # RTN_UNREACHABLE, linux/rtnetlink.h
 _BGP = 186  # RTPROT_BGP, linux/rtnetlink.h
 _FAILED = 0x20  # NUD_FAILED
 _STAND_IN = "169.254.0.1"  # FRR's next hop for a leaf that has an IPv6 address only (RFC 5549)
@@ -29,7 +30,7 @@ class Difference(msgspec.Struct, frozen=True):
         return f"{self.device}: {self.text}"
 
 
-def differences(expected: Iterable[Device], management: Iterable[str] = ()) -> list[Difference]:
+def differences(expected: Sequence[Device], management: Iterable[str] = ()) -> list[Difference]:
     """Devices that are missing or are not what they should be. Reads the kernel only.
 
     `management` are addresses that the hook may have put on a bridge: no difference there.
@@ -48,7 +49,21 @@ def differences(expected: Iterable[Device], management: Iterable[str] = ()) -> l
         found.extend(Difference(device.name, text) for text in _compare(device, link, names, has))
     if any(link.kind == "vrf" for link in links.values()):
         found.extend(rule_order())
+        found.extend(_leaks([device for device in expected if device.table is not None]))
     return found
+
+
+def _leaks(vrfs: Sequence[Device]) -> Iterable[Difference]:
+    """VRFs that leave what their table does not know to the host's own table."""
+    for family, default in ((socket.AF_INET, "0.0.0.0/0"), (socket.AF_INET6, "::/0")):
+        closed = {
+            route.table
+            for route in netlink.routes(family)
+            if route.type == _UNREACHABLE and route.prefix == default
+        }
+        for vrf in vrfs:
+            if vrf.table not in closed:
+                yield Difference(vrf.name, f"has no unreachable default route ({default})")
 
 
 def unchangeable(expected: Iterable[Device]) -> list[str]:

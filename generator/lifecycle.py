@@ -40,7 +40,9 @@ def rollback(generation: int | None, options: Options, log: Log, say: Log) -> Re
             try:
                 stage.commit(root, found)
                 if options.activate:
-                    wanted = converge.Wanted(root, goal, gone, {change.path for change in found})
+                    changed = {change.path for change in found}
+                    had = converge.loopbacks(last.devices)
+                    wanted = converge.Wanted(root, goal, gone, changed, loopbacks=had)
                     converge.converge(wanted, tree, log, say)
             except EvpnHostError as failure:
                 raise Stranded(*failure.problems, "the rollback did not end well") from None
