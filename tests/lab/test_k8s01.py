@@ -18,7 +18,17 @@ from lab.fabric import Fabric, Host, Lab, Node, eventually
 EXAMPLE = Path(__file__).parents[2] / "examples/k8s01.json"
 LEAVES = ("ns-leaf-0", "ns-leaf-1")
 PORTS = [{"name": f"swp9s1@{leaf}"} for leaf in LEAVES]
-FOREIGN = "/etc/netplan/50-operator.yaml"
+SYSTEMS = (("trixie", "netplan"), ("bookworm", "netplan"), ("trixie", "ifupdown"))
+FOREIGN = {"netplan": "/etc/netplan/50-operator.yaml", "ifupdown": "/etc/network/interfaces"}
+# What an operator, or the system's own occasions, does to the network of a running host.
+OPERATORS_COMMANDS = {
+    "netplan": (
+        ["netplan", "apply"],
+        ["networkctl", "reconfigure", "ens4", "ens5"],
+        ["systemctl", "restart", "systemd-networkd"],
+    ),
+    "ifupdown": (["ifreload", "-a"], ["ifreload", "-a"]),
+}
 
 Payload = dict[str, Any]
 _generations = itertools.count(1)
@@ -46,15 +56,17 @@ DUAL = vnet(40, 33, "10.188.4.254/24", "fd00:188:4::254/64")
 DUAL_2 = vnet(41, 33, "10.188.5.254/24", "fd00:188:5::254/64")
 
 
-@pytest.fixture(scope="module")
-def lab(fresh_lab: Any) -> Lab:
+@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
+def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """A fabric with K8S01 as a VTEP, both switch ports in the underlay."""
-    lab: Lab = fresh_lab("trixie")
+    suite, backend = request.param
+    lab: Lab = fresh_lab(suite, backend)
+    lab.backend = backend  # type: ignore[attr-defined]
     lab.host.run(["ip", "link", "add", "br-foreign", "type", "bridge"])
     lab.host.run(["ip", "link", "set", "br-foreign", "up"])
     addresses = ["ip", "-6", "address", "show", "br-foreign"]
     eventually(lambda: "tentative" not in lab.host.run(addresses).out)
-    lab.foreign = _foreign(lab.host)  # type: ignore[attr-defined]
+    lab.foreign = _foreign(lab)  # type: ignore[attr-defined]
     bring_up(lab)
     return lab
 
@@ -372,15 +384,11 @@ def test_applying_again_writes_and_runs_nothing(lab: Lab) -> None:
     assert lab.host.run(["sh", "-c", listing]).out == before
 
 
-def test_an_operators_netplan_apply_costs_nothing(lab: Lab, pod: Node, gpu: Node) -> None:
+def test_an_operators_own_apply_costs_nothing(lab: Lab, pod: Node, gpu: Node) -> None:
     """Prevented, not mended: FRR's routes and neighbours stay, the guest's ping goes on."""
     change(lab, payload())
     eventually(lambda: pod.ping(gpu, count=1))
-    for command in (
-        ["netplan", "apply"],
-        ["networkctl", "reconfigure", "ens4", "ens5"],
-        ["systemctl", "restart", "systemd-networkd"],
-    ):
+    for command in OPERATORS_COMMANDS[lab.backend]:  # type: ignore[attr-defined]
         with pod.pinging(gpu, interval=0.05) as running:
             lab.host.run(command, timeout=120)
             time.sleep(5)
@@ -393,12 +401,14 @@ def test_an_operators_netplan_apply_costs_nothing(lab: Lab, pod: Node, gpu: Node
 
 def test_what_is_not_ours_is_as_before(lab: Lab) -> None:
     """An unlisted NIC, an operator's file and a foreign bridge have not changed at all."""
-    now, before = _foreign(lab.host), lab.foreign  # type: ignore[attr-defined]
+    now, before = _foreign(lab), lab.foreign  # type: ignore[attr-defined]
     for what, was in before.items():
         assert now[what] == was, what
 
 
-def _foreign(host: Host) -> dict[str, Any]:
+def _foreign(lab: Lab) -> dict[str, Any]:
+    host, path = lab.host, FOREIGN[lab.backend]  # type: ignore[attr-defined]
+
     def shown(device: str) -> Payload:
         [found] = host.run(["ip", "-details", "-json", "address", "show", device]).json
         volatile = ("gc_timer", "hello_timer", "tcn_timer", "topology_change_timer")
@@ -408,8 +418,8 @@ def _foreign(host: Host) -> dict[str, Any]:
         return dict(found)
 
     return {
-        "file": host.machine.read(FOREIGN),
-        "status": host.run(["stat", "-c", "%a %U %G %Y %i", FOREIGN]).out,
+        "file": host.machine.read(path),
+        "status": host.run(["stat", "-c", "%a %U %G %Y %i", path]).out,
         "ens6": shown("ens6"),
         "bridge": shown("br-foreign"),
     }
