@@ -20,6 +20,7 @@ HOOK = "evpn-host-failover.service"
 _FRR_CONF = "etc/frr/frr.conf"
 _NETWORKD_CONF = "etc/systemd/networkd.conf.d/90-evpn-host.conf"
 _SYSCTL = "etc/sysctl.d/90-evpn-host.conf"
+LET_GO = 3.0  # seconds that the hook has to take the management address off a bridge that goes
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -72,7 +73,7 @@ def _netplan(wanted: Wanted, tree: Path, log: Log) -> None:
     drop_ins = any(path.startswith("etc/systemd/network/") for path in wanted.changed)
     if changed or drop_ins:
         activate.run(activate.networkd_reload(wanted.size), log)
-    _delete_gone(wanted.gone, log)
+    _delete_gone(wanted, log)
 
 
 def _ifupdown(wanted: Wanted, tree: Path, log: Log) -> None:
@@ -84,7 +85,7 @@ def _ifupdown(wanted: Wanted, tree: Path, log: Log) -> None:
         # Some must be there before the devices are.
         activate.run(activate.sysctl(wanted.root), log)
     activate.run(activate.ifreload(wanted.size), log)
-    _delete_gone(wanted.gone, log)
+    _delete_gone(wanted, log)
 
 
 _BACKENDS = {"netplan": _netplan, "ifupdown": _ifupdown}
@@ -103,9 +104,26 @@ def _delete(names: list[str], log: Log) -> None:
         activate.run(activate.delete_devices(names), log)
 
 
-def _delete_gone(devices: list[Device], log: Log) -> None:
+def _delete_gone(wanted: Wanted, log: Log) -> None:
+    _wait_for_hook(wanted)
+    _clear(wanted.gone, log)
+
+
+def _clear(devices: list[Device], log: Log) -> None:
     _delete(_present(devices), log)
     _flush(devices, log)
+
+
+def _wait_for_hook(wanted: Wanted) -> None:
+    """A bridge that goes carries the management address until the hook has another one for it."""
+    going, moving = [device.name for device in wanted.gone], set(wanted.goal.moving)
+
+    def carriers() -> list[str]:
+        links, addresses = netlink.links(), netlink.addresses()
+        return [n for n in going if n in links and moving & addresses.get(links[n].index, set())]
+
+    if going and moving:
+        activate.until(carriers, LET_GO)
 
 
 def _flush(devices: list[Device], log: Log) -> None:
@@ -243,7 +261,7 @@ def _start_hook(wanted: Wanted, log: Log, say: Log) -> None:
 
 def withdraw(goal: Record, log: Log) -> None:
     """Take away what a first apply made: its files are gone again, or the operator's are back."""
-    _delete_gone(goal.devices, log)
+    _clear(goal.devices, log)
     activate.run_all(map(activate.delete_loopback, sorted(loopbacks(goal.devices))), log)
     if goal.backend == "netplan":
         activate.run(activate.netplan_apply(len(goal.devices)), log)

@@ -24,7 +24,7 @@ from generator.model import Management
 from generator.place import Move, Own, Place, Seen
 
 STATE = Path("run/evpn-host/failover.json")
-POLL = 5.0  # seconds between looks when no event comes
+POLL = 10.0  # seconds between looks when no event comes
 SOON = 1.0  # the same while FRR is silent, or a move did not come to its end
 # Seconds between questions to bgpd while the address is on the NIC: that a session comes up is no
 # event of the kernel's, and its first routes come a second later.
@@ -67,7 +67,7 @@ class Hook:
         self.state = read(root) or State()
         self._written = b""
         self._bgpd = frr.Vty("bgpd", root, ANSWER)
-        self._heard = self._clock()
+        self._silent: float | None = None  # since when bgpd has not answered
         self._allowed = float(BURST)  # moves
         self._counted = self._clock()
         self._tell: list[float] = []
@@ -156,11 +156,13 @@ class Hook:
 
     def _sessions(self) -> list[str] | None:
         """Neighbors whose session carries EVPN; None while it is too early to believe FRR gone."""
+        asked = self._clock()
         try:
             found = frr.summary(self._bgpd).values()
         except frr.Silent:
-            return [] if self._clock() - self._heard > PATIENCE else None
-        self._heard = self._clock()
+            self._silent = asked if self._silent is None else self._silent
+            return [] if self._clock() - self._silent > PATIENCE else None
+        self._silent = None
         return [session.neighbor for session in found if session.established]
 
     def _bring(

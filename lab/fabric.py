@@ -18,7 +18,7 @@ from lab.machine import Machine, Process
 from lab.ping import Ping, parse
 from lab.result import CommandError, LabError, Result
 
-CONVERGE = ["python3", "-B", "/opt/repo/lab/guest/fabric.py", "converge"]
+INSIDE = ["python3", "-B", "/opt/repo/lab/guest/fabric.py"]
 PAYLOAD = "/root/payload.json"
 
 
@@ -140,6 +140,11 @@ class Router(Node):
         out = self.run(["vtysh", "--vty_socket", f"/run/lab/{self.name}", "-c", command]).out
         return json.loads(out) if command.endswith(" json") else out
 
+    def configure(self, *lines: str) -> None:
+        """Give its FRR configuration lines, until its next reboot."""
+        words = [word for line in ("configure terminal", *lines) for word in ("-c", line)]
+        self.run(["vtysh", "--vty_socket", f"/run/lab/{self.name}", *words])
+
 
 class Leaf(Router):
     """A leaf switch; a full VTEP."""
@@ -154,6 +159,10 @@ class Leaf(Router):
         """Make the port to the host a routed one with eBGP, or an access port of Management."""
         others = [name for name in self._fabric.state["underlay"] if name != self.name]
         self._fabric.change(underlay=[*others, self.name] if on else others)
+
+    def power(self, on: bool) -> None:
+        """Cut its power: FRR dies, its ports lose their carrier; or give it back."""
+        self.machine.run([*INSIDE, "start" if on else "stop", self.name])
 
 
 class Host(Node):
@@ -263,7 +272,7 @@ class Fabric:
         self.state |= parts
         self.machine.write(str(inside.STATE), json.dumps(self.state))
         self.machine.run(["sync", str(inside.STATE)])  # it outlives a power cut
-        self.machine.run(CONVERGE)
+        self.machine.run([*INSIDE, "converge"])
 
     def wait(self, within: float = 30) -> float:
         """Wait until every leaf knows the loopbacks of all; seconds it took."""

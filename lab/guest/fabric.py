@@ -3,6 +3,7 @@
     fabric.py links      namespaces, cables and devices; at boot, before the network comes up
     fabric.py routers    start the routing daemons of leaves and spine
     fabric.py converge   after a change of the state file, while everything runs
+    fabric.py stop NAME  cut the power of a switch; `start NAME` gives it back
 
 Each leaf, spine and bare-metal server is a network namespace, the host under test is the root
 namespace. Daemons keep their sockets in /run/lab/<name>, apart from the host's own FRR. A device
@@ -11,12 +12,16 @@ remembers in its alias how it was made: only what differs is made again. Standar
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,8 +121,32 @@ def links() -> None:
 
 def routers() -> None:
     """Start FRR on each switch and give it its configuration."""
+    _start(SWITCHES)
+    _greet(state()["servers"])
+
+
+def stop(name: str) -> None:
+    """Cut the power of a switch: its FRR dies, its ports lose their carrier."""
+    for pid in _run(["ip", "netns", "pids", name]).split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    _ip(name, [f"link set {port} down" for port in _cables(name)])
+
+
+def start(name: str) -> None:
+    """Bring a switch that was stopped back as it was."""
+    _ip(name, [f"link set {port} up" for port in _cables(name)])
+    _start([router for router in SWITCHES if router.name == name])
+
+
+def _cables(name: str) -> list[str]:
+    shown = _run(["ip", "-n", name, "-json", "link", "show", "type", "veth"])
+    return [device["ifname"] for device in json.loads(shown)]
+
+
+def _start(switches: Sequence[Router]) -> None:
     wanted = state()
-    for router in SWITCHES:
+    for router in switches:
         folder = RUN / router.name
         shutil.rmtree(folder, ignore_errors=True)
         for place in (folder, folder / "etc"):
@@ -126,11 +155,10 @@ def routers() -> None:
         (folder / "applied").write_text("{}")
     for daemon in DAEMONS:
         if Path("/usr/lib/frr", daemon).exists():  # mgmtd came with FRR 9
-            for process in [_daemon(router.name, daemon) for router in SWITCHES]:
+            for process in [_daemon(router.name, daemon) for router in switches]:
                 process.wait()
-    for router in SWITCHES:
+    for router in switches:
         _configure(router, wanted)
-    _greet(wanted["servers"])
 
 
 def converge() -> None:
@@ -465,5 +493,6 @@ def _run(argv: list[str], given: str = "") -> str:
 
 if __name__ == "__main__":
     begun = time.monotonic()
-    {"links": links, "routers": routers, "converge": converge}[sys.argv[1]]()
+    verbs = {f.__name__: f for f in (links, routers, converge, stop, start)}
+    verbs[sys.argv[1]](*sys.argv[2:])
     print(f"{sys.argv[1]}: {time.monotonic() - begun:.1f} s", file=sys.stderr)

@@ -8,190 +8,25 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab.fabric import Lab, eventually
-from lab.machine import Process
-
-REPO = Path(__file__).parents[2]
-PAYLOAD: dict[str, Any] = json.loads((REPO / "examples/k8s01.json").read_text())
-ADDRESS = "10.12.0.101"
-HOOK = "evpn-host-failover.service"
-NIC, BRIDGE = "ens4", "nbr-14"
-CYCLES = int(os.environ.get("EVPN_HOST_TRANSITIONS", "2"))
-LOOP = 60 if CYCLES > 10 else 10  # seconds of each nuisance
-FIGURES: dict[str, list[tuple[str, str]]] = {}
-
-# A connection that lives as long as the test: numbers go to the host and come back in order.
-TCP = r"""
-import socket, sys, threading, time
-if sys.argv[1] == "echo":
-    def echo(peer):
-        try:
-            while data := peer.recv(4096):
-                peer.sendall(data)
-        except OSError:
-            pass
-    server = socket.create_server(("0.0.0.0", 7777))
-    while True:
-        threading.Thread(target=echo, args=(server.accept()[0],), daemon=True).start()
-peer = socket.create_connection((sys.argv[1], 7777), 10)
-peer.settimeout(None)
-peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-def send():
-    for number in range(1 << 40):
-        peer.sendall(b"%d\n" % number)
-        time.sleep(0.05)
-threading.Thread(target=send, daemon=True).start()
-rest, expected = b"", 0
-while data := peer.recv(4096):
-    *lines, rest = (rest + data).split(b"\n")
-    for line in lines:
-        assert int(line) == expected
-        expected += 1
-    print(expected, flush=True)
-"""
-
-# The lines of a move to a place, from where things are: what a killed hook leaves half done.
-STEPS = """
-import sys
-from pathlib import Path
-from generator import failover
-from generator.activate import silent
-hook = failover.Hook(Path("/"), silent)
-last = hook._last()
-management, bridges, seen = hook._look(last.management)
-hook._remember(management, seen)
-wanted = {"nic": ("nic", management.ifname), "bridge": ("bridge", management.bridge)}[sys.argv[1]]
-print("\\n".join(failover.place.steps(hook._move(last, management, wanted, seen), seen)))
-"""
-
-
-class Story:
-    """A server in the fabric, watched from the controller."""
-
-    def __init__(self, lab: Lab, backend: str) -> None:
-        self.lab, self.backend = lab, backend
-        self.host, self.fabric = lab.host, lab.fabric
-        self.controller = lab.fabric.controller
-        self.tcp: Process | None = None
-
-    def provision(self) -> None:
-        self.fabric.carry(PAYLOAD)
-        self.lab.machine.write("/root/tcp.py", TCP)
-        self.lab.machine.write("/root/steps.py", STEPS)
-        self.host.evpn_host("install-units")
-        self.host.apply(PAYLOAD)
-        self.right(NIC)
-
-    def watch(self) -> None:
-        """Begin to watch anew: after a reboot, or for figures of one test."""
-        self.host.start(["python3", "/root/tcp.py", "echo"])
-        self.monitor = self.host.start(["ip", "-ts", "-o", "monitor", "address"])
-        time.sleep(0.5)
-        self.tcp = self.controller.start(["python3", "/root/tcp.py", ADDRESS])
-        eventually(lambda: self.tcp and self.tcp.output)
-
-    def underlay(self, *names: str) -> None:
-        """Switch these ports over and the others back."""
-        for number in (0, 1):
-            name = f"ns-leaf-{number}"
-            if (name in names) != (name in self.fabric.state["underlay"]):
-                self.fabric.leaf(name).underlay(on=name in names)
-
-    def established(self, count: int) -> None:
-        """Wait until so many sessions are Established."""
-
-        def found() -> bool:
-            peers = self.host.show("show bgp l2vpn evpn summary json")["peers"].values()
-            return len([peer for peer in peers if peer["state"] == "Established"]) == count
-
-        eventually(found, 40)
-
-    def places(self) -> list[str]:
-        found = json.loads(self.host.run(["ip", "-json", "address"]).out)
-        return sorted(
-            link["ifname"]
-            for link in found
-            if any(each.get("local") == ADDRESS for each in link["addr_info"])
-        )
-
-    def defaults(self) -> list[tuple[str, str]]:
-        found = json.loads(self.host.run(["ip", "-json", "route", "show", "default"]).out)
-        return [(route["dev"], route["gateway"]) for route in found]
-
-    def right(self, device: str, within: float = 30, reached: bool = True) -> float:
-        """Wait until the address is there, there only, with the route, and answers; seconds."""
-        seconds = eventually(lambda: self.places() == [device], within)
-        wanted = [(device, "10.12.0.1")]
-        seconds += eventually(lambda: self.defaults() == wanted, within)
-        # The operator's own is always where it was.
-        nic = self.host.run(["ip", "-brief", "-4", "address", "show", NIC]).out
-        assert "10.254.254.10/24" in nic
-        if reached:
-            eventually(lambda: self.controller.ping(ADDRESS, count=1), within)
-        assert self.places() == [device]
-        return seconds
-
-    def carries_on(self, within: float = 30) -> None:
-        """The one TCP connection lives, and its counter runs."""
-        assert self.tcp
-        before = len(self.tcp.output)
-        eventually(lambda: self.tcp and len(self.tcp.output) > before, within)
-        assert self.tcp.running, self.tcp.errors
-
-    def now(self) -> float:
-        return float(self.host.run(["date", "+%s.%N"]).out)
-
-    def changes(self, since: float) -> list[tuple[float, str, bool]]:
-        """When the address came (true) to a device or left it, as the kernel said."""
-        found = []
-        line = re.compile(rf"^\[(\S+)\] (Deleted )?\d+: (\S+)\s+inet {ADDRESS}/", re.MULTILINE)
-        for at, deleted, device in line.findall(self.monitor.output):
-            moment = datetime.fromisoformat(at).replace(tzinfo=UTC).timestamp()
-            if moment >= since:
-                found.append((moment, device, not deleted))
-        return found
-
-    def twofold(self, since: float, begin: str) -> tuple[float, float]:
-        """The longest times (seconds) with two places, and with none."""
-        on, last, both, none = {begin}, since, 0.0, 0.0
-        for moment, device, came in self.changes(since):
-            both = max(both, moment - last if len(on) > 1 else 0)
-            none = max(none, moment - last if not on else 0)
-            on, last = (on | {device} if came else on - {device}), moment
-        return both, none
-
-    def sessions(self, since: float, way: str) -> list[float]:
-        """When FRR said that a session went "Up" or "Down"."""
-        argv = f"journalctl -u frr -o json --since @{int(since)} -g ADJCHANGE".split()
-        lines = self.host.run(argv, check=False).out.splitlines()
-        events = [json.loads(line) for line in lines if line.startswith("{")]
-        times = [int(e["__REALTIME_TIMESTAMP"]) / 1e6 for e in events if f" {way}" in e["MESSAGE"]]
-        return [at for at in times if at >= since]
-
-    def figure(self, what: str, text: str) -> None:
-        FIGURES.setdefault(self.backend, []).append((what, text))
-        print(f"\n{self.backend}: {what}: {text}", flush=True)
-
-    def hook(self, verb: str) -> None:
-        self.host.run(["systemctl", verb, HOOK])
-
-    def torn(self, place: str, count: int) -> int:
-        """Do the first lines of a move, as a hook that is killed then; how many there are."""
-        argv = ["env", "PYTHONPATH=/opt/repo", "/opt/evpn-host/bin/python", "/root/steps.py", place]
-        lines = self.host.run(argv).out.splitlines()
-        done = "".join(f"{line}\n" for line in lines[:count])
-        self.host.run(["ip", "-force", "-batch", "-"], input=done, check=False)
-        return len(lines)
+from tests.lab.story import (
+    ADDRESS,
+    BRIDGE,
+    CYCLES,
+    HOOK,
+    LOOP,
+    NIC,
+    PAYLOAD,
+    Story,
+    write_figures,
+)
 
 
 @pytest.fixture(scope="module", params=["netplan", "ifupdown"])
@@ -206,17 +41,6 @@ def story(request: pytest.FixtureRequest, fresh_lab: Callable[..., Lab]) -> Iter
         lab.__exit__(None, None, None)  # one machine at a time
         if os.environ.get("EVPN_HOST_FIGURES"):
             write_figures(request.param)
-
-
-def write_figures(backend: str) -> None:
-    """Put what was measured between the backend's marks in docs/failover.md."""
-    file = REPO / "docs/failover.md"
-    begin, end = f"<!-- {backend}: written by tests/lab/test_failover.py -->", f"<!-- {backend} -->"
-    before, _, rest = file.read_text().partition(begin)
-    after = rest.partition(end)[2]
-    rows = [f"| {what} | {text} |" for what, text in FIGURES.get(backend, [])]
-    table = [begin, f"### {backend}", "", "| what | seen |", "| --- | --- |", *rows, end]
-    file.write_text(before + "\n".join(table) + after)
 
 
 # --- The story ---
@@ -271,6 +95,16 @@ def test_the_published_story(story: Story) -> None:
     story.figure("in no place", f"{max(never) * 1000:.0f} ms at the longest")
     assert max(twice) <= 0.1
     assert max(never) == 0
+
+
+def test_nobody_takes_the_host_for_a_router(story: Story) -> None:
+    """FRR's router advertisements reach the management V-Net while the port is an access port."""
+    story.underlay()
+    story.right(NIC)
+    with story.controller.capture("eth0", "icmp6 and ip6[40] = 134", count=2) as seen:
+        time.sleep(7)
+    assert seen.text.count("router lifetime 0s") == 2
+    assert not story.controller.run("ip -6 route show default".split()).out
 
 
 def test_routes_come_back_as_they_were(story: Story) -> None:
@@ -344,3 +178,298 @@ def test_frr_stopped(story: Story) -> None:
     story.figure("FRR stopped", f"on the NIC after {time.monotonic() - started:.1f} s")
     story.host.run(["systemctl", "start", "frr"])
     story.right(BRIDGE, within=40)
+
+
+@pytest.mark.parametrize("daemons", ["bgpd", "zebra bgpd bfdd staticd mgmtd watchfrr"])
+def test_frr_killed(story: Story, daemons: str) -> None:
+    """The address is where it belongs once FRR is back."""
+    story.underlay("ns-leaf-0", "ns-leaf-1")
+    story.right(BRIDGE)
+    started = time.monotonic()
+    story.signal_frr("KILL", daemons)
+    time.sleep(1)
+    state = "vtysh -c 'show bgp summary json' | grep -q '\"state\":\"Established\"'"
+    eventually(lambda: story.host.run(["sh", "-c", state], check=False).code == 0, 60)
+    story.right(BRIDGE, within=40)
+    story.carries_on()
+    story.figure(f"{daemons.split(maxsplit=1)[0]} killed" if daemons == "bgpd" else "FRR killed",
+                 f"all as before after {time.monotonic() - started:.1f} s")  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ["port", "carriers"])
+def test_flapping_uplinks(story: Story, what: str) -> None:
+    """Two moves at once, then one in ten seconds at the most; right when it is over."""
+    both = ("ns-leaf-0", "ns-leaf-1")
+    story.underlay(*(both if what == "carriers" else ()))
+    story.right(BRIDGE if what == "carriers" else NIC)
+    story.hook("restart")
+    before, begun = story.moves(), time.monotonic()
+    while time.monotonic() < begun + LOOP * 2:
+        if what == "port":
+            story.underlay("ns-leaf-1")
+            time.sleep(2)
+            story.underlay()
+        else:
+            for way, pause in (("down", 1), ("up", 4)):
+                for name in both:
+                    story.fabric.leaf(name).run(["ip", "link", "set", "swp9s1", way])
+                time.sleep(pause)
+    moves = story.moves() - before
+    assert 0 < moves <= 2 + (time.monotonic() - begun) / 10 + 1
+    story.underlay(*both)
+    story.right(BRIDGE, within=40)
+    story.carries_on()
+    story.figure(f"{what} flapping for {LOOP * 2} s", f"{moves} moves")
+
+
+def test_switches_rebooted(story: Story) -> None:
+    """One of two: nothing moves. Both: to the NIC and back."""
+    leaves = [story.fabric.leaf(name) for name in ("ns-leaf-0", "ns-leaf-1")]
+    story.underlay(*(leaf.name for leaf in leaves))
+    story.established(2)
+    story.right(BRIDGE)
+    for count in (1, 2):
+        since = story.now()
+        with story.controller.pinging(ADDRESS, interval=0.01) as pinging:
+            for leaf in leaves[:count]:
+                leaf.power(on=False)
+            if count == 1:
+                time.sleep(5)
+                assert not story.changes(since)
+            else:
+                story.right(NIC, reached=False)
+            for leaf in leaves[:count]:
+                leaf.power(on=True)
+            story.established(2)
+            story.right(BRIDGE, within=40)
+        story.carries_on()
+        lost = pinging.result
+        text = f"{lost.lost} of {lost.sent} pings lost, longest gap {lost.longest_gap_s:.2f} s"
+        story.figure(f"{('one switch', 'both switches')[count - 1]} rebooted", text)
+
+
+@pytest.mark.parametrize("bfd", [False, True], ids=["holdtime", "bfd"])
+def test_an_uplink_that_silently_drops(story: Story, bfd: bool) -> None:
+    """The other carries on as soon as the loss is noticed; nothing moves."""
+    leaf = story.fabric.leaf("ns-leaf-0")
+    story.underlay("ns-leaf-0", "ns-leaf-1")
+    story.established(2)
+    story.right(BRIDGE)
+    if bfd:
+        story.host.apply(_changed(story.next_generation(), bgp={"bfd": True}))
+        leaf.configure(f"router bgp {leaf.asn}", "neighbor swp9s1 bfd")
+        eventually(lambda: "Status: up" in story.host.show("show bfd peers"), 20)
+    since = story.now()
+    with story.controller.pinging(ADDRESS, interval=0.01) as pinging:
+        for node, port in ((leaf, "swp9s1"), (story.host, NIC)):
+            node.run(f"tc qdisc add dev {port} root netem loss 100%".split())
+        story.established(1)
+        time.sleep(1)
+    for node, port in ((leaf, "swp9s1"), (story.host, NIC)):
+        node.run(f"tc qdisc delete dev {port} root".split())
+    story.established(2)
+    story.right(BRIDGE)
+    assert not story.changes(since)
+    story.carries_on()
+    gap = pinging.result.longest_gap_s
+    story.figure(f"an uplink drops all, {'BFD' if bfd else 'hold time 9 s'}", f"gap {gap:.2f} s")
+    assert gap < (2.5 if bfd else 12)
+    if bfd:
+        leaf.configure(f"router bgp {leaf.asn}", "no neighbor swp9s1 bfd")
+        story.host.apply(_changed(story.next_generation()))
+
+
+def _changed(generation: int, **server: Any) -> dict[str, Any]:
+    return PAYLOAD | {"generation": generation, "server": PAYLOAD["server"] | server}
+
+
+def test_bgpd_hangs(story: Story) -> None:
+    """Hung for some seconds, nothing moves; for longer, to the NIC; back when it goes on."""
+    story.underlay("ns-leaf-0", "ns-leaf-1")
+    story.right(BRIDGE)
+    since = story.now()
+    for seconds in (5, 26):
+        story.signal_frr("STOP", "bgpd watchfrr")
+        time.sleep(seconds)
+        places = story.places()
+        story.signal_frr("CONT", "bgpd watchfrr")
+        assert places == ([BRIDGE] if seconds == 5 else [NIC])
+        if seconds == 5:
+            assert not story.changes(since)
+    story.right(BRIDGE, within=40)
+    story.carries_on()
+
+
+def test_nic_renamed(story: Story) -> None:
+    """The hook knows the NIC by its index; what FRR had on it is mended by the next apply."""
+    story.underlay("ns-leaf-0", "ns-leaf-1")
+    story.right(BRIDGE)
+    story.rename(NIC, "mgmt0")
+    story.underlay()
+    eventually(lambda: story.places() == ["mgmt0"], 30)
+    story.rename("mgmt0", NIC)
+    story.right(NIC)
+    story.underlay("ns-leaf-0")
+    eventually(lambda: story.places() == [BRIDGE], 30)
+    story.host.apply(_changed(story.next_generation()))
+    story.right(BRIDGE)
+    story.carries_on()
+
+
+def test_ipv6_moves_too(story: Story) -> None:
+    """A second management address, of the other family, goes along and comes back."""
+    story.underlay()
+    story.right(NIC)
+    mine, theirs = "fd00:12::101", "fd00:12::5"
+    story.host.run(f"ip address add {mine}/64 dev {NIC} nodad".split())
+    story.host.run(f"ip -6 route add default via fd00:12::1 dev {NIC} metric 77".split())
+    story.controller.run(f"ip address replace {theirs}/64 dev eth0 nodad".split())
+    management = PAYLOAD["server"]["mgmt"] | {"ipv6": f"{mine}/64", "gateway6": "fd00:12::1"}
+    story.host.apply(_changed(story.next_generation(), mgmt=management))
+
+    def there(device: str) -> bool:
+        shown = json.loads(story.host.run("ip -6 -json route show default".split()).out)
+        holds = mine in story.host.run(["ip", "-6", "address", "show", device]).out
+        routed = [(route["dev"], route["metric"]) for route in shown] == [(device, 77)]
+        return holds and routed and bool(story.controller.ping(mine, count=1))
+
+    eventually(lambda: there(NIC), 10)
+    story.underlay("ns-leaf-0")
+    story.right(BRIDGE)
+    eventually(lambda: there(BRIDGE), 10)
+    story.underlay()
+    story.right(NIC)
+    eventually(lambda: there(NIC), 10)
+    story.host.run(f"ip -6 route delete default dev {NIC}".split())
+    story.host.run(f"ip address delete {mine}/64 dev {NIC}".split())
+    story.host.apply(_changed(story.next_generation()))
+
+
+def test_native_tool_in_a_loop(story: Story) -> None:
+    """`netplan apply` or `ifreload -a` puts the address on the NIC again: put right at once."""
+    story.underlay("ns-leaf-0", "ns-leaf-1")
+    story.right(BRIDGE)
+    argv = ["netplan", "apply"] if story.backend == "netplan" else ["ifreload", "-a"]
+    since, end, times = story.now(), time.monotonic() + LOOP, 0
+    with story.controller.pinging(ADDRESS, interval=0.01) as pinging:
+        while time.monotonic() < end:
+            story.host.run(argv, timeout=120)
+            times += 1
+        story.right(BRIDGE)
+    both, none = story.twofold(since, BRIDGE)
+    story.carries_on()
+    result = pinging.result
+    text = f"{result.lost} of {result.sent} pings lost, longest gap {result.longest_gap_s:.2f} s"
+    text += f"; two places {both * 1000:.0f} ms, none {none * 1000:.0f} ms at the longest"
+    story.figure(f"{' '.join(argv)}, {times} times", text)
+    assert both <= 1
+    assert none <= 1
+
+
+def test_nuisances(story: Story) -> None:
+    """An address put back, a route taken away, a carrier that flaps: right within a second."""
+    story.underlay("ns-leaf-0", "ns-leaf-1")
+    story.right(BRIDGE)
+    nuisances = [
+        f"ip address add {ADDRESS}/16 dev {NIC}",
+        f"ip address delete {ADDRESS}/16 dev {BRIDGE}",
+        "ip route delete default",
+        f"ip route replace default via 10.12.0.1 dev {NIC} onlink",
+    ]
+    worst = 0.0
+    for nuisance in nuisances:
+        story.host.run(nuisance.split())
+        worst = max(worst, story.right(BRIDGE, within=2))
+    story.figure("addresses and routes changed by hand", f"right within {worst:.2f} s")
+    story.host.run(["ip", "link", "set", NIC, "down"])
+    time.sleep(1)
+    story.host.run(["ip", "link", "set", NIC, "up"])
+    story.right(BRIDGE)
+    story.carries_on()
+
+
+def test_reboot(story: Story) -> None:
+    """In EVPN mode and in Ethernet mode."""
+    for names, device in ((("ns-leaf-0", "ns-leaf-1"), BRIDGE), ((), NIC)):
+        story.underlay(*names)
+        story.right(device)
+        story.lab.reboot()
+        began = time.monotonic()
+        story.right(device, within=60)
+        mode = "EVPN" if names else "Ethernet"
+        took = time.monotonic() - began
+        story.figure(f"reboot in {mode} mode", f"right {took:.1f} s after the fabric is back")
+    story.watch()
+
+
+CHURN = """
+set -eu
+entries() { seq 0 9999 | awk -v what="$1" \
+  '{printf "fdb %s 02:aa:00:00:%02x:%02x dev churn master static\\n", what, $1 / 256, $1 % 256}'; }
+ip link add churn type dummy && ip link set churn master br-14 up
+entries add > /run/add; entries delete > /run/delete
+while true; do bridge -force -batch /run/add; sleep 2; bridge -force -batch /run/delete; done
+"""
+
+
+def test_idle_cost(story: Story) -> None:
+    """Processor time and memory of the service: on the NIC, and on the bridge amid churn."""
+    leaf = story.fabric.leaf("ns-leaf-2")
+    for names, device, bar in (((), NIC, 0.01), (("ns-leaf-0", "ns-leaf-1"), BRIDGE, 0.002)):
+        story.underlay(*names)
+        story.right(device)
+        what = f"idle on {device}"
+        if device == BRIDGE:
+            churn = leaf.start(["sh", "-c", CHURN])
+            eventually(lambda: len(story.host.show("show evpn mac vni 14 json")["macs"]) > 9999, 60)
+            what += ", 10,000 EVPN routes coming and going"
+        time.sleep(5)
+        spent, memory = _cost(story)
+        time.sleep(max(30, LOOP))
+        after, memory = _cost(story)
+        share = (after - spent) / 1e9 / max(30, LOOP)
+        story.figure(what, f"{share:.2%} of a core, {memory / 2**20:.0f} MB")
+        assert share < bar
+        assert memory < 40 * 2**20
+    churn.stop()
+    leaf.run(["ip", "link", "delete", "churn"])
+
+
+def _cost(story: Story) -> tuple[int, int]:
+    shown = story.host.run(["systemctl", "show", "-p", "CPUUsageNSec", "-p", "MemoryCurrent", HOOK])
+    values = dict(line.split("=") for line in shown.out.split())
+    return int(values["CPUUsageNSec"]), int(values["MemoryCurrent"])
+
+
+def test_management_vnet_gets_another_vni(story: Story) -> None:
+    """The address goes from bridge to bridge, and back."""
+    story.underlay("ns-leaf-0", "ns-leaf-1")
+    story.right(BRIDGE)
+    worst = 0.0
+    for vni in (15, 14):
+        payload = json.loads(json.dumps(_changed(story.next_generation())))
+        payload["vnets"][0]["vxlanID"] = vni
+        servers = [server | {"vni": vni} for server in story.fabric.state["servers"]]
+        since = story.now()
+        story.fabric.change(vpcs=payload["vpcs"], vnets=payload["vnets"], servers=servers)
+        story.host.apply(payload)
+        story.right(f"nbr-{vni}")
+        worst = max(worst, story.twofold(since, f"nbr-{29 - vni}")[1])
+    story.figure("VNI of the management V-Net changed", f"in no place for {worst * 1000:.0f} ms")
+    assert worst <= 1
+
+
+def test_uninstall(story: Story) -> None:
+    """In EVPN mode: the address is on the NIC as the operator had it."""
+    story.underlay("ns-leaf-0", "ns-leaf-1")
+    story.right(BRIDGE)
+    story.host.evpn_host("uninstall")
+    story.right(NIC, reached=False)
+    story.underlay()
+    # The hook is gone, and nobody tells the controller: it asks anew once it doubts what it knows.
+    took = eventually(lambda: story.host.ping(story.controller, count=1), 90)
+    story.figure("uninstalled on the bridge", f"reached {took:.0f} s after the ports are back")
+    story.right(NIC)
+    links = story.host.run(["ip", "-brief", "link"]).out
+    assert "nbr-" not in links
+    assert "10.2.0.101" not in story.host.run(["ip", "address"]).out

@@ -1,0 +1,230 @@
+"""A server whose management address follows the fabric, watched from the controller."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lab.fabric import Lab, eventually
+from lab.machine import Process
+
+REPO = Path(__file__).parents[2]
+PAYLOAD: dict[str, Any] = json.loads((REPO / "examples/k8s01.json").read_text())
+# The published example has 1500 on the NICs, too little for full-size packets in VXLAN: a
+# connection that has more than that to say stalls (`check` warns).
+for link in PAYLOAD["links"]:
+    link["mtu"] = 9216
+ADDRESS = "10.12.0.101"
+HOOK = "evpn-host-failover.service"
+NIC, BRIDGE = "ens4", "nbr-14"
+CYCLES = int(os.environ.get("EVPN_HOST_TRANSITIONS", "2"))
+LOOP = 60 if CYCLES > 10 else 10  # seconds of each nuisance
+FIGURES: dict[str, list[tuple[str, str]]] = {}
+
+# A connection that lives as long as the test: numbers go to the host and come back in order.
+TCP = r"""
+import socket, sys, threading, time
+if sys.argv[1] == "echo":
+    def echo(peer):
+        try:
+            while data := peer.recv(4096):
+                peer.sendall(data)
+        except OSError:
+            pass
+    server = socket.create_server(("0.0.0.0", 7777))
+    while True:
+        threading.Thread(target=echo, args=(server.accept()[0],), daemon=True).start()
+peer = socket.create_connection((sys.argv[1], 7777), 10)
+peer.settimeout(None)
+peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def send():
+    for number in range(1 << 40):
+        peer.sendall(b"%d\n" % number)
+        time.sleep(0.05)
+threading.Thread(target=send, daemon=True).start()
+rest, expected = b"", 0
+while data := peer.recv(4096):
+    *lines, rest = (rest + data).split(b"\n")
+    for line in lines:
+        assert int(line) == expected
+        expected += 1
+    print(expected, flush=True)
+"""
+
+# The lines of a move to a place, from where things are: what a killed hook leaves half done.
+STEPS = """
+import sys
+from pathlib import Path
+from generator import failover
+from generator.activate import silent
+hook = failover.Hook(Path("/"), silent)
+last = hook._last()
+management, bridges, seen = hook._look(last.management)
+hook._remember(management, seen)
+wanted = {"nic": ("nic", management.ifname), "bridge": ("bridge", management.bridge)}[sys.argv[1]]
+print("\\n".join(failover.place.steps(hook._move(last, management, wanted, seen), seen)))
+"""
+
+
+class Story:
+    """A server in the fabric, watched from the controller."""
+
+    def __init__(self, lab: Lab, backend: str) -> None:
+        self.lab, self.backend = lab, backend
+        self.host, self.fabric = lab.host, lab.fabric
+        self.controller = lab.fabric.controller
+        self.tcp: Process | None = None
+        self._generation = PAYLOAD["generation"]
+
+    def provision(self) -> None:
+        self.fabric.carry(PAYLOAD)
+        self.lab.machine.write("/root/tcp.py", TCP)
+        self.lab.machine.write("/root/steps.py", STEPS)
+        self.host.evpn_host("install-units")
+        self.host.apply(PAYLOAD)
+        self.right(NIC)
+
+    def watch(self) -> None:
+        """Begin to watch anew: after a reboot, or for figures of one test."""
+        self.host.start(["python3", "/root/tcp.py", "echo"])
+        self.monitor = self.host.start(["ip", "-ts", "-o", "monitor", "address"])
+        time.sleep(0.5)
+        self.tcp = self.controller.start(["python3", "/root/tcp.py", ADDRESS])
+        eventually(lambda: self.tcp and self.tcp.output)
+
+    def underlay(self, *names: str) -> None:
+        """Switch these ports over and the others back."""
+        for number in (0, 1):
+            name = f"ns-leaf-{number}"
+            if (name in names) != (name in self.fabric.state["underlay"]):
+                self.fabric.leaf(name).underlay(on=name in names)
+
+    def established(self, count: int) -> None:
+        """Wait until so many sessions are Established."""
+
+        def found() -> bool:
+            peers = self.host.show("show bgp l2vpn evpn summary json")["peers"].values()
+            return len([peer for peer in peers if peer["state"] == "Established"]) == count
+
+        eventually(found, 40)
+
+    def places(self) -> list[str]:
+        found = json.loads(self.host.run(["ip", "-json", "address"]).out)
+        return sorted(
+            link["ifname"]
+            for link in found
+            if any(each.get("local") == ADDRESS for each in link["addr_info"])
+        )
+
+    def defaults(self) -> list[tuple[str, str]]:
+        found = json.loads(self.host.run(["ip", "-json", "route", "show", "default"]).out)
+        return [(route["dev"], route["gateway"]) for route in found]
+
+    def right(self, device: str, within: float = 30, reached: bool = True) -> float:
+        """Wait until the address is there, there only, with the route, and answers; seconds."""
+        seconds = eventually(lambda: self.places() == [device], within)
+        wanted = [(device, "10.12.0.1")]
+        seconds += eventually(lambda: self.defaults() == wanted, within)
+        if reached:
+            eventually(lambda: self.controller.ping(ADDRESS, count=1), within)
+            # The operator's own is always where it was, but for networkd where the carrier is lost.
+            nic = self.host.run(["ip", "-brief", "-4", "address", "show", NIC]).out
+            assert "10.254.254.10/24" in nic
+        assert self.places() == [device]
+        return seconds
+
+    def carries_on(self, within: float = 130) -> None:
+        """The one TCP connection lives, and its counter runs: TCP itself waits for up to 120 s."""
+        assert self.tcp
+        before = len(self.tcp.output)
+        try:
+            eventually(lambda: self.tcp and len(self.tcp.output) > before, within)
+        except AssertionError:
+            for node in (self.controller, self.host):
+                for words in ("ss -tino", "ip -4 neighbour", "ip -4 route"):
+                    print(node.run(words.split()).out)
+            raise
+        assert self.tcp.running, self.tcp.errors
+
+    def now(self) -> float:
+        return float(self.host.run(["date", "+%s.%N"]).out)
+
+    def changes(self, since: float) -> list[tuple[float, str, bool]]:
+        """When the address came (true) to a device or left it, as the kernel said."""
+        found = []
+        line = re.compile(rf"^\[(\S+)\] (Deleted )?\d+: (\S+)\s+inet {ADDRESS}/", re.MULTILINE)
+        for at, deleted, device in line.findall(self.monitor.output):
+            moment = datetime.fromisoformat(at).replace(tzinfo=UTC).timestamp()
+            if moment >= since:
+                found.append((moment, device, not deleted))
+        return found
+
+    def twofold(self, since: float, begin: str) -> tuple[float, float]:
+        """The longest times (seconds) with two places, and with none."""
+        on, last, both, none = {begin}, since, 0.0, 0.0
+        for moment, device, came in self.changes(since):
+            both = max(both, moment - last if len(on) > 1 else 0)
+            none = max(none, moment - last if not on else 0)
+            on, last = (on | {device} if came else on - {device}), moment
+        return both, none
+
+    def sessions(self, since: float, way: str) -> list[float]:
+        """When FRR said that a session went "Up" or "Down"."""
+        argv = f"journalctl -u frr -o json --since @{int(since)} -g ADJCHANGE".split()
+        lines = self.host.run(argv, check=False).out.splitlines()
+        events = [json.loads(line) for line in lines if line.startswith("{")]
+        times = [int(e["__REALTIME_TIMESTAMP"]) / 1e6 for e in events if f" {way}" in e["MESSAGE"]]
+        return [at for at in times if at >= since]
+
+    def figure(self, what: str, text: str) -> None:
+        FIGURES.setdefault(self.backend, []).append((what, text))
+        print(f"\n{self.backend}: {what}: {text}", flush=True)
+
+    def moves(self) -> int:
+        """How often the hook has moved the address since the boot."""
+        shown = self.host.evpn_host("status", "--json", check=False).out
+        return int(json.loads(shown)["management"]["moves"])
+
+    def next_generation(self) -> int:
+        self._generation += 1
+        return int(self._generation)
+
+    def rename(self, old: str, new: str) -> None:
+        for words in (f"{old} down", f"{old} name {new}", f"{new} up"):
+            self.host.run(["ip", "link", "set", *words.split()])
+
+    def signal_frr(self, signal: str, daemons: str) -> None:
+        """Only the host's own: the leaves' daemons run in other namespaces."""
+        script = (
+            f"for name in {daemons}; do for pid in $(pidof $name); do"
+            ' [ "$(readlink /proc/$pid/ns/net)" = "$(readlink /proc/1/ns/net)" ]'
+            f" && kill -{signal} $pid; done; done; true"
+        )
+        self.host.run(["sh", "-c", script])
+
+    def hook(self, verb: str) -> None:
+        self.host.run(["systemctl", verb, HOOK])
+
+    def torn(self, place: str, count: int) -> int:
+        """Do the first lines of a move, as a hook that is killed then; how many there are."""
+        argv = ["env", "PYTHONPATH=/opt/repo", "/opt/evpn-host/bin/python", "/root/steps.py", place]
+        lines = self.host.run(argv).out.splitlines()
+        done = "".join(f"{line}\n" for line in lines[:count])
+        self.host.run(["ip", "-force", "-batch", "-"], input=done, check=False)
+        return len(lines)
+
+
+def write_figures(backend: str) -> None:
+    """Put what was measured between the backend's marks in docs/failover.md."""
+    file = REPO / "docs/failover.md"
+    begin, end = f"<!-- {backend}: written by tests/lab/test_failover.py -->", f"<!-- {backend} -->"
+    before, _, rest = file.read_text().partition(begin)
+    after = rest.partition(end)[2]
+    rows = [f"| {what} | {text} |" for what, text in FIGURES.get(backend, [])]
+    table = [begin, f"### {backend}", "", "| what | seen |", "| --- | --- |", *rows, end]
+    file.write_text(before + "\n".join(table) + after)
