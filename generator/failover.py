@@ -25,7 +25,7 @@ from generator.place import Move, Own, Place, Seen
 
 STATE = Path("run/evpn-host/failover.json")
 POLL = 10.0  # seconds between looks when no event comes
-SOON = 1.0  # the same while FRR is silent, or a move did not come to its end
+SOON = 1.0  # the same while FRR is silent, or after a move that did not come to its end
 # Seconds between questions to bgpd while the address is on the NIC: that a session comes up is no
 # event of the kernel's, and its first routes come a second later.
 GLANCE = 0.25
@@ -75,7 +75,10 @@ class Hook:
         self._record: record.Record | None = None
 
     def settle(self) -> float:
-        """Bring the address to where it belongs; seconds until the next look is due."""
+        """Bring the address to where it belongs; seconds until the next look is due.
+
+        Raises `ActivationFailed` when it did not come there.
+        """
         last = self._last()
         if last is None or last.management is None:
             return POLL
@@ -89,9 +92,7 @@ class Hook:
         if wanted and wanted != here and (wait := self._damped(here)):
             return min(wait, self._announce(management))
         if wanted:
-            reason = _because(established)
-            if not self._bring(last, management, wanted, seen, reason):
-                return SOON
+            self._bring(last, management, wanted, seen, _because(established))
         return min(self._announce(management), SOON if established is None else POLL)
 
     def rest(self, listener: socket.socket, wait: float) -> None:
@@ -172,8 +173,8 @@ class Hook:
         wanted: tuple[Place, str],
         seen: Seen,
         reason: str,
-    ) -> bool:
-        """Have the address where it is wanted; whether it is there."""
+    ) -> None:
+        """Have the address where it is wanted. Raises `ActivationFailed` when it is not there."""
         moving = wanted != (self.state.place, self.state.device)
         self._remember(management, seen)
         move = self._move(last, management, wanted, seen)
@@ -183,13 +184,13 @@ class Hook:
             seen = self._look(management)[2]
             move = self._move(last, management, wanted, seen)
             if left := place.steps(move, seen):
-                _say(f"the management address is not on the {wanted[0]} yet; left: {left[0]}")
-                return False
+                raise ActivationFailed(
+                    f"the address is not on the {wanted[0]} yet; left: {left[0]}"
+                )
             self._tell = [self._clock() + after for after in TELL]
         if moving:
             self._moved(wanted, reason, counted=bool(lines))
         self._write()
-        return True
 
     def _move(
         self, last: record.Record, management: Management, wanted: tuple[Place, str], seen: Seen
@@ -318,7 +319,8 @@ def follow(root: Path, log: Log) -> None:
                 wait = hook.settle()
             except (OSError, ActivationFailed, EvpnHostError) as error:
                 _say(f"{error}; trying again")
-                wait = SOON
+                time.sleep(SOON)  # whatever our own attempt woke
+                wait = 0.0
             _notify("WATCHDOG=1")
             hook.rest(listener, wait)
 

@@ -30,7 +30,7 @@ class Device(msgspec.Struct, frozen=True):
     """A device that the address may be on."""
 
     up: bool
-    mac: str
+    ipv6: bool  # whether it takes addresses of that family
 
 
 class Default(msgspec.Struct, frozen=True):
@@ -77,14 +77,18 @@ def look(names: set[str]) -> Seen:
 
 
 def _device(name: str) -> tuple[int, Device] | None:
-    """Index, state and MAC. From sysfs: a dump would read thousands of devices for three."""
-    folder = Path("/sys/class/net") / name
+    """Index and state. From sysfs: a dump would read thousands of devices for three."""
+    folder, ipv6 = Path("/sys/class/net") / name, Path("/proc/sys/net/ipv6/conf") / name
     try:
         index = int((folder / "ifindex").read_text())
         flags = int((folder / "flags").read_text(), 16)
-        return index, Device(bool(flags & 1), (folder / "address").read_text().strip())
     except (OSError, ValueError):
         return None
+    try:
+        off = (ipv6 / "disable_ipv6").read_text().strip()
+    except OSError:  # a kernel without it
+        off = "1"
+    return index, Device(bool(flags & 1), off == "0")
 
 
 def _addresses() -> Iterator[tuple[int, str, str]]:
@@ -203,12 +207,15 @@ def steps(move: Move, seen: Seen) -> list[str]:
     """Lines for `ip -batch` that bring the address to where it belongs; none when it is there.
 
     The new place first, then the old goes. A route that names the address as its source goes with
-    it (acassen/keepalived#1719), so the default route is said again at the end.
+    it (acassen/keepalived#1719), so the default route is said again at the end. An IPv6 address
+    stays where it is while the place does not take any.
     """
     here, nic = move.device, move.management.ifname
     on = {name: seen.on.get(name, {}) for name in {here, nic, *move.others}}
     lines: list[str] = []
     for address, gateway in move.management.pairs:
+        if ":" in address and not (here in seen.devices and seen.devices[here].ipv6):
+            continue
         said, stale = _routes(move, seen, address, gateway) if gateway else ([], [])
         holders = [name for name in move.others if address in on[name]]
         if address not in on[here]:

@@ -47,11 +47,7 @@ class Kernel:
         self.nowhere = False  # whether there was an instant without the address
 
     def seen(self) -> Seen:
-        devices = {
-            name: place.Device(up, "02:00:00:00:00:01")
-            for name, up in self.up.items()
-            if name in self.on
-        }
+        devices = {name: place.Device(up, True) for name, up in self.up.items() if name in self.on}
         defaults = [
             Default(10 if ":" in gateway else 2, gateway, device, metric, text)
             for prefix, gateway, device, text, metric in self.routes
