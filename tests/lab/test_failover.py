@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
+from lab.channel import Process
 from lab.fabric import Lab, eventually
-from lab.machine import Process
 
 REPO = Path(__file__).parents[2]
 PAYLOAD: dict[str, Any] = json.loads((REPO / "examples/k8s01.json").read_text())
