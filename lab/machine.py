@@ -159,6 +159,7 @@ class Machine:
                 opening.enter_context(build.in_use(folder))
             self._own = opening.enter_context(build.scratch("machine"))
             self._kernel = kernel
+            self._console.clear()
             opening.callback(self._kill)
             self._boot()
             self._open = opening.pop_all()
@@ -177,7 +178,7 @@ class Machine:
         while not channel.hello.output:
             if power.poll() is not None or time.monotonic() > latest:
                 self._kill()
-                said = self.console[-3000:] or "nothing"
+                said = self.console[-3000:].strip() or "nothing"
                 raise LabUnavailable(f"the machine does not start; its console said: {said}")
             time.sleep(0.02)
         self.run(["systemctl", "is-system-running", "--wait"], check=False, timeout=BOOT_TIMEOUT)
