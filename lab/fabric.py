@@ -13,8 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from lab.channel import Process
 from lab.guest import fabric as inside
-from lab.machine import Machine, Process
+from lab.machine import Machine, patience
 from lab.ping import Ping, parse
 from lab.result import CommandError, LabError, Result
 
@@ -123,7 +124,7 @@ class Capture:
 
     def finish(self) -> None:
         """Wait until all packets were seen, or the time is over."""
-        deadline = time.monotonic() + self._timeout
+        deadline = time.monotonic() + self._timeout * patience()
         while self._process.running and time.monotonic() < deadline:
             time.sleep(0.05)
         result = self._process.stop()
@@ -320,8 +321,12 @@ class Lab:
 
 
 def eventually(predicate: Callable[[], Any], within: float = 20, every: float = 0.1) -> float:
-    """Wait until the predicate is true; seconds it took. What it last said is in the error."""
+    """Wait until the predicate is true; seconds it took. What it last said is in the error.
+
+    `within` is of User-Mode Linux; an emulated machine is given more.
+    """
     begun = time.monotonic()
+    within *= patience()
     while True:
         try:
             last: Any = predicate()

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lab import image
+from lab import build, image
 from lab.result import LabUnavailable, Result
 
 ENVIRONMENT = {
@@ -55,10 +55,10 @@ class Root:
         """Mount the tree."""
         built = image.image(self.suite)
         with ExitStack() as opening:
-            opening.enter_context(image.in_use(built))
+            opening.enter_context(build.in_use(built))
             # Not below /tmp, which is itself shared into the tree.
-            scratch = opening.enter_context(image.scratch("root"))
-            places = [str(built / "root"), str(image.REPO), str(scratch)]
+            scratch = opening.enter_context(build.scratch("root"))
+            places = [str(built / "root"), str(build.REPO), str(scratch)]
             argv = ["unshare", "--mount", "--net", "sh", "-c", WARDEN, "warden", *places]
             self._warden = opening.enter_context(
                 subprocess.Popen(

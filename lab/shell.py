@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 
+from lab.build import REPO
 from lab.fabric import Lab
-from lab.image import REPO
 from lab.result import LabError
 
 WELCOME = """\

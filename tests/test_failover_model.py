@@ -44,10 +44,15 @@ class Kernel:
         self.up = {NIC: True, BRIDGE: True}
         self.on: dict[str, dict[str, str]] = {NIC: {}, BRIDGE: {}, OTHER: {}}
         self.routes: list[tuple[str, str, str, str, int]] = []  # prefix, gateway, device, text …
+        self.ipv6 = True  # whether bridges take addresses of that family
         self.nowhere = False  # whether there was an instant without the address
 
     def seen(self) -> Seen:
-        devices = {name: place.Device(up, True) for name, up in self.up.items() if name in self.on}
+        devices = {
+            name: place.Device(up, self.ipv6 or name == NIC)
+            for name, up in self.up.items()
+            if name in self.on
+        }
         defaults = [
             Default(10 if ":" in gateway else 2, gateway, device, metric, text)
             for prefix, gateway, device, text, metric in self.routes
@@ -441,3 +446,18 @@ def test_no_default_route_is_believed_only_at_rest() -> None:
     assert place.remember(Own(), SINGLE, half_way).routes == {}
     known = Own({}, {GATEWAY4: ["proto 4"]})
     assert place.remember(known, SINGLE, at_rest).routes == known.routes
+
+
+def test_a_place_without_ipv6() -> None:
+    """What the bridge can't take stays on the NIC; the other family moves all the same."""
+    world = World(DUAL, ["proto 4"])
+    world.kernel.ipv6 = False
+    world.hook.settle()
+    world.sessions = ["ens4"]
+    world.settle(1)
+    on = world.kernel.on
+    assert MINE4 in on[BRIDGE] and MINE4 not in on[NIC]
+    assert MINE6 in on[NIC] and MINE6 not in on[BRIDGE]
+    world.kernel.ipv6 = True
+    world.settle(1)
+    assert MINE6 in on[BRIDGE] and MINE6 not in on[NIC]

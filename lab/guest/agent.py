@@ -103,6 +103,8 @@ class Agent:
 
 
 if __name__ == "__main__":
-    serial = os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY)
-    tty.setraw(serial)
-    Agent(serial, Path(sys.argv[2])).serve()
+    folder, *lines = sys.argv[1:]
+    serial = os.open(next(filter(os.path.exists, lines)), os.O_RDWR | os.O_NOCTTY)
+    if os.isatty(serial):
+        tty.setraw(serial)
+    Agent(serial, Path(folder)).serve()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import TypeVar
 
 import pytest
 
+from lab import machine
 from lab.fabric import Fabric, Host, Lab
+from lab.machine import Machine
 from lab.result import LabUnavailable
+from tests.conftest import unavailable
 
 SUITE = "trixie"
 
@@ -21,14 +24,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("lab")
 
 
-def boot(stack: ExitStack, suite: str = SUITE, backend: str = "netplan") -> Lab:
-    """Boot a lab; where there can be none the test is skipped, or fails if it is required."""
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say it when the tests ran on another machine than the usual one."""
+    for note in machine.notes:
+        terminalreporter.write_line(f"lab: {note}")
+
+
+Booted = TypeVar("Booted", Lab, Machine)
+
+
+def boot(stack: ExitStack, machine: Booted) -> Booted:
+    """Boot a machine or a lab; where there can be none the test is skipped, or fails."""
     try:
-        return stack.enter_context(Lab(suite, backend))
+        return stack.enter_context(machine)
     except LabUnavailable as reason:
-        if os.environ.get("EVPN_HOST_LAB") == "required":
-            pytest.fail(f"the lab is required: {reason}")
-        pytest.skip(f"no lab here: {reason}")
+        unavailable(f"no lab here: {reason}")
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +49,7 @@ def shared_labs() -> Iterator[Callable[[str], Lab]]:
 
         def of(suite: str) -> Lab:
             if suite not in labs:
-                labs[suite] = boot(stack, suite)
+                labs[suite] = boot(stack, Lab(suite))
             return labs[suite]
 
         yield of
@@ -67,4 +77,4 @@ def fabric(lab: Lab) -> Fabric:
 def fresh_lab() -> Iterator[Callable[..., Lab]]:
     """Boot machines of a module's own: `fresh_lab("trixie", backend="ifupdown")`."""
     with ExitStack() as stack:
-        yield lambda suite=SUITE, backend="netplan": boot(stack, suite, backend)
+        yield lambda suite=SUITE, backend="netplan": boot(stack, Lab(suite, backend))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.fabric import Lab, eventually
-from lab.machine import Process
+from lab.channel import Process
 
 REPO = Path(__file__).parents[2]
 PAYLOAD: dict[str, Any] = json.loads((REPO / "examples/k8s01.json").read_text())

@@ -1,0 +1,162 @@
+"""Build what the lab boots, once: unpack Debian packages, and cache what is made of them.
+
+A build is named after the hash of its recipe, so that a changed recipe builds anew and an
+unchanged one costs nothing. Everything is made aside and renamed into place.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from lab.result import LabUnavailable
+
+REPO = Path(__file__).parents[1]
+# What this computer needs for a build, and the package that has it.
+TOOLS = {
+    "mmdebstrap": "mmdebstrap",
+    "mke2fs": "e2fsprogs",
+    "setpriv": "util-linux",
+}
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+
+def cache() -> Path:
+    """Give the folder of everything built."""
+    return Path(os.environ.get("EVPN_HOST_LAB_CACHE", "/var/cache/evpn-host-lab"))
+
+
+def built(name: str, recipe: Sequence[str], build: Callable[[Path], None]) -> Path:
+    """Return the folder that `build` fills; it is called when no folder of that recipe is there."""
+    digest = hashlib.sha256("\0".join(recipe).encode()).hexdigest()[:12]
+    done = cache() / f"{name}-{digest}"
+    if done.exists():
+        return done
+    if os.geteuid() != 0:
+        raise LabUnavailable("building the lab's machine needs root")
+    with _locked(name):
+        if done.exists():  # another run built it while this one waited
+            return done
+        _install_tools()
+        print(f"lab: building {name}; this happens once", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=cache()) as aside:
+            folder = Path(aside) / "new"
+            folder.mkdir()
+            build(folder)
+            folder.rename(done)
+        for old in cache().glob(f"{name}-*"):
+            if old != done and not _in_use(old):
+                shutil.rmtree(old, ignore_errors=True)
+    return done
+
+
+def debootstrap(suite: str, folder: Path, *options: str) -> None:
+    """Unpack a Debian suite from where this computer's own apt gets its packages."""
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as settings:
+        settings.write(_apt_settings())
+        settings.flush()
+        argv = ["mmdebstrap", "--quiet", f"--aptopt={settings.name}", *options, suite, str(folder)]
+        run([*argv, *_mirror()])
+
+
+def _apt_settings() -> str:
+    """Take over how this computer reaches its mirror: proxies, and checks that were relaxed."""
+    dump = run(["apt-config", "dump", "--format", '%F "%v";%n', "Acquire"])
+    wanted = re.compile(r"^Acquire::(Check|https?|Retries)")
+    return "".join(line for line in dump.splitlines(keepends=True) if wanted.match(line))
+
+
+def _mirror() -> list[str]:
+    """Name this computer's Debian mirror; on another distribution leave it to mmdebstrap."""
+    query = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
+    return run([*query, "Origin: Debian", "Label: Debian"]).splitlines()[:1]
+
+
+def _install_tools() -> None:
+    if platform.machine() != "x86_64":
+        raise LabUnavailable(f"the lab's kernel is for x86_64, not for {platform.machine()}")
+    missing = [package for tool, package in TOOLS.items() if not shutil.which(tool)]
+    if not KEYRING.exists():
+        missing.append("debian-archive-keyring")
+    if not missing:
+        return
+    if not shutil.which("apt-get"):
+        raise LabUnavailable(f"the lab needs {', '.join(missing)}, and there is no apt-get")
+    run(["apt-get", "update", "--quiet=2"])
+    run(["apt-get", "install", "--yes", "--quiet=2", *missing])
+
+
+def run(argv: Sequence[str]) -> str:
+    """Run a command of a build and return what it printed; LabUnavailable when it fails."""
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        text=True,
+        env=environment,
+        timeout=900,
+    )
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()[-2000:]
+        raise LabUnavailable(f"{argv[0]} failed with exit code {done.returncode}:\n{said}")
+    return done.stdout
+
+
+@contextmanager
+def _locked(name: str) -> Iterator[None]:
+    cache().mkdir(parents=True, exist_ok=True)
+    with (cache() / f".{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def in_use(folder: Path) -> Iterator[None]:
+    """Keep a built folder from being cleared away by a newer build."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def scratch(purpose: str) -> Iterator[Path]:
+    """Give a folder that is gone afterwards; one that a killed run left goes now."""
+    cache().mkdir(parents=True, exist_ok=True)
+    for old in cache().glob(f"scratch-{purpose}-*"):
+        # A minute: one that was made just now may not be locked yet.
+        if time.time() - old.stat().st_mtime > 60 and not _in_use(old):
+            shutil.rmtree(old, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(
+            prefix=f"scratch-{purpose}-", dir=cache(), ignore_cleanup_errors=True
+        ) as folder,
+        in_use(Path(folder)),
+    ):
+        yield Path(folder)
+
+
+def _in_use(folder: Path) -> bool:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -1,0 +1,31 @@
+"""User-Mode Linux: a kernel that is an ordinary process, at native speed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab.build import built
+from lab.kernel import MOUNT_POINTS, Kernel, unpack
+
+# Older ones than sid's die at once on processors with a large register state.
+PACKAGE = ("sid", "user-mode-linux")
+PARAMETERS = (
+    "seccomp=on uml_dir=/outer/machine umid=lab hostfs=/outer panic=-1"
+    " con=null con0=null,fd:1 ssl=null"
+    " ubd0=/outer/machine/cow,/image/disk root=/dev/ubda rw init=/sbin/lab-init"
+).split()
+
+
+def tree() -> Path:
+    """Return the tree with the kernel, its modules and the C library it needs."""
+    suite, package = PACKAGE
+    recipe = [*PACKAGE, *MOUNT_POINTS]
+    return built("kernel", recipe, lambda folder: unpack(folder, suite, [package]))
+
+
+def _arguments(memory: str, line: int, parameters: Sequence[str]) -> list[str]:
+    return [*PARAMETERS, f"mem={memory}", f"ssl0=fd:{line}", *parameters]
+
+
+UML = Kernel("uml", tree, 'exec chroot "$tree" /usr/bin/linux.uml "$@"', _arguments)
