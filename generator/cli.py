@@ -1,16 +1,17 @@
 """The command line: verbs, exit codes, nothing else."""
 
+import contextlib
 import gc
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
 
 from generator import __version__
-from generator.errors import EvpnHostError, Refused
+from generator.errors import EvpnHostError, Refused, Unreachable
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
@@ -110,7 +111,8 @@ def diff(source: str | None, host: str | None, backend: str | None, root: Path |
     """Show what apply would change, devices that would go included."""
     from generator import apply as applying
 
-    data, options = _inputs(source, host, backend, root)
+    given = _source(source, host, root)
+    data, options = given.refresh(), _options(root, given, backend)
     differs = False
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     for line in applying.preview(data, options):
@@ -133,6 +135,11 @@ def _colour(line: str) -> str | None:
 @click.option("--no-activate", is_flag=True, help="write the files and run nothing")
 @click.option("--full", is_flag=True, help="activate all, by the native tools' own whole way")
 @click.option("--force", is_flag=True, help="apply a generation lower than the one applied")
+@click.option(
+    "--last-good",
+    is_flag=True,
+    help="apply the last good payload when the controller gives none: at boot, by the timer",
+)
 @click.option("--json", "as_json", is_flag=True, help="what was done, for a script")
 @_verbose
 def apply(
@@ -140,15 +147,28 @@ def apply(
     host: str | None,
     backend: str | None,
     root: Path | None,
+    last_good: bool,
     as_json: bool,
     verbose: bool,
-    **options: bool,
+    **flags: bool,
 ) -> None:
     """Make this host what the payload says; nothing to do means nothing written and nothing run."""
     from generator import apply as applying
+    from generator import source as sources
 
-    data, found = _inputs(source, host, backend, root, **options)
-    outcome = applying.apply(data, found, _log(verbose), _say)
+    given = _source(source, host, root)
+    options = _options(root, given, backend, **flags)
+    with _told(options, given.settings, given.name) as run:
+        try:
+            data = given.refresh()
+        except Unreachable as missed:
+            kept = sources.last_good(given.root) if last_good else None
+            if kept is None:
+                raise
+            run.miss(missed, _say)
+            data = kept
+        outcome = run.outcome = applying.apply(data, options, _log(verbose), _say)
+        given.remember(data)
     if as_json:
         import msgspec
 
@@ -241,22 +261,38 @@ def schema() -> None:
 
 
 def _load(source: str | None) -> Any:
-    from generator import payload
+    from generator import config, payload
+    from generator import source as sources
 
-    found = payload.load(_read(source, Path("/")))
+    here = source is not None and not config.is_url(source)  # config.yaml has no say in it
+    found = payload.load(sources.local(source or "") if here else _source(source).read())
     for warning in found.warnings:
         _say(f"warning: {warning}")
     return found
 
 
-def _read(source: str | None, root: Path) -> bytes:
+def _source(source: str | None, host: str | None = None, root: Path | None = None) -> Any:
     from generator import config
     from generator import source as sources
 
-    source = source or config.load(root).controller
-    if source is None:
+    top = (root or Path("/")).resolve()
+    settings = config.load(top)
+    named = source or settings.controller
+    if named is None:
         raise click.UsageError("no payload: give -p SRC, or name a controller in config.yaml")
-    return sources.read(source)
+    return sources.Source(named, host or settings.host, settings, top)
+
+
+@contextlib.contextmanager
+def _told(options: Any, settings: Any, name: str) -> Iterator[Any]:
+    """What happens inside is told to the journal and the like; on a tree nobody wants to know."""
+    from generator import report
+
+    if not options.activate:
+        yield report.Run()
+        return
+    with report.told(settings, name, _say) as run:
+        yield run
 
 
 def _log(verbose: bool) -> Callable[[str], None]:
@@ -265,22 +301,20 @@ def _log(verbose: bool) -> Callable[[str], None]:
     return activate.to_stderr if verbose else activate.silent
 
 
-def _options(root: Path | None, *, no_activate: bool = False, **others: Any) -> Any:
+def _options(
+    root: Path | None,
+    given: Any = None,
+    backend: str | None = None,
+    *,
+    no_activate: bool = False,
+    **others: Any,
+) -> Any:
     from generator.apply import Options
 
+    if given:
+        others |= {"host": given.host, "backend": backend or given.settings.backend}
     acting = root is None and not no_activate
     return Options(root=(root or Path("/")).resolve(), activate=acting, **others)
-
-
-def _inputs(
-    source: str | None, host: str | None, backend: str | None, root: Path | None, **options: bool
-) -> tuple[bytes, Any]:
-    from generator import config
-
-    top = (root or Path("/")).resolve()
-    settings = config.load(top)
-    host, backend = host or settings.host, backend or settings.backend
-    return _read(source, top), _options(root, host=host, backend=backend, **options)
 
 
 def main() -> NoReturn:
@@ -295,7 +329,7 @@ def main() -> NoReturn:
         error.show()
         code = 2
     except EvpnHostError as error:
-        for problem in error.problems:
+        for problem in error.problems if not error.told else ():
             _say(f"evpn-host: {problem}")
         code = 2 if verb == "diff" and isinstance(error, Refused) else error.exit_code
     except OSError as error:
