@@ -240,13 +240,17 @@ def failover(root: Path | None, once: bool, verbose: bool) -> None:
 
 @evpn_host.command("install-units")
 @_root
+@click.option("--cron", is_flag=True, help="/etc/cron.d/evpn-host too, in place of the timer")
 @_verbose
-def install_units(root: Path | None, verbose: bool) -> None:
-    """Put the systemd units below /etc/systemd/system, for a command that no package installed."""
+def install_units(root: Path | None, cron: bool, verbose: bool) -> None:
+    """Put the systemd units below /etc/systemd/system, for a command that no package installed.
+
+    The hook is enabled by apply. The boot service and the timer are for who enables them.
+    """
     from generator import units
 
     log = _log(verbose)
-    for path in units.install(root or Path("/"), log, reload=root is None):
+    for path in units.install(root or Path("/"), log, cron=cron, reload=root is None):
         click.echo(f"/{path}")
 
 

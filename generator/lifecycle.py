@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from generator import activate, converge, failover, netlink, plan, record, stage
+from generator import activate, converge, failover, netlink, plan, record, stage, units
 from generator.activate import Log, Step
 from generator.apply import Options, lock
 from generator.errors import EvpnHostError, Problem, Refused, Stranded
@@ -79,9 +79,9 @@ def uninstall(options: Options, log: Log, say: Log) -> list[str]:
     root = options.root
     with lock(root):
         last = record.read(root)
+        if options.activate:
+            activate.run_all(units.stop(root), log)
         if options.activate and last and last.management:
-            stop = ("systemctl", "disable", "--now", converge.HOOK)
-            activate.run(Step(stop, "the hook ends first", may_fail=True), log)
             failover.give_back(root, last.management, log)
         removed = [
             Change(path, text, None)
@@ -98,7 +98,8 @@ def uninstall(options: Options, log: Log, say: Log) -> list[str]:
             converge.withdraw(last, log)
             _restore_rules(log)
         shutil.rmtree(root / record.STATE, ignore_errors=True)
-    return [change.path for change in removed]
+        written = units.remove(root, log, reload=options.activate)
+    return [change.path for change in removed] + written
 
 
 def _restore_rules(log: Log) -> None:
