@@ -45,6 +45,11 @@ class Controller(ThreadingHTTPServer):
             self.socket, server_side=True, do_handshake_on_connect=False
         )
 
+    def handle_error(self, request: object, client_address: tuple[str, int]) -> None:
+        """Say in a line what became of a connection."""
+        del request
+        print(f"{client_address[0]}: {sys.exc_info()[1]}", file=sys.stderr)
+
 
 class Handler(BaseHTTPRequestHandler):
     """One connection."""

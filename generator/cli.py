@@ -192,10 +192,17 @@ def rollback(generation: int | None, root: Path | None, no_activate: bool, verbo
 
     It stays so until the controller's payload changes.
     """
-    from generator import lifecycle
+    from generator import apply as applying
+    from generator import config, lifecycle
 
     options = _options(root, no_activate=no_activate)
-    done = lifecycle.rollback(generation, options, _log(verbose), _say)
+    settings = _settings(options.root)
+    with _told(options, settings, settings.host or config.hostname()) as run:
+        done, changed = lifecycle.rollback(generation, options, _log(verbose), _say)
+        run.outcome = applying.Outcome(
+            done.host, done.generation, changed=changed, devices=len(done.devices)
+        )
+        run.message = f"{done.host}: what was applied on {done.time} is current again"
     click.echo(f"applied on {done.time} is current again")
 
 
@@ -204,10 +211,13 @@ def rollback(generation: int | None, root: Path | None, no_activate: bool, verbo
 @_verbose
 def uninstall(root: Path | None, verbose: bool) -> None:
     """Take away every file and device that is ours, and nothing else."""
-    from generator import lifecycle
+    from generator import lifecycle, report
 
-    for path in lifecycle.uninstall(_options(root), _log(verbose), _say):
+    options = _options(root)
+    settings = _settings(options.root)
+    for path in lifecycle.uninstall(options, _log(verbose), _say):
         click.echo(f"/{path}")
+    report.forget(settings, options.root)
 
 
 @evpn_host.command()
@@ -285,6 +295,17 @@ def _source(source: str | None, host: str | None = None, root: Path | None = Non
     if named is None:
         raise click.UsageError("no payload: give -p SRC, or name a controller in config.yaml")
     return sources.Source(named, host or settings.host, settings, top)
+
+
+def _settings(root: Path) -> Any:
+    """config.yaml for a verb that has to work without it too."""
+    from generator import config
+
+    try:
+        return config.load(root)
+    except Refused as refused:
+        _say(f"warning: {refused}")
+        return config.Config()
 
 
 @contextlib.contextmanager

@@ -14,8 +14,10 @@ from generator.record import Record
 from generator.stage import Change
 
 
-def rollback(generation: int | None, options: Options, log: Log, say: Log) -> Record:
-    """Make an earlier generation current; it stays so until the payload changes.
+def rollback(
+    generation: int | None, options: Options, log: Log, say: Log
+) -> tuple[Record, list[str]]:
+    """Make an earlier generation current, until the payload changes; its record, and what changed.
 
     Without a number, the one before. Raises `Refused` when that is not kept.
     """
@@ -48,7 +50,7 @@ def rollback(generation: int | None, options: Options, log: Log, say: Log) -> Re
                 raise Stranded(*failure.problems, "the rollback did not end well") from None
         done = goal if options.activate else pending
         record.write(root, done)
-        return done
+        return done, sorted(change.path for change in found)
 
 
 def _kept(root: Path, last: Record, generation: int | None) -> tuple[Record, dict[str, str]]:

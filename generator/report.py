@@ -35,6 +35,7 @@ class Run(msgspec.Struct):
     """What is known of a run by its end."""
 
     outcome: Outcome | None = None
+    message: str = ""  # for the journal, in place of what the outcome says
     missed: Unreachable | None = None  # why the last good payload has to do
 
     def miss(self, missed: Unreachable, say: Callable[[str], None]) -> None:
@@ -68,6 +69,12 @@ def told(settings: Config, host: str, say: Callable[[str], None]) -> Iterator[Ru
             say(f"warning: not reported: {error}")
 
 
+def forget(settings: Config, root: Path) -> None:
+    """Take the metrics away: after an uninstall nobody brings them up to date."""
+    if settings.metrics:
+        (root / settings.metrics.lstrip("/")).unlink(missing_ok=True)
+
+
 def _journal(run: Run, failure: EvpnHostError | None) -> None:
     done = run.outcome
     fields: dict[str, object] = {}
@@ -86,7 +93,7 @@ def _journal(run: Run, failure: EvpnHostError | None) -> None:
         outcome = "changed" if done.changed or done.mended else "unchanged"
         files = f"{len(done.changed)} file{'s' if len(done.changed) != 1 else ''} changed"
         what = f"applied: {files}, {done.devices} devices" if outcome == "changed" else "stands"
-        message = f"{done.host}: generation {done.generation} {what}"
+        message = run.message or f"{done.host}: generation {done.generation} {what}"
     else:
         return  # stopped by a signal: systemd says so
     journal.send(message, _PRIORITY[outcome], fields | {"EVPN_HOST_OUTCOME": outcome})

@@ -16,6 +16,7 @@ import trustme
 
 from lab.fabric import Host, Lab, eventually
 from lab.machine import Process
+from lab.result import Result
 from tests.lab.test_k8s01 import LEAVES, SYSTEMS, established, payload, vnet
 
 SERVICE, TIMER, HOOK = "evpn-host.service", "evpn-host.timer", "evpn-host-failover.service"
@@ -52,6 +53,10 @@ class Story:
 
     def give(self, document: dict[str, Any]) -> None:
         """Have the controller give this, and the leaves carry it."""
+        for each in document["vnets"]:
+            each["mtu"] = (
+                1450  # the links have 1500: an answer of full frames would not come through
+            )
         self.lab.fabric.carry(document)
         self.host.machine.write(f"{FOLDER}/K8S01.json", json.dumps(document))
 
@@ -139,6 +144,9 @@ def test_the_timer_brings_news(story: Story) -> None:
     host.run(["systemctl", "enable", "--now", SERVICE, TIMER], check=False, timeout=120)
     assert story.controller
     eventually(lambda: story.controller and '" 304 ' in story.controller.errors, within=90)
+    assert host.evpn_host("apply", "-v") == Result(
+        0, "", ""
+    )  # which shows each command that is run
     before = story.generation() or 0
     story.give(payload(ADDED) | {"generation": before + 1})
     eventually(lambda: story.generation() == before + 1, within=90)
@@ -193,6 +201,17 @@ def test_boot_is_not_kept_waiting(story: Story) -> None:
     assert shown(host, SERVICE, "Result")["Result"] == "success"
 
 
+def test_a_rollback_is_told(story: Story) -> None:
+    """The journal has it in words; the payload that was gone back from is not brought in again."""
+    host = story.host
+    host.run(["rm", f"/run/systemd/system/{SERVICE}.d/slow.conf"])
+    host.run(["systemctl", "daemon-reload"])
+    host.evpn_host("rollback")
+    assert messages(host)[-1]["MESSAGE"].endswith("is current again")
+    assert host.evpn_host("apply", "-v") == Result(0, "", "")
+    assert "nbr-90" not in host.run(["ip", "-brief", "link"]).out
+
+
 def test_uninstall_ends_it(story: Story) -> None:
     """After uninstall nothing brings the host back: no unit of ours is there or enabled."""
     host = story.host
@@ -201,4 +220,5 @@ def test_uninstall_ends_it(story: Story) -> None:
     folders = ["/etc/systemd/system", "/run/systemd/system"]
     left = host.run(["find", *folders, "-name", "evpn-host*", "-not", "-name", "*.d"]).out
     assert left == ""
+    assert host.run(["test", "-e", METRICS], check=False).code == 1
     assert host.run(["systemctl", "is-active", SERVICE, TIMER, HOOK], check=False).code != 0
