@@ -136,9 +136,13 @@ def _colour(line: str) -> str | None:
 @click.option("--full", is_flag=True, help="activate all, by the native tools' own whole way")
 @click.option("--force", is_flag=True, help="apply a generation lower than the one applied")
 @click.option(
-    "--last-good",
-    is_flag=True,
-    help="apply the last good payload when the controller gives none: at boot, by the timer",
+    "--wait",
+    type=click.FloatRange(0, 600, min_open=True),
+    metavar="SECONDS",
+    help="for a controller that may only be there in a while [config.yaml: timeout, retries]",
+)
+@click.option(
+    "--last-good", is_flag=True, help="apply the last good payload when the controller gives none"
 )
 @click.option("--json", "as_json", is_flag=True, help="what was done, for a script")
 @_verbose
@@ -147,6 +151,7 @@ def apply(
     host: str | None,
     backend: str | None,
     root: Path | None,
+    wait: float | None,
     last_good: bool,
     as_json: bool,
     verbose: bool,
@@ -156,7 +161,7 @@ def apply(
     from generator import apply as applying
     from generator import source as sources
 
-    given = _source(source, host, root)
+    given = _source(source, host, root, wait)
     options = _options(root, given, backend, **flags)
     with _told(options, given.settings, given.name) as run:
         try:
@@ -285,7 +290,12 @@ def _load(source: str | None) -> Any:
     return found
 
 
-def _source(source: str | None, host: str | None = None, root: Path | None = None) -> Any:
+def _source(
+    source: str | None,
+    host: str | None = None,
+    root: Path | None = None,
+    wait: float | None = None,
+) -> Any:
     from generator import config
     from generator import source as sources
 
@@ -294,6 +304,7 @@ def _source(source: str | None, host: str | None = None, root: Path | None = Non
     named = source or settings.controller
     if named is None:
         raise click.UsageError("no payload: give -p SRC, or name a controller in config.yaml")
+    settings = settings.patient(wait) if wait else settings
     return sources.Source(named, host or settings.host, settings, top)
 
 

@@ -1,6 +1,7 @@
 """The machine's own settings: /etc/evpn-host/config.yaml, written by its operator."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import quote
@@ -40,6 +41,10 @@ class Config(msgspec.Struct, frozen=True):
     retries: Count = 3
     report: Url | None = None  # where `status --json` goes after a run
     metrics: File | None = None  # a file for Prometheus' node exporter, rewritten by each run
+
+    def patient(self, seconds: float) -> "Config":
+        """The same, but for a controller that may only be there in a while."""
+        return msgspec.structs.replace(self, timeout=seconds, retries=sys.maxsize)
 
 
 def is_url(source: str) -> bool:

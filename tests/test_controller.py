@@ -40,8 +40,8 @@ TOKEN = "a-token-of-some-length"  # noqa: S105  # what a test's controller wants
 class Asked(Controller):
     """A controller that remembers what it was asked, and may be told to misbehave."""
 
-    def __init__(self, folder: Path, token: str = "") -> None:
-        super().__init__(("127.0.0.1", 0), folder, token)
+    def __init__(self, folder: Path, token: str = "", port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), folder, token)
         self.RequestHandlerClass = _Asked
         self.requests: list[dict[str, str]] = []
         self.answers: list[int] = []
@@ -224,6 +224,24 @@ def test_a_fault_that_passes_is_tried_again(tree: Tree, controller: Asked) -> No
     controller.behaviour = once
     assert tree.run("apply").code == 0
     assert controller.answers == [503, 200]
+
+
+def test_waiting_for_a_controller(tree: Tree, ca: trustme.CA, tmp_path: Path) -> None:
+    """With --wait a controller that is only there in a while is found, whatever `retries` says."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    tree.set(controller=f"https://127.0.0.1:{port}/K8S01.json", retries=0)
+    found: list[Result] = []
+    late = ("apply", "--root", tree.root, "--wait", "20")
+    waiting = threading.Thread(target=lambda: found.append(process(*late)))
+    waiting.start()
+    time.sleep(1.5)
+    with serving(Asked(tmp_path / "payloads", port=port), ca.issue_cert("127.0.0.1"), tmp_path):
+        waiting.join()
+    assert found[0].code == 0
+    begun = time.monotonic()
+    assert "can't be reached: Connection refused" in tree.run("apply", "--wait", "1").err
+    assert time.monotonic() - begun < 4
 
 
 def test_a_redirect_within_the_controller(tree: Tree, controller: Asked) -> None:

@@ -241,3 +241,6 @@ def test_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if file.is_file()
     }
     assert shipped == templates
+    for folder in ("systemd", "cron.d"):
+        there = {f"generator/{folder}/{f.name}" for f in (REPO / "packaging" / folder).iterdir()}
+        assert there <= set(names)

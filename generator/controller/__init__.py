@@ -1,6 +1,6 @@
 """A controller over HTTP: its payload is fetched, the host's status goes there. Nothing is trusted.
 
-urllib3 doubles the start-up time, so only who speaks to a controller imports it.
+Nothing else here takes as long to import as urllib3: only who speaks to a controller does.
 """
 
 import os
@@ -20,42 +20,20 @@ import msgspec
 
 from generator import __version__
 from generator.config import Config, expand, is_url
+from generator.controller.failures import Failed, refusal, translated
 from generator.errors import Problem, Unreachable, printable
 from generator.payload.decode import MAX_BYTES
 
 T = TypeVar("T")
 
 REPORT_TIMEOUT = 10.0  # seconds that a report may take, whatever happens to it
-PAUSE = 0.5  # seconds, at most, before the first retry; twice as long before each that follows
+# Seconds, at most, before the first retry; twice as long before each that follows, up to the last.
+PAUSE, LONG_PAUSE = 0.5, 8.0
 _REDIRECTS = 3  # more of them are a loop
 _MOVED = {301, 302, 303, 307, 308}
-_OVERLOADED = {408, 425, 429}  # come again later (RFC 9110, 8470, 6585)
 _JSON = re.compile(r"application/([a-z0-9.+-]+\+)?json\s*(;.*)?", re.IGNORECASE)
 _TAG = re.compile(r'(W/)?"[\x21\x23-\x7e]{1,200}"')  # RFC 9110, 8.8.3
 _TOKEN = re.compile(r"[\x21-\x7e]{1,8192}")
-
-# OpenSSL's X509_V_ERR numbers, and what they mean to an operator.
-_UNTRUSTED = "its certificate is not of a CA that is trusted here"
-_OTHER_NAME = "its certificate is for another name or address"
-_CERTIFICATE = {
-    9: "its certificate is not valid yet, or this machine's clock is slow",
-    10: "its certificate has expired, or this machine's clock is fast",
-    18: _UNTRUSTED,
-    19: _UNTRUSTED,
-    20: _UNTRUSTED,
-    21: _UNTRUSTED,
-    62: _OTHER_NAME,
-    64: _OTHER_NAME,
-}
-
-# urllib3's exceptions by name, the more telling ones first.
-_NETWORK = {
-    "ConnectTimeoutError": "can't be reached: no answer",
-    "ReadTimeoutError": "did not answer in time",
-    "IncompleteRead": "ended its answer too early",
-    "InvalidChunkLength": "ended its answer too early",
-    "ProtocolError": "ended the connection without an answer",
-}
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -63,16 +41,6 @@ class Answer(msgspec.Struct, frozen=True):
 
     data: bytes | None
     tag: str  # the payload's ETag, empty without one
-
-
-class _Failed(Exception):
-    """A try that came to nothing."""
-
-    def __init__(self, rule: str, hint: str = "", *, again: bool = False, after: float = 0) -> None:
-        super().__init__(rule)
-        self.rule, self.hint = rule, hint
-        self.again = again  # whether another try may come to something
-        self.after = after  # seconds that the controller asks for
 
 
 class Access:
@@ -104,8 +72,8 @@ class Access:
                 answer = self._request("POST", url, headers, deadline, body)
                 answer.close()
                 if not 200 <= answer.status < 300:
-                    raise _refusal(answer, authorised=False)
-            except _Failed as failed:
+                    raise refusal(answer, authorised=False)
+            except Failed as failed:
                 raise Unreachable(
                     Problem(printable(url, 200), "", failed.rule, failed.hint)
                 ) from None
@@ -119,9 +87,10 @@ class Access:
             tries += 1
             try:
                 return once()
-            except _Failed as failed:
+            except Failed as failed:
                 # The whole range: hosts that failed together must not come back together.
-                pause = max(failed.after, random.uniform(0, PAUSE * 2 ** (tries - 1)))  # noqa: S311
+                longest = min(PAUSE * 2 ** (tries - 1), LONG_PAUSE)
+                pause = max(failed.after, random.uniform(0, longest))  # noqa: S311
                 late = time.monotonic() + pause > deadline
                 if not failed.again or late or tries > self._settings.retries:
                     rule = f"{failed.rule} (tried {tries} times)" if tries > 1 else failed.rule
@@ -138,9 +107,9 @@ class Access:
             there = urljoin(here, answer.headers.get("Location", ""))
             if not _same(there, here):
                 rule = f"sends to {printable(there)}, another place, where this host does not go"
-                raise _Failed(rule)
+                raise Failed(rule)
             here = there
-        raise _Failed("sends from one address to the next without end")
+        raise Failed("sends from one address to the next without end")
 
     def _request(
         self, method: str, url: str, headers: dict[str, str], deadline: float, body: bytes = b""
@@ -171,7 +140,7 @@ class Access:
                 enforce_content_length=True,
             )
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise _translated(error) from None
+            raise translated(error) from None
 
     def _pool(self, url: str, secrets: dict[str, str]) -> Any:
         import urllib3  # noqa: PLC0415
@@ -187,7 +156,7 @@ class Access:
             headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
             return urllib3.ProxyManager(proxy, proxy_headers=headers, **options)
         except (urllib3.exceptions.HTTPError, ValueError):
-            raise _Failed("the proxy that the environment names is not an http(s) URL") from None
+            raise Failed("the proxy that the environment names is not an http(s) URL") from None
 
     def _tls(self, secrets: dict[str, str]) -> ssl.SSLContext:
         import urllib3  # noqa: PLC0415
@@ -208,7 +177,7 @@ class Access:
             reason = "does not hold what it should, in PEM and without a passphrase"
         except OSError as error:
             reason = f"can't be read: {error.strerror}"
-        raise _Failed(f"{printable(name or 'CA certificates')}: {reason}")
+        raise Failed(f"{printable(name or 'CA certificates')}: {reason}")
 
     def _secrets(self, url: str) -> dict[str, str]:
         """The files of what proves who we are, where this URL's host may have it.
@@ -226,7 +195,7 @@ class Access:
         }
         found = {what: name for what, name in files.items() if name}
         if found and not url.startswith("https:"):
-            raise _Failed("no token and no certificate is used over plain http", "use https")
+            raise Failed("no token and no certificate is used over plain http", "use https")
         return found
 
     def _file(self, name: str) -> Path:
@@ -266,95 +235,30 @@ def _payload(answer: Any, headers: dict[str, str], *, authorised: bool) -> Answe
         if answer.status == HTTPStatus.NOT_MODIFIED and "If-None-Match" in headers:
             return Answer(None, headers["If-None-Match"])
         if answer.status != HTTPStatus.OK:
-            raise _refusal(answer, authorised=authorised)
+            raise refusal(answer, authorised=authorised)
         type_ = answer.headers.get("Content-Type", "")
         if not _JSON.fullmatch(type_):
-            raise _Failed(f"offers {printable(type_) or 'something without a type'}, not JSON")
+            raise Failed(f"offers {printable(type_) or 'something without a type'}, not JSON")
         encoding = answer.headers.get("Content-Encoding", "identity")
         if encoding != "identity":
-            raise _Failed(f"offers it in {printable(encoding)}, which was not asked for")
+            raise Failed(f"offers it in {printable(encoding)}, which was not asked for")
         length = answer.headers.get("Content-Length", "")
         if length.isascii() and length.isdigit() and int(length[:20]) > MAX_BYTES:
-            raise _Failed(_TOO_LARGE)
+            raise Failed(_TOO_LARGE)
         data = bytearray()
         for chunk in answer.stream(1 << 16, decode_content=False):
             data += chunk
             if len(data) > MAX_BYTES:
-                raise _Failed(_TOO_LARGE)
+                raise Failed(_TOO_LARGE)
         tag = answer.headers.get("ETag", "")
         return Answer(bytes(data), tag if _TAG.fullmatch(tag) else "")
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise _translated(error) from None
+        raise translated(error) from None
     finally:
         answer.close()
 
 
 _TOO_LARGE = "is larger than 64 MiB"
-
-
-def _refusal(answer: Any, *, authorised: bool) -> _Failed:
-    """What an answer's status means."""
-    status: int = answer.status
-    try:
-        said = f"the controller answers {status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        said = f"the controller answers {status}"
-    if status == HTTPStatus.UNAUTHORIZED:
-        rule = "it does not take this host's token" if authorised else "it wants a token"
-        return _Failed(f"{said}: {rule}", "" if authorised else "token_file in config.yaml")
-    if status == HTTPStatus.FORBIDDEN:
-        return _Failed(f"{said}: this host may not have it")
-    if status == HTTPStatus.NOT_FOUND:
-        return _Failed(f"{said}: it has nothing under this address")
-    if status in _OVERLOADED or status >= 500:
-        after = answer.headers.get("Retry-After", "")
-        seconds = float(after) if re.fullmatch(r"[0-9]{1,5}", after) else 0
-        rule = "it has a fault of its own" if status >= 500 else "it asks to come later"
-        return _Failed(f"{said}: {rule}", again=True, after=seconds)
-    return _Failed(f"{said}, which is no payload")
-
-
-def _translated(error: Exception) -> _Failed:
-    """A failure of the network, or of TLS, in words."""
-    causes = _causes(error)
-    for cause in causes:
-        if isinstance(cause, ssl.SSLError):
-            return _of_tls(cause)
-    names = {type(cause).__name__ for cause in causes}
-    if "CertificateError" in names:
-        return _Failed(_OTHER_NAME)
-    through = "the proxy " if "ProxyError" in names else ""
-    for cause in causes:
-        if isinstance(cause, OSError) and cause.strerror:
-            return _Failed(f"{through}can't be reached: {printable(cause.strerror)}", again=True)
-    for name, said in _NETWORK.items():
-        if name in names:
-            return _Failed(through + said, again=True)
-    return _Failed(printable(str(error)))
-
-
-def _of_tls(error: ssl.SSLError) -> _Failed:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        rule = _CERTIFICATE.get(error.verify_code, f"its certificate: {error.verify_message}")
-        return _Failed(rule, "ca_file in config.yaml" if rule == _UNTRUSTED else "")
-    if isinstance(error, ssl.SSLEOFError):
-        return _Failed("TLS: ended the connection", again=True)
-    reason = error.reason or str(error)
-    if "CERTIFICATE_REQUIRED" in reason:
-        return _Failed("it wants a certificate of this host", "certificate_file, key_file")
-    return _Failed(f"TLS: {printable(reason.lower().replace('_', ' '))}")
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """An exception, those inside it, and those it came from; each once."""
-    seen: list[BaseException] = []
-    left: list[Any] = [error]
-    while left:
-        each = left.pop(0)
-        if isinstance(each, BaseException) and not any(each is other for other in seen):
-            seen.append(each)
-            left += [*each.args, getattr(each, "reason", None), each.__cause__, each.__context__]
-    return seen
 
 
 def _origin(url: str) -> tuple[str, str, int]:
@@ -363,11 +267,11 @@ def _origin(url: str) -> tuple[str, str, int]:
         parts = urlsplit(url)
         port = parts.port or {"https": 443}.get(parts.scheme, 80)
     except ValueError as error:
-        raise _Failed(f"is not a URL: {printable(str(error))}") from None
+        raise Failed(f"is not a URL: {printable(str(error))}") from None
     if not parts.hostname:
-        raise _Failed("is not a URL: it names no host")
+        raise Failed("is not a URL: it names no host")
     if parts.username or parts.password:
-        raise _Failed("has a password in it, which messages would show", "use token_file")
+        raise Failed("has a password in it, which messages would show", "use token_file")
     return parts.scheme, parts.hostname, port
 
 
@@ -375,7 +279,7 @@ def _same(url: str, other: str) -> bool:
     """Whether two URLs lead to the same place."""
     try:
         return _origin(url) == _origin(other)
-    except _Failed:
+    except Failed:
         return False
 
 
@@ -396,7 +300,7 @@ def _proxy(url: str) -> str | None:
 def _private(file: Path) -> Path:
     """A file that nobody but its owner may read."""
     if file.stat().st_mode & 0o077:
-        raise _Failed(f"{file}: others can read it", f"chmod 600 {file}")
+        raise Failed(f"{file}: others can read it", f"chmod 600 {file}")
     return file
 
 
@@ -406,7 +310,7 @@ def _token(file: Path) -> str:
         text = _private(file).read_text().strip()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not text"
-        raise _Failed(f"{file}: can't be read: {reason}") from None
+        raise Failed(f"{file}: can't be read: {reason}") from None
     if not _TOKEN.fullmatch(text):
-        raise _Failed(f"{file}: is not a token, which is printable characters without spaces")
+        raise Failed(f"{file}: is not a token, which is printable characters without spaces")
     return text
