@@ -678,7 +678,7 @@ def test_a_report_keeps_nobody_waiting(
     begun = time.monotonic()
     with report.told(settings, "K8S01", said.append) as run:
         run.outcome = Outcome("K8S01", 1)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 5
     url = url.replace("{host}", "K8S01")
     rule = "did not give a whole answer within 0.5 s"
     assert said == [f"warning: not reported: {url}: {rule}"]

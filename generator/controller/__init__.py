@@ -128,17 +128,19 @@ class Access:
             headers["Authorization"] = f"Bearer {_token(self._file(secrets['token']))}"
         pool = self._pool(url, secrets)
         try:
-            return pool.request(
-                method,
-                url,
-                body=body or None,
-                headers=headers,
-                timeout=timeout,
-                retries=False,
-                redirect=False,
-                preload_content=False,
-                enforce_content_length=True,
-            )
+            # A pool that is left closes each connection that comes back to it.
+            with pool:
+                return pool.request(
+                    method,
+                    url,
+                    body=body or None,
+                    headers=headers,
+                    timeout=timeout,
+                    retries=False,
+                    redirect=False,
+                    preload_content=False,
+                    enforce_content_length=True,
+                )
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise translated(error) from None
 
