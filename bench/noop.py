@@ -3,8 +3,9 @@
     python bench/noop.py [--vnets 1000] [--runs 5]
 
 On a tree of its own, so that no root is needed: reading the payload, the record and every file of
-ours. With root also what a host adds, in a network namespace of its own with as many devices:
-reading them all from the kernel. Prints a Markdown table.
+ours; from a file, and from a controller on loopback that answers 304 over TLS. With root also what
+a host adds, in a network namespace of its own with as many devices: reading them all from the
+kernel. Prints a Markdown table.
 """
 
 import argparse
@@ -15,12 +16,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import trustme
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.render import payload
 
+REPO = Path(__file__).parents[1]
 KERNEL = """
 import sys, time
 from generator import kernel
@@ -33,14 +39,38 @@ print(time.perf_counter() - start)
 """
 
 
-def median_of(argv: list[str], runs: int) -> float:
-    """The median of the wall times of a command (seconds), after one that does not count."""
+def median_of(argv: list[str], runs: int) -> tuple[float, float]:
+    """Medians of the wall and CPU times of a command (seconds), after one that does not count."""
     times = []
     for _ in range(runs + 1):
-        start = time.perf_counter()
+        start, begun = time.perf_counter(), os.times()
         subprocess.run(argv, check=True, capture_output=True)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+        ended = os.times()
+        cpu = ended.children_user + ended.children_system
+        cpu -= begun.children_user + begun.children_system
+        times.append((time.perf_counter() - start, cpu))
+    wall, cpus = zip(*times[1:], strict=True)
+    return statistics.median(wall), statistics.median(cpus)
+
+
+@contextmanager
+def controller(folder: Path, root: Path) -> Iterator[str]:
+    """Serve a folder over HTTPS on loopback, known to the host below `root`; its URL."""
+    ca = trustme.CA()
+    pem = folder / "controller.pem"
+    ca.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(pem))
+    settings = root / "etc/evpn-host"
+    settings.mkdir(parents=True)
+    ca.cert_pem.write_to_path(str(settings / "ca.pem"))
+    (settings / "config.yaml").write_text("ca_file: /etc/evpn-host/ca.pem\n")
+    argv = [sys.executable, str(REPO / "examples/controller.py"), str(folder), "--port", "0"]
+    with subprocess.Popen(
+        [*argv, "--certificate", str(pem)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            yield process.stdout.readline().decode().strip() if process.stdout else ""
+        finally:
+            process.terminate()
 
 
 def reading_the_kernel(vnets: int) -> float:
@@ -74,17 +104,24 @@ def main() -> None:
         (root / "etc/netplan").mkdir(parents=True)
         document.write_text(json.dumps(payload(options.vnets)))
         base = [sys.executable, "-m", "generator"]
-        apply = [*base, "apply", "-p", str(document), "--root", str(root), "-b", "netplan"]
-        subprocess.run(apply, check=True, capture_output=True)
+        apply = [*base, "apply", "--root", str(root), "-b", "netplan", "-p"]
+        subprocess.run([*apply, str(document)], check=True, capture_output=True)
         rows = [
             ("`evpn-host --version`", median_of([*base, "--version"], options.runs)),
-            (f"no-op apply, {options.vnets:,} V-Nets", median_of(apply, options.runs)),
+            (
+                f"no-op apply of a file, {options.vnets:,} V-Nets",
+                median_of([*apply, str(document)], options.runs),
+            ),
         ]
+        with controller(Path(folder), root) as url:
+            refresh = median_of([*apply, f"{url}{document.name}"], options.runs)
+        rows.append(("no-op refresh from a controller: TLS, one request, 304", refresh))
     if os.geteuid() == 0:
-        rows.append((f"… reading {2 * options.vnets:,} devices", reading_the_kernel(options.vnets)))
-    print("| | wall time |\n| --- | --- |")
-    for name, seconds in rows:
-        print(f"| {name} | {seconds:.2f} s |")
+        seconds = reading_the_kernel(options.vnets)
+        rows.append((f"… reading {2 * options.vnets:,} devices", (seconds, seconds)))
+    print("| | wall time | CPU time |\n| --- | --- | --- |")
+    for name, (wall, cpu) in rows:
+        print(f"| {name} | {wall:.2f} s | {cpu:.2f} s |")
 
 
 if __name__ == "__main__":

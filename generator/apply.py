@@ -12,10 +12,11 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from generator import __version__, converge, detect, kernel, plan, record, stage
+from generator import __version__, config, converge, detect, kernel, plan, record, stage
 from generator.activate import Log
 from generator.errors import EvpnHostError, Problem, Refused, Stranded
 from generator.model import Device
@@ -49,6 +50,7 @@ class Outcome(msgspec.Struct, frozen=True):
     kept: list[str] = []
     mended: list[str] = []
     activated: bool = False
+    devices: int = 0  # that the host has by it
 
 
 @contextlib.contextmanager
@@ -87,7 +89,7 @@ def target(data: bytes, options: Options) -> tuple[Plan, Payload, str]:
     """The plan for this host, the payload, and the digest of all that the plan is made from."""
     payload = load(data)
     # A payload for one host needs no name; in a Fleet the machine's own finds its entry.
-    name = options.host or (os.uname().nodename.split(".")[0] if payload.kind == "Fleet" else None)
+    name = options.host or (config.hostname() if payload.kind == "Fleet" else None)
     backend = options.backend or detect.backend(options.root)
     local = frr_local(options.root)
     made = plan.make(payload.host(name), backend, local)
@@ -109,7 +111,7 @@ def apply(data: bytes, options: Options, log: Log, say: Log) -> Outcome:
     with lock(root):
         last = _last(options)
         if last and not options.full and _nothing_to_do(data, last, options):
-            return Outcome(last.host, last.generation)
+            return Outcome(last.host, last.generation, devices=len(last.devices))
         made, payload, inputs = target(data, options)
         for warning in payload.warnings:
             say(f"warning: {warning}")
@@ -130,7 +132,7 @@ def apply(data: bytes, options: Options, log: Log, say: Log) -> Outcome:
             if last and not found and not options.full and _as_planned(last, options):
                 # The same files from another payload: nothing to do but to remember it.
                 record.write(root, run.record(ok=last.ok), data)
-                return Outcome(made.host.name, made.host.generation)
+                return run.outcome()
             _judge(tree, made, options, log, say)
             return _carry_out(run, data, tree)
 
@@ -206,6 +208,11 @@ class _Run(msgspec.Struct, frozen=True):
     log: Log
     say: Log
 
+    def outcome(self, **done: Any) -> Outcome:
+        """What came of it."""
+        host = self.made.host
+        return Outcome(host.name, host.generation, **done, devices=len(self.made.devices))
+
     def record(self, *, ok: bool, detail: str = "") -> Record:
         host = self.made.host
         serial = self.last.serial if self.last else 0
@@ -231,7 +238,7 @@ class _Run(msgspec.Struct, frozen=True):
 
 
 def _carry_out(run: _Run, data: bytes, tree: Path) -> Outcome:
-    root, host = run.options.root, run.made.host
+    root = run.options.root
     changed = {change.path for change in run.found}
     written = sorted(changed)
     kept: list[str] = []
@@ -240,7 +247,7 @@ def _carry_out(run: _Run, data: bytes, tree: Path) -> Outcome:
         kept = stage.commit(root, run.found)
         if not run.options.activate:
             record.write(root, run.record(ok=False, detail="written, not activated"), data)
-            return Outcome(host.name, host.generation, written, kept)
+            return run.outcome(changed=written, kept=kept)
         first = not (run.last and run.last.activated)
         if run.last and not run.last.ok:
             changed |= run.made.files.keys()  # nobody knows how far the run before came
@@ -255,7 +262,7 @@ def _carry_out(run: _Run, data: bytes, tree: Path) -> Outcome:
         raise
     record.write(root, run.record(ok=True), data)
     record.keep_generation(root, run.record(ok=True), run.made.files)
-    return Outcome(host.name, host.generation, written, kept, mended, activated=True)
+    return run.outcome(changed=written, kept=kept, mended=mended, activated=True)
 
 
 def _go_back(run: _Run, failure: EvpnHostError) -> None:

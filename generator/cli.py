@@ -1,16 +1,17 @@
 """The command line: verbs, exit codes, nothing else."""
 
+import contextlib
 import gc
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
 
 from generator import __version__
-from generator.errors import EvpnHostError, Refused
+from generator.errors import EvpnHostError, Refused, Unreachable
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
@@ -110,7 +111,8 @@ def diff(source: str | None, host: str | None, backend: str | None, root: Path |
     """Show what apply would change, devices that would go included."""
     from generator import apply as applying
 
-    data, options = _inputs(source, host, backend, root)
+    given = _source(source, host, root)
+    data, options = given.refresh(), _options(root, given, backend)
     differs = False
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     for line in applying.preview(data, options):
@@ -133,6 +135,15 @@ def _colour(line: str) -> str | None:
 @click.option("--no-activate", is_flag=True, help="write the files and run nothing")
 @click.option("--full", is_flag=True, help="activate all, by the native tools' own whole way")
 @click.option("--force", is_flag=True, help="apply a generation lower than the one applied")
+@click.option(
+    "--wait",
+    type=click.FloatRange(0, 600, min_open=True),
+    metavar="SECONDS",
+    help="for a controller that may only be there in a while [config.yaml: timeout, retries]",
+)
+@click.option(
+    "--last-good", is_flag=True, help="apply the last good payload when the controller gives none"
+)
 @click.option("--json", "as_json", is_flag=True, help="what was done, for a script")
 @_verbose
 def apply(
@@ -140,15 +151,29 @@ def apply(
     host: str | None,
     backend: str | None,
     root: Path | None,
+    wait: float | None,
+    last_good: bool,
     as_json: bool,
     verbose: bool,
-    **options: bool,
+    **flags: bool,
 ) -> None:
     """Make this host what the payload says; nothing to do means nothing written and nothing run."""
     from generator import apply as applying
+    from generator import source as sources
 
-    data, found = _inputs(source, host, backend, root, **options)
-    outcome = applying.apply(data, found, _log(verbose), _say)
+    given = _source(source, host, root, wait)
+    options = _options(root, given, backend, **flags)
+    with _told(options, given.settings, given.name) as run:
+        try:
+            data = given.refresh()
+        except Unreachable as missed:
+            kept = sources.last_good(given.root) if last_good else None
+            if kept is None:
+                raise
+            run.miss(missed, _say)
+            data = kept
+        outcome = run.outcome = applying.apply(data, options, _log(verbose), _say)
+        given.remember(data)
     if as_json:
         import msgspec
 
@@ -172,10 +197,17 @@ def rollback(generation: int | None, root: Path | None, no_activate: bool, verbo
 
     It stays so until the controller's payload changes.
     """
-    from generator import lifecycle
+    from generator import apply as applying
+    from generator import config, lifecycle
 
     options = _options(root, no_activate=no_activate)
-    done = lifecycle.rollback(generation, options, _log(verbose), _say)
+    settings = _settings(options.root)
+    with _told(options, settings, settings.host or config.hostname()) as run:
+        done, changed = lifecycle.rollback(generation, options, _log(verbose), _say)
+        run.outcome = applying.Outcome(
+            done.host, done.generation, changed=changed, devices=len(done.devices)
+        )
+        run.message = f"{done.host}: what was applied on {done.time} is current again"
     click.echo(f"applied on {done.time} is current again")
 
 
@@ -184,10 +216,13 @@ def rollback(generation: int | None, root: Path | None, no_activate: bool, verbo
 @_verbose
 def uninstall(root: Path | None, verbose: bool) -> None:
     """Take away every file and device that is ours, and nothing else."""
-    from generator import lifecycle
+    from generator import lifecycle, report
 
-    for path in lifecycle.uninstall(_options(root), _log(verbose), _say):
+    options = _options(root)
+    settings = _settings(options.root)
+    for path in lifecycle.uninstall(options, _log(verbose), _say):
         click.echo(f"/{path}")
+    report.forget(settings, options.root)
 
 
 @evpn_host.command()
@@ -220,13 +255,17 @@ def failover(root: Path | None, once: bool, verbose: bool) -> None:
 
 @evpn_host.command("install-units")
 @_root
+@click.option("--cron", is_flag=True, help="/etc/cron.d/evpn-host too, in place of the timer")
 @_verbose
-def install_units(root: Path | None, verbose: bool) -> None:
-    """Put the systemd units below /etc/systemd/system, for a command that no package installed."""
+def install_units(root: Path | None, cron: bool, verbose: bool) -> None:
+    """Put the systemd units below /etc/systemd/system, for a command that no package installed.
+
+    The hook is enabled by apply. The boot service and the timer are for who enables them.
+    """
     from generator import units
 
     log = _log(verbose)
-    for path in units.install(root or Path("/"), log, reload=root is None):
+    for path in units.install(root or Path("/"), log, cron=cron, reload=root is None):
         click.echo(f"/{path}")
 
 
@@ -241,22 +280,55 @@ def schema() -> None:
 
 
 def _load(source: str | None) -> Any:
-    from generator import payload
+    from generator import config, payload
+    from generator import source as sources
 
-    found = payload.load(_read(source, Path("/")))
+    here = source is not None and not config.is_url(source)  # config.yaml has no say in it
+    found = payload.load(sources.local(source or "") if here else _source(source).read())
     for warning in found.warnings:
         _say(f"warning: {warning}")
     return found
 
 
-def _read(source: str | None, root: Path) -> bytes:
+def _source(
+    source: str | None,
+    host: str | None = None,
+    root: Path | None = None,
+    wait: float | None = None,
+) -> Any:
     from generator import config
     from generator import source as sources
 
-    source = source or config.load(root).controller
-    if source is None:
+    top = (root or Path("/")).resolve()
+    settings = config.load(top)
+    named = source or settings.controller
+    if named is None:
         raise click.UsageError("no payload: give -p SRC, or name a controller in config.yaml")
-    return sources.read(source)
+    settings = settings.patient(wait) if wait else settings
+    return sources.Source(named, host or settings.host, settings, top)
+
+
+def _settings(root: Path) -> Any:
+    """config.yaml for a verb that has to work without it too."""
+    from generator import config
+
+    try:
+        return config.load(root)
+    except Refused as refused:
+        _say(f"warning: {refused}")
+        return config.Config()
+
+
+@contextlib.contextmanager
+def _told(options: Any, settings: Any, name: str) -> Iterator[Any]:
+    """What happens inside is told to the journal and the like; on a tree nobody wants to know."""
+    from generator import report
+
+    if not options.activate:
+        yield report.Run()
+        return
+    with report.told(settings, name, _say) as run:
+        yield run
 
 
 def _log(verbose: bool) -> Callable[[str], None]:
@@ -265,22 +337,20 @@ def _log(verbose: bool) -> Callable[[str], None]:
     return activate.to_stderr if verbose else activate.silent
 
 
-def _options(root: Path | None, *, no_activate: bool = False, **others: Any) -> Any:
+def _options(
+    root: Path | None,
+    given: Any = None,
+    backend: str | None = None,
+    *,
+    no_activate: bool = False,
+    **others: Any,
+) -> Any:
     from generator.apply import Options
 
+    if given:
+        others |= {"host": given.host, "backend": backend or given.settings.backend}
     acting = root is None and not no_activate
     return Options(root=(root or Path("/")).resolve(), activate=acting, **others)
-
-
-def _inputs(
-    source: str | None, host: str | None, backend: str | None, root: Path | None, **options: bool
-) -> tuple[bytes, Any]:
-    from generator import config
-
-    top = (root or Path("/")).resolve()
-    settings = config.load(top)
-    host, backend = host or settings.host, backend or settings.backend
-    return _read(source, top), _options(root, host=host, backend=backend, **options)
 
 
 def main() -> NoReturn:
@@ -295,7 +365,7 @@ def main() -> NoReturn:
         error.show()
         code = 2
     except EvpnHostError as error:
-        for problem in error.problems:
+        for problem in error.problems if not error.told else ():
             _say(f"evpn-host: {problem}")
         code = 2 if verb == "diff" and isinstance(error, Refused) else error.exit_code
     except OSError as error:

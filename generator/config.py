@@ -1,21 +1,65 @@
 """The machine's own settings: /etc/evpn-host/config.yaml, written by its operator."""
 
+import os
+import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
+from urllib.parse import quote
 
 import msgspec
+from msgspec import Meta
 
-from generator.errors import Refused, printable
+from generator.errors import Problem, Refused, printable
 
 PATH = Path("etc/evpn-host/config.yaml")
 
 
-class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Defaults for what the command line leaves out."""
+def _rule(text: str, **limits: Any) -> Meta:
+    return Meta(extra={"rule": text}, **limits)
 
-    controller: str | None = None  # a path or an http(s) URL
-    host: str | None = None
-    backend: Literal["netplan", "ifupdown"] | None = None
+
+Text = Annotated[str, _rule("is not text", min_length=1)]
+File = Annotated[str, _rule("is not an absolute path", pattern="^/")]
+Url = Annotated[str, _rule("is not an http(s) URL", pattern="^https?://")]
+Seconds = Annotated[float, _rule("is not a number of seconds up to 600", gt=0, le=600)]
+Backend = Annotated[Literal["netplan", "ifupdown"], _rule("is not netplan or ifupdown")]
+Count = Annotated[int, _rule("is not a whole number in 0–10", ge=0, le=10)]
+
+
+class Config(msgspec.Struct, frozen=True):
+    """Defaults for what the command line leaves out, and how a controller is spoken to."""
+
+    controller: Text | None = None  # a path or an http(s) URL; {host} in it is this host's name
+    host: Text | None = None
+    backend: Backend | None = None
+    ca_file: File | None = None  # PEM; only these, in place of the system's
+    certificate_file: File | None = None  # PEM, for mutual TLS
+    key_file: File | None = None
+    token_file: File | None = None  # a bearer token
+    connect_timeout: Seconds = 5.0
+    timeout: Seconds = 30.0  # for all of it, tries that failed and pauses between them included
+    retries: Count = 3
+    report: Url | None = None  # where `status --json` goes after a run
+    metrics: File | None = None  # a file for Prometheus' node exporter, rewritten by each run
+
+    def patient(self, seconds: float) -> "Config":
+        """The same, but for a controller that may only be there in a while."""
+        return msgspec.structs.replace(self, timeout=seconds, retries=sys.maxsize)
+
+
+def is_url(source: str) -> bool:
+    """Whether a payload comes from a controller."""
+    return source.startswith(("http://", "https://"))
+
+
+def expand(url: str, host: str) -> str:
+    """A URL with the host's name in it."""
+    return url.replace("{host}", quote(host, safe=""))
+
+
+def hostname() -> str:
+    """The machine's own name, without a domain."""
+    return os.uname().nodename.split(".")[0]
 
 
 def load(root: Path) -> Config:
@@ -30,8 +74,36 @@ def load(root: Path) -> Config:
     from ruamel.yaml.error import YAMLError  # noqa: PLC0415
 
     try:
-        return msgspec.convert(YAML(typ="safe").load(text) or {}, Config)
+        raw = YAML(typ="safe").load(text)
     except YAMLError as error:
         raise Refused(f"/{PATH}: is not YAML: {printable(str(error), 200)}") from None
-    except msgspec.ValidationError as error:
-        raise Refused(f"/{PATH}: {printable(str(error), 200)}") from None
+    return _convert({} if raw is None else raw)
+
+
+def _convert(raw: Any) -> Config:
+    if not isinstance(raw, dict):
+        raise Refused(Problem(f"/{PATH}", printable(raw), "is not a list of settings, name: value"))
+    fields = {field.name: field for field in msgspec.structs.fields(Config)}
+    problems = []
+    for name, value in raw.items():
+        place = f"/{PATH}: {printable(name)}"
+        if name not in fields:
+            known = f"known are {', '.join(fields)}"
+            problems.append(Problem(place, "", "is not a setting that is known", known))
+            continue
+        try:
+            msgspec.convert(value, fields[name].type)
+        except msgspec.ValidationError:
+            problems.append(Problem(place, printable(value), _broken(fields[name].type)))
+    if (raw.get("certificate_file") is None) != (raw.get("key_file") is None):
+        rule = "certificate_file and key_file stand together or not at all"
+        problems.append(Problem(f"/{PATH}", "", rule))
+    if problems:
+        raise Refused(*problems)
+    return msgspec.convert(raw, Config)
+
+
+def _broken(type_: Any) -> str:
+    """The rule of a setting's type, in words."""
+    [rule] = [option for option in (type_, *get_args(type_)) if get_origin(option) is Annotated]
+    return str(rule.__metadata__[0].extra["rule"])

@@ -36,6 +36,8 @@ class EvpnHostError(Exception):
     """A failure that is told to the user in words; its exit code is the contract's."""
 
     exit_code = 1
+    outcome = "refused"
+    told = False  # already, where standard error goes to
 
     def __init__(self, *problems: Problem | str) -> None:
         self.problems = [p if isinstance(p, Problem) else Problem("", "", p) for p in problems]
@@ -46,13 +48,21 @@ class Refused(EvpnHostError):
     """An input or a host that we do not act on: nothing was changed."""
 
 
+class Unreachable(Refused):
+    """A controller from which nothing could be had: the host keeps what it has."""
+
+    outcome = "unreachable"
+
+
 class ActivationFailed(EvpnHostError):
     """A native tool or a check after it failed."""
 
     exit_code = 3
+    outcome = "failed"
 
 
 class Stranded(EvpnHostError):
     """Activation failed, and so did going back: a person is needed."""
 
     exit_code = 4
+    outcome = "stranded"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from generator import activate, converge, failover, netlink, plan, record, stage
+from generator import activate, converge, failover, netlink, plan, record, stage, units
 from generator.activate import Log, Step
 from generator.apply import Options, lock
 from generator.errors import EvpnHostError, Problem, Refused, Stranded
@@ -14,8 +14,10 @@ from generator.record import Record
 from generator.stage import Change
 
 
-def rollback(generation: int | None, options: Options, log: Log, say: Log) -> Record:
-    """Make an earlier generation current; it stays so until the payload changes.
+def rollback(
+    generation: int | None, options: Options, log: Log, say: Log
+) -> tuple[Record, list[str]]:
+    """Make an earlier generation current, until the payload changes; its record, and what changed.
 
     Without a number, the one before. Raises `Refused` when that is not kept.
     """
@@ -48,7 +50,7 @@ def rollback(generation: int | None, options: Options, log: Log, say: Log) -> Re
                 raise Stranded(*failure.problems, "the rollback did not end well") from None
         done = goal if options.activate else pending
         record.write(root, done)
-        return done
+        return done, sorted(change.path for change in found)
 
 
 def _kept(root: Path, last: Record, generation: int | None) -> tuple[Record, dict[str, str]]:
@@ -79,9 +81,9 @@ def uninstall(options: Options, log: Log, say: Log) -> list[str]:
     root = options.root
     with lock(root):
         last = record.read(root)
+        if options.activate:
+            activate.run_all(units.stop(root), log)
         if options.activate and last and last.management:
-            stop = ("systemctl", "disable", "--now", converge.HOOK)
-            activate.run(Step(stop, "the hook ends first", may_fail=True), log)
             failover.give_back(root, last.management, log)
         removed = [
             Change(path, text, None)
@@ -98,7 +100,8 @@ def uninstall(options: Options, log: Log, say: Log) -> list[str]:
             converge.withdraw(last, log)
             _restore_rules(log)
         shutil.rmtree(root / record.STATE, ignore_errors=True)
-    return [change.path for change in removed]
+        written = units.remove(root, log, reload=options.activate)
+    return [change.path for change in removed] + written
 
 
 def _restore_rules(log: Log) -> None:

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-
 from generator.model import Host
 
 # What each backend is made of, besides what both share.
@@ -28,8 +26,11 @@ _PLACEHOLDER = re.compile(r"\[(\w+)\]")
 
 
 @cache
-def environment() -> Environment:
+def environment() -> Any:
     """The one way in which templates are read; compiled once, whatever the number of hosts."""
+    # Only what renders imports it: an apply with nothing to do, each minute, does not.
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
+
     return Environment(
         loader=PackageLoader(__package__),
         undefined=StrictUndefined,
@@ -60,7 +61,7 @@ def render(host: Host, backend: str, local: str = "") -> dict[str, str]:
     return dict(sorted(files.items()))
 
 
-def _outputs(template: Template, path: str, context: dict[str, Any]) -> Iterable[tuple[str, str]]:
+def _outputs(template: Any, path: str, context: dict[str, Any]) -> Iterable[tuple[str, str]]:
     placeholder = _PLACEHOLDER.search(path)
     if placeholder is None:
         yield path, template.render(context)

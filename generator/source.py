@@ -1,19 +1,75 @@
-"""Where a payload comes from: a file, standard input, or a controller over HTTP."""
+"""Where a payload comes from: a file, standard input, or a controller."""
 
 import sys
 from pathlib import Path
 
+import msgspec
+
+from generator import files, plan, record
+from generator.config import Config, expand, hostname, is_url
 from generator.errors import Refused, printable
 from generator.payload.decode import MAX_BYTES
 
-TIMEOUT = 10.0  # seconds without a byte
+ORIGIN = record.STATE / "origin.json"
 
 
-def read(source: str) -> bytes:
-    """The payload's bytes. Raises `Refused` when there are none to be had, or too many."""
-    if source.startswith(("http://", "https://")):
-        data = _fetch(source)
-    elif source == "-":
+class Origin(msgspec.Struct, frozen=True):
+    """Of the last good payload: where it came from, and the ETag by which to ask for news."""
+
+    url: str
+    tag: str
+    digest: str  # of the payload: a note on another one is of no use
+
+    def is_of(self, url: str, data: bytes) -> bool:
+        """Whether this is what is known of a payload from a URL."""
+        return (self.url, self.digest) == (url, plan.digest(data))
+
+
+class Source:
+    """What the command line and config.yaml name, for one host."""
+
+    def __init__(self, named: str, host: str | None, settings: Config, root: Path) -> None:
+        self.root = root
+        self.settings = settings
+        self.name = host or hostname()
+        # Of a URL with the host's name in it the payload has to be that host's.
+        self.host = self.name if is_url(named) and "{host}" in named else host
+        self._named = expand(named, self.name) if is_url(named) else named
+        self._tag = ""
+
+    def read(self) -> bytes:
+        """The payload, whatever is known of it here. Raises `Refused`."""
+        return self._ask("") or b"" if is_url(self._named) else local(self._named)
+
+    def refresh(self) -> bytes:
+        """The payload: the last good one, when the controller says that it still is the one."""
+        if not is_url(self._named):
+            return local(self._named)
+        kept, known = last_good(self.root), _origin(self.root)
+        if kept is None or known is None or not known.is_of(self._named, kept):
+            return self._ask("") or b""
+        found = self._ask(known.tag)
+        return kept if found is None else found
+
+    def remember(self, data: bytes) -> None:
+        """Note that the last good payload came from here, unless that is known."""
+        if not self._tag or last_good(self.root) != data:
+            return
+        found = Origin(self._named, self._tag, plan.digest(data))
+        if found != _origin(self.root):
+            files.write(self.root / ORIGIN, msgspec.json.encode(found), 0o600)
+
+    def _ask(self, tag: str) -> bytes | None:
+        from generator.controller import Access  # noqa: PLC0415  # only who has one pays for it
+
+        answer = Access(self.settings, self.root, self.name).fetch(self._named, tag)
+        self._tag = answer.tag
+        return answer.data
+
+
+def local(source: str) -> bytes:
+    """What is in a file, or comes by standard input. Raises `Refused`."""
+    if source == "-":
         data = sys.stdin.buffer.read(MAX_BYTES + 1)
     else:
         try:
@@ -27,18 +83,16 @@ def read(source: str) -> bytes:
     return data
 
 
-def _fetch(url: str) -> bytes:
-    import http.client  # noqa: PLC0415  # only who has a controller pays for it
-    import urllib.error  # noqa: PLC0415
-    import urllib.request  # noqa: PLC0415
-
-    request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310
+def last_good(root: Path) -> bytes | None:
+    """The payload of the last apply that went well."""
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
-            data: bytes = answer.read(MAX_BYTES + 1)
-            return data
-    except urllib.error.HTTPError as error:
-        raise Refused(f"{printable(url)}: the controller answers {error.code}") from None
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise Refused(f"{printable(url)}: {printable(str(reason))}") from None
+        return (root / record.PAYLOAD).read_bytes()
+    except OSError:
+        return None
+
+
+def _origin(root: Path) -> Origin | None:
+    try:
+        return msgspec.json.decode((root / ORIGIN).read_bytes(), type=Origin)
+    except (OSError, msgspec.DecodeError):
+        return None

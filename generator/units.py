@@ -3,44 +3,76 @@
 import shlex
 import shutil
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from generator import activate, files
 from generator.activate import Log, Step
 
-TARGET = Path("etc/systemd/system")
-_SOURCE = Path(__file__).parent / "systemd"
-_PACKAGED = "/usr/bin/evpn-host"  # what the units name, for distribution packages
+UNITS = Path("etc/systemd/system")
+CRON = Path("etc/cron.d")
+_FOLDERS = (UNITS, Path("usr/lib/systemd/system"), Path("lib/systemd/system"))
+_HERE = Path(__file__).parent
+_PACKAGED = "/usr/bin/evpn-host"  # what the files name, for distribution packages
+_BANNER = "# Written by evpn-host install-units, which writes it anew.\n"
 
 
-def command() -> str:
-    """The running command as `ExecStart=` takes it."""
+def _command(escape: Callable[[str], str]) -> str:
+    """The running command, in the language of a file."""
     own = Path(sys.argv[0])
     if own.name == "evpn-host" and own.is_file():
-        return _quote(str(own.resolve()))
+        return escape(str(own.resolve()))
     if found := shutil.which("evpn-host"):
-        return _quote(found)
-    return f"{_quote(sys.executable)} -m generator"
+        return escape(found)
+    return f"{escape(sys.executable)} -m generator"
 
 
-def _quote(path: str) -> str:
+def _for_systemd(path: str) -> str:
     return shlex.quote(path).replace("%", "%%").replace("$", "$$")
 
 
-def texts() -> dict[str, str]:
-    """Each unit's name and text, with the running command in it."""
-    found = {file.name: file.read_text() for file in sorted(_SOURCE.iterdir())}
-    return {name: text.replace(_PACKAGED, command()) for name, text in found.items()}
+def _for_cron(path: str) -> str:
+    return shlex.quote(path).replace("%", r"\%")
 
 
-def install(root: Path, log: Log, *, reload: bool) -> list[str]:
-    """Write the units that differ from those there, and have systemd read them; their paths."""
+def _texts(*, cron: bool) -> Iterator[tuple[Path, str]]:
+    """Each file's path and text, with the running command in it."""
+    folders = [(UNITS, "systemd", _for_systemd), (CRON, "cron.d", _for_cron)]
+    for target, folder, escape in folders if cron else folders[:1]:
+        for file in sorted((_HERE / folder).iterdir()):
+            text = file.read_text().replace(_PACKAGED, _command(escape))
+            yield target / file.name, _BANNER + text
+
+
+def install(root: Path, log: Log, *, cron: bool, reload: bool) -> list[str]:
+    """Write the files that differ from those there, and have systemd read them; their paths."""
     changed = []
-    for name, text in texts().items():
-        target = root / TARGET / name
+    for path, text in _texts(cron=cron):
+        target = root / path
         if not target.is_file() or target.read_text(errors="replace") != text:
             files.write(target, text.encode(), 0o644)
-            changed.append(str(TARGET / name))
+            changed.append(str(path))
     if changed and reload:
         activate.run(Step(("systemctl", "daemon-reload"), "systemd reads the units"), log)
     return changed
+
+
+def stop(root: Path) -> list[Step]:
+    """Stop our units and have none of them start again, whoever installed them."""
+    names = {path.name for path, _ in _texts(cron=False)}
+    found = sorted(name for name in names if any((root / f / name).exists() for f in _FOLDERS))
+    argv = ("systemctl", "disable", "--now", *found)
+    return [Step(argv, "nothing brings it back", may_fail=True)] if found else []
+
+
+def remove(root: Path, log: Log, *, reload: bool) -> list[str]:
+    """Take away what `install` wrote; the paths."""
+    removed = []
+    for path, _ in _texts(cron=True):
+        target = root / path
+        if target.is_file() and target.read_text(errors="replace").startswith(_BANNER):
+            target.unlink()
+            removed.append(str(path))
+    if removed and reload:
+        activate.run(Step(("systemctl", "daemon-reload"), "systemd forgets the units"), log)
+    return removed

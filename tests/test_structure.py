@@ -21,13 +21,14 @@ GENERATOR = REPO / "generator"
 
 # A module imports from the layers above its own, never from its own or one below.
 LAYERS = (
-    {"errors", "model", "netlink", "frr", "files", "events", "announce"},
+    {"errors", "model", "netlink", "frr", "files", "events", "announce", "journal"},
     {"payload", "render", "config", "activate", "record", "kernel", "place"},
-    {"plan", "source", "failover", "units"},
-    {"stage", "detect"},
+    {"plan", "controller", "failover", "units"},
+    {"source", "stage", "detect"},
     {"converge"},
     {"apply", "status"},
-    {"lifecycle"},
+    {"lifecycle", "metrics"},
+    {"report"},
     {"cli"},
     {"__main__"},
 )
@@ -240,3 +241,6 @@ def test_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if file.is_file()
     }
     assert shipped == templates
+    for folder in ("systemd", "cron.d"):
+        there = {f"generator/{folder}/{f.name}" for f in (REPO / "packaging" / folder).iterdir()}
+        assert there <= set(names)

@@ -1,0 +1,224 @@
+"""A host and its controller: first apply by the unit, news by the timer, a boot without controller.
+
+On a machine of each distribution and backend; the controller is examples/controller.py, in the
+fabric's management V-Net.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trustme
+
+from lab.fabric import Host, Lab, eventually
+from lab.machine import Process
+from lab.result import Result
+from tests.lab.test_k8s01 import LEAVES, SYSTEMS, established, payload, vnet
+
+SERVICE, TIMER, HOOK = "evpn-host.service", "evpn-host.timer", "evpn-host-failover.service"
+CONTROLLER = "10.12.0.5"
+FOLDER = "/root/payloads"
+METRICS = "/var/lib/evpn-host.prom"
+BOOT_WAITS = 60  # seconds; JobRunningTimeoutSec of the unit
+ADDED = vnet(90, 33, "10.188.9.254/24")
+
+
+class Story:
+    """A host, its controller, and what they know of each other."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab, self.host = lab, lab.host
+        self.controller: Process | None = None
+        ca = trustme.CA()
+        certificate = ca.issue_cert(CONTROLLER)
+        pem = certificate.private_key_and_cert_chain_pem.bytes().decode()
+        self.host.machine.write("/root/controller.pem", pem, 0o600)
+        self.host.machine.write("/etc/evpn-host/ca.pem", ca.cert_pem.bytes().decode())
+        self.host.machine.write("/root/token", "a-token-of-the-lab", 0o600)
+        self.host.machine.write("/etc/evpn-host/token", "a-token-of-the-lab\n", 0o600)
+        settings = {
+            "controller": f"https://{CONTROLLER}:8443/{{host}}.json",
+            "host": "K8S01",
+            "ca_file": "/etc/evpn-host/ca.pem",
+            "token_file": "/etc/evpn-host/token",
+            "report": f"https://{CONTROLLER}:8443/{{host}}.json",
+            "metrics": METRICS,
+            "timeout": 10,
+        }
+        self.host.machine.write("/etc/evpn-host/config.yaml", json.dumps(settings))
+
+    def give(self, document: dict[str, Any]) -> None:
+        """Have the controller give this, and the leaves carry it."""
+        for link in document["links"]:
+            link["mtu"] = 9000  # with the example's 1500 no full frame comes through the fabric
+        self.lab.fabric.carry(document)
+        self.host.machine.write(f"{FOLDER}/K8S01.json", json.dumps(document))
+
+    def serve(self) -> None:
+        self.controller = self.lab.fabric.controller.start(
+            [
+                *["python3", "/opt/repo/examples/controller.py", FOLDER, "--listen", CONTROLLER],
+                *["--certificate", "/root/controller.pem", "--token-file", "/root/token"],
+            ]
+        )
+        eventually(lambda: self.controller and self.controller.output)
+
+    def generation(self) -> int | None:
+        found: int | None = self.status()["generation"]
+        return found
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.host.evpn_host("status", "--json", check=False).json
+        return found
+
+
+@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
+def story(request: pytest.FixtureRequest, fresh_lab: Any) -> Story:
+    """A fabric with a host that knows its controller, and nothing else."""
+    return Story(fresh_lab(*request.param))
+
+
+@pytest.fixture(autouse=True)
+def journal_of_a_failure(story: Story, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Show what the host and its controller said, when a test fails."""
+    failed = request.session.testsfailed
+    yield
+    if request.session.testsfailed > failed:
+        argv = ["journalctl", "--boot", "--unit=evpn-host*", "--no-pager", "--lines=60"]
+        print(story.host.run(argv, check=False).out)
+        print(story.controller.errors[-2000:] if story.controller else "no controller")
+
+
+def messages(host: Host, *options: str) -> list[dict[str, str]]:
+    """What the journal has of us since boot that is more than a line of text."""
+    argv = ["journalctl", "--boot", "-t", "evpn-host", "--output=json", "--all", *options]
+    found = [json.loads(line) for line in host.run(argv).out.splitlines()]
+    return [entry for entry in found if "EVPN_HOST_OUTCOME" in entry]
+
+
+def shown(host: Host, unit: str, *names: str) -> dict[str, str]:
+    """Properties of a unit."""
+    options = [f"--property={name}" for name in names]
+    lines = host.run(["systemctl", "show", unit, *options]).out.splitlines()
+    return dict(line.split("=", 1) for line in lines)
+
+
+def test_first_apply_by_the_unit(story: Story) -> None:
+    """In its sandbox the service makes the server a VTEP; journal, metrics and controller know."""
+    host = story.host
+    story.give(payload())
+    story.serve()
+    host.evpn_host("install-units")
+    host.run(["systemctl", "start", SERVICE], timeout=120, check=False)
+    eventually(lambda: shown(host, SERVICE, "ActiveState")["ActiveState"] == "inactive", 120)
+    journal = host.run(["journalctl", "-u", SERVICE, "--no-pager"]).out
+    assert shown(host, SERVICE, "Result")["Result"] == "success", journal
+    assert story.status()["differences"] == [], journal
+    [told] = messages(host)
+    assert told["EVPN_HOST_OUTCOME"] == "changed"
+    assert told["EVPN_HOST_GENERATION"] == str(story.generation())
+    assert told["EVPN_HOST_NAME"] == "K8S01"
+    assert "/etc/frr/frr.conf" in told["EVPN_HOST_FILES_CHANGED"].splitlines()
+    assert told["MESSAGE"].startswith(f"K8S01: generation {story.generation()} applied: ")
+    assert host.run(["systemctl", "is-active", HOOK]).out == "active\n"
+    assert f"evpn_host_generation {story.generation()}\n" in host.machine.read(METRICS)
+    report = json.loads(host.machine.read(f"{FOLDER}/reports/K8S01.json"))
+    assert (report["host"], report["generation"]) == ("K8S01", story.generation())
+
+
+def test_the_timer_brings_news(story: Story) -> None:
+    """Over the fabric, from the management address on its bridge; an unchanged payload is a 304."""
+    host = story.host
+    for leaf in LEAVES:
+        story.lab.fabric.leaf(leaf).underlay(on=True)
+    eventually(lambda: established(host) == {"ens4", "ens5"}, within=60)
+    quick = "[Timer]\nOnUnitInactiveSec=\nOnUnitInactiveSec=3\nRandomizedDelaySec=1\n"
+    host.machine.write(f"/etc/systemd/system/{TIMER}.d/quick.conf", quick)
+    host.run(["systemctl", "daemon-reload"])
+    host.run(["systemctl", "enable", "--now", SERVICE, TIMER], check=False, timeout=120)
+    assert story.controller
+    eventually(lambda: story.controller and '" 304 ' in story.controller.errors, within=90)
+    assert host.evpn_host("apply", "-v") == Result(
+        0, "", ""
+    )  # which shows each command that is run
+    before = story.generation() or 0
+    story.give(payload(ADDED) | {"generation": before + 1})
+    eventually(lambda: story.generation() == before + 1, within=90)
+    eventually(lambda: story.status()["differences"] == [], within=60)
+    assert "nbr-90" in host.run(["ip", "-brief", "link"]).out
+
+
+def test_a_boot_without_controller(story: Story) -> None:
+    """The host is up from files, boot does not wait, no unit has failed, and it is told why."""
+    host = story.host
+    generation = story.generation()
+    assert story.controller
+    # The generations before, unlike the record and the files, are written without a flush.
+    host.run(["sync"])
+    story.lab.reboot(hard=True)
+    eventually(lambda: established(host) == {"ens4", "ens5"}, within=60)
+    eventually(lambda: [m for m in messages(host) if m["EVPN_HOST_OUTCOME"] == "unreachable"], 90)
+    told = messages(host)[-1]
+    assert told["PRIORITY"] == "4"
+    assert "can't be reached" in told["MESSAGE"]
+    assert host.run(["systemctl", "is-failed", SERVICE], check=False).code == 1
+    assert story.generation() == generation
+    eventually(lambda: story.status()["differences"] == [], within=60)
+    clock = "ActiveEnterTimestampMonotonic"
+    begun = shown(host, SERVICE, "InactiveExitTimestampMonotonic")["InactiveExitTimestampMonotonic"]
+    up = shown(host, "multi-user.target", clock)[clock]
+    waited = (int(up) - int(begun)) / 1e6
+    assert waited < BOOT_WAITS + 5, waited
+    last = host.run(["grep", "^evpn_host_last_run_success", METRICS]).out
+    assert last == "evpn_host_last_run_success 0\n"
+
+
+def test_the_controller_comes_back(story: Story) -> None:
+    """Then the next run is as good as before."""
+    story.serve()
+    good = ["grep", "-x", "evpn_host_last_run_success 1", METRICS]
+    eventually(lambda: story.host.run(good, check=False).code == 0, within=90)
+
+
+def test_boot_is_not_kept_waiting(story: Story) -> None:
+    """Who waits for the unit gives up in time, while the work goes on to its end."""
+    host = story.host
+    host.run(["systemctl", "stop", TIMER])
+    wanted = shown(host, SERVICE, "JobRunningTimeoutUSec")["JobRunningTimeoutUSec"]
+    assert wanted == f"{BOOT_WAITS // 60}min"
+    slow = "[Unit]\nJobRunningTimeoutSec=3\n[Service]\nExecStart=\nExecStart=sleep 12\n"
+    host.machine.write(f"/run/systemd/system/{SERVICE}.d/slow.conf", slow)
+    host.run(["systemctl", "daemon-reload"])
+    begun = time.monotonic()
+    assert host.run(["systemctl", "start", SERVICE], check=False).code == 1
+    assert time.monotonic() - begun < 10
+    assert shown(host, SERVICE, "ActiveState")["ActiveState"] == "activating"
+    eventually(lambda: shown(host, SERVICE, "ActiveState")["ActiveState"] == "inactive", 20)
+    assert shown(host, SERVICE, "Result")["Result"] == "success"
+
+
+def test_a_rollback_is_told(story: Story) -> None:
+    """The journal has it in words; the payload that was gone back from is not brought in again."""
+    host = story.host
+    host.run(["rm", f"/run/systemd/system/{SERVICE}.d/slow.conf"])
+    host.run(["systemctl", "daemon-reload"])
+    host.evpn_host("rollback")
+    assert messages(host)[-1]["MESSAGE"].endswith("is current again")
+    assert host.evpn_host("apply", "-v") == Result(0, "", "")
+    assert "nbr-90" not in host.run(["ip", "-brief", "link"]).out
+
+
+def test_uninstall_ends_it(story: Story) -> None:
+    """After uninstall nothing brings the host back: no unit of ours is there or enabled."""
+    host = story.host
+    host.machine.run(["rm", "-rf", f"/etc/systemd/system/{TIMER}.d"])
+    host.evpn_host("uninstall")
+    folders = ["/etc/systemd/system", "/run/systemd/system"]
+    left = host.run(["find", *folders, "-name", "evpn-host*", "-not", "-name", "*.d"]).out
+    assert left == ""
+    assert host.run(["test", "-e", METRICS], check=False).code == 1
+    assert host.run(["systemctl", "is-active", SERVICE, TIMER, HOOK], check=False).code != 0

@@ -1,0 +1,747 @@
+"""A controller over HTTPS: what a host makes of a good one, and of each way to be a bad one.
+
+Real servers on loopback, with certificates of a CA of their own.
+"""
+
+import datetime
+import json
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from examples.controller import Controller, Handler
+from generator import journal, record, report
+from generator.apply import Outcome
+from generator.config import Config
+from generator.controller import Access
+from generator.errors import ActivationFailed, Unreachable
+from generator.payload.decode import MAX_BYTES
+from lab.result import Result
+from tests.strategies import Json, encoded, host, server
+from tests.test_apply import FRR, NEW, OLD, OPERATOR, owned, stamps
+from tests.test_cli import process
+
+Behaviour = Callable[[Handler], None]
+OTHER = host(generation=1, server=server(name="K8S02"))
+TOKEN = "a-token-of-some-length"  # noqa: S105  # what a test's controller wants
+
+
+class Asked(Controller):
+    """A controller that remembers what it was asked, and may be told to misbehave."""
+
+    def __init__(self, folder: Path, token: str = "", port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), folder, token)
+        self.RequestHandlerClass = _Asked
+        self.requests: list[dict[str, str]] = []
+        self.answers: list[int] = []
+        self.behaviour: Behaviour | None = None
+        self.closing = threading.Event()
+
+    def give(self, document: Json, name: str = "K8S01.json") -> None:
+        """Have a payload from now on."""
+        (self.folder / name).write_bytes(encoded(document))
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that went away."""
+
+
+class _Asked(Handler):
+    server: Asked
+
+    def do_GET(self) -> None:  # noqa: N802 - as its base names it
+        self.server.requests.append({"path": self.path, **self.headers})
+        (self.server.behaviour or Handler.do_GET)(self)
+
+    def send_response(self, code: int, message: str | None = None) -> None:
+        self.server.answers.append(code)
+        super().send_response(code, message)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as its base names it
+        """Say nothing."""
+
+
+@pytest.fixture(scope="session")
+def ca() -> trustme.CA:
+    """The CA that the host trusts."""
+    return trustme.CA()
+
+
+@contextmanager
+def serving(controller: Asked, certificate: trustme.LeafCert | None, folder: Path) -> Iterator[str]:
+    """Serve it in a thread; its URL. Without a certificate, over plain HTTP."""
+    if certificate:
+        pem = folder / f"{time.monotonic_ns()}.pem"
+        certificate.private_key_and_cert_chain_pem.write_to_path(str(pem))
+        controller.speak_tls(pem, pem)
+    thread = threading.Thread(target=partial(controller.serve_forever, 0.01))
+    thread.start()
+    try:
+        yield f"http{'s' if certificate else ''}://127.0.0.1:{controller.server_port}"
+    finally:
+        controller.closing.set()
+        controller.shutdown()
+        thread.join()
+        controller.server_close()
+
+
+@pytest.fixture
+def controller(tmp_path: Path, ca: trustme.CA) -> Iterator[Asked]:
+    """A controller with a payload of K8S01; its URL is in `url`."""
+    folder = tmp_path / "payloads"
+    folder.mkdir()
+    found = Asked(folder)
+    found.give(OLD)
+    with serving(found, ca.issue_cert("127.0.0.1"), tmp_path) as found.url:  # type: ignore[attr-defined]
+        yield found
+
+
+class Tree:
+    """A host's tree, and the command on it."""
+
+    def __init__(self, root: Path, command: Callable[..., Result]) -> None:
+        self.root = root
+        self.command = command
+        self.settings: Json = {}
+        operator = root / OPERATOR
+        operator.parent.mkdir(parents=True)
+        operator.write_text("network: {ethernets: {ens4: {addresses: [10.12.0.101/16]}}}\n")
+
+    def put(self, name: str, text: str | bytes, mode: int = 0o600) -> str:
+        """Write a file below /etc/evpn-host; its path on the host."""
+        file = self.root / "etc/evpn-host" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        file.chmod(mode)
+        return f"/etc/evpn-host/{name}"
+
+    def set(self, **settings: Any) -> None:
+        """Change config.yaml (JSON is YAML)."""
+        self.settings |= settings
+        self.put("config.yaml", json.dumps(self.settings))
+
+    def run(self, verb: str, *options: object) -> Result:
+        return self.command(verb, "--root", self.root, *options)
+
+
+@pytest.fixture
+def tree(
+    tmp_path: Path, controller: Asked, ca: trustme.CA, evpn_host: Callable[..., Result]
+) -> Tree:
+    """A host that knows the controller, and tries twice."""
+    found = Tree(tmp_path / "root", evpn_host)
+    found.put("ca.pem", ca.cert_pem.bytes())
+    url = f"{controller.url}/{{host}}.json"  # type: ignore[attr-defined]
+    found.set(controller=url, host="K8S01", ca_file="/etc/evpn-host/ca.pem", retries=1, timeout=20)
+    return found
+
+
+# --- As it should be ---
+
+
+def test_an_unchanged_payload_costs_one_small_request(tree: Tree, controller: Asked) -> None:
+    """The first run fetches; the next asks with the ETag, hears 304, and writes nothing at all."""
+    first = tree.run("apply")
+    assert first.code == 0
+    assert "/etc/frr/frr.conf" in first.out.splitlines()
+    assert [request["path"] for request in controller.requests] == ["/K8S01.json"]
+    assert "If-None-Match" not in controller.requests[0]
+    before = stamps(tree.root)
+    assert tree.run("apply") == Result(0, "", "")
+    assert controller.answers == [200, 304]
+    assert controller.requests[1]["If-None-Match"].startswith('"')
+    assert stamps(tree.root) == before
+
+
+def test_drift_is_noticed_though_the_payload_is_unchanged(tree: Tree, controller: Asked) -> None:
+    """A file that somebody changed is put right from the last good payload."""
+    tree.run("apply")
+    good = owned(tree.root)
+    (tree.root / FRR).write_text("mine\n")
+    assert tree.run("diff").code == 1
+    assert tree.run("apply").out == "/etc/frr/frr.conf\n"
+    assert controller.answers == [200, 304, 304]
+    assert owned(tree.root) == good
+
+
+def test_a_new_payload_comes_in(tree: Tree, controller: Asked) -> None:
+    """Another ETag brings the payload, which is then the one to ask for."""
+    tree.run("apply")
+    controller.give(NEW)
+    assert tree.run("apply").code == 0
+    assert json.loads((tree.root / record.RECORD).read_bytes())["generation"] == 2
+    tree.run("apply")
+    assert controller.answers == [200, 200, 304]
+
+
+def test_a_refused_payload_is_not_remembered(tree: Tree, controller: Asked) -> None:
+    """As long as the controller offers nonsense it is refused again, and told again."""
+    tree.run("apply")
+    controller.give(NEW | {"vnetz": []})
+    for _ in range(2):
+        assert "vnetz: is not a field that is known here" in tree.run("apply").err
+    controller.give(OLD)
+    assert tree.run("apply").code == 0
+    assert controller.answers == [200, 200, 200, 304]
+
+
+def test_the_tag_is_of_one_url_and_one_payload(tree: Tree, controller: Asked) -> None:
+    """Of another URL, or when the payload kept here is another, all is fetched."""
+    tree.run("apply")
+    controller.give(OLD, "other.json")
+    tree.set(controller=f"{controller.url}/other.json")  # type: ignore[attr-defined]
+    tree.run("apply")
+    (tree.root / record.PAYLOAD).write_bytes(b"{}")
+    tree.run("apply")
+    assert controller.answers == [200, 200, 200]
+
+
+def test_a_controller_without_tags(tree: Tree, controller: Asked) -> None:
+    """Without an ETag, or with one that is none, there is nothing to ask with."""
+    for tag in ("", "no quotes", '"' + "x" * 300 + '"', '"tab\t"'):
+        controller.behaviour = partial(plain, tag=tag)
+        assert tree.run("apply").code == 0
+        assert "If-None-Match" not in controller.requests[-1]
+
+
+def test_a_fault_that_passes_is_tried_again(tree: Tree, controller: Asked) -> None:
+    """A controller that is overloaded for a moment is asked again within the same run."""
+
+    def once(handler: Handler) -> None:
+        controller.behaviour = None
+        handler.answer(HTTPStatus.SERVICE_UNAVAILABLE)
+
+    controller.behaviour = once
+    assert tree.run("apply").code == 0
+    assert controller.answers == [503, 200]
+
+
+def test_waiting_for_a_controller(tree: Tree, ca: trustme.CA, tmp_path: Path) -> None:
+    """With --wait a controller that is only there in a while is found, whatever `retries` says."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    tree.set(controller=f"https://127.0.0.1:{port}/K8S01.json", retries=0)
+    found: list[Result] = []
+    late = ("apply", "--root", tree.root, "--wait", "20")
+    waiting = threading.Thread(target=lambda: found.append(process(*late)))
+    waiting.start()
+    time.sleep(1.5)
+    with serving(Asked(tmp_path / "payloads", port=port), ca.issue_cert("127.0.0.1"), tmp_path):
+        waiting.join()
+    assert found[0].code == 0
+    begun = time.monotonic()
+    assert "can't be reached: Connection refused" in tree.run("apply", "--wait", "1").err
+    assert time.monotonic() - begun < 4
+
+
+def test_a_redirect_within_the_controller(tree: Tree, controller: Asked) -> None:
+    """A redirect to the same host and port is followed."""
+
+    def moved(handler: Handler) -> None:
+        controller.behaviour = None
+        to(handler, "/K8S01.json", 308)
+
+    controller.behaviour = moved
+    assert tree.run("apply").code == 0
+    assert controller.answers == [308, 200]
+
+
+def test_a_token(tree: Tree, controller: Asked) -> None:
+    """A bearer token comes from a file; without it, or with another, that is said."""
+    controller.token = TOKEN
+    assert "401 Unauthorized: it wants a token (token_file in config.yaml)" in tree.run("apply").err
+    tree.set(token_file=tree.put("token", "another"))
+    assert "401 Unauthorized: it does not take this host's token" in tree.run("apply").err
+    tree.put("token", TOKEN + "\n")
+    assert tree.run("apply").code == 0
+    assert controller.answers == [401, 401, 200]
+
+
+def test_mutual_tls(tree: Tree, controller: Asked, ca: trustme.CA) -> None:
+    """A controller that asks for a certificate gets the host's, and without it hangs up."""
+    controller.socket.context.verify_mode = ssl.CERT_REQUIRED  # type: ignore[attr-defined]
+    ca.configure_trust(controller.socket.context)  # type: ignore[attr-defined]
+    # Which of these is heard depends on who is faster.
+    said = "it wants a certificate of this host|Connection reset|TLS: ended the connection"
+    assert re.search(said, tree.run("apply").err)
+    own = ca.issue_cert("K8S01.example")
+    certificate = tree.put("host.pem", own.cert_chain_pems[0].bytes(), 0o644)
+    key = tree.put("host.key", own.private_key_pem.bytes())
+    tree.set(certificate_file=certificate, key_file=key)
+    assert tree.run("apply").code == 0
+
+
+def test_a_proxy(
+    tree: Tree, controller: Asked, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """https_proxy and no_proxy are honoured; TLS is with the controller, through the proxy."""
+    with tunnelling() as (proxy, asked):
+        monkeypatch.setenv("https_proxy", proxy)
+        monkeypatch.delenv("no_proxy", raising=False)
+        assert tree.run("apply").code == 0
+        assert asked == [f"CONNECT 127.0.0.1:{controller.server_port} HTTP/1."]
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        assert tree.run("apply").code == 0
+        assert len(asked) == 1
+    monkeypatch.setenv("no_proxy", "")
+    assert "the proxy can't be reached: Connection refused" in tree.run("apply").err
+    monkeypatch.setenv("https_proxy", "ftp://127.0.0.1/")
+    assert "the proxy that the environment names is not" in tree.run("apply").err
+    del tmp_path
+
+
+@contextmanager
+def tunnelling() -> Iterator[tuple[str, list[str]]]:
+    """A proxy that knows CONNECT: its URL, and the first line of each request."""
+    asked: list[str] = []
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            return
+
+    def tunnel(client: socket.socket) -> None:
+        with client, client.makefile("rb") as lines:
+            first = lines.readline().decode()
+            asked.append(first.strip()[:-1])
+            while lines.readline().strip():
+                pass
+            name, _, port = first.split()[1].partition(":")
+            with socket.create_connection((name, int(port))) as there:
+                client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                back = threading.Thread(target=pump, args=(there, client))
+                back.start()
+                pump(client, there)
+                back.join()
+
+    def accept() -> None:
+        while True:
+            try:
+                client = listener.accept()[0]
+            except OSError:
+                return
+            threading.Thread(target=tunnel, args=(client,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+# --- As it should not be ---
+
+
+def plain(
+    handler: Handler,
+    body: bytes = encoded(NEW),
+    *,
+    status: int = 200,
+    type_: str = "application/json",
+    tag: str = "",
+    length: int | None = None,
+    **headers: str,
+) -> None:
+    """An answer in which anything may be wrong."""
+    handler.send_response(status)
+    fields = {"Content-Type": type_, "ETag": tag} | headers
+    fields["Content-Length"] = str(len(body) if length is None else length)
+    for name, value in fields.items():
+        if value:
+            handler.send_header(name.replace("_", "-"), value)
+    handler.close_connection = True
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def to(handler: Handler, place: str, status: int = 302) -> None:
+    plain(handler, b"", status=status, Location=place)
+
+
+def sleeping(handler: Handler) -> None:
+    """Take the request, and say nothing."""
+    assert isinstance(handler.server, Asked)
+    handler.server.closing.wait(10)
+
+
+def dripping(handler: Handler) -> None:
+    """A byte now and then: no time-out of a socket ends that."""
+    assert isinstance(handler.server, Asked)
+    plain(handler, b"{", length=1000)
+    while not handler.server.closing.wait(0.2):
+        handler.wfile.write(b" ")
+
+
+def chunked(handler: Handler, chunk: bytes, times: int, end: bytes) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    handler.close_connection = True
+    for _ in range(times):
+        handler.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+    handler.wfile.write(end)
+
+
+def raw(handler: Handler, answer: bytes) -> None:
+    handler.close_connection = True
+    handler.wfile.write(answer)
+
+
+BODY = encoded(NEW)
+BAD: dict[str, tuple[Behaviour, str]] = {
+    "slow": (sleeping, ".json: did not give a whole answer within 1 s"),
+    "byte by byte": (dripping, ".json: did not give a whole answer within 1 s"),
+    "truncated": (
+        partial(plain, body=BODY[:100], length=len(BODY)),
+        "ended its answer too early (tried 2 times)",
+    ),
+    "a chunk without its end": (
+        partial(chunked, chunk=BODY, times=1, end=b"1000\r\n{"),
+        "ended its answer too early (tried 2 times)",
+    ),
+    "no answer": (partial(raw, answer=b""), "ended the connection without an answer"),
+    "no HTTP": (partial(raw, answer=b"hello\r\n\r\n"), "ended the connection without an answer"),
+    "a page": (
+        partial(plain, type_="text/html; charset=x"),
+        "offers text/html; charset=x, not JSON",
+    ),
+    "no type": (partial(plain, type_=""), "offers something without a type, not JSON"),
+    "packed": (partial(plain, Content_Encoding="gzip"), "offers it in gzip, which was not asked"),
+    "no content": (partial(plain, body=b"", status=204), "answers 204 No Content, which is no"),
+    "part": (partial(plain, status=206), "answers 206 Partial Content, which is no payload"),
+    "401": (partial(plain, status=401), "answers 401 Unauthorized: it wants a token"),
+    "403": (partial(plain, status=403), "answers 403 Forbidden: this host may not have it"),
+    "404": (partial(plain, status=404), "answers 404 Not Found: it has nothing under this address"),
+    "429": (partial(plain, status=429), "answers 429 Too Many Requests: it asks to come later"),
+    "500": (partial(plain, status=500), "Server Error: it has a fault of its own (tried 2 times)"),
+    "503, for long": (
+        partial(plain, status=503, Retry_After="3600"),
+        "answers 503 Service Unavailable: it has a fault of its own\n",
+    ),
+    "599": (partial(plain, status=599), "answers 599: it has a fault of its own (tried 2 times)"),
+    "another host": (
+        partial(to, place="https://127.0.0.2:1/K8S01.json"),
+        "sends to https://127.0.0.2:1/K8S01.json, another place",
+    ),
+    "plain http": (partial(to, place="http://127.0.0.1/p"), "sends to http://127.0.0.1/p, another"),
+    "a file": (partial(to, place="file:///etc/shadow"), "file:///etc/shadow"),
+    "round and round": (partial(to, place="?again"), "from one address to the next without end"),
+    "too large, as it says": (partial(plain, body=b"", length=MAX_BYTES + 1), "larger than 64 MiB"),
+    "too large, chunk by chunk": (
+        partial(chunked, chunk=b" " * (1 << 20), times=65, end=b"0\r\n\r\n"),
+        "is larger than 64 MiB",
+    ),
+    "not JSON": (partial(plain, body=b"{]"), "the payload is not JSON"),
+    "an older generation": (
+        partial(plain, body=encoded(OLD | {"generation": 0})),
+        "generation: 0 is lower than the one applied, 1 (--force",
+    ),
+    "another host's payload": (
+        partial(plain, body=encoded(OTHER)),
+        "the payload has no host K8S01 in role EVPN-VTEP; it has: K8S02",
+    ),
+    "escapes": (partial(plain, type_="a\x1b[2J"), "offers a\\x1b[2J, not JSON"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_misbehaving(name: str, tree: Tree, controller: Asked) -> None:
+    """Each failure has its own words; exit code 1, and the host keeps what it has to the byte."""
+    tree.run("apply")
+    behaviour, said = BAD[name]
+    controller.behaviour = behaviour
+    if "within 1 s" in said:
+        tree.set(timeout=1)
+        tree.command = process  # the thread that is left behind ends with it
+    before = stamps(tree.root)
+    begun = time.monotonic()
+    done = tree.run("apply")
+    assert (done.code, done.out) == (1, "")
+    assert said in done.err
+    assert "Traceback" not in done.err
+    assert "\x1b" not in done.err
+    assert stamps(tree.root) == before
+    assert time.monotonic() - begun < 8
+
+
+def test_unasked_304(tree: Tree, controller: Asked) -> None:
+    """A 304 to who did not ask with an ETag is no payload."""
+    controller.behaviour = partial(plain, body=b"", status=304)
+    assert "answers 304 Not Modified, which is no payload" in tree.run("apply").err
+
+
+def test_nobody_there(tree: Tree, controller: Asked) -> None:
+    """A closed port, and a name that nobody has."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    tree.set(controller=f"https://127.0.0.1:{port}/p.json")
+    assert "can't be reached: Connection refused (tried 2 times)" in tree.run("apply").err
+    tree.set(controller="https://controller.invalid/p.json")
+    assert "controller.invalid/p.json: can't be reached: " in tree.run("apply").err
+    del controller
+
+
+@pytest.mark.parametrize(
+    ("names", "not_after", "said"),
+    [
+        (["127.0.0.1"], -1, "its certificate has expired, or this machine's clock is fast"),
+        (["other.example"], 1, "its certificate is for another name or address"),
+    ],
+)
+def test_certificates(  # noqa: PLR0917
+    names: list[str], not_after: int, said: str, tree: Tree, ca: trustme.CA, tmp_path: Path
+) -> None:
+    """A certificate that has expired, or is another's, is not taken; nor is it tried again."""
+    end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=not_after)
+    begin = end - datetime.timedelta(days=10)
+    certificate = ca.issue_cert(*names, not_before=begin, not_after=end)
+    bad = Asked(tmp_path / "payloads")
+    with serving(bad, certificate, tmp_path) as url:
+        done = tree.run("apply", "-p", f"{url}/K8S01.json")
+    assert done.err == f"evpn-host: {url}/K8S01.json: {said}\n"
+    assert bad.requests == []
+
+
+def test_wrong_ca(tree: Tree, tmp_path: Path) -> None:
+    """A certificate of another CA is not taken, and the way out is named."""
+    bad = Asked(tmp_path / "payloads")
+    with serving(bad, trustme.CA().issue_cert("127.0.0.1"), tmp_path) as url:
+        done = tree.run("apply", "-p", f"{url}/K8S01.json")
+    assert (
+        "its certificate is not of a CA that is trusted here (ca_file in config.yaml)" in done.err
+    )
+
+
+def test_no_tls_at_all(tree: Tree, tmp_path: Path) -> None:
+    """A server without TLS where HTTPS is wanted is no controller."""
+    bad = Asked(tmp_path / "payloads")
+    with serving(bad, None, tmp_path) as url:
+        done = tree.run("apply", "-p", f"{url.replace('http', 'https')}/K8S01.json")
+    assert "K8S01.json: TLS: " in done.err
+    assert bad.requests == []
+
+
+def test_secrets_of_ours(tree: Tree, controller: Asked, ca: trustme.CA) -> None:
+    """A token, key or CA file that can't be used is named, and nothing is sent."""
+    token = tree.put("token", TOKEN, 0o640)
+    tree.set(token_file=token)
+    assert f"{token}: others can read it (chmod 600 " in tree.run("apply").err
+    for text, said in (("", "is not a token"), ("two words", "is not a token"), (b"\xff", "text")):
+        tree.put("token", text)
+        assert said in tree.run("apply").err
+    tree.put("token", f"{TOKEN}\r\nX-More: 1")
+    assert "is not a token" in tree.run("apply").err
+    tree.set(token_file="/etc/evpn-host/none")  # noqa: S106
+    assert "/etc/evpn-host/none: can't be read: No such file" in tree.run("apply").err
+    own = ca.issue_cert("K8S01.example")
+    key = tree.put("host.key", own.private_key_pem.bytes(), 0o644)
+    certificate = tree.put("host.pem", own.cert_chain_pems[0].bytes())
+    tree.set(token_file=None, certificate_file=certificate, key_file=key)
+    assert f"{key}: others can read it" in tree.run("apply").err
+    tree.put("host.key", "no key")
+    assert f"{certificate}: does not hold what it should" in tree.run("apply").err
+    tree.set(certificate_file=None, key_file=None, ca_file=tree.put("ca.pem", "no CA"))
+    assert "/etc/evpn-host/ca.pem: does not hold what it should" in tree.run("apply").err
+    tree.set(ca_file="/etc/evpn-host/none")
+    assert "/etc/evpn-host/none: can't be read: No such file" in tree.run("apply").err
+    assert controller.requests == []
+
+
+def test_the_token_is_for_the_controller(tree: Tree, ca: trustme.CA, tmp_path: Path) -> None:
+    """A URL on the command line that leads elsewhere does not get it; nor does plain http."""
+    tree.set(token_file=tree.put("token", TOKEN))
+    other = Asked(tmp_path / "payloads")
+    with serving(other, ca.issue_cert("127.0.0.1"), tmp_path) as url:
+        assert tree.run("apply", "-p", f"{url}/K8S01.json").code == 0
+    assert "Authorization" not in other.requests[0]
+    plain_ = Asked(tmp_path / "payloads")
+    with serving(plain_, None, tmp_path) as url:
+        tree.set(controller=f"{url}/K8S01.json")
+        said = "no token and no certificate is used over plain http (use https)"
+        assert said in tree.run("apply").err
+        tree.set(token_file=None)
+        assert tree.run("apply").code == 0
+    assert len(plain_.requests) == 1
+
+
+def test_bad_urls(tree: Tree) -> None:
+    """What is no URL, or would show a password in messages, is refused in words."""
+    for url, said in {
+        "https://": "is not a URL: it names no host",
+        "https://a:b/": "is not a URL",
+        "https://[::1/": "is not a URL",
+        f"https://{'a' * 70}.example/": "https://aaa",
+        "https://user:secret@127.0.0.1/": "has a password in it",
+    }.items():
+        done = tree.run("apply", "-p", url)
+        assert done.code == 1
+        assert said in done.err
+        assert "Traceback" not in done.err
+
+
+# --- Without a controller ---
+
+
+def test_the_last_good_payload_stands(tree: Tree, controller: Asked) -> None:
+    """With --last-good a host without controller is what it was last told to be: 0, a warning."""
+    controller.behaviour = partial(plain, status=500)
+    assert tree.run("apply", "--last-good").code == 1
+    controller.behaviour = None
+    tree.run("apply")
+    controller.behaviour = partial(plain, status=500)
+    before = stamps(tree.root)
+    done = tree.run("apply", "--last-good")
+    assert (done.code, done.out) == (0, "")
+    assert done.err.startswith("warning: the last good payload has to do: https://127.0.0.1:")
+    assert stamps(tree.root) == before
+    (tree.root / FRR).unlink()
+    assert tree.run("apply", "--last-good").out == "/etc/frr/frr.conf\n"
+    controller.behaviour = partial(plain, body=b"{]")
+    assert tree.run("apply", "--last-good").code == 1
+
+
+# --- Settings ---
+
+
+def test_settings_are_checked(tree: Tree) -> None:
+    """Each setting that is unknown or has a value that it can't have is named."""
+    tree.settings = {}
+    tree.set(controler="x", timeout="long", retries=99, ca_file="ca.pem", key_file="/key")
+    done = tree.run("apply")
+    place = "evpn-host: /etc/evpn-host/config.yaml"
+    known = ", ".join(Config.__struct_fields__)
+    assert done.code == 1
+    assert done.err.splitlines() == [
+        f"{place}: controler: is not a setting that is known (known are {known})",
+        f"{place}: timeout: long is not a number of seconds up to 600",
+        f"{place}: retries: 99 is not a whole number in 0–10",
+        f"{place}: ca_file: ca.pem is not an absolute path",
+        f"{place}: certificate_file and key_file stand together or not at all",
+    ]
+    tree.put("config.yaml", "- controller\n")
+    assert "is not a list of settings, name: value" in tree.run("apply").err
+
+
+def test_settings_are_documented() -> None:
+    """docs/controller.md has each setting, with its default, and no other."""
+    text = (Path(__file__).parents[1] / "docs/controller.md").read_text()
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    listed = {row[0].strip("|` "): row[1].strip() for row in rows}
+    defaults = {
+        name: f"{default:g}" if isinstance(default, float | int) else "–"
+        for name, default in zip(Config.__struct_fields__, Config.__struct_defaults__, strict=True)
+    }
+    assert {name: value for name, value in listed.items() if name in defaults} == defaults
+
+
+# --- What is told of a run ---
+
+
+def access(tree: Tree, **settings: Any) -> Access:
+    known = {name: tree.settings[name] for name in ("controller", "ca_file")}
+    return Access(Config(**known | settings), tree.root, "K8S01")
+
+
+def test_a_report(tree: Tree, controller: Asked) -> None:
+    """A report is kept by the controller as it was sent; what is no JSON is refused."""
+    url = f"{controller.url}/K8S01.json"  # type: ignore[attr-defined]
+    access(tree).report(url, b'{"host": "K8S01"}')
+    assert json.loads((controller.folder / "reports/K8S01.json").read_bytes()) == {"host": "K8S01"}
+    with pytest.raises(Unreachable, match="answers 400 Bad Request"):
+        access(tree).report(url, b"{")
+
+
+def test_a_report_keeps_nobody_waiting(
+    tree: Tree, controller: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that could not report went as well as before: it says so, and no more."""
+    monkeypatch.setattr("generator.controller.REPORT_TIMEOUT", 0.5)
+    monkeypatch.setattr(Handler, "do_POST", sleeping)
+    url = f"{controller.url}/{{host}}.json"  # type: ignore[attr-defined]
+    said: list[str] = []
+    settings = Config(report=url, ca_file=str(tree.root / "etc/evpn-host/ca.pem"))
+    begun = time.monotonic()
+    with report.told(settings, "K8S01", said.append) as run:
+        run.outcome = Outcome("K8S01", 1)
+    assert time.monotonic() - begun < 5
+    url = url.replace("{host}", "K8S01")
+    rule = "did not give a whole answer within 0.5 s"
+    assert said == [f"warning: not reported: {url}: {rule}"]
+    controller.closing.set()
+
+
+@pytest.fixture
+def journal_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Json]]:
+    """A journal; gives the fields of the next message in it."""
+    place = tmp_path / "journal"
+    monkeypatch.setattr(journal, "SOCKET", str(place))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(place))
+        sock.setblocking(False)
+
+        def fields() -> Json:
+            data, found = sock.recv(1 << 18), {}
+            while data:
+                name, _, data = data.partition(b"\n")
+                length = int.from_bytes(data[:8], "little")
+                found[name.decode()] = data[8 : 8 + length].decode()
+                assert data[8 + length : 9 + length] == b"\n"
+                data = data[9 + length :]
+            return found
+
+        yield fields
+
+
+def test_the_journal(journal_: Callable[[], Json]) -> None:
+    """A run is a sentence with fields; line ends from outside make no field of their own."""
+
+    def say(text: str) -> None:
+        raise AssertionError(text)
+
+    changed = ["etc/frr/frr.conf", "etc/netplan/60-evpn-host.yaml"]
+    with report.told(Config(), "K8S01", say) as run:
+        run.outcome = Outcome("K8S01", 7, changed=changed, devices=12)
+    assert journal_() == {
+        "MESSAGE": "K8S01: generation 7 applied: 2 files changed, 12 devices",
+        "PRIORITY": "5",
+        "SYSLOG_IDENTIFIER": "evpn-host",
+        "EVPN_HOST_NAME": "K8S01",
+        "EVPN_HOST_GENERATION": "7",
+        "EVPN_HOST_DEVICES": "12",
+        "EVPN_HOST_FILES": "2",
+        "EVPN_HOST_FILES_CHANGED": "/etc/frr/frr.conf\n/etc/netplan/60-evpn-host.yaml",
+        "EVPN_HOST_OUTCOME": "changed",
+    }
+    with report.told(Config(), "K8S01", say) as run:
+        run.outcome = Outcome("K8S01", 7, devices=12)
+    found = journal_()
+    assert (found["MESSAGE"], found["PRIORITY"]) == ("K8S01: generation 7 stands", "7")
+    with pytest.raises(ActivationFailed), report.told(Config(), "K8S01", say):
+        raise ActivationFailed("netplan failed\nPRIORITY=0", "  it said")
+    found = journal_()
+    assert found["PRIORITY"] == "3"
+    assert found["EVPN_HOST_OUTCOME"] == "failed"
+    assert found["MESSAGE"].endswith("is active: netplan failed\nPRIORITY=0;   it said")
+    with report.told(Config(), "K8S01", say) as run:
+        run.miss(Unreachable("nobody there"), lambda _: None)
+        run.outcome = Outcome("K8S01", 7, devices=12)
+    found = journal_()
+    assert (found["EVPN_HOST_OUTCOME"], found["PRIORITY"]) == ("unreachable", "4")
+    assert (
+        found["MESSAGE"] == "the controller gives no payload, the host stays as it is: nobody there"
+    )

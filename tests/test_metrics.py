@@ -1,0 +1,100 @@
+"""The metrics for Prometheus: their text, and what promtool thinks of it."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from generator import metrics
+from generator.frr import Session
+from generator.status import Management, Status
+from lab import image
+from tests.conftest import unavailable
+
+STATUS = Status(
+    host="K8S01",
+    generation=7,
+    backend="netplan",
+    applied="2026-11-23T00:33:22+00:00",
+    ok=True,
+    detail="",
+    devices={"bridge": 4, "vxlan": 4, "vrf": 1},
+    sessions=[
+        Session("ens4", "Established", "Established"),
+        Session("ens5", "Established", "Active"),
+    ],
+    management=Management(
+        "10.12.0.101/16", ["nbr-14"], "ens4", "nbr-14", "since", "reason", moves=3, repairs=1
+    ),
+    differences=["vxlan26: is not there"],
+)
+NOTHING = Status(None, None, None, None, False, "nothing was applied yet", {}, [], None, [])
+
+
+def samples(file: Path) -> dict[str, float]:
+    lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+def test_metrics(tmp_path: Path) -> None:
+    """Each figure of a status is a sample; what the last good run was outlives one that was not."""
+    file = tmp_path / "evpn-host.prom"
+    metrics.write(file, STATUS, 1000.5, good=True)
+    found = samples(file)
+    assert found["evpn_host_last_success_timestamp_seconds"] == 1000.5
+    assert found["evpn_host_generation"] == 7
+    assert found["evpn_host_differences"] == 1
+    assert found['evpn_host_devices{kind="vxlan"}'] == 4
+    assert found['evpn_host_sessions{family="ipv4_unicast",state="Established"}'] == 2
+    assert found['evpn_host_sessions{family="l2vpn_evpn",state="Active"}'] == 1
+    assert found["evpn_host_management_on_bridge"] == 1
+    assert found["evpn_host_management_moves_total"] == 3
+    metrics.write(file, STATUS, 2000, good=False)
+    found = samples(file)
+    assert found["evpn_host_last_success_timestamp_seconds"] == 1000.5
+    assert found["evpn_host_last_run_timestamp_seconds"] == 2000
+    assert found["evpn_host_last_run_success"] == 0
+    assert file.stat().st_mode & 0o777 == 0o644
+    file.write_bytes(b"\xff")
+    metrics.write(file, NOTHING, 3000, good=False)
+    assert samples(file)["evpn_host_last_success_timestamp_seconds"] == 0
+
+
+@pytest.fixture(scope="session")
+def promtool(root_user: None) -> str:
+    """promtool: this machine's, or out of Debian's package, too large to install for it."""
+    del root_user
+    if found := shutil.which("promtool"):
+        return found
+    kept = image.cache() / "promtool"
+    if not kept.exists():
+        image.cache().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=image.cache()) as folder:
+            script = (
+                "apt-get download prometheus >&2 || { apt-get update && apt-get download"
+                " prometheus; } >&2 && dpkg-deb --extract prometheus_*.deb ."
+            )
+            environment = os.environ | {"LC_ALL": "C.UTF-8"}
+            argv = ["sh", "-c", script]
+            done = subprocess.run(
+                argv, cwd=folder, env=environment, capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                unavailable(f"no promtool here: {done.stderr.strip()[-300:]}")
+            Path(folder, "usr/bin/promtool").rename(kept)
+    return str(kept)
+
+
+@pytest.mark.parametrize("status", [STATUS, NOTHING], ids=["all", "nothing"])
+def test_promtool(promtool: str, tmp_path: Path, status: Status) -> None:
+    """`promtool check metrics` has nothing to say: neither about the form nor about the names."""
+    file = tmp_path / "evpn-host.prom"
+    metrics.write(file, status, 1000.5, good=True)
+    argv = [promtool, "check", "metrics"]
+    done = subprocess.run(
+        argv, input=file.read_text(), capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
