@@ -6,6 +6,7 @@
 /var/lib/evpn-host/kept/etc/…                 an operator's files that ours took the place of
 """
 
+import os
 import shutil
 from pathlib import Path
 
@@ -93,6 +94,7 @@ def keep_generation(root: Path, record: Record, texts: dict[str, str]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         target.write_text(text, errors="surrogateescape")
     (partial / "record.json").write_bytes(msgspec.json.encode(record))
+    os.sync()  # all of it before its name: thousands of files, so not one by one
     partial.rename(folder)
     kept = sorted((int(f.name) for f in base.iterdir() if f.name.isdigit()), reverse=True)
     for serial in kept[KEEP:]:

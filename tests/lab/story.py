@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lab.fabric import Lab, eventually
 from lab.channel import Process
+from lab.fabric import Lab, eventually
 
 REPO = Path(__file__).parents[2]
 PAYLOAD: dict[str, Any] = json.loads((REPO / "examples/k8s01.json").read_text())
