@@ -11,7 +11,7 @@ import pytest
 from generator import metrics
 from generator.frr import Session
 from generator.status import Management, Status
-from lab import image
+from lab import build
 from tests.conftest import unavailable
 
 STATUS = Status(
@@ -69,10 +69,10 @@ def promtool(root_user: None) -> str:
     del root_user
     if found := shutil.which("promtool"):
         return found
-    kept = image.cache() / "promtool"
+    kept = build.cache() / "promtool"
     if not kept.exists():
-        image.cache().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=image.cache()) as folder:
+        build.cache().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=build.cache()) as folder:
             script = (
                 "apt-get download prometheus >&2 || { apt-get update && apt-get download"
                 " prometheus; } >&2 && dpkg-deb --extract prometheus_*.deb ."

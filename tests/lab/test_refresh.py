@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import trustme
 
+from lab.channel import Process
 from lab.fabric import Host, Lab, eventually
-from lab.machine import Process
 from lab.result import Result
 from tests.lab.test_k8s01 import LEAVES, SYSTEMS, established, payload, vnet
 
