@@ -12,9 +12,10 @@ from lab import machine
 from lab.fabric import Fabric, Host, Lab
 from lab.machine import Machine
 from lab.result import LabUnavailable
-from tests.conftest import unavailable
+from tests.conftest import BACKENDS, unavailable
 
 SUITE = "trixie"
+SYSTEMS = tuple((suite, backend) for suite in ("trixie", "bookworm") for backend in BACKENDS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

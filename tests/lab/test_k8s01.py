@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from lab.fabric import Fabric, Host, Lab, Node, eventually
+from tests.lab.conftest import SYSTEMS
 
 EXAMPLE = Path(__file__).parents[2] / "examples/k8s01.json"
 LEAVES = ("ns-leaf-0", "ns-leaf-1")
 PORTS = [{"name": f"swp9s1@{leaf}"} for leaf in LEAVES]
-SYSTEMS = (("trixie", "netplan"), ("bookworm", "netplan"), ("trixie", "ifupdown"))
 FOREIGN = {"netplan": "/etc/netplan/50-operator.yaml", "ifupdown": "/etc/network/interfaces"}
 # What an operator, or the system's own occasions, does to the network of a running host.
 OPERATORS_COMMANDS = {
