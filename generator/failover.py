@@ -93,6 +93,7 @@ class Hook:
             return min(wait, self._announce(management))
         if wanted:
             self._bring(last, management, wanted, seen, _because(established))
+            self._next_hop(last, management, seen)
         return min(self._announce(management), SOON if established is None else POLL)
 
     def rest(self, listener: socket.socket, wait: float) -> None:
@@ -145,10 +146,10 @@ class Hook:
         self, last: record.Record, management: Management, here: tuple[Place, str], seen: Seen
     ) -> Seen:
         """Bring back what somebody else took from where it was, or put elsewhere as well."""
+        self._remember(management, seen)
         lines = place.steps(self._move(last, management, here, seen), seen)
         if not lines:
             return seen
-        self._remember(management, seen)
         self._run(lines, here[0])
         self.state.repairs += 1
         self._tell = [self._clock() + after for after in TELL]
@@ -192,6 +193,17 @@ class Hook:
             self._moved(wanted, reason, counted=bool(lines))
         self._write()
 
+    def _next_hop(self, last: record.Record, management: Management, seen: Seen) -> None:
+        """Mend what leaves are told once the IPv6 address has left the NIC."""
+        if management.ipv6 and self.state.place == "bridge" and self._next_hop_lost(management):
+            here: tuple[Place, str] = "bridge", self.state.device
+            self._run(place.next_hop(self._move(last, management, here, seen), seen), "bridge")
+
+    def _next_hop_lost(self, management: Management) -> bool:
+        with contextlib.suppress(frr.Silent):
+            return frr.next_hop(self._bgpd, management.ifname).startswith("::ffff:")
+        return False
+
     def _move(
         self, last: record.Record, management: Management, wanted: tuple[Place, str], seen: Seen
     ) -> Move:
@@ -202,7 +214,7 @@ class Hook:
             place=wanted[0],
             device=wanted[1],
             others=sorted(names - {wanted[1]}),
-            stand_in=f"{loopback}/32" if loopback else None,
+            loopback=loopback,
             own=self.state.own,
         )
 

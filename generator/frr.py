@@ -125,6 +125,13 @@ def summary(bgpd: Vty) -> dict[str, Session]:
     }
 
 
+def next_hop(bgpd: Vty, neighbor: str) -> str:
+    """The IPv6 next hop that an unnumbered neighbor is told, "" without a session; or `Silent`."""
+    command = f"show bgp neighbors {neighbor} json"
+    found: str = _decode(bgpd.ask(command), command).get(neighbor, {}).get("nexthopGlobal", "")
+    return found
+
+
 def local_as(root: Path = Path("/")) -> int | None:
     """The AS number with which bgpd runs, None when it has no instance. Raises `Silent`."""
     summary = show("bgpd", "show bgp summary json", root)

@@ -7,7 +7,7 @@ run. Only the management address itself, its default route and a stand-in of our
 import socket
 import struct
 from collections.abc import Iterator
-from ipaddress import ip_address, ip_interface
+from ipaddress import IPv6Address, ip_address, ip_interface
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ Place = Literal["nic", "bridge"]
 
 _MAIN = 254
 _IPV4, _IPV6 = socket.AF_INET, socket.AF_INET6
+_DISCARD = IPv6Address("100::")  # RFC 6666: reaches nobody
 _METRIC6 = 1024  # what the kernel makes of an IPv6 route without a metric (IP6_RT_PRIO_USER)
 _NOPREFIXROUTE, _ONLINK = 0x200, 4
 # RTAX_… (linux/rtnetlink.h), as ip-route(8) names them.
@@ -199,8 +200,18 @@ class Move(msgspec.Struct, frozen=True):
     place: Place
     device: str  # the device of that place
     others: list[str]  # where the address must not be
-    stand_in: str | None  # see `_stand_in`
+    loopback: str | None
     own: Own
+
+    @property
+    def stand_in(self) -> str:
+        """What a NIC without any other IPv4 address gets, see `_stand_in`."""
+        return f"{self.loopback}/32" if self.loopback else ""
+
+    @property
+    def next_hop(self) -> str:
+        """What a NIC gets for an IPv6 address that went, see `next_hop`."""
+        return f"{_DISCARD + int(ip_address(self.loopback))}/128" if self.loopback else ""
 
 
 def steps(move: Move, seen: Seen) -> list[str]:
@@ -213,6 +224,8 @@ def steps(move: Move, seen: Seen) -> list[str]:
     here, nic = move.device, move.management.ifname
     on = {name: seen.on.get(name, {}) for name in {here, nic, *move.others}}
     lines: list[str] = []
+    if move.place == "nic" and move.next_hop in on[nic]:
+        lines.append(f"address delete {move.next_hop} dev {nic}")
     for address, gateway in move.management.pairs:
         if ":" in address and not (here in seen.devices and seen.devices[here].ipv6):
             continue
@@ -254,6 +267,19 @@ def _stand_in(move: Move, on_nic: dict[str, str]) -> list[str]:
     if not move.stand_in or any(":" not in a for a in on_nic if a not in moving):
         return []
     return [f"address replace {move.stand_in} dev {move.management.ifname}"]
+
+
+def next_hop(move: Move, seen: Seen) -> list[str]:
+    """Lines that give bgpd a next hop again.
+
+    It has a global IPv6 address of the uplink as next hop. When that goes it says ::ffff:… to the
+    leaf instead, which then has no way to the loopback (FRRouting/frr#19910), until another comes.
+    """
+    nic, address = move.management.ifname, move.next_hop
+    if move.place == "nic" or not address:
+        return []
+    gone = [f"address delete {address} dev {nic}"] if address in seen.on.get(nic, {}) else []
+    return [*gone, f"address replace {address} dev {nic} nodad preferred_lft 0"]
 
 
 def _bystanders(address: str, device: str, has: dict[str, str]) -> list[str]:

@@ -27,7 +27,7 @@ from generator.place import Default, Own, Seen
 NIC, BRIDGE, OTHER = "nic0-under-test", "nbr-14-of-test", "other-of-test"
 MINE4, MINE6 = "10.12.0.101/16", "fd12::101/64"
 LEASE, NEIGHBOUR = "10.254.254.10/24", "10.12.0.102/16"
-STAND_IN = "10.2.0.101/32"
+STAND_IN, NEXT_HOP = "10.2.0.101/32", "100::a02:65/128"
 GATEWAY4, GATEWAY6 = "10.12.0.1", "fd12::1"
 SINGLE = Management(NIC, BRIDGE, MINE4, GATEWAY4, None, None)
 DUAL = Management(NIC, BRIDGE, MINE4, GATEWAY4, MINE6, GATEWAY6)
@@ -135,6 +135,10 @@ class Simulated(failover.Hook):
     def _sessions(self) -> list[str] | None:
         return self.world.sessions
 
+    def _next_hop_lost(self, management: Management) -> bool:
+        del management
+        return self.world.lost
+
     def _run(self, lines: list[str], wanted: str) -> None:
         del wanted
         for line in lines:
@@ -152,6 +156,7 @@ class World:
         self.kernel = Kernel()
         self.management = management
         self.sessions: list[str] | None = []
+        self.lost = False  # whether bgpd has no IPv6 next hop
         self.now = 1000.0
         self.lines_to_live = -1
         self.kernel.on[NIC] = dict.fromkeys([MINE4, LEASE], "brd 10.12.255.255")
@@ -239,6 +244,10 @@ class Life(RuleBasedStateMachine):
         self.world.kernel.do(f"address delete {MINE4} dev {device}")
         self.world.others = [r for r in self.world.others if r in self.world.kernel.routes]
 
+    @rule(lost=st.booleans())
+    def next_hop(self, lost: bool) -> None:
+        self.world.lost = lost
+
     @rule()
     def lose_routes(self) -> None:
         self.touched = True
@@ -275,7 +284,7 @@ class Life(RuleBasedStateMachine):
         world.settle(2)
         assert msgspec.json.encode(world.kernel.seen()) == before
         if right == NIC:
-            assert STAND_IN not in world.kernel.on[NIC]
+            assert not {STAND_IN, NEXT_HOP} & world.kernel.on[NIC].keys()
             if not self.touched:
                 assert world.kernel.seen().on[NIC] == world.first.on[NIC]
                 assert sorted(map(str, world.kernel.seen().defaults)) == sorted(
@@ -380,6 +389,31 @@ def test_nic_keeps_an_address(world: World, others: list[str]) -> None:
     world.sessions = []
     world.settle()
     assert set(world.kernel.on[NIC]) == {MINE4, *others}
+
+
+def test_frr_gets_a_next_hop_again() -> None:
+    """While bgpd has none a stand-in comes, anew if need be; on the NIC it goes."""
+    world = World(DUAL, ["proto 4"])
+    world.hook.settle()
+    world.sessions, world.lost = ["ens4"], True
+    world.settle(1)
+    assert NEXT_HOP in world.kernel.on[NIC]
+    world.settle(1)
+    assert NEXT_HOP in world.kernel.on[NIC]
+    world.sessions = []
+    world.settle(1)
+    assert set(world.kernel.on[NIC]) == {MINE4, MINE6, LEASE}
+
+
+def test_a_family_that_comes_later(world: World) -> None:
+    """What the operator has of it on the NIC is learned before anything is put right there."""
+    kernel = world.kernel
+    kernel.on[NIC][MINE6] = ""
+    kernel.do(f"route append default via {GATEWAY6} dev {NIC} proto 4 metric 77")
+    before = kernel.seen().defaults
+    world.record = msgspec.structs.replace(world.record, management=DUAL)
+    world.settle(1)
+    assert kernel.seen().defaults == before
 
 
 def test_address_of_the_same_subnet_stays(world: World) -> None:
