@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -19,10 +19,26 @@ SYSTEMS = tuple((suite, backend) for suite in ("trixie", "bookworm") for backend
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses the lab, so that `-m 'not lab'` leaves it out."""
+    """Mark what uses the lab, for `-m 'not lab'`; what shares one runs in one process."""
     for item in items:
         if {"lab", "fresh_lab"} & set(getattr(item, "fixturenames", ())):
+            parameters = item.callspec.params if hasattr(item, "callspec") else {}
+            shared = [str(parameters[name]) for name in ("lab", "story") if name in parameters]
+            module = item.nodeid.partition("::")[0]
             item.add_marker("lab")
+            item.add_marker(pytest.mark.xdist_group("-".join([module, *shared])))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that asked for the tests what is to be said about the machine."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["lab"] = machine.notes
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Hear it there."""
+    machine.notes.extend(set(node.workeroutput["lab"]) - set(machine.notes))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -76,6 +92,11 @@ def fabric(lab: Lab) -> Fabric:
 
 @pytest.fixture(scope="module")
 def fresh_lab() -> Iterator[Callable[..., Lab]]:
-    """Boot machines of a module's own: `fresh_lab("trixie", backend="ifupdown")`."""
+    """Boot a module's own machine, and end its last: `fresh_lab("trixie", backend="ifupdown")`."""
     with ExitStack() as stack:
-        yield lambda suite=SUITE, backend="netplan": boot(stack, Lab(suite, backend))
+
+        def another(suite: str = SUITE, backend: str = "netplan") -> Lab:
+            stack.close()
+            return boot(stack, Lab(suite, backend))
+
+        yield another

@@ -31,16 +31,12 @@ from tests.lab.story import (
 
 @pytest.fixture(scope="module", params=["netplan", "ifupdown"])
 def story(request: pytest.FixtureRequest, fresh_lab: Callable[..., Lab]) -> Iterator[Story]:
-    lab = fresh_lab("trixie", request.param)
-    found = Story(lab, request.param)
-    try:
-        found.provision()
-        found.watch()
-        yield found
-    finally:
-        lab.__exit__(None, None, None)  # one machine at a time
-        if os.environ.get("EVPN_HOST_FIGURES"):
-            write_figures(request.param)
+    found = Story(fresh_lab("trixie", request.param), request.param)
+    found.provision()
+    found.watch()
+    yield found
+    if os.environ.get("EVPN_HOST_FIGURES"):
+        write_figures(request.param)
 
 
 # --- The story ---
@@ -402,37 +398,51 @@ def test_reboot(story: Story) -> None:
     story.watch()
 
 
+# In portions: a zebra that is given all at once loses events of the kernel, and routes with them.
 CHURN = """
 set -eu
-entries() { seq 0 9999 | awk -v what="$1" \
-  '{printf "fdb %s 02:aa:00:00:%02x:%02x dev churn master static\\n", what, $1 / 256, $1 % 256}'; }
+portion() { seq $2 $(($2 + 499)) | awk -v what="$1" \
+  '{printf "fdb %s 02:aa:00:00:%02x:%02x dev churn master static\\n", what, $1 / 256, $1 % 256}' |
+  bridge -force -batch -; }
 ip link add churn type dummy && ip link set churn master br-14 up
-entries add > /run/add; entries delete > /run/delete
-while true; do bridge -force -batch /run/add; sleep 2; bridge -force -batch /run/delete; done
+for first in $(seq 0 500 9999); do portion add $first; sleep 0.5; done
+while true; do
+  for first in $(seq 0 500 9999); do portion delete $first; sleep 0.5; portion add $first; done
+done
 """
 
 
-def test_idle_cost(story: Story) -> None:
-    """Processor time and memory of the service: on the NIC, and on the bridge amid churn."""
+def test_idle_cost_on_the_nic(story: Story) -> None:
+    """Processor time and memory of the service."""
+    story.underlay()
+    story.right(NIC)
+    _idle(story, "idle on the NIC", 0.01)
+
+
+def test_idle_cost_on_the_bridge(story: Story) -> None:
+    """The same, amid EVPN routes that come and go."""
+    story.underlay("ns-leaf-0", "ns-leaf-1")
+    story.right(BRIDGE)
     leaf = story.fabric.leaf("ns-leaf-2")
-    for names, device, bar in (((), NIC, 0.01), (("ns-leaf-0", "ns-leaf-1"), BRIDGE, 0.002)):
-        story.underlay(*names)
-        story.right(device)
-        what = f"idle on {device}"
-        if device == BRIDGE:
-            churn = leaf.start(["sh", "-c", CHURN])
-            eventually(lambda: len(story.host.show("show evpn mac vni 14 json")["macs"]) > 9999, 60)
-            what += ", 10,000 EVPN routes coming and going"
-        time.sleep(5)
-        spent, memory = _cost(story)
-        time.sleep(max(30, LOOP))
-        after, memory = _cost(story)
-        share = (after - spent) / 1e9 / max(30, LOOP)
-        story.figure(what, f"{share:.2%} of a core, {memory / 2**20:.0f} MB")
-        assert share < bar
-        assert memory < 40 * 2**20
-    churn.stop()
-    leaf.run(["ip", "link", "delete", "churn"])
+    churn = leaf.start(["sh", "-c", CHURN])
+    try:
+        eventually(lambda: len(story.host.show("show evpn mac vni 14 json")["macs"]) > 9400, 120)
+        _idle(story, "idle on the bridge, 10,000 EVPN routes coming and going", 0.002)
+    finally:
+        churn.stop()
+        leaf.run(["ip", "link", "delete", "churn"])
+
+
+def _idle(story: Story, what: str, bar: float) -> None:
+    time.sleep(5)
+    seconds = max(30, LOOP)
+    before, _ = _cost(story)
+    time.sleep(seconds)
+    after, memory = _cost(story)
+    share = (after - before) / 1e9 / seconds
+    story.figure(what, f"{share:.2%} of a core, {memory / 2**20:.0f} MB")
+    assert share < bar
+    assert memory < 40 * 2**20
 
 
 def _cost(story: Story) -> tuple[int, int]:
