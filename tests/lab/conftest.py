@@ -12,10 +12,12 @@ from lab import machine
 from lab.fabric import Fabric, Host, Lab
 from lab.machine import Machine
 from lab.result import LabUnavailable
-from tests.conftest import BACKENDS, unavailable
+from tests.conftest import unavailable
+from tests.lab.claims import SYSTEMS, runs_on
+
+__all__ = ["SYSTEMS"]
 
 SUITE = "trixie"
-SYSTEMS = tuple((suite, backend) for suite in ("trixie", "bookworm") for backend in BACKENDS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -75,7 +77,9 @@ def shared_labs() -> Iterator[Callable[[str], Lab]]:
 @pytest.fixture
 def lab(request: pytest.FixtureRequest, shared_labs: Callable[[str], Lab]) -> Lab:
     """Give the session's lab; parametrize indirectly with a suite for another than trixie."""
-    return shared_labs(getattr(request, "param", SUITE))
+    suite = getattr(request, "param", SUITE)
+    runs_on(request.node, suite, "netplan")
+    return shared_labs(suite)
 
 
 @pytest.fixture
@@ -91,12 +95,13 @@ def fabric(lab: Lab) -> Fabric:
 
 
 @pytest.fixture(scope="module")
-def fresh_lab() -> Iterator[Callable[..., Lab]]:
+def fresh_lab(request: pytest.FixtureRequest) -> Iterator[Callable[..., Lab]]:
     """Boot a module's own machine, and end its last: `fresh_lab("trixie", backend="ifupdown")`."""
     with ExitStack() as stack:
 
         def another(suite: str = SUITE, backend: str = "netplan") -> Lab:
             stack.close()
+            runs_on(request.node, suite, backend)
             return boot(stack, Lab(suite, backend))
 
         yield another

@@ -244,6 +244,10 @@ def test_switches_rebooted(story: Story) -> None:
         story.figure(f"{('one switch', 'both switches')[count - 1]} rebooted", text)
 
 
+@pytest.mark.claim(
+    "6.2",
+    "An uplink that silently drops everything: the other carries on, within the hold time or BFD's",
+)
 @pytest.mark.parametrize("bfd", [False, True], ids=["holdtime", "bfd"])
 def test_an_uplink_that_silently_drops(story: Story, bfd: bool) -> None:
     """The other carries on as soon as the loss is noticed; nothing moves."""
@@ -341,6 +345,7 @@ def test_ipv6_moves_too(story: Story) -> None:
     story.host.apply(_changed(story.next_generation()))
 
 
+@pytest.mark.claim("17.2", "The management address survives netplan apply or ifreload in a loop")
 def test_native_tool_in_a_loop(story: Story) -> None:
     """`netplan apply` or `ifreload -a` puts the address on the NIC again: put right at once."""
     story.underlay("ns-leaf-0", "ns-leaf-1")
@@ -362,6 +367,10 @@ def test_native_tool_in_a_loop(story: Story) -> None:
     assert none <= 1
 
 
+@pytest.mark.claim(
+    "17.3",
+    "Addresses and routes of the management address changed by hand are right within 2 s",
+)
 def test_nuisances(story: Story) -> None:
     """An address put back, a route taken away, a carrier that flaps: right within a second."""
     story.underlay("ns-leaf-0", "ns-leaf-1")
@@ -384,6 +393,10 @@ def test_nuisances(story: Story) -> None:
     story.carries_on()
 
 
+@pytest.mark.claim(
+    "14.2",
+    "After a reboot the management address is where the fabric is, in EVPN and in Ethernet mode",
+)
 def test_reboot(story: Story) -> None:
     """In EVPN mode and in Ethernet mode."""
     for names, device in ((("ns-leaf-0", "ns-leaf-1"), BRIDGE), ((), NIC)):

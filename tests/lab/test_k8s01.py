@@ -159,6 +159,10 @@ def gpu(lab: Lab) -> Node:
     return bare_metal(lab.fabric, "gpu", 26, "10.188.0.254", 20)
 
 
+@pytest.mark.claim(
+    "4.1",
+    "The loopback is the VTEP's address, a V-Net's bridge has its gateway, Management has none",
+)
 def test_addresses_are_as_documented(host: Host) -> None:
     """The loopback is the VTEP's address; a bridge has its gateways; Management has none."""
     assert addresses(host, "lo") == {"10.2.0.101/32"}
@@ -167,6 +171,10 @@ def test_addresses_are_as_documented(host: Host) -> None:
     host.run(["ip", "link", "show", "nbr-14"])
 
 
+@pytest.mark.claim(
+    "12.1",
+    "A session with each leaf carries IPv4 and EVPN, with the documented AS numbers",
+)
 def test_two_sessions_carry_ipv4_and_evpn(host: Host) -> None:
     """AS 4200000001 is Established with 4200300001 and 4200300002 in both address families."""
     shown = host.show("show bgp summary json")
@@ -185,6 +193,7 @@ def test_status_finds_no_difference(host: Host) -> None:
     assert found["ok"]
 
 
+@pytest.mark.claim("6.1", "A remote VTEP has two next hops, and many flows use both uplinks")
 def test_both_uplinks_carry_traffic(host: Host, fabric: Fabric, pod: Node) -> None:
     """The third leaf's loopback has two next hops, and traffic to many servers uses both.
 
@@ -212,6 +221,11 @@ def _sent(host: Host) -> dict[str, int]:
     return {nic: int(host.machine.read(path.format(nic))) for nic in ("ens4", "ens5")}
 
 
+@pytest.mark.claim("1.1", "A guest and a bare-metal server of one V-Net talk, through the fabric")
+@pytest.mark.claim(
+    "5.1",
+    "On the wire: VXLAN to UDP 4789 with the V-Net's VNI, from loopback to loopback, both ways",
+)
 def test_guest_and_bare_metal_share_a_vnet(fabric: Fabric, pod: Node, gpu: Node) -> None:
     """Both directions; on the wire VXLAN with the V-Net's VNI from loopback to loopback."""
     eventually(lambda: pod.ping(gpu, count=1))
@@ -228,6 +242,10 @@ def test_guest_and_bare_metal_share_a_vnet(fabric: Fabric, pod: Node, gpu: Node)
         assert "vni 26" in wire.text
 
 
+@pytest.mark.claim(
+    "1.2",
+    "V-Nets of a VPC are routed into each other in IPv4 and IPv6, over the L3VNI",
+)
 def test_routing_between_vnets_of_a_vpc_in_both_families(lab: Lab) -> None:
     """Symmetric IRB over the L3VNI: the packet crosses the fabric in VNI 1033."""
     change(lab, payload(DUAL, DUAL_2))
@@ -259,6 +277,10 @@ TENANT_A = {"id": 50, "name": "tenant-a", "vni": 1050}
 TENANT_B = {"id": 51, "name": "tenant-b", "vni": 1051}
 
 
+@pytest.mark.claim(
+    "13.1",
+    "Two VPCs may use the same prefix; none reaches the other, the host or the underlay",
+)
 def test_vpcs_of_the_same_prefix_are_strangers(lab: Lab, pod: Node) -> None:
     """Each reaches its own of a shared address, none another tenant's, the host or the underlay."""
     change(
@@ -322,6 +344,10 @@ def _delivered(host: Host) -> int:
     return int(values[names.index("InEchos")])
 
 
+@pytest.mark.claim(
+    "11.1",
+    "A V-Net's type-3 route comes and goes with it; other V-Nets lose no packet",
+)
 def test_a_vnet_comes_changes_and_goes_without_touching_others(
     lab: Lab, pod: Node, gpu: Node
 ) -> None:
@@ -384,6 +410,10 @@ def test_applying_again_writes_and_runs_nothing(lab: Lab) -> None:
     assert lab.host.run(["sh", "-c", listing]).out == before
 
 
+@pytest.mark.claim(
+    "17.1",
+    "The operator's own netplan apply, reconfigure, networkd restart or ifreload costs no traffic",
+)
 def test_an_operators_own_apply_costs_nothing(lab: Lab, pod: Node, gpu: Node) -> None:
     """Prevented, not mended: FRR's routes and neighbours stay, the guest's ping goes on."""
     change(lab, payload())
@@ -399,6 +429,10 @@ def test_an_operators_own_apply_costs_nothing(lab: Lab, pod: Node, gpu: Node) ->
     assert lab.host.evpn_host("status", check=False).code == 0
 
 
+@pytest.mark.claim(
+    "3.1",
+    "An unlisted NIC, the operator's files and a foreign bridge are untouched",
+)
 def test_what_is_not_ours_is_as_before(lab: Lab) -> None:
     """An unlisted NIC, an operator's file and a foreign bridge have not changed at all."""
     now, before = _foreign(lab), lab.foreign  # type: ignore[attr-defined]
@@ -425,6 +459,10 @@ def _foreign(lab: Lab) -> dict[str, Any]:
     }
 
 
+@pytest.mark.claim(
+    "11.2",
+    "No transit: a leaf never hears another leaf's route from the host, in IPv4 nor in EVPN",
+)
 def test_no_leaf_is_reached_through_the_host(fabric: Fabric) -> None:
     """The host announces its own paths alone: no leaf hears another's from it."""
     for name in LEAVES:
@@ -438,6 +476,10 @@ def test_no_leaf_is_reached_through_the_host(fabric: Fabric) -> None:
         assert "4200300003" not in text
 
 
+@pytest.mark.claim(
+    "14.1",
+    "After a power cut the files alone bring links, VRFs, sessions and forwarding back",
+)
 def test_after_a_power_cut_the_files_alone_bring_all_back(lab: Lab) -> None:
     """Links, VRFs, rules, sessions and forwarding return without a run of ours."""
     change(lab, payload())

@@ -153,6 +153,10 @@ def test_the_timer_brings_news(story: Story) -> None:
     assert "nbr-90" in host.run(["ip", "-brief", "link"]).out
 
 
+@pytest.mark.claim(
+    "14.3",
+    "A boot without controller: the host is up from its files, nothing waits, no unit fails",
+)
 def test_a_boot_without_controller(story: Story) -> None:
     """The host is up from files, boot does not wait, no unit has failed, and it is told why."""
     host = story.host

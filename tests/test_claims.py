@@ -1,0 +1,94 @@
+"""docs/claims.md can't rot: it has a row for each claim that a test makes, and no other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.lab import claims
+from tests.lab.claims import Claim
+
+pytest_plugins = "pytester"
+
+
+def test_the_table_names_each_claim_and_no_other() -> None:
+    """A row for each claim of a test, in the words of the test; `python -m tests.lab.claims`."""
+    text = claims.TABLE.read_text()
+    rows = claims.read(text)
+    assert list(rows) == claims.claims(), "run python -m tests.lab.claims"
+    assert claims.table(rows) == text, "run python -m tests.lab.claims"
+
+
+def test_claims_stand_on_lab_tests_alone() -> None:
+    """Elsewhere nothing would look at them; and their numbers are the issue's."""
+    for path in claims.LAB.parent.glob("*.py"):
+        assert path == Path(__file__) or "@pytest.mark.claim(" not in path.read_text(), path
+    numbers = [claim.number for claim in claims.claims()]
+    assert numbers
+    assert all(1 <= int(number.split(".")[0]) <= 18 for number in numbers)
+
+
+def test_a_partial_run_leaves_the_rest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What was not run keeps its cells, a row whose test is gone goes, a new one was never seen."""
+    old, new = Claim("5.1", "a | b", "test_a.py::test_a"), Claim("13.2", "new", "test_b.py::test_b")
+    gone = Claim("5.2", "gone", "test_a.py::test_gone")
+    monkeypatch.setattr(claims, "TABLE", tmp_path / "claims.md")
+    monkeypatch.setattr(claims, "claims", lambda: [old, gone])
+    claims.write({(old.test, "trixie-netplan"): "pass", (gone.test, "trixie-netplan"): "pass"})
+    monkeypatch.setattr(claims, "claims", lambda: [old, new])
+    claims.write({(old.test, "bookworm-ifupdown"): "can't: no | such option"})
+    rows = claims.read(claims.TABLE.read_text())
+    assert list(rows) == [old, new]
+    assert list(rows[old].values()) == ["pass", "—", "—", "can't: no | such option"]
+    assert set(rows[new].values()) == {"—"}
+
+
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_what_became_of_tests_is_written(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, processes: str
+) -> None:
+    """Pass, failure in a fixture or a test, what a tool can't do; with xdist as without."""
+    monkeypatch.setenv("EVPN_HOST_CLAIMS", "1")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    pytester.makeconftest("""
+        from pathlib import Path
+        import pytest
+        from tests.lab import claims
+        pytest_plugins = "tests.lab.claims"
+        claims.LAB = Path(__file__).parent
+        claims.TABLE = claims.LAB / "claims.md"
+
+        @pytest.fixture(scope="module", params=claims.SYSTEMS, ids="-".join)
+        def lab(request):
+            claims.runs_on(request.node, *request.param)
+            if request.param == ("bookworm", "ifupdown"):
+                raise OSError("does not boot")
+            return "-".join(request.param)
+    """)
+    pytester.makepyfile(
+        test_it="""
+        import pytest
+
+        @pytest.mark.claim("1.1", "worst of two")
+        @pytest.mark.parametrize("seed", [0, 1])
+        def test_seeds(lab, seed):
+            assert lab != "trixie-ifupdown" or seed == 0
+
+        @pytest.mark.claim("1.2", "not everywhere")
+        @pytest.mark.claim("2.1", "twice")
+        def test_native(lab):
+            if lab == "bookworm-netplan":
+                pytest.xfail("netplan: unknown key")
+
+        def test_ordinary(lab):
+            pass
+    """
+    )
+    pytester.runpytest_subprocess("-n", processes, "--dist", "load", "-p", "no:cacheprovider")
+    rows = claims.read((pytester.path / "claims.md").read_text())
+    assert {row.number: list(cells.values()) for row, cells in rows.items()} == {
+        "1.1": ["pass", "**fails**", "pass", "**fails**"],
+        "1.2": ["pass", "pass", "can't: netplan: unknown key", "**fails**"],
+        "2.1": ["pass", "pass", "can't: netplan: unknown key", "**fails**"],
+    }
