@@ -20,6 +20,7 @@ __all__ = ["SYSTEMS"]
 SUITE = "trixie"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what uses the lab, for `-m 'not lab'`; what shares one runs in one process."""
     for item in items:
@@ -29,6 +30,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             module = item.nodeid.partition("::")[0]
             item.add_marker("lab")
             item.add_marker(pytest.mark.xdist_group("-".join([module, *shared])))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Be sure that pytest-xdist has seen the marks: it puts the group behind an item's id."""
+    if getattr(session.config.option, "loadgroup", False):
+        blind = [i for i in session.items if i.get_closest_marker("xdist_group")]
+        if any("@" not in item.nodeid.rpartition("::")[2] for item in blind):
+            raise pytest.UsageError("pytest-xdist does not keep the tests of a machine together")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
