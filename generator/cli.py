@@ -16,6 +16,7 @@ from generator.errors import EvpnHostError, Refused, Unreachable
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 _BACKENDS = ("netplan", "ifupdown")
+_PLATFORMS = ("libvirt", "nad", "incus")
 
 
 def _payload(verb: Verb) -> Verb:
@@ -267,6 +268,58 @@ def install_units(root: Path | None, cron: bool, verbose: bool) -> None:
     log = _log(verbose)
     for path in units.install(root or Path("/"), log, cron=cron, reload=root is None):
         click.echo(f"/{path}")
+
+
+@evpn_host.command()
+@click.option(
+    "--format", "form", required=True, type=click.Choice(_PLATFORMS), help="whose guests they are"
+)
+@click.argument("vnet", required=False)
+@click.option(
+    "-p", "--payload", "source", metavar="SRC", help="of a payload, not of what was applied here"
+)
+@click.option("-H", "--host", metavar="HOST", help="which host of the payload, if it is a Fleet")
+@_root
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="write a file for each V-Net below DIR",
+)
+def guests(
+    form: str,
+    vnet: str | None,
+    source: str | None,
+    host: str | None,
+    root: Path | None,
+    output: Path | None,
+) -> None:
+    """Print what a guest platform has to be told to put its guests into the V-Nets of this host.
+
+    \b
+    libvirt  networks:   evpn-host guests --format libvirt 26 | virsh net-define /dev/stdin
+    nad      NetworkAttachmentDefinitions:  … --format nad | kubectl apply -f -
+    incus    profiles:   evpn-host guests --format incus | incus admin init --preseed
+
+    VNET is a VNI or a name; without it, each V-Net.
+    """
+    from generator import files
+    from generator import guests as guest
+
+    if host and not source:
+        raise click.UsageError("-H is for a payload: give -p SRC")
+    top = (root or Path("/")).resolve()
+    known = guest.planned(_load(source).host(host)) if source else guest.applied(top)
+    chosen = guest.choose(known, vnet)
+    write, suffix = guest.FORMATS[form]
+    if output is None:
+        click.echo(write(chosen), nl=False)
+        return
+    for each in chosen:
+        path = output / f"{each.bridge}.{suffix}"
+        files.write_plain(str(path), write([each]).encode(), 0o644)
+        click.echo(path)
 
 
 @evpn_host.command()

@@ -13,11 +13,12 @@ from lab.build import REPO, built, debootstrap, run
 
 GUEST_REPO = "/opt/repo"
 SUITES = ("trixie", "bookworm")
-# In the order: the system, tools that look at it, what the product drives, what it runs on.
+# In the order: the system, tools that look at it, what the product drives, what it runs on, whose
+# guests it has.
 PACKAGES = (
     "systemd systemd-sysv dbus udev kmod iproute2 iputils-ping iputils-arping procps ethtool"
     " tcpdump netplan.io frr frr-pythontools ifupdown2 python3 python3-venv nftables iperf3"
-    " ca-certificates"
+    " ca-certificates containernetworking-plugins libvirt-clients libxml2-utils"
 ).split()
 # Needed until pyproject.toml is there to say it.
 DEPENDENCIES = ["jinja2", "ruamel.yaml", "click", "netaddr", "msgspec", "pyroute2"]

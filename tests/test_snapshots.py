@@ -14,10 +14,12 @@ from syrupy.assertion import SnapshotAssertion
 from syrupy.data import Snapshot, SnapshotCollection
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 
+from generator.guests import FORMATS
 from lab.result import Result
-from tests.conftest import ACCEPTED, BACKENDS, REFUSED
+from tests.conftest import ACCEPTED, BACKENDS, REFUSED, REPO
 
-SNAPSHOTS = Path(__file__).parents[1] / "snapshots"
+SNAPSHOTS = REPO / "snapshots"
+K8S01 = REPO / "examples/k8s01.json"
 
 
 class HostFiles(SingleFileSnapshotExtension):
@@ -67,6 +69,10 @@ def shown(evpn_host: Callable[..., Result], folder: Path) -> Iterator[tuple[str,
                     yield str(file.relative_to(folder)), file.read_text()
         if warnings := evpn_host("check", "-p", case).err:
             yield f"warned/{case.stem}.txt", warnings
+    for platform in FORMATS:
+        done = evpn_host("guests", "--format", platform, "-p", K8S01)
+        assert done.code == 0, done.err
+        yield f"guests/k8s01-{platform}.txt", done.out
     for case in REFUSED:
         done = evpn_host("check", "-p", case)
         assert done.code == 1, f"{case.stem} was not refused"

@@ -23,7 +23,7 @@ GENERATOR = REPO / "generator"
 LAYERS = (
     {"errors", "model", "netlink", "frr", "files", "events", "announce", "journal"},
     {"payload", "render", "config", "activate", "record", "kernel", "place"},
-    {"plan", "controller", "failover", "units"},
+    {"plan", "controller", "failover", "units", "guests"},
     {"source", "stage", "detect"},
     {"converge"},
     {"apply", "status"},

@@ -1,0 +1,183 @@
+"""What a guest platform has to be told so that its guests join the V-Nets of a host.
+
+Everything is named after the bridge, `nbr-<VNI>`: a valid name on every platform, of one V-Net
+only, and still the same when the V-Net gets another name, which is told beside it. The bridge is
+there already, and no platform is asked to make, address or route it.
+"""
+
+import json
+import uuid
+from collections.abc import Callable, Iterable
+from io import StringIO
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import msgspec
+from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import LiteralScalarString
+
+from generator import record
+from generator.errors import Problem, Refused, printable
+from generator.model import Host, label
+from generator.payload import load
+
+# Of no document: names that belong to us in those of others.
+_NAMESPACE = "urn:evpn-host"
+_ANNOTATION = "evpn-host/vnet"
+
+
+class Vnet(msgspec.Struct, frozen=True):
+    """A V-Net as guests meet it."""
+
+    vni: int
+    bridge: str
+    mtu: int  # bytes, of the packets that guests send
+    name: str  # the payload's, safe in any text; "" when no payload tells
+
+    @property
+    def told(self) -> str:
+        """How a person knows it."""
+        return f"V-Net {self.name} (VNI {self.vni})" if self.name else f"VNI {self.vni}"
+
+
+def planned(host: Host) -> list[Vnet]:
+    """The V-Nets that a payload gives a host, by VNI."""
+    return [
+        Vnet(bridge.port.vni, bridge.name, bridge.mtu, bridge.label)
+        for bridge in host.bridges
+        if not bridge.l3vni
+    ]
+
+
+def applied(root: Path) -> list[Vnet]:
+    """The V-Nets of what was applied on this host, by VNI. Raises `Refused` when nothing was."""
+    last = record.read(root)
+    if last is None:
+        raise Refused("nothing was applied yet: give a payload, -p SRC")
+    names = _names(root, last.host)
+    mtus = {device.name: device.mtu for device in last.devices if device.kind == "bridge"}
+    ports = [device for device in last.devices if device.vni and device.suppress]
+    return [
+        Vnet(port.vni or 0, bridge, mtus[bridge] or 0, names.get(bridge, ""))
+        for port in ports
+        if (bridge := port.master or "") in mtus
+    ]
+
+
+def _names(root: Path, host: str) -> dict[str, str]:
+    """What the V-Nets of the last good payload are called, by bridge: the record does not say."""
+    try:
+        found = load((root / record.PAYLOAD).read_bytes()).host(host)
+    except (OSError, Refused):
+        return {}
+    return {vnet.bridge: vnet.name for vnet in planned(found)}
+
+
+def choose(vnets: list[Vnet], wanted: str | None) -> list[Vnet]:
+    """All, or the one of a VNI, a bridge or a name. Raises `Refused` when there is not just one."""
+    if wanted is None:
+        return vnets
+    found = [vnet for vnet in vnets if wanted in (str(vnet.vni), vnet.bridge)]
+    found = found or [vnet for vnet in vnets if vnet.name and vnet.name == label(wanted)]
+    if len(found) == 1:
+        return found
+    rule = "is the name of several" if found else "is no V-Net of this host"
+    known = ", ".join(vnet.told for vnet in found or vnets) or "none"
+    raise Refused(Problem("VNET", printable(wanted), rule, f"there are: {known}"))
+
+
+def libvirt(vnets: Iterable[Vnet]) -> str:
+    """Networks for `virsh net-define`, which takes one at a time (formatnetwork.html of libvirt).
+
+    libvirt refuses `<mtu>` for a bridge that it did not make, and gives each guest's port the
+    MTU of the bridge (virNetDevTapAttachBridge). So the MTU is only told, in the metadata.
+    """
+    return "".join(map(_libvirt, vnets))
+
+
+def _libvirt(vnet: Vnet) -> str:
+    network = ET.Element("network")
+    ET.SubElement(network, "name").text = vnet.bridge
+    # Always the same one: a network of that name can then be defined again.
+    ET.SubElement(network, "uuid").text = str(uuid.uuid5(uuid.NAMESPACE_OID, vnet.bridge))
+    told = {"vni": str(vnet.vni), "name": vnet.name, "mtu": str(vnet.mtu)}
+    metadata = ET.SubElement(network, "metadata")
+    ET.SubElement(metadata, "evpn-host:vnet", {"xmlns:evpn-host": _NAMESPACE} | told)
+    ET.SubElement(network, "forward", mode="bridge")
+    ET.SubElement(network, "bridge", name=vnet.bridge)
+    ET.indent(network)
+    return ET.tostring(network, encoding="unicode") + "\n"
+
+
+def nad(vnets: Iterable[Vnet]) -> str:
+    """NetworkAttachmentDefinitions for `kubectl apply -f -`: Multus and the `bridge` plugin of CNI.
+
+    `ipam` is empty: the pod is a host of an L2 segment, and whoever gives the V-Net's addresses
+    gives the pod's. Without `isGateway`, `ipMasq`, `promiscMode` and `vlan` the plugin changes
+    nothing of a bridge that is there, but sees to it that it is up and hears no router
+    (plugins/main/bridge/bridge.go).
+    """
+    return "".join(map(_nad, vnets))
+
+
+def _nad(vnet: Vnet) -> str:
+    config = {
+        "cniVersion": "0.3.1",
+        "name": vnet.bridge,
+        "type": "bridge",
+        "bridge": vnet.bridge,
+        "mtu": vnet.mtu,
+        "isGateway": False,
+        "hairpinMode": False,
+        "ipam": {},
+    }
+    return _yaml(
+        {
+            "apiVersion": "k8s.cni.cncf.io/v1",
+            "kind": "NetworkAttachmentDefinition",
+            "metadata": {"name": vnet.bridge, "annotations": {_ANNOTATION: vnet.told}},
+            "spec": {"config": LiteralScalarString(json.dumps(config, indent=2) + "\n")},
+        }
+    )
+
+
+def incus(vnets: Iterable[Vnet]) -> str:
+    """Profiles for `incus admin init --preseed`, or LXD's `lxd init --preseed`: a NIC each.
+
+    The NIC is named after the bridge too, so that an instance can be in several V-Nets.
+    """
+    profiles = [
+        {
+            "name": vnet.bridge,
+            "description": vnet.told,
+            "config": {},
+            "devices": {
+                vnet.bridge: {
+                    "type": "nic",
+                    "nictype": "bridged",
+                    "parent": vnet.bridge,
+                    "mtu": str(vnet.mtu),
+                }
+            },
+        }
+        for vnet in vnets
+    ]
+    return _yaml({"profiles": profiles})
+
+
+def _yaml(document: dict[str, object]) -> str:
+    writer = YAML()
+    writer.explicit_start = True
+    writer.indent(mapping=2, sequence=4, offset=2)
+    writer.width = 1000
+    text = StringIO()
+    writer.dump(document, text)
+    return text.getvalue()
+
+
+# A format, what writes it, and how a file of it is called.
+FORMATS: dict[str, tuple[Callable[[Iterable[Vnet]], str], str]] = {
+    "libvirt": (libvirt, "xml"),
+    "nad": (nad, "yaml"),
+    "incus": (incus, "yaml"),
+}

@@ -1,0 +1,232 @@
+"""What guest platforms are told: the right bridge and MTU, in words that no payload can twist."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from jsonschema import Draft202012Validator
+from ruamel.yaml import YAML
+
+from generator import cli, guests
+from generator.errors import Refused
+from generator.guests import Vnet
+from generator.payload import load
+from lab.result import LabUnavailable, Result
+from lab.root import Root
+from tests.conftest import REPO, unavailable
+from tests.strategies import LEAF1, encoded, host, vnet
+
+Command = Callable[..., Result]
+
+K8S01, FLEET = REPO / "examples/k8s01.json", REPO / "examples/fleet.json"
+# Of Kubernetes' objects and Incus' profiles; libvirt wants no /, and no line end.
+NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+# Its CRD, as Multus installs it, says no more of it than this.
+NAD = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["apiVersion", "kind", "metadata", "spec"],
+    "properties": {
+        "apiVersion": {"const": "k8s.cni.cncf.io/v1"},
+        "kind": {"const": "NetworkAttachmentDefinition"},
+        "metadata": {"type": "object"},
+        "spec": {
+            "type": "object",
+            "required": ["config"],
+            "additionalProperties": False,
+            "properties": {"config": {"type": "string"}},
+        },
+    },
+}
+HOSTILE = (
+    "</name></network><network>",
+    '" onload="&amp;&#10;',
+    "]]>--><!--",
+    "'%s' # ${0} $(reboot) `reboot`",
+    "a: {b: [c]}, *x &y !!python/object",
+    "- --- ...",
+    "Ünïcödé/../../etc",
+    "no",
+    "0x1A",
+)
+
+
+def documents(text: str) -> list[Any]:
+    """The documents of a YAML stream, read by a parser that makes plain values only."""
+    return list(YAML(typ="safe").load_all(text))
+
+
+def networks(text: str) -> list[ET.Element]:
+    """The networks of an answer, one after another."""
+    return list(ET.fromstring(f"<all>{text}</all>"))  # noqa: S314  # our own
+
+
+def hostile() -> list[Vnet]:
+    """V-Nets of those names, through the payload."""
+    ports = [{"name": LEAF1}]
+    vnets = [vnet(100 + n, name=name, mtu=9000, ports=ports) for n, name in enumerate(HOSTILE)]
+    found = guests.planned(load(encoded(host(*vnets))).hosts[0])
+    assert len(found) == len(HOSTILE) + 1  # and Management
+    return found
+
+
+def test_formats_are_those_of_the_command() -> None:
+    """The command offers what there is."""
+    assert tuple(guests.FORMATS) == cli._PLATFORMS
+
+
+def test_nad() -> None:
+    """Each is what the CRD wants, and its configuration only plugs a pod into the bridge."""
+    for definition, of in zip(documents(guests.nad(hostile())), hostile(), strict=True):
+        Draft202012Validator(NAD).validate(definition)
+        assert definition["metadata"] == {
+            "name": of.bridge,
+            "annotations": {"evpn-host/vnet": of.told},
+        }
+        assert NAME.fullmatch(of.bridge)
+        config = json.loads(definition["spec"]["config"])
+        assert (config["type"], config["name"]) == ("bridge", of.bridge)
+        assert (config["bridge"], config["mtu"]) == (of.bridge, of.mtu)
+        assert config["ipam"] == {}
+        changing = ("isGateway", "isDefaultGateway", "ipMasq", "promiscMode", "hairpinMode", "vlan")
+        assert not any(config.get(name) for name in changing)
+
+
+def test_libvirt() -> None:
+    """Each is a network on the bridge; what is in it by a payload's doing is one attribute."""
+    for network, of in zip(networks(guests.libvirt(hostile())), hostile(), strict=True):
+        told = {"vni": str(of.vni), "name": of.name, "mtu": str(of.mtu)}
+        shape = {child.tag: (child.text or "").strip() or child.attrib for child in network}
+        assert list(shape) == ["name", "uuid", "metadata", "forward", "bridge"]
+        assert shape["name"] == of.bridge
+        assert shape["forward"] == {"mode": "bridge"}
+        assert shape["bridge"] == {"name": of.bridge}
+        [[vnet_]] = network.iter("metadata")
+        assert (vnet_.tag, vnet_.attrib) == ("{urn:evpn-host}vnet", told)
+
+
+def test_incus() -> None:
+    """One document; each profile has one NIC, and every value is a string, as Incus wants it."""
+    [document] = documents(guests.incus(hostile()))
+    for profile, of in zip(document["profiles"], hostile(), strict=True):
+        assert profile == {
+            "name": of.bridge,
+            "description": of.told,
+            "config": {},
+            "devices": {
+                of.bridge: {
+                    "type": "nic",
+                    "nictype": "bridged",
+                    "parent": of.bridge,
+                    "mtu": str(of.mtu),
+                }
+            },
+        }
+
+
+def test_of_a_payload(evpn_host: Command) -> None:
+    """With -p no host is needed; L3VNIs are no V-Nets; the MTU is the V-Net's own."""
+    done = evpn_host("guests", "--format", "nad", "-p", K8S01)
+    names = [each["metadata"]["name"] for each in documents(done.out)]
+    assert (done.code, names) == (0, ["nbr-14", "nbr-26", "nbr-31"])
+    fleet = ["guests", "--format", "libvirt", "-p", FLEET]
+    assert evpn_host(*fleet).code == 1
+    assert evpn_host(*fleet, "-H", "mgmt-srv-01").code == 0
+    assert evpn_host("guests", "--format", "nad", "-H", "mgmt-srv-01").code == 2
+
+
+def test_of_what_was_applied(evpn_host: Command, tmp_path: Path) -> None:
+    """The record is asked, and the last good payload for names; another one changes nothing."""
+    asked = ["guests", "--format", "incus", "--root", tmp_path]
+    nothing = evpn_host(*asked)
+    assert (nothing.code, nothing.out) == (1, "")
+    assert "nothing was applied yet" in nothing.err
+    (tmp_path / "etc/netplan").mkdir(parents=True)
+    (tmp_path / "etc/netplan/01.yaml").touch()
+    assert evpn_host("apply", "-p", K8S01, "--root", tmp_path).code == 0
+    done = evpn_host(*asked)
+    assert done.out == evpn_host("guests", "--format", "incus", "-p", K8S01).out
+    (tmp_path / "var/lib/evpn-host/payload.json").unlink()
+    without = evpn_host(*asked)
+    assert without.code == 0
+    assert "description: VNI 26" in without.out
+
+
+@pytest.mark.parametrize("wanted", ["26", "nbr-26", "coke-North-South-in-band"])
+def test_one_vnet(evpn_host: Command, wanted: str) -> None:
+    """VNET is a VNI, a bridge, or a name."""
+    done = evpn_host("guests", "--format", "libvirt", "-p", K8S01, wanted)
+    [network] = networks(done.out)
+    assert network.findtext("name") == "nbr-26"
+
+
+def test_no_such_vnet(evpn_host: Command) -> None:
+    """What is not there is refused, with what there is; an L3VNI is no V-Net."""
+    for wanted in ("1033", "l3br-1033", "\x1b[2J", "coke"):
+        done = evpn_host("guests", "--format", "libvirt", "-p", K8S01, wanted)
+        assert (done.code, done.out) == (1, "")
+        assert "is no V-Net of this host" in done.err
+        assert "V-Net coke-2 (VNI 31)" in done.err
+        assert "\x1b" not in done.err
+
+
+def test_names_that_look_the_same() -> None:
+    """Two names of which the same is left when all is taken out that could be misread."""
+    vnets = [Vnet(1, "nbr-1", 1500, "a_b"), Vnet(2, "nbr-2", 1500, "a_b")]
+    with pytest.raises(Refused, match="VNET: a&b is the name of several"):
+        guests.choose(vnets, "a&b")
+
+
+def test_a_file_each(evpn_host: Command, tmp_path: Path) -> None:
+    """-o writes a file for each V-Net, named after its bridge."""
+    done = evpn_host("guests", "--format", "libvirt", "-p", K8S01, "-o", tmp_path / "networks")
+    files = sorted((tmp_path / "networks").iterdir())
+    assert done.out.splitlines() == [str(file) for file in files]
+    assert [file.name for file in files] == ["nbr-14.xml", "nbr-26.xml", "nbr-31.xml"]
+    assert "".join(file.read_text() for file in files) == guests.libvirt(
+        guests.planned(load(K8S01.read_bytes()).hosts[0])
+    )
+
+
+# --- libvirt's own tools ---
+
+
+@pytest.fixture(scope="module", params=["bookworm", "trixie"])
+def root(request: pytest.FixtureRequest, root_user: None) -> Iterator[Root]:
+    """A distribution's root tree, with libvirt's client and its test driver."""
+    del root_user
+    try:
+        with Root(request.param) as found:
+            yield found
+    except LabUnavailable as reason:
+        unavailable(str(reason))
+
+
+def test_libvirt_takes_it(root: Root, tmp_path: Path) -> None:
+    """By its schema, and by its parser: defined twice, started, and dumped with what we said."""
+    for of in hostile():
+        file = tmp_path / f"{of.bridge}.xml"
+        file.write_text(guests.libvirt([of]))
+        root.run(["virt-xml-validate", file, "network"])
+    file = tmp_path / "nbr-101.xml"
+    define = f"net-define {file}; net-define {file}; net-start nbr-101; net-dumpxml nbr-101"
+    done = root.run(["virsh", "--connect", "test:///default", define])
+    dumped = ET.fromstring(done.out[done.out.index("<network") :])  # noqa: S314  # libvirt's
+    assert dumped.find("bridge").attrib == {"name": "nbr-101"}  # type: ignore[union-attr]
+    assert dumped.find("forward").attrib == {"mode": "bridge"}  # type: ignore[union-attr]
+    assert dumped.find("metadata/{urn:evpn-host}vnet").attrib["mtu"] == "9000"  # type: ignore[union-attr]
+
+
+def test_libvirt_takes_no_mtu(root: Root, tmp_path: Path) -> None:
+    """The reason for which it is told in the metadata alone: should this pass, tell libvirt."""
+    [of] = guests.choose(hostile(), "100")
+    file = tmp_path / "mtu.xml"
+    text = guests.libvirt([of])
+    file.write_text(text.replace("</network>", '<mtu size="1500"/></network>'))
+    done = root.run(["virsh", "--connect", "test:///default", f"net-define {file}"], check=False)
+    assert done.code == 1
+    assert "mtu size only allowed in open, route, nat, and isolated mode" in done.err
