@@ -670,7 +670,7 @@ def test_a_report_keeps_nobody_waiting(
     tree: Tree, controller: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that could not report went as well as before: it says so, and no more."""
-    monkeypatch.setattr("generator.controller.REPORT_TIMEOUT", 0.5)
+    monkeypatch.setattr("generator.controller.REPORT_TIMEOUT", 3.0)
     monkeypatch.setattr(Handler, "do_POST", sleeping)
     url = f"{controller.url}/{{host}}.json"  # type: ignore[attr-defined]
     said: list[str] = []
@@ -678,9 +678,9 @@ def test_a_report_keeps_nobody_waiting(
     begun = time.monotonic()
     with report.told(settings, "K8S01", said.append) as run:
         run.outcome = Outcome("K8S01", 1)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 9
     url = url.replace("{host}", "K8S01")
-    rule = "did not give a whole answer within 0.5 s"
+    rule = "did not give a whole answer within 3 s"
     assert said == [f"warning: not reported: {url}: {rule}"]
     controller.closing.set()
 
