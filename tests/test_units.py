@@ -20,7 +20,7 @@ UNITS = sorted(file.name for file in (REPO / "packaging/systemd").iterdir())
 SERVICES = [name for name in UNITS if name.endswith(".service")]
 CRON = "etc/cron.d/evpn-host"
 # What `systemd-analyze security` may say at most: 0 is a service that can do nothing, 10 one that
-# can do everything. docs/operations.md has a reason for each exposure that is left.
+# can do everything. docs/security.md has a reason for each exposure that is left.
 EXPOSURE = {"evpn-host-failover.service": 2.5, "evpn-host.service": 3.5}
 
 
@@ -106,12 +106,12 @@ def test_exposure(root: Root, name: str) -> None:
     found = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
     assert found, said
     assert float(found[1]) <= EXPOSURE[name], said
-    assert f"{found[1]} for" in (REPO / "docs/operations.md").read_text()
+    assert f"{found[1]} for" in (REPO / "docs/security.md").read_text()
 
 
 def test_each_exposure_has_a_reason(root: Root) -> None:
-    """docs/operations.md names every setting that systemd counts against a service."""
-    reasons = (REPO / "docs/operations.md").read_text()
+    """docs/security.md names every setting that systemd counts against a service."""
+    reasons = (REPO / "docs/security.md").read_text()
     for name in EXPOSURE:
         text = (REPO / "packaging/systemd" / name).read_text()
         root.run(["sh", "-c", 'cat > "/etc/systemd/system/$1"', "-", name], input=text)

@@ -1,0 +1,257 @@
+"""The pages: built without the network, in step with the command, and what they show works.
+
+`pytest tests/test_docs.py --snapshot-update` writes the reference of the payload anew.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from generator.cli import evpn_host as cli
+from generator.payload.schema import IGNORED, schema
+from tests import documents
+from tests.documents import PAGES, REPO, Block
+
+LANGUAGES = {"sh", "text", "yaml", "json", "python", "ini", "xml", "console"}
+BEGIN, END = "<!-- reference: from the schema, by tests/test_docs.py -->", "<!-- /reference -->"
+
+
+# --- The site ---
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built strictly, where there is no network at all."""
+    folder = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder]
+    possible = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
+    alone = [] if possible.returncode else ["unshare", "--net"]
+    argv = list(map(str, [*alone, *build]))
+    done = subprocess.run(argv, cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+class _Addresses(HTMLParser):
+    """What a browser fetches by itself for a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in {"link", "script", "img", "iframe", "source"}:
+            self.fetched += [value for name, value in attrs if name in {"src", "href"} and value]
+
+
+def test_a_reader_fetches_nothing_from_elsewhere(site: Path) -> None:
+    """No font, script or picture of somebody else's; what a page needs is there."""
+    pages = sorted(site.glob("*.html"))
+    assert len(pages) > 10
+    for page in pages:
+        found = _Addresses()
+        found.feed(page.read_text())
+        assert found.fetched
+        for address in found.fetched:
+            assert "//" not in address, f"{page.name}: {address}"
+            file = address.removeprefix("/").partition("#")[0].partition("?")[0]
+            assert (site / file).exists(), f"{page.name}: {address}"
+
+
+# --- What is shown is run ---
+
+
+def test_each_block_has_a_language() -> None:
+    """`sh` for what is run, `text` for what is seen: nothing is shown that no test looks at."""
+    wrong = [
+        f"{block.page}:{block.line}: {block.language or 'no language'}"
+        for block in documents.blocks()
+        if block.language not in LANGUAGES
+    ]
+    assert wrong == [], f"not one of {', '.join(sorted(LANGUAGES))}"
+
+
+def test_what_is_not_run() -> None:
+    """What is on the list is shown somewhere; the tests that do the same are there."""
+    seen = [
+        c
+        for block in documents.blocks()
+        if block.language == "sh"
+        for c in documents.commands(block)
+    ]
+    for command, reason in documents.NOT_RUN.items():
+        assert any(c == command or c.startswith(f"{command} ") for c in seen), command
+        for file, name in re.findall(r"(tests/[\w/]+\.py)(?:::(\w+))?", reason):
+            assert f"def {name}" in (REPO / file).read_text(), reason
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository in which commands may do what they like."""
+    folder = tmp_path_factory.mktemp("copy") / "evpn-host"
+    # Without Git: the files, less what was made from them.
+    left_out = shutil.ignore_patterns(
+        ".git", ".venv", "__pycache__", ".*_cache", "site", ".hypothesis"
+    )
+    shutil.copytree(REPO, folder, symlinks=True, ignore=left_out)
+    for example in (folder / "examples").glob("*.json"):
+        shutil.copy(example, folder)
+    subprocess.run(["git", "init", "--quiet", "."], cwd=folder, check=True)
+    command = folder / ".bin/evpn-host"
+    command.parent.mkdir()
+    command.write_text('#!/bin/sh\nexec python -m generator "$@"\n')
+    command.chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "block",
+    [block for block in documents.shown() if not documents.in_the_lab(block)],
+    ids=lambda block: f"{block.page}-{block.line}",
+)
+def test_commands(block: Block, copy: Path) -> None:
+    """Each block does in a copy of the repository what a reader would have it do."""
+    skipped = [command for command in documents.commands(block) if documents.not_run(command)]
+    assert not skipped, "of one block all or nothing is run"
+    path = [str(copy / ".bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
+    possible = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
+    alone = [] if possible.returncode else ["unshare", "--net"]
+    with subprocess.Popen(
+        [*alone, "bash", "-euo", "pipefail", "-c", block.text],
+        cwd=copy,
+        env=os.environ | {"PATH": os.pathsep.join(path), "PYTHONPATH": str(copy)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            process.wait(120)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # what it left running
+        assert process.stdout
+        assert process.returncode == 0, process.stdout.read()
+
+
+def spans() -> Iterator[tuple[str, list[str]]]:
+    """Every command of ours in running text, with its page."""
+    for page in PAGES:
+        text = re.sub(r"^\s*```.*?^\s*```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for span in re.findall(r"`(evpn-host [^`]+)`", text):
+            yield page.name, shlex.split(span.replace("\\|", "|").partition(" | ")[0])
+
+
+def test_commands_in_running_text() -> None:
+    """They name verbs and options that there are."""
+    found = list(spans())
+    assert len(found) > 10
+    for page, (_, verb, *words) in found:
+        if verb == "--version":
+            continue
+        assert verb in cli.commands, f"{page}: evpn-host {verb}"
+        known = options(cli.commands[verb])
+        given = {word.partition("=")[0] for word in words if word.startswith("-") and word != "-"}
+        assert given <= known, f"{page}: evpn-host {verb} {' '.join(words)}"
+
+
+def options(command: click.Command) -> set[str]:
+    """The options of a verb, as they are typed."""
+    return {name for option in command.params for name in option.opts if name.startswith("-")}
+
+
+def test_the_contract_has_every_verb_and_option() -> None:
+    """docs/contract.md names them all, and no others."""
+    text = (REPO / "docs/contract.md").read_text()
+    rows = dict(re.findall(r"^\| `([\w-]+)(.*?)` \|", text, re.MULTILINE))
+    rows = {verb: words for verb, words in rows.items() if not verb.isdigit()}
+    assert rows.keys() == cli.commands.keys()
+    common = {"--root", "-v", "--verbose"}  # told once, for all
+    for verb, words in rows.items():
+        given = set(re.findall(r"(?<![\w-])--?[A-Za-z][\w-]*", words))
+        known = options(cli.commands[verb])
+        assert given <= known, verb
+        missing = [
+            option.opts
+            for option in cli.commands[verb].params
+            if isinstance(option, click.Option) and not set(option.opts) & (given | common)
+        ]
+        assert missing == [], verb
+
+
+# --- The reference of the payload ---
+
+
+def reference() -> str:
+    """The schema as tables, in the order in which a reader meets the objects."""
+    types = schema()["$defs"]
+    order = ["HostDocument"]
+    for name in order:
+        found = re.findall(r"#/\$defs/(\w+)", json.dumps(types[name]))
+        order += [each for each in dict.fromkeys(found) if each not in order]
+    order += [name for name in types if name not in order and name != "OtherHost"]
+    return "\n".join(line for name in order for line in _table(name, types[name]))
+
+
+def _table(name: str, type_: dict[str, Any]) -> Iterator[str]:
+    yield f"\n### {name.removesuffix('Document')}\n"
+    yield f"{type_['description']}\n"
+    yield "| field | value | without it |"
+    yield "| --- | --- | --- |"
+    for field, said in type_["properties"].items():
+        if said == {"description": IGNORED}:
+            continue
+        needed = "required" if field in type_.get("required", ()) else _default(said)
+        yield f"| `{field}` | {_value(said)} | {needed} |"
+
+
+def _default(said: dict[str, Any]) -> str:
+    return f"`{json.dumps(said['default'])}`" if said.get("default") not in (None, []) else "–"
+
+
+def _value(said: dict[str, Any]) -> str:  # noqa: PLR0911  # a form a line
+    if reference := re.search(r"#/\$defs/(\w+)", json.dumps(said.get("$ref", ""))):
+        return f"[{reference[1]}](#{reference[1].removesuffix('Document').lower()})"
+    if each := said.get("anyOf"):
+        return ", or ".join(dict.fromkeys(map(_value, each)))
+    if "enum" in said:
+        return " or ".join(f"`{value}`" for value in said["enum"])
+    if said.get("type") == "array":
+        return f"list of {_value(said['items'])}"
+    if said.get("type") == "integer":
+        refused = said.get("not", {}).get("enum", [])
+        but = f", not {' or '.join(map(str, refused))}" if refused else ""
+        return f"{said['minimum']}–{said['maximum']}{but}"
+    if "format" in said:
+        return {"ipv4": "IPv4 address", "ipv6": "IPv6 address"}[said["format"]]
+    if "pattern" in said:
+        return f"`{said['pattern']}`".replace("|", "\\|")
+    if "minLength" in said:
+        return f"{said['minLength']}–{said['maxLength']} characters"
+    return {"boolean": "`true` or `false`", "string": "text"}[said["type"]]
+
+
+def test_reference_of_the_payload(pytestconfig: pytest.Config) -> None:
+    """docs/payload.md has the schema's fields, values and defaults, and no other."""
+    page = REPO / "docs/payload.md"
+    before, _, rest = page.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    assert rest, f"{BEGIN} is not there"
+    wanted = f"{before}{BEGIN}\n{reference()}\n\n{END}{after}"
+    if pytestconfig.getoption("--snapshot-update"):
+        page.write_text(wanted)
+    assert page.read_text() == wanted, "--snapshot-update writes it"
