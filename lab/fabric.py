@@ -209,7 +209,21 @@ class Host(Node):
             f"link set {port} up",
         ]
         self._ip(cable)
-        pod = Node(self.machine, name, ipv4, ipv6)
+        return self._guest(name, ipv4, gateway, ipv6, gateway6)
+
+    def vm(self, name: str, bridge: str, ipv4: str, gateway: str) -> Node:
+        """Make a guest as a hypervisor does: a process of it has a tap in a bridge of the host."""
+        self.run(["ip", "netns", "add", name])
+        self.run(["modprobe", "tun"])
+        port = f"tap-{name}"[:15]
+        running = self.start(["python3", "-B", "/opt/repo/lab/guest/vm.py", port, name])
+        eventually(lambda: "ready" in running.output)
+        self._ip([f"link set {port} master {bridge}", f"link set {port} up"])
+        return self._guest(name, ipv4, gateway)
+
+    def _guest(
+        self, name: str, ipv4: str, gateway: str, ipv6: str = "", gateway6: str = ""
+    ) -> Node:
         within = [
             "link set lo up",
             "link set eth0 up",
@@ -218,7 +232,7 @@ class Host(Node):
             *(f"route add default via {way}" for way in (gateway, gateway6) if way),
         ]
         self._ip(within, "-n", name)
-        return pod
+        return Node(self.machine, name, ipv4, ipv6)
 
     def _ip(self, lines: Sequence[str], *options: str) -> None:
         self.run(["ip", *options, "-batch", "-"], input="".join(f"{line}\n" for line in lines))

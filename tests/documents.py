@@ -26,7 +26,7 @@ NOT_RUN = {
     " tests/test_guests.py::test_libvirt_takes_it does it",
     "virsh net-autostart nbr-26": "the same",
     "evpn-host guests --format nad | kubectl": "no cluster here; what kubectl is given is judged by"
-    " tests/test_guests.py::test_nad",
+    " tests/test_guests.py::test_nad, and run by tests/lab/test_guest_ports.py",
     "evpn-host guests --format incus | incus": "no Incus here; what it is given is judged by"
     " tests/test_guests.py::test_incus",
 }

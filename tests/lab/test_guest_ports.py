@@ -1,0 +1,199 @@
+"""Guests of every kind join a V-Net as their platforms have them do it, and stay in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from lab.fabric import Host, Lab, Node, eventually
+from tests.lab.conftest import SYSTEMS
+from tests.lab.test_k8s01 import (
+    OPERATORS_COMMANDS,
+    bare_metal,
+    bring_up,
+    change,
+    guest,
+    payload,
+    vnet,
+)
+
+# Where Debian's containernetworking-plugins has it, which is what a node's kubelet runs.
+PLUGIN = "/usr/lib/cni/bridge"
+GATEWAY = "10.188.0.254"
+
+
+@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
+def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
+    """K8S01 as a VTEP, both switch ports in the underlay."""
+    suite, backend = request.param
+    lab: Lab = fresh_lab(suite, backend)
+    lab.backend = backend  # type: ignore[attr-defined]
+    bring_up(lab)
+    return lab
+
+
+@pytest.fixture
+def host(lab: Lab) -> Host:
+    """The host under test."""
+    return lab.host
+
+
+def definition(host: Host, *arguments: str) -> str:
+    """The plugin's configuration in the one NetworkAttachmentDefinition that is printed."""
+    said = host.evpn_host("guests", "--format", "nad", *arguments).out
+    return str(YAML(typ="safe").load(said)["spec"]["config"])
+
+
+def plug(host: Host, command: str, name: str, config: str) -> dict[str, Any]:
+    """Have the real plugin do what a container runtime has it do for a pod; what it answers."""
+    words = {
+        "CNI_COMMAND": command,
+        "CNI_CONTAINERID": name,
+        "CNI_NETNS": f"/run/netns/{name}",
+        "CNI_IFNAME": "net1",
+        "CNI_PATH": "/usr/lib/cni",
+    }
+    argv = ["env", *(f"{name}={value}" for name, value in words.items()), PLUGIN]
+    said = host.run(argv, input=config).out
+    return dict(json.loads(said)) if said else {}
+
+
+def plugged_pod(host: Host, name: str, config: str, ipv4: str, gateway: str) -> Node:
+    """A pod that the plugin has put into a bridge; the V-Net's addresses come from elsewhere."""
+    host.run(["ip", "netns", "add", name])
+    plug(host, "ADD", name, config)
+    pod = Node(host.machine, name, ipv4)
+    pod.run(["ip", "address", "add", ipv4, "dev", "net1"])
+    pod.run(["ip", "route", "add", "default", "via", gateway])
+    return pod
+
+
+def ports(host: Host, bridge: str) -> dict[str, dict[str, Any]]:
+    """The guests' ports of a bridge: all that an apply could have changed of them."""
+    shown = host.run(["ip", "-details", "-json", "link", "show", "master", bridge]).json
+    return {
+        port["ifname"]: {
+            "index": port["ifindex"],
+            "mtu": port["mtu"],
+            "up": "UP" in port["flags"],
+            "port": {
+                name: port["linkinfo"]["info_slave_data"][name]
+                for name in ("state", "learning", "flood", "hairpin", "neigh_suppress", "isolated")
+            },
+        }
+        for port in shown
+        if not re.match(r"vxlan\d", port["ifname"])
+    }
+
+
+def bridge(host: Host, name: str) -> dict[str, Any]:
+    """What a platform could have changed of a bridge of ours."""
+    [shown] = host.run(["ip", "-details", "-json", "address", "show", name]).json
+    of = {key: shown[key] for key in ("mtu", "address", "flags", "promiscuity")}
+    addresses = [each["local"] for each in shown["addr_info"]]
+    return of | {"addresses": addresses, "stp": shown["linkinfo"]["info_data"]["stp_state"]}
+
+
+@pytest.fixture(scope="module")
+def gpu(lab: Lab) -> Node:
+    """A bare-metal server in V-Net 26."""
+    return bare_metal(lab.fabric, "gpu", 26, GATEWAY, 20)
+
+
+@pytest.fixture(scope="module")
+def guests(lab: Lab) -> dict[str, Node]:
+    """One of each kind in V-Net 26: a pod by the plugin, a container's veth, a VM's tap."""
+    before = bridge(lab.host, "nbr-26")
+    config = definition(lab.host, "26")
+    pod = plugged_pod(lab.host, "pod", config, "10.188.0.11/24", GATEWAY)
+    assert bridge(lab.host, "nbr-26") == before
+    return {
+        "pod": pod,
+        "veth": guest(lab.host, "veth", 26, GATEWAY, 12),
+        "tap": lab.host.vm("tap", "nbr-26", "10.188.0.13/24", GATEWAY),
+    }
+
+
+def test_each_reaches_bare_metal(host: Host, guests: dict[str, Node], gpu: Node) -> None:
+    """And is reached by it, and by the others; each is a plain port of the bridge."""
+    for name, node in guests.items():
+        eventually(partial(node.ping, gpu, count=1))
+        assert gpu.ping(node), name
+        for other in guests.values():
+            if other is not node:
+                eventually(partial(node.ping, other, count=1))
+    assert len(ports(host, "nbr-26")) == len(guests)
+    for port in ports(host, "nbr-26").values():
+        assert port["mtu"] == 1500
+        assert not port["port"]["hairpin"]
+
+
+def test_ports_survive(lab: Lab, guests: dict[str, Node], gpu: Node) -> None:
+    """Whatever is applied, and by whom: the same ports are there, and all the time they work."""
+    host, before = lab.host, ports(lab.host, "nbr-26")
+    added = vnet(70, 33, "10.188.7.254/24")
+
+    def narrow() -> None:
+        document = payload(added)
+        next(v for v in document["vnets"] if v["vxlanID"] == 26)["mtu"] = 1400
+        change(lab, document)
+
+    steps: dict[str, Callable[[], Any]] = {
+        "a V-Net comes": lambda: change(lab, payload(added)),
+        "their V-Net has another MTU": narrow,
+        "rollback": lambda: host.evpn_host("rollback"),
+        "a V-Net goes": lambda: change(lab, payload()),
+        "apply --full": lambda: host.apply(payload(), "--full"),
+    }
+    for command in OPERATORS_COMMANDS[lab.backend]:  # type: ignore[attr-defined]
+        steps[" ".join(command)] = partial(host.run, command, timeout=120)
+    for what, step in steps.items():
+        with ExitStack() as stack:
+            pings = {
+                name: stack.enter_context(node.pinging(gpu, interval=0.05))
+                for name, node in guests.items()
+            }
+            step()
+        seen = {name: str(ping.result) for name, ping in pings.items()}
+        print(f"{what}: {seen}")
+        assert ports(host, "nbr-26") == before, what
+        # That nothing at all is lost is for machines with nothing beside them (test_k8s01.py).
+        assert all(ping.result.longest_gap_s < 3 for ping in pings.values()), (what, seen)
+    eventually(lambda: json.loads(host.evpn_host("status", "--json").out)["ok"])
+
+
+def test_a_pod_leaves(host: Host, guests: dict[str, Node], gpu: Node) -> None:
+    """DEL takes the pod's port away, and nothing else; a second DEL is none the worse."""
+    config = definition(host, "nbr-26")
+    before = ports(host, "nbr-26"), bridge(host, "nbr-26")
+    pod = plugged_pod(host, "pod2", config, "10.188.0.14/24", GATEWAY)
+    eventually(lambda: pod.ping(gpu, count=1))
+    assert len(ports(host, "nbr-26")) == len(guests) + 1
+    plug(host, "DEL", "pod2", config)
+    plug(host, "DEL", "pod2", config)
+    assert (ports(host, "nbr-26"), bridge(host, "nbr-26")) == before
+    host.run(["ip", "netns", "delete", "pod2"])
+
+
+def test_a_pod_is_early(lab: Lab) -> None:
+    """On a node without the V-Net the plugin makes the bridge; an apply takes it over with ports.
+
+    It is then like any other: the pod reaches its gateway here, and bare metal of the V-Net.
+    """
+    document = payload(vnet(71, 33, "10.188.71.254/24"))
+    lab.host.machine.write("/root/next.json", json.dumps(document))
+    config = definition(lab.host, "-p", "/root/next.json", "71")
+    pod = plugged_pod(lab.host, "early", config, "10.188.71.10/24", "10.188.71.254")
+    change(lab, document)
+    assert len(ports(lab.host, "nbr-71")) == 1
+    server = bare_metal(lab.fabric, "bm-71", 71, "10.188.71.254", 20)
+    eventually(lambda: pod.ping("10.188.71.254", count=1))
+    eventually(lambda: pod.ping(server, count=1))
+    assert json.loads(lab.host.evpn_host("status", "--json").out)["differences"] == []
