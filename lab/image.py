@@ -19,6 +19,7 @@ PACKAGES = (
     "systemd systemd-sysv dbus udev kmod iproute2 iputils-ping iputils-arping procps ethtool"
     " tcpdump netplan.io frr frr-pythontools ifupdown2 python3 python3-venv nftables iperf3"
     " ca-certificates containernetworking-plugins libvirt-clients libxml2-utils"
+    " isc-dhcp-client udhcpd"
 ).split()
 # Needed until pyproject.toml is there to say it.
 DEPENDENCIES = ["jinja2", "ruamel.yaml", "click", "netaddr", "msgspec", "pyroute2"]

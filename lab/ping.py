@@ -16,8 +16,13 @@ class Ping:
 
     sent: int
     received: int
-    longest_gap_s: float
+    silence: tuple[float, float]  # the longest time without an answer; seconds since the epoch
     said: str
+
+    @property
+    def longest_gap_s(self) -> float:
+        """How long that was."""
+        return self.silence[1] - self.silence[0]
 
     @property
     def lost(self) -> int:
@@ -41,5 +46,5 @@ def parse(said: str, cut_off: bool = False) -> Ping:
     if cut_off and sent and sent not in replies:
         sent -= 1
     times = sorted(replies.values())
-    gap = max((after - before for before, after in pairwise(times)), default=0)
-    return Ping(sent, len(replies), gap, said)
+    silence = max(pairwise(times), key=lambda pair: pair[1] - pair[0], default=(0.0, 0.0))
+    return Ping(sent, len(replies), silence, said)
