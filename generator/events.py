@@ -42,13 +42,15 @@ def listen() -> Iterator[socket.socket]:
         yield sock
 
 
-def wait(sock: socket.socket, timeout: float, last: float = 0.0) -> bool:
-    """Sleep until an event or the time is over; whether there was an event.
+def wait(
+    sock: socket.socket, timeout: float, last: float = 0.0, other: socket.socket | None = None
+) -> bool:
+    """Sleep until an event, or `other` can be read, or the time is over; whether it was an event.
 
     The first one wakes at once. In a burst, which goes on since the look at the time `last`
     (monotonic), there is a pause, and all that came in it is one event.
     """
-    if not select.select([sock], [], [], timeout)[0]:
+    if sock not in select.select([sock, *([other] if other else [])], [], [], timeout)[0]:
         return False
     time.sleep(max(0.0, min(_PAUSE, last + _PAUSE - time.monotonic())))
     with contextlib.suppress(OSError):  # ENOBUFS: there were very many; EAGAIN: no more

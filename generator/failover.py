@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from ipaddress import ip_interface
 from pathlib import Path
 
@@ -26,9 +26,9 @@ from generator.place import Move, Own, Place, Seen
 STATE = Path("run/evpn-host/failover.json")
 POLL = 10.0  # seconds between looks when no event comes
 SOON = 1.0  # the same while FRR is silent, or after a move that did not come to its end
-# Seconds between questions to bgpd while the address is on the NIC: that a session comes up is no
-# event of the kernel's, and its first routes come a second later.
-GLANCE = 0.25
+# What bgpd logs when a session comes up or goes (`bgp log-neighbor-changes`): no event of the
+# kernel's tells of the one, and the first routes come a second later.
+CHANGE = b"%ADJCHANGE"
 ANSWER = 2.0  # seconds that bgpd has to answer a question
 PATIENCE = 10.0  # seconds without an answer after which there counts as no session
 BURST, REFILL = 2, 10.0  # moves at once; seconds until the next: a bounce is followed no faster
@@ -68,9 +68,11 @@ class Hook:
         self._written = b""
         self._bgpd = frr.Vty("bgpd", root, ANSWER)
         self._silent: float | None = None  # since when bgpd has not answered
+        self._reason = ""  # what bgpd last said, in words; nothing before the first look
         self._allowed = float(BURST)  # moves
         self._counted = self._clock()
-        self._tell: list[float] = []
+        # What a hook before this one did not come to say.
+        self._tell = [self._clock() + after for after in TELL]
         self._stamp: tuple[int, int] | None = None
         self._record: record.Record | None = None
 
@@ -84,30 +86,31 @@ class Hook:
             return POLL
         management, bridges, seen = self._look(last.management)
         here = self._where(management, bridges, seen)
-        if here and self.state.place:
-            # What others did is put right at once, whatever FRR takes to answer.
+        if here and self._reason:
+            # What others did is put right at once, whatever FRR takes to answer. At the first look
+            # it may be what a hook that was killed did, and did not come to write down.
             seen = self._repair(last, management, here, seen)
         established = self._sessions()
         wanted = place.decide(established, seen, management.ifname, bridges)
+        if wanted and wanted[0] == "nic" and established:
+            self._reason = f"{management.bridge} is gone or down"
         if wanted and wanted != here and (wait := self._damped(here)):
             return min(wait, self._announce(management))
         if wanted:
-            self._bring(last, management, wanted, seen, _because(established))
+            self._bring(last, management, wanted, seen)
             self._next_hop(last, management, seen)
-        return min(self._announce(management), SOON if established is None else POLL)
+        blind = established is None or not self._bgpd.log()
+        return min(self._announce(management), SOON if blind else POLL)
 
     def rest(self, listener: socket.socket, wait: float) -> None:
         """Sleep until something happens, or for so many seconds."""
         begun = self._clock()
-        end = begun + wait
-        while (left := end - self._clock()) > 0:
-            pause = min(left, GLANCE) if self.state.place == "nic" else left
-            if events.wait(listener, pause, begun) or self.glance():
+        while (left := begun + wait - self._clock()) > 0:
+            log = self._bgpd.log()
+            if events.wait(listener, left, begun, log):
                 return
-
-    def glance(self) -> bool:
-        """Whether a session has come up meanwhile; asked often, so that is all that is read."""
-        return self.state.place == "nic" and bool(self._sessions())
+            if log and (CHANGE in self._bgpd.read() or not self._bgpd.log()):
+                return
 
     def _last(self) -> record.Record | None:
         """The record, read again when it is another file."""
@@ -161,10 +164,12 @@ class Hook:
         asked = self._clock()
         try:
             found = frr.summary(self._bgpd).values()
-        except frr.Silent:
+        except frr.Silent as silent:
             self._silent = asked if self._silent is None else self._silent
+            self._reason = f"no answer for {PATIENCE:.0f} s, which counts as no session: {silent}"
             return [] if self._clock() - self._silent > PATIENCE else None
         self._silent = None
+        self._reason = _because(found)
         return [session.neighbor for session in found if session.established]
 
     def _bring(
@@ -173,7 +178,6 @@ class Hook:
         management: Management,
         wanted: tuple[Place, str],
         seen: Seen,
-        reason: str,
     ) -> None:
         """Have the address where it is wanted. Raises `ActivationFailed` when it is not there."""
         moving = wanted != (self.state.place, self.state.device)
@@ -190,7 +194,7 @@ class Hook:
                 )
             self._tell = [self._clock() + after for after in TELL]
         if moving:
-            self._moved(wanted, reason, counted=bool(lines))
+            self._moved(wanted, counted=bool(lines))
         self._write()
 
     def _next_hop(self, last: record.Record, management: Management, seen: Seen) -> None:
@@ -240,14 +244,14 @@ class Hook:
         step = Step(("ip", "-force", "-batch", "-"), reason, timeout=10, input=text, may_fail=True)
         activate.run(step, self.log)
 
-    def _moved(self, wanted: tuple[Place, str], reason: str, *, counted: bool) -> None:
+    def _moved(self, wanted: tuple[Place, str], *, counted: bool) -> None:
         state = self.state
         if counted and state.place is not None:
             self._allowed = max(0.0, self._allowed - 1)
         state.place, state.device = wanted
-        state.since, state.reason = time.time(), reason
+        state.since, state.reason = time.time(), self._reason
         state.moves += counted
-        _say(f"management address on {wanted[1]}: {reason}")
+        _say(f"management address on {wanted[1]}: {self._reason}")
 
     def _write(self) -> None:
         data = msgspec.json.encode(self.state)
@@ -293,10 +297,12 @@ def announce_all(management: Management, device: str) -> None:
         announce.announce(interface.ip, device, mac, known)
 
 
-def _because(established: list[str] | None) -> str:
-    if established:
+def _because(sessions: Collection[frr.Session]) -> str:
+    """What the sessions are a reason for, in words."""
+    if established := [session.neighbor for session in sessions if session.established]:
         return f"EVPN is Established with {', '.join(established)}"
-    return "no EVPN session is Established"
+    states = ", ".join(f"{session.neighbor} is {session.evpn}" for session in sessions)
+    return f"no EVPN session is Established: {states or 'there is none'}"
 
 
 def _say(text: str) -> None:

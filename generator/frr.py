@@ -1,9 +1,12 @@
 """FRR asked over its daemons' vty sockets: what vtysh does, without starting a process.
 
 A request is a line of text ended by NUL; the answer ends with three NULs and a status byte
-(FRR's vtysh/vtysh.c, lib/vty.c).
+(FRR's vtysh/vtysh.c, lib/vty.c). What a daemon logs comes over a socket that it passes along with
+its answer to `terminal monitor`, a message each (lib/zlog_live.c).
 """
 
+import contextlib
+import os
 import select
 import socket
 from pathlib import Path
@@ -27,6 +30,7 @@ class Vty:
         self._path = root / "run/frr" / f"{daemon}.vty"
         self._timeout = timeout
         self._sock: socket.socket | None = None
+        self._log: socket.socket | None = None
 
     def ask(self, command: str) -> str:
         """The text that `command` prints. Raises `Silent`."""
@@ -41,9 +45,49 @@ class Vty:
 
     def close(self) -> None:
         """End the connection; the next question makes another."""
-        if self._sock:
-            self._sock.close()
-            self._sock = None
+        for sock in (self._sock, self._log):
+            if sock:
+                sock.close()
+        self._sock = self._log = None
+
+    def log(self) -> socket.socket | None:
+        """What the daemon logs from now on, to wait for and then to `read`; None: it can't be had.
+
+        It ends with the connection, and so with the daemon.
+        """
+        if self._sock and not self._log:
+            with contextlib.suppress(OSError):
+                self._log = self._monitor(self._sock)
+        return self._log
+
+    def read(self) -> bytes:
+        """What was logged since. When the daemon is gone the connection is closed."""
+        text = bytearray()
+        with contextlib.suppress(BlockingIOError):
+            while self._log:
+                if message := self._log.recv(1 << 14):
+                    text += message
+                else:
+                    self.close()
+        return bytes(text)
+
+    @staticmethod
+    def _monitor(sock: socket.socket) -> socket.socket | None:
+        sock.sendall(b"terminal monitor\0")
+        data, passed = b"", list[int]()
+        while len(data) < 4 or data[-4:-1] != _END:
+            more, found, *_ = socket.recv_fds(sock, 1 << 12, 1)
+            passed += found
+            if not more:
+                break
+            data += more
+        if not passed:
+            return None
+        for descriptor in passed[1:]:
+            os.close(descriptor)
+        log = socket.socket(fileno=passed[0])
+        log.setblocking(False)
+        return log
 
     def _connect(self) -> None:
         self.close()

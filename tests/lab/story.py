@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
+import statistics
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from lab.channel import Process
 from lab.fabric import Lab, eventually
+from lab.ping import Ping
 
 REPO = Path(__file__).parents[2]
 PAYLOAD: dict[str, Any] = json.loads((REPO / "examples/k8s01.json").read_text())
@@ -23,7 +28,9 @@ ADDRESS = "10.12.0.101"
 HOOK = "evpn-host-failover.service"
 NIC, BRIDGE = "ens4", "nbr-14"
 CYCLES = int(os.environ.get("EVPN_HOST_TRANSITIONS", "2"))
-LOOP = 60 if CYCLES > 10 else 10  # seconds of each nuisance
+LONG = CYCLES > 10
+LOOP = 60 if LONG else 10  # seconds of each nuisance
+SUITE = os.environ.get("EVPN_HOST_SUITE", "trixie")
 FIGURES: dict[str, list[tuple[str, str]]] = {}
 
 # A connection that lives as long as the test: numbers go to the host and come back in order.
@@ -56,19 +63,55 @@ while data := peer.recv(4096):
     print(expected, flush=True)
 """
 
-# The lines of a move to a place, from where things are: what a killed hook leaves half done.
-STEPS = """
-import sys
-from pathlib import Path
-from generator import failover
-from generator.activate import silent
-hook = failover.Hook(Path("/"), silent)
-last = hook._last()
-management, bridges, seen = hook._look(last.management)
-hook._remember(management, seen)
-wanted = {"nic": ("nic", management.ifname), "bridge": ("bridge", management.bridge)}[sys.argv[1]]
-print("\\n".join(failover.place.steps(hook._move(last, management, wanted, seen), seen)))
+# What stands in for `ip`: when it is told to, it does so many lines of a move and kills the hook.
+KILLER = """#!/bin/sh
+cd /run/evpn-host
+if [ "$*" = "-force -batch -" ] && [ -n "$NOTIFY_SOCKET" ] && [ -e kill ]; then
+    read -r count < kill
+    rm kill
+    cat > lines
+    head -n "$count" lines | /usr/sbin/ip -force -batch -
+    mv lines killed
+    exec kill -KILL "$PPID"
+fi
+exec /usr/sbin/ip "$@"
 """
+
+
+@dataclass(frozen=True)
+class Transition:
+    """When a session changed and when the address had moved (0: it did not), and what was lost."""
+
+    session: float
+    moved: float
+    pings: Ping
+
+    @property
+    def took(self) -> float:
+        """Seconds from the one to the other."""
+        return self.moved - self.session
+
+    @property
+    def parts(self) -> tuple[float, float]:
+        """Of the longest silence: seconds before the session's change, and after the move."""
+        begin, end = self.pings.silence
+        return max(0.0, self.session - begin), max(0.0, end - self.moved)
+
+
+def summary(rows: list[Transition]) -> str:
+    """Say what came of a transition that was made several times."""
+    times = [row.took for row in rows]
+    lost = statistics.median(row.pings.lost for row in rows)
+    gaps = [row.pings.longest_gap_s for row in rows]
+    text = "did not move"
+    if max(times):
+        text = f"moved after {statistics.median(times):.3f} s (median), {max(times):.3f} s (worst)"
+    text += f"; {lost:.0f} pings of 10 ms lost (median)"
+    text += f", gap {statistics.median(gaps):.2f} s (median), {max(gaps):.2f} s (worst)"
+    if max(times):
+        before, after = (statistics.median(row.parts[i] for row in rows) for i in (0, 1))
+        text += f", of it {before:.2f} s before the session's change, {after:.2f} s after the move"
+    return text
 
 
 class Story:
@@ -84,7 +127,6 @@ class Story:
     def provision(self) -> None:
         self.fabric.carry(PAYLOAD)
         self.lab.machine.write("/root/tcp.py", TCP)
-        self.lab.machine.write("/root/steps.py", STEPS)
         self.host.evpn_host("install-units")
         self.host.apply(PAYLOAD)
         self.right(NIC)
@@ -143,7 +185,9 @@ class Story:
         assert self.tcp
         before = len(self.tcp.output)
         try:
-            eventually(lambda: self.tcp and len(self.tcp.output) > before, within)
+            took = eventually(lambda: self.tcp and len(self.tcp.output) > before, within)
+            if took > 0.5:
+                print(f"TCP goes on after {took:.1f} s")
         except AssertionError:
             for node in (self.controller, self.host):
                 for words in ("ss -tino", "ip -4 neighbour", "ip -4 route"):
@@ -187,8 +231,13 @@ class Story:
 
     def moves(self) -> int:
         """How often the hook has moved the address since the boot."""
+        return int(self.status()["moves"])
+
+    def status(self) -> dict[str, Any]:
+        """What `status` says of the address."""
         shown = self.host.evpn_host("status", "--json", check=False).out
-        return int(json.loads(shown)["management"]["moves"])
+        found: dict[str, Any] = json.loads(shown)["management"]
+        return found
 
     def next_generation(self) -> int:
         self._generation += 1
@@ -210,13 +259,30 @@ class Story:
     def hook(self, verb: str) -> None:
         self.host.run(["systemctl", verb, HOOK])
 
-    def torn(self, place: str, count: int) -> int:
-        """Do the first lines of a move, as a hook that is killed then; how many there are."""
-        argv = ["env", "PYTHONPATH=/opt/repo", "/opt/evpn-host/bin/python", "/root/steps.py", place]
-        lines = self.host.run(argv).out.splitlines()
-        done = "".join(f"{line}\n" for line in lines[:count])
-        self.host.run(["ip", "-force", "-batch", "-"], input=done, check=False)
+    @contextmanager
+    def killing(self) -> Iterator[Callable[[int], None]]:
+        """Have the next move that the hook makes kill it, after so many of its lines."""
+        self.lab.machine.write("/usr/local/sbin/ip", KILLER)
+        self.host.run(["chmod", "755", "/usr/local/sbin/ip"])
+        try:
+            yield lambda count: self.lab.machine.write("/run/evpn-host/kill", f"{count}\n")
+        finally:
+            self.host.run(["rm", "-f", "/usr/local/sbin/ip", "/run/evpn-host/kill"])
+
+    def killed(self) -> int:
+        """Wait until it was, and give the number of lines that the move had."""
+        file = "/run/evpn-host/killed"
+        eventually(lambda: self.host.run(["test", "-e", file], check=False).code == 0, 30)
+        lines = self.host.run(["cat", file]).out.splitlines()
+        self.host.run(["rm", file])
         return len(lines)
+
+    def shut(self, off: bool) -> None:
+        """End the session by the NIC, or let it come up again."""
+        asn = self.host.show("show bgp summary json")["ipv4Unicast"]["as"]
+        words = f"{'' if off else 'no '}neighbor {NIC} shutdown"
+        lines = ("configure terminal", f"router bgp {asn}", words)
+        self.host.run(["vtysh", *(word for line in lines for word in ("-c", line))])
 
 
 def write_figures(backend: str) -> None:

@@ -1,7 +1,8 @@
 """The management address follows the fabric: the published story, and what may go wrong in it.
 
-On a machine each for netplan and ifupdown2. EVPN_HOST_TRANSITIONS=50 repeats the story so often;
-EVPN_HOST_FIGURES=1 writes what was measured into docs/failover.md.
+On a machine each for netplan and ifupdown2. EVPN_HOST_TRANSITIONS=50 repeats the story so often and
+gives each nuisance a minute; EVPN_HOST_FIGURES=1 writes what was measured into docs/failover.md.
+EVPN_HOST_SUITE=bookworm takes the other suite.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -21,17 +23,21 @@ from tests.lab.story import (
     BRIDGE,
     CYCLES,
     HOOK,
+    LONG,
     LOOP,
     NIC,
     PAYLOAD,
+    SUITE,
     Story,
+    Transition,
+    summary,
     write_figures,
 )
 
 
 @pytest.fixture(scope="module", params=["netplan", "ifupdown"])
 def story(request: pytest.FixtureRequest, fresh_lab: Callable[..., Lab]) -> Iterator[Story]:
-    found = Story(fresh_lab("trixie", request.param), request.param)
+    found = Story(fresh_lab(SUITE, request.param), request.param)
     found.provision()
     found.watch()
     yield found
@@ -51,10 +57,7 @@ WAYS = (
 
 def test_the_published_story(story: Story) -> None:
     """To EVPN port by port and back: within a second, one place, the connection lives."""
-    asn = str(PAYLOAD["server"]["asn"])
-    words = ("configure terminal", f"router bgp {asn}", "bgp log-neighbor-changes")
-    story.host.run(["vtysh", *(word for each in words for word in ("-c", each))])
-    seen: dict[str, list[tuple[float, int, float, float]]] = {what: [] for what, *_ in WAYS}
+    seen: dict[str, list[Transition]] = {what: [] for what, *_ in WAYS}
     twice, never = [], []
     place = NIC
     for _ in range(CYCLES):
@@ -67,26 +70,22 @@ def test_the_published_story(story: Story) -> None:
                 story.right(device)
                 time.sleep(1.5)
             if way:
-                took = story.changes(since)[-1][0] - story.sessions(since, way)[0]
+                session, moved = story.sessions(since, way)[0], story.changes(since)[-1][0]
                 both, none = story.twofold(since, place)
                 twice.append(both)
                 never.append(none)
             else:
-                took = 0.0
+                session = moved = 0.0
                 assert not story.changes(since)
             place = device
-            seen[what].append((took, pinging.result.lost, pinging.result.longest_gap_s, 0))
+            seen[what].append(Transition(session, moved, pinging.result))
         story.carries_on()
     for what, rows in seen.items():
-        times = sorted(row[0] for row in rows)
-        lost = statistics.median(row[1] for row in rows)
-        gap = max(row[2] for row in rows)
-        moved = f"moved after {statistics.median(times):.3f} s (median), {times[-1]:.3f} s (worst)"
-        moved = moved if times[-1] else "did not move"
-        text = f"{moved}; {lost:.0f} pings of 10 ms lost (median), gap {gap:.2f} s (worst)"
-        story.figure(what, f"{text}; TCP lives; {len(rows)} times")
-        assert statistics.median(times) <= 0.3
-        assert times[-1] <= 1
+        story.figure(what, f"{summary(rows)}; TCP lives; {len(rows)} times")
+        times = [row.took for row in rows]
+        if LONG:  # the median of two would be that of whatever else this computer does
+            assert statistics.median(times) <= 0.3
+        assert max(times) <= 1
     story.figure("in two places", f"{max(twice) * 1000:.0f} ms at the longest")
     story.figure("in no place", f"{max(never) * 1000:.0f} ms at the longest")
     assert max(twice) <= 0.1
@@ -123,28 +122,84 @@ def test_routes_come_back_as_they_were(story: Story) -> None:
 # --- Faults ---
 
 
-def test_hook_killed_between_any_two_steps(story: Story) -> None:
-    """A move torn after each of its lines, either way, in either state, is mended by the next."""
-    worst = 0.0
-    states: tuple[tuple[tuple[str, ...], str], ...]
-    states = ((("ns-leaf-0", "ns-leaf-1"), BRIDGE), ((), NIC))
-    for names, device in states if CYCLES > 10 else states[:1]:
+def test_hook_killed_at_every_step(story: Story) -> None:
+    """SIGKILL before, between and after the lines of a move, either way: the next hook ends it."""
+    story.underlay("ns-leaf-0")
+    story.right(BRIDGE)
+    longest, points, worst = 1, 0, 0.0
+    with story.killing() as kill_after:
+        while points <= longest:
+            for off, device in ((True, NIC), (False, BRIDGE)):
+                kill_after(points)
+                story.shut(off)
+                longest = max(longest, story.killed())
+                worst = max(worst, story.right(device, reached=not off))
+            points += 1
+    story.carries_on()
+    what = f"hook killed at each of {points} steps of a move, either way"
+    story.figure(what, f"right {worst:.1f} s later; systemd starts it after 1 s")
+    assert longest >= 4
+
+
+def test_hook_hangs(story: Story) -> None:
+    """systemd's watchdog ends one that does not go on, and another takes over."""
+    story.underlay("ns-leaf-0")
+    story.right(BRIDGE)
+    folder = f"/run/systemd/system/{HOOK}.d"
+    story.host.run(["mkdir", folder])
+    story.lab.machine.write(f"{folder}/test.conf", "[Service]\nWatchdogSec=12\n")
+    story.host.run(["systemctl", "daemon-reload"])
+    story.hook("restart")
+    began = time.monotonic()
+    story.host.run(["systemctl", "kill", "--signal=STOP", HOOK])
+    story.host.run(f"ip address replace {ADDRESS}/16 dev {NIC}".split())
+    assert len(story.places()) == 2
+    story.right(BRIDGE, within=40)
+    story.figure("hook hangs (watchdog set to 12 s, usually 60)",
+                 f"right after {time.monotonic() - began:.0f} s")  # fmt: skip
+    story.host.run(["rm", "-r", folder])
+    story.host.run(["systemctl", "daemon-reload"])
+    story.hook("restart")
+    story.right(BRIDGE)
+
+
+def test_once(story: Story) -> None:
+    """`failover --once`, for those who prefer a timer: the same, and twice comes to the same."""
+    story.hook("stop")
+    for names, device in ((("ns-leaf-0",), BRIDGE), ((), NIC)):
         story.underlay(*names)
+        story.established(len(names))
+        since = story.now()
+        for _ in range(2):
+            story.host.evpn_host("failover", "--once")
+            assert story.places() == [device]
+        assert len(story.changes(since)) == 2
         story.right(device)
-        for place in ("bridge", "nic"):
-            count = 0
-            while True:
-                story.hook("stop")
-                story.torn("nic" if place == "bridge" else "bridge", 99)
-                left = story.torn(place, count)
-                started = time.monotonic()
-                story.hook("start")
-                story.right(device, reached=count == left)
-                worst = max(worst, time.monotonic() - started)
-                if count >= left:
-                    break
-                count += 1
-    story.figure("hook killed between any two steps", f"right {worst:.1f} s after its start")
+    story.hook("start")
+    story.right(NIC)
+
+
+def test_status_says_where_and_why(story: Story) -> None:
+    """Where, since when, why, how often; and a line in the journal for each move."""
+    story.underlay()
+    story.right(NIC)
+    story.hook("restart")
+    before, since = story.status(), story.now()
+    story.underlay("ns-leaf-0")
+    story.right(BRIDGE)
+    after = story.status()
+    assert after["on"] == [BRIDGE]
+    assert after["moves"] == before["moves"] + 1
+    assert since <= datetime.fromisoformat(after["since"]).timestamp() <= story.now()
+    assert after["reason"] == f"EVPN is Established with {NIC}"
+    text = story.host.evpn_host("status", check=False).out
+    assert f"{ADDRESS}/16: on {BRIDGE} since {after['since']}: {after['reason']}" in text
+    story.underlay()
+    story.right(NIC)
+    argv = ["journalctl", "-u", HOOK, "-o", "cat", "--since", f"@{int(since)}", "-g", "^management"]
+    to_bridge, to_nic = story.host.run(argv).out.splitlines()[-2:]
+    assert to_bridge == f"management address on {BRIDGE}: EVPN is Established with {NIC}"
+    assert to_nic.startswith(f"management address on {NIC}: no EVPN session is Established: {NIC}")
 
 
 def test_hook_stopped_and_started(story: Story) -> None:
@@ -375,17 +430,35 @@ def test_nuisances(story: Story) -> None:
     """An address put back, a route taken away, a carrier that flaps: right within a second."""
     story.underlay("ns-leaf-0", "ns-leaf-1")
     story.right(BRIDGE)
-    nuisances = [
+    by_hand = (
         f"ip address add {ADDRESS}/16 dev {NIC}",
         f"ip address delete {ADDRESS}/16 dev {BRIDGE}",
         "ip route delete default",
         f"ip route replace default via 10.12.0.1 dev {NIC} onlink",
-    ]
-    worst = 0.0
-    for nuisance in nuisances:
+    )
+    native = {
+        "netplan": (
+            "networkctl reload",
+            f"networkctl reconfigure {NIC}",
+            f"networkctl reconfigure {BRIDGE}",
+            "systemctl restart systemd-networkd",
+        ),
+        "ifupdown": (f"ifup --force {NIC}",),
+    }
+    worst, since = 0.0, story.now()
+    for nuisance in by_hand:
         story.host.run(nuisance.split())
         worst = max(worst, story.right(BRIDGE, within=2))
-    story.figure("addresses and routes changed by hand", f"right within {worst:.2f} s")
+    both, none = (f"{1000 * longest:.0f} ms" for longest in story.twofold(since, BRIDGE))
+    text = f"right within {worst:.2f} s; two places {both}, none {none} at the longest"
+    story.figure("addresses and routes changed by hand", text)
+    for nuisance in native[story.backend]:
+        since = story.now()
+        story.host.run(nuisance.split())
+        time.sleep(1)
+        story.right(BRIDGE)
+        both, none = (f"{1000 * longest:.0f} ms" for longest in story.twofold(since, BRIDGE))
+        story.figure(nuisance, f"two places {both}, none {none} at the longest")
     story.host.run(["ip", "link", "set", NIC, "down"])
     time.sleep(1)
     story.host.run(["ip", "link", "set", NIC, "up"])
