@@ -224,3 +224,9 @@ def forget_vrfs(names: list[str]) -> Step:
 def ifreload(devices: int) -> Step:
     """ifupdown2's own way."""
     return Step(("ifreload", "-a"), "create and configure devices", timeout=120 + devices)
+
+
+def ifup(names: list[str], going: list[str]) -> Step:
+    """Some devices alone, before others go."""
+    reason = f"the management address is to leave {', '.join(going)}"
+    return Step(("ifup", *names), reason, timeout=60, may_fail=True)

@@ -84,6 +84,11 @@ def _ifupdown(wanted: Wanted, tree: Path, log: Log) -> None:
     if wanted.full or _SYSCTL in wanted.changed:
         # Some must be there before the devices are.
         activate.run(activate.sysctl(wanted.root), log)
+    if going := _carriers(wanted):
+        # ifreload begins with what goes, the bridge with the management address on it too: its
+        # successor comes first.
+        activate.run(activate.ifup(_successors(wanted), going), log)
+        _wait_for_hook(wanted)
     activate.run(activate.ifreload(wanted.size), log)
     _delete_gone(wanted, log)
 
@@ -116,14 +121,24 @@ def _clear(devices: list[Device], log: Log) -> None:
 
 def _wait_for_hook(wanted: Wanted) -> None:
     """A bridge that goes carries the management address until the hook has another one for it."""
+    if _carriers(wanted):
+        activate.until(lambda: _carriers(wanted), LET_GO)
+
+
+def _carriers(wanted: Wanted) -> list[str]:
+    """Devices that go and have a management address."""
     going, moving = [device.name for device in wanted.gone], set(wanted.goal.moving)
+    if not going or not moving:
+        return []
+    links, addresses = netlink.links(), netlink.addresses()
+    return [n for n in going if n in links and moving & addresses.get(links[n].index, set())]
 
-    def carriers() -> list[str]:
-        links, addresses = netlink.links(), netlink.addresses()
-        return [n for n in going if n in links and moving & addresses.get(links[n].index, set())]
 
-    if going and moving:
-        activate.until(carriers, LET_GO)
+def _successors(wanted: Wanted) -> list[str]:
+    """The bridge that the management address is to move to, after its ports."""
+    bridge = wanted.goal.management.bridge if wanted.goal.management else ""
+    found = [d for d in wanted.goal.devices if bridge in {d.name, d.master}]
+    return [device.name for device in sorted(found, key=lambda d: d.name == bridge)]
 
 
 def _flush(devices: list[Device], log: Log) -> None:

@@ -180,20 +180,31 @@ class Story:
         assert self.places() == [device]
         return seconds
 
-    def carries_on(self, within: float = 130) -> None:
-        """The one TCP connection lives, and its counter runs: TCP itself waits for up to 120 s."""
+    def carries_on(self, within: float = 130) -> float:
+        """Wait until the one TCP connection's counter runs: TCP itself waits for up to 120 s."""
         assert self.tcp
         before = len(self.tcp.output)
         try:
             took = eventually(lambda: self.tcp and len(self.tcp.output) > before, within)
-            if took > 0.5:
-                print(f"TCP goes on after {took:.1f} s")
         except AssertionError:
             for node in (self.controller, self.host):
                 for words in ("ss -tino", "ip -4 neighbour", "ip -4 route"):
                     print(node.run(words.split()).out)
             raise
         assert self.tcp.running, self.tcp.errors
+        return took
+
+    @contextmanager
+    def fault(self, what: str) -> Iterator[list[str]]:
+        """Let something befall the host: what is said of it, and what was lost, is a figure."""
+        said: list[str] = []
+        with self.controller.pinging(ADDRESS, interval=0.01) as pinging:
+            yield said
+        took, result = self.carries_on(), pinging.result
+        said.append(f"{result.lost} of {result.sent} pings lost")
+        said.append(f"longest gap {result.longest_gap_s:.2f} s")
+        said.append("TCP goes on" + (f" {took:.1f} s later" if took > 0.5 else ""))
+        self.figure(what, "; ".join(said))
 
     def now(self) -> float:
         return float(self.host.run(["date", "+%s.%N"]).out)
@@ -216,6 +227,11 @@ class Story:
             none = max(none, moment - last if not on else 0)
             on, last = (on | {device} if came else on - {device}), moment
         return both, none
+
+    def lapses(self, since: float, begin: str = BRIDGE) -> str:
+        """Say the same in words."""
+        both, none = (f"{longest * 1000:.0f} ms" for longest in self.twofold(since, begin))
+        return f"two places {both}, none {none} at the longest"
 
     def sessions(self, since: float, way: str) -> list[float]:
         """When FRR said that a session went "Up" or "Down"."""
@@ -283,6 +299,33 @@ class Story:
         words = f"{'' if off else 'no '}neighbor {NIC} shutdown"
         lines = ("configure terminal", f"router bgp {asn}", words)
         self.host.run(["vtysh", *(word for line in lines for word in ("-c", line))])
+
+    @contextmanager
+    def vnets(self, count: int) -> Iterator[None]:
+        """Have so many V-Nets more, with gateways, as a controller would give to a large host.
+
+        Put into the kernel by hand, where FRR and the hook see them: applying takes minutes.
+        """
+        numbers = range(1000, 1000 + count)
+        make, free = [], []
+        for vni in numbers:
+            bridge, port = f"nbr-{vni}", f"vxlan{vni}"
+            make += [
+                f"link add {bridge} address 44:38:39:ff:{vni >> 8:02x}:{vni & 255:02x} type bridge",
+                f"link set {bridge} master Vrf_33 up",
+                f"address add 100.{64 + (vni >> 8)}.{vni & 255}.254/24 dev {bridge}",
+                f"link add {port} type vxlan id {vni} local 10.2.0.101 dstport 4789 nolearning",
+                f"link set {port} master {bridge} up",
+            ]
+            free += [f"link delete {port}", f"link delete {bridge}"]
+        ip = ["ip", "-force", "-batch", "-"]
+        self.host.run(ip, input="\n".join(make) + "\n", timeout=180)
+        try:
+            known = "show evpn vni json"
+            eventually(lambda: len(self.host.show(known)) >= count, 120, every=1)
+            yield
+        finally:
+            self.host.run(ip, input="\n".join(free) + "\n", timeout=180)
 
 
 def write_figures(backend: str) -> None:
