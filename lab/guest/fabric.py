@@ -281,13 +281,16 @@ def _router_mac(leaf: Router, vni: int) -> str:
 
 
 def _servers(wanted: dict[str, Any]) -> list[dict[str, Any]]:
-    """Make the servers that are not there (and name them), remove those no longer wanted."""
+    """Make the servers that are not there (and name them), remove those no longer wanted.
+
+    One that only gets another V-Net stays: its port moves (`_ports_of`).
+    """
     there = {name["name"] for name in json.loads(_run(["ip", "-json", "netns"]) or "[]")}
     known = RUN / "servers"
     made: dict[str, Any] = json.loads(known.read_text()) if known.exists() else {}
     servers = {server["name"]: server for server in wanted["servers"]}
     for name, server in made.items():
-        if name in there and servers.get(name) != server:
+        if name in there and _made_of(servers.get(name)) != _made_of(server):
             _ip(server["leaf"], [f"link delete {_port(name)}"])
             _ip("", [f"netns delete {name}"])
             there.discard(name)
@@ -307,6 +310,11 @@ def _servers(wanted: dict[str, Any]) -> list[dict[str, Any]]:
     RUN.mkdir(exist_ok=True)
     known.write_text(json.dumps(servers))
     return new
+
+
+def _made_of(server: dict[str, Any] | None) -> dict[str, Any]:
+    """What a server is made of, which its V-Net is not."""
+    return {key: value for key, value in (server or {}).items() if key != "vni"}
 
 
 def _nodad(address: str) -> str:

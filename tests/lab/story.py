@@ -77,6 +77,28 @@ fi
 exec /usr/sbin/ip "$@"
 """
 
+# A DHCP server that gives the host 10.254.254.10, as the published example has it, for 20 s.
+LEASES = """start 10.254.254.10
+end 10.254.254.10
+interface {port}
+lease_file /run/lab/{port}.leases
+pidfile /run/lab/{port}.pid
+min_lease 5
+option subnet 255.255.255.0
+option lease 20
+"""
+# What the operator writes for it, instead of the address.
+OPERATOR = {
+    "netplan": (
+        "/etc/netplan/50-operator.yaml",
+        ("[10.12.0.101/16, 10.254.254.10/24]", "[10.12.0.101/16]\n      dhcp4: true"),
+    ),
+    "ifupdown": (
+        "/etc/network/interfaces",
+        ("    address 10.254.254.10/24", "    post-up dhclient -q -pf /run/dhclient.pid ens4"),
+    ),
+}
+
 
 @dataclass(frozen=True)
 class Transition:
@@ -299,6 +321,40 @@ class Story:
         words = f"{'' if off else 'no '}neighbor {NIC} shutdown"
         lines = ("configure terminal", f"router bgp {asn}", words)
         self.host.run(["vtysh", *(word for line in lines for word in ("-c", line))])
+
+    @contextmanager
+    def leasing(self) -> Iterator[Callable[[], int]]:
+        """Have the operator take 10.254.254.10 by DHCP; either kind of port has a server.
+
+        Gives how often the address was given.
+        """
+        servers = []
+        for node, port in ((self.controller, "eth0"), (self.fabric.leaf("ns-leaf-0"), "swp9s1")):
+            node.run(f"ip address add 10.254.254.1/24 dev {port}".split())
+            self.lab.machine.write(f"/root/{port}.conf", LEASES.format(port=port))
+            self.lab.machine.write(f"/run/lab/{port}.leases", "")
+            server = node.start(["busybox", "udhcpd", "-f", f"/root/{port}.conf"])
+            servers.append((node, port, server))
+        file, (static, dynamic) = OPERATOR[self.backend]
+        before = self.host.run(["cat", file]).out
+        assert static in before
+        self._operator(file, before.replace(static, dynamic))
+        try:
+            yield lambda: sum((each.output + each.errors).count("ing ACK") for *_, each in servers)
+        finally:
+            self.host.run(["sh", "-c", "kill $(cat /run/dhclient.pid) 2>&-; true"])
+            self._operator(file, before)
+            for node, port, server in servers:
+                server.stop()
+                node.run(f"ip address delete 10.254.254.1/24 dev {port}".split())
+
+    def _operator(self, file: str, text: str) -> None:
+        """Change the operator's own file, with nothing left of what it said of that address."""
+        self.lab.machine.write(file, text)
+        argv = f"ip address delete 10.254.254.10/24 dev {NIC}".split()
+        self.host.run(argv, check=False)
+        again = ["netplan", "apply"] if self.backend == "netplan" else ["ifreload", "-a"]
+        self.host.run(again, timeout=120)
 
     @contextmanager
     def vnets(self, count: int) -> Iterator[None]:

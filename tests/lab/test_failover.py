@@ -400,6 +400,24 @@ def test_ipv6_moves_too(story: Story) -> None:
     story.host.apply(_changed(story.next_generation()))
 
 
+def test_dhcp_lease(story: Story) -> None:
+    """A lease on the NIC is renewed in either state: it stays, and the address where it is."""
+    story.underlay()
+    story.right(NIC)
+    with story.leasing() as given:
+        for names, device in (((), NIC), (("ns-leaf-0", "ns-leaf-1"), BRIDGE), ((), NIC)):
+            story.underlay(*names)
+            story.right(device)
+            story.established(len(names))
+            since, before = story.now(), given()
+            with story.fault(f"DHCP lease renewed, on {device}"):
+                eventually(lambda: given() > before, 40)  # noqa: B023
+                time.sleep(1)
+                story.right(device)
+            assert not story.changes(since)
+    story.right(NIC)
+
+
 @pytest.mark.claim("17.2", "The management address survives netplan apply or ifreload in a loop")
 def test_native_tool_in_a_loop(story: Story) -> None:
     """`netplan apply` or `ifreload -a` puts the address on the NIC again: put right at once."""
