@@ -385,11 +385,16 @@ class Story:
 
 
 def write_figures(backend: str) -> None:
-    """Put what was measured between the backend's marks in docs/failover.md."""
+    """Put what was measured between the backend's marks in docs/failover.md.
+
+    A run of some of the tests replaces their rows alone.
+    """
     file = REPO / "docs/failover.md"
     begin, end = f"<!-- {backend}: written by tests/lab/test_failover.py -->", f"<!-- {backend} -->"
     before, _, rest = file.read_text().partition(begin)
-    after = rest.partition(end)[2]
-    rows = [f"| {what} | {text} |" for what, text in FIGURES.get(backend, [])]
+    old, _, after = rest.partition(end)
+    known = re.findall(r"^\| (?!what)([^|-][^|]*) \| (.*) \|$", old, re.MULTILINE)
+    figures = dict(known) | dict(FIGURES.get(backend, []))
+    rows = [f"| {what} | {text} |" for what, text in figures.items()]
     table = [begin, f"### {backend}", "", "| what | seen |", "| --- | --- |", *rows, end]
     file.write_text(before + "\n".join(table) + after)
