@@ -32,8 +32,9 @@ CHANGE = b"%ADJCHANGE"
 ANSWER = 2.0  # seconds that bgpd has to answer a question
 PATIENCE = 10.0  # seconds without an answer after which there counts as no session
 BURST, REFILL = 2, 10.0  # moves at once; seconds until the next: a bounce is followed no faster
-# Seconds after a move at which neighbours are told: the fabric may not carry the first.
-TELL = (0.0, 0.1, 0.3, 1.0, 3.0)
+# Seconds after a move at which neighbours are told. The fabric carries nothing before the leaf has
+# sent its first routes, about a second after the session (FRR's coalesce-time), and then at once.
+TELL = (0.0, 0.1, 0.3, 0.6, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0, 4.0, 5.0)
 
 
 class State(msgspec.Struct):
