@@ -117,7 +117,8 @@ class Transition:
     def parts(self) -> tuple[float, float]:
         """Of the longest silence: seconds before the session's change, and after the move."""
         begin, end = self.pings.silence
-        return max(0.0, self.session - begin), max(0.0, end - self.moved)
+        before, after = min(self.session, end) - begin, end - max(self.moved, begin)
+        return max(0.0, before), max(0.0, after)
 
 
 def summary(rows: list[Transition]) -> str:
