@@ -356,6 +356,8 @@ class Story:
         self.host.run(argv, check=False)
         again = ["netplan", "apply"] if self.backend == "netplan" else ["ifreload", "-a"]
         self.host.run(again, timeout=120)
+        shown = ["ip", "-4", "address", "show", NIC]
+        eventually(lambda: "10.254.254.10/24" in self.host.run(shown).out, 40)
 
     @contextmanager
     def vnets(self, count: int) -> Iterator[None]:
