@@ -86,9 +86,12 @@ def test_the_published_story(story: Story) -> None:
         if LONG:  # the median of two would be that of whatever else this computer does
             assert statistics.median(times) <= 0.3
         assert max(times) <= 1
-    story.figure("in two places", f"{max(twice) * 1000:.0f} ms at the longest")
+    both = f"{statistics.median(twice) * 1000:.0f} ms (median), {max(twice) * 1000:.0f} ms (worst)"
+    story.figure("in two places", both)
     story.figure("in no place", f"{max(never) * 1000:.0f} ms at the longest")
-    assert max(twice) <= (0.1 if LONG else 1)  # of a computer that does other things too
+    if LONG:
+        assert statistics.median(twice) <= 0.1
+    assert max(twice) <= 1  # on a computer that does other things too
     assert max(never) == 0
 
 
@@ -568,9 +571,13 @@ def test_management_vnet_gets_another_vni(story: Story) -> None:
             since = story.now()
             story.fabric.change(vpcs=payload["vpcs"], vnets=payload["vnets"], servers=servers)
             story.host.apply(payload)
+            applied = time.monotonic()
             story.right(f"nbr-{vni}")
-            old = f"nbr-{29 - vni}"
-            said.append(f"to {vni}: {story.lapses(since, old)}")
+            took, old = time.monotonic() - applied, f"nbr-{29 - vni}"
+            text = (
+                f"to {vni}: reached {took:.1f} s after apply, which came after the leaves' change"
+            )
+            said.append(f"{text}; {story.lapses(since, old)}")
             assert story.twofold(since, old)[1] <= 1
 
 
