@@ -86,8 +86,8 @@ def test_the_published_story(story: Story) -> None:
         if LONG:  # the median of two would be that of whatever else this computer does
             assert statistics.median(times) <= 0.3
         assert max(times) <= 1
-    both = f"{statistics.median(twice) * 1000:.0f} ms (median), {max(twice) * 1000:.0f} ms (worst)"
-    story.figure("in two places", both)
+    text = f"{statistics.median(twice) * 1000:.0f} ms (median), {max(twice) * 1000:.0f} ms (worst)"
+    story.figure("in two places", text)
     story.figure("in no place", f"{max(never) * 1000:.0f} ms at the longest")
     if LONG:
         assert statistics.median(twice) <= 0.1
@@ -563,7 +563,7 @@ def test_management_vnet_gets_another_vni(story: Story) -> None:
     """The address goes from bridge to bridge, and back."""
     story.underlay("ns-leaf-0", "ns-leaf-1")
     story.right(BRIDGE)
-    with story.fault("VNI of the management V-Net changed, and back") as said:
+    with story.fault("VNI changed on the leaves, then by apply, and back") as said:
         for vni in (15, 14):
             payload = json.loads(json.dumps(_changed(story.next_generation())))
             payload["vnets"][0]["vxlanID"] = vni
