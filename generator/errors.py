@@ -1,6 +1,6 @@
 """What can be refused or fail, told so that an operator knows where, what, why and what next."""
 
-import msgspec
+from typing import NamedTuple
 
 
 def printable(value: object, limit: int = 80) -> str:
@@ -12,13 +12,15 @@ def printable(value: object, limit: int = 80) -> str:
 
 
 def _json(value: object) -> str:
+    import msgspec  # noqa: PLC0415  # help texts and completions do without it
+
     try:
         return msgspec.json.encode(value, enc_hook=repr).decode()
     except (UnicodeEncodeError, RecursionError, ValueError):
         return repr(value)
 
 
-class Problem(msgspec.Struct, frozen=True, order=True):
+class Problem(NamedTuple):
     """One thing that is wrong with an input: `place: value rule (hint)`."""
 
     place: str

@@ -22,6 +22,7 @@ PAYLOAD = STATE / "payload.json"
 GENERATIONS = STATE / "generations"
 KEPT = STATE / "kept"
 KEEP = 10  # generations
+FORMAT = 1  # of the record; raised when a version before could not read it
 
 
 class Vni(msgspec.Struct, frozen=True):
@@ -35,7 +36,7 @@ class Vni(msgspec.Struct, frozen=True):
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """The last apply. `ok` is False from before the first file is written until all is verified."""
 
-    format: int = 1
+    format: int = FORMAT
     version: str
     ok: bool
     activated: bool  # whether this or an earlier apply brought the host up

@@ -24,6 +24,18 @@ PACKAGES = (
 # Needed until pyproject.toml is there to say it.
 DEPENDENCIES = ["jinja2", "ruamel.yaml", "click", "netaddr", "msgspec", "pyroute2"]
 DISK_SIZE = "4G"
+# What the product's own Debian package depends on lies there, not installed: the machine has no way
+# out, and is to be a server that never saw the product. Debian 12 has no msgspec.
+DEBS = "/opt/debs"
+LIBRARIES = "python3-click python3-jinja2 python3-netaddr python3-ruamel.yaml python3-urllib3"
+DEPENDS = {"trixie": f"{LIBRARIES} python3-msgspec", "bookworm": LIBRARIES}
+DOWNLOAD = f"""
+mkdir -p "$1{DEBS}"
+export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
+apt-get clean
+apt-get install --yes --download-only --no-install-recommends $DEPENDS
+mv "$1"/var/cache/apt/archives/*.deb "$1{DEBS}/"
+"""
 
 # Run inside the new tree. First-boot work is done here, once, instead of at every boot of a
 # fresh machine; timers and logins have nothing to do in a machine that lives for minutes.
@@ -70,12 +82,14 @@ def image(suite: str) -> Path:
     if suite not in SUITES:
         raise ValueError(f"{suite}: is not one of {', '.join(SUITES)}")
     recipe = [FINISH, DISK_SIZE, uml.tree().name, *PACKAGES, *sorted(dependencies())]
+    recipe += [DOWNLOAD, DEPENDS[suite]]
     return built(suite, recipe, lambda folder: _build_image(suite, folder))
 
 
 def _build_image(suite: str, folder: Path) -> None:
     root = folder / "root"
-    debootstrap(suite, root, "--variant=minbase", "--include=" + ",".join(PACKAGES))
+    fetch = f"--customize-hook=DEPENDS='{DEPENDS[suite]}'; set -eu; {DOWNLOAD}"
+    debootstrap(suite, root, "--variant=minbase", "--include=" + ",".join(PACKAGES), fetch)
     modules = uml.tree() / "usr/lib/uml/modules"
     shutil.copytree(modules, root / "usr/lib/modules", dirs_exist_ok=True, symlinks=True)
     run(["chroot", str(root), "sh", "-c", FINISH])
