@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from generator import files
-from generator.errors import Refused
+from generator.errors import Problem, Refused, printable
 from generator.model import Bridge, Device, Management
 
 STATE = Path("var/lib/evpn-host")
@@ -31,6 +31,13 @@ class Vni(msgspec.Struct, frozen=True):
     vni: int
     type: str  # "L2" or "L3"
     vrf: str  # the tenant's, or "default"
+
+
+class _Format(msgspec.Struct):
+    """What any version can read of a record."""
+
+    format: int
+    version: str
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +70,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 def read(root: Path) -> Record | None:
     """The record of the last apply, None when there was none. Raises `Refused` when unreadable."""
     try:
-        return msgspec.json.decode((root / RECORD).read_bytes(), type=Record)
+        data = (root / RECORD).read_bytes()
+        if (found := msgspec.json.decode(data, type=_Format)).format > FORMAT:
+            rule = f"is of a newer version, {printable(found.version)}"
+            raise Refused(Problem(f"/{RECORD}", "", rule, "install that one again"))
+        return msgspec.json.decode(data, type=Record)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as error:

@@ -1,0 +1,80 @@
+"""The Debian packages of this checkout, built once: the version that it is, and a next one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from generator import __version__
+from lab import build
+from lab.result import LabUnavailable
+from tests.conftest import REPO
+
+SOURCES = ("generator", "templates", "packaging", "docs", "examples")
+SINGLE = ("README.md", "CHANGELOG.md", "LICENSE")
+TOOLS = "debhelper dh-python lintian python3-click"
+NEXT = f"{__version__}+next"
+
+# An apt repository of what the suite's image keeps in /opt/debs and what is put there. Arguments:
+# none. No package comes from anywhere else then.
+REPOSITORY = """
+set -eu
+cd /opt/debs
+for deb in *.deb; do
+    dpkg-deb --field "$deb"
+    echo "Filename: ./$deb"
+    echo "Size: $(stat -c %s "$deb")"
+    echo "SHA256: $(sha256sum "$deb" | cut -d ' ' -f 1)"
+    echo
+done > Packages
+rm -f /etc/apt/sources.list.d/*
+echo "deb [trusted=yes] file:/opt/debs ./" > /etc/apt/sources.list
+apt-get update --quiet=2
+"""
+# The lab's own way of running the product goes: the package is alone.
+FORGET = "rm -rf /usr/local/bin/evpn-host /opt/evpn-host"
+
+
+def debs() -> Path:
+    """Give the folder with evpn-host, its next version, and python3-msgspec (half a minute)."""
+    digest = hashlib.sha256()
+    for name in (*SOURCES, *SINGLE):
+        top = REPO / name
+        for file in sorted([top] if top.is_file() else top.rglob("*")):
+            if file.is_file() and "__pycache__" not in file.parts:
+                digest.update(str(file.relative_to(REPO)).encode() + file.read_bytes())
+    return build.built("debs", [digest.hexdigest(), NEXT], _build)
+
+
+def _build(folder: Path) -> None:
+    missing = [tool for tool in ("dh", "dh_python3", "lintian") if not shutil.which(tool)]
+    if missing or not Path("/usr/lib/python3/dist-packages/click").exists():
+        apt = ["apt-get", "--option", "DPkg::Lock::Timeout=300", "--quiet=2"]
+        build.run([*apt, "update"])
+        build.run([*apt, "install", "--yes", "--no-install-recommends", *TOOLS.split()])
+    _run(REPO / "packaging/build-deb", "--msgspec", folder)
+    tree = folder / "next"
+    ignore = shutil.ignore_patterns("__pycache__")
+    for name in SOURCES:
+        shutil.copytree(REPO / name, tree / name, symlinks=True, ignore=ignore)
+    for name in SINGLE:
+        shutil.copy(REPO / name, tree)
+    version = tree / "generator/__init__.py"
+    version.write_text(version.read_text().replace(f'"{__version__}"', f'"{NEXT}"'))
+    changes = tree / "packaging/debian/changelog"
+    changes.write_text(changes.read_text().replace(f"({__version__})", f"({NEXT})", 1))
+    _run(tree / "packaging/build-deb", folder)
+    shutil.rmtree(tree)
+
+
+def _run(*argv: str | Path) -> None:
+    environment = os.environ | {"PYTHON": sys.executable, "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(
+        argv, capture_output=True, text=True, check=False, env=environment, timeout=300
+    )
+    if done.returncode:
+        raise LabUnavailable(f"{argv[0]} failed:\n{(done.stdout + done.stderr)[-3000:]}")

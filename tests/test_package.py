@@ -1,0 +1,219 @@
+"""The Debian package: built, judged by lintian, and installed with each distribution's libraries.
+
+It goes into root trees of Debian 12 and 13 (lab/root.py) from an apt repository of their own
+packages, which needs root. What it does to a running host is in tests/lab/test_package.py.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from generator import __version__, config, record
+from lab.result import LabUnavailable, Result
+from lab.root import Root
+from tests.conftest import REFUSED, REPO, unavailable
+from tests.debs import FORGET, REPOSITORY, debs
+
+CONTROL = (REPO / "packaging/debian/control").read_text()
+APT = ["apt-get", "--yes", "--quiet=2", "--no-install-recommends"]
+NONINTERACTIVE = {"DEBIAN_FRONTEND": "noninteractive"}
+# What apt and dpkg know of themselves, caches, and what the tests put there.
+ASIDE = r"^/(proc|dev|opt|tmp|run|var/(lib/(apt|dpkg)|log|cache))|^/etc/apt/"
+
+
+@pytest.fixture(scope="module")
+def packages(root_user: None) -> Path:
+    """The folder of the packages built."""
+    del root_user
+    try:
+        return debs()
+    except LabUnavailable as reason:
+        unavailable(str(reason))
+
+
+@pytest.fixture(scope="module", params=("bookworm", "trixie"))
+def root(request: pytest.FixtureRequest, packages: Path) -> Iterator[Root]:
+    """A tree of a distribution, whose apt has its libraries and our packages."""
+    try:
+        with Root(request.param) as found, tempfile.TemporaryDirectory() as folder:
+            for deb in packages.glob("*.deb"):
+                shutil.copy(deb, folder)
+            found.run(["sh", "-c", f"cp {folder}/*.deb /opt/debs/"])
+            found.run(["sh", "-c", FORGET])
+            found.run(["sh", "-c", REPOSITORY])
+            yield found
+    except LabUnavailable as reason:
+        unavailable(str(reason))
+
+
+def install(root: Root, what: str = f"evpn-host={__version__}", *, check: bool = True) -> Result:
+    argv = [*APT, "--allow-downgrades", "install", what]
+    return root.run(argv, check, timeout=300, env=NONINTERACTIVE)
+
+
+@pytest.fixture(scope="module")
+def before(root: Root) -> str:
+    """Every file of the tree before the package came, with its digest."""
+    return files(root)
+
+
+@pytest.fixture(scope="module")
+def installed(root: Root, before: str) -> Root:
+    """The tree with the package in it."""
+    del before
+    install(root)
+    return root
+
+
+def files(root: Root) -> str:
+    script = "find / -xdev -not -type d -print0 | sort -z | xargs -0 md5sum 2>/dev/null"
+    lines = root.run(["sh", "-c", script], check=False, timeout=300).out.splitlines()
+    return "\n".join(line for line in lines if not re.search(ASIDE, line.split("  ", 1)[1]))
+
+
+def test_lintian(packages: Path) -> None:
+    """Nothing that lintian calls an error or a warning, in either package."""
+    found = sorted(packages.glob("*.deb"))
+    assert len(found) == 3
+    argv = ["lintian", "--allow-root", "--fail-on=error,warning", *map(str, found)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_one_version_and_one_list_of_minimums() -> None:
+    """The package's version and what it depends on are those of pyproject.toml."""
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    changelog = (REPO / "packaging/debian/changelog").read_text()
+    assert changelog.startswith(f"evpn-host ({project['version']}) ")
+    assert project["version"] == __version__
+    wanted = {tuple(word.split(">=")) for word in project["dependencies"]}
+    found = re.findall(r"^ python3-(\S+) \(>= ([\d.]+)\),$", CONTROL, re.MULTILINE)
+    assert set(found) - {("click", "8.1")} | {("click", "8.1")} == wanted
+
+
+def test_the_example_settings() -> None:
+    """Each setting is in config.yaml, as a comment; those with a default show it."""
+    text = (REPO / "packaging/config.yaml").read_text()
+    assert YAML(typ="safe").load(text) is None
+    shown = YAML(typ="safe").load(re.sub(r"^#(?=[a-z])", "", text, flags=re.MULTILINE))
+    found = config._convert(shown)
+    assert set(shown) == set(config.Config.__struct_fields__)
+    default = config.Config()
+    for name in ("connect_timeout", "timeout", "retries"):
+        assert getattr(found, name) == getattr(default, name)
+
+
+def test_install_script_is_plain_sh() -> None:
+    """shellcheck, where it is there, and the shell itself, have nothing to say."""
+    script = str(REPO / "packaging/install.sh")
+    checks = [
+        ["sh", "-n", script],
+        *([["shellcheck", script]] if shutil.which("shellcheck") else []),
+    ]
+    for argv in checks:
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_what_is_where(installed: Root) -> None:
+    """The command, units below /usr/lib, page and completions; nothing enabled, no settings."""
+    listed = set(installed.run(["dpkg", "--listfiles", "evpn-host"]).out.split())
+    units = {f"/usr/lib/systemd/system/{f.name}" for f in (REPO / "packaging/systemd").iterdir()}
+    assert listed >= units | {
+        "/usr/bin/evpn-host",
+        "/usr/share/man/man8/evpn-host.8.gz",
+        "/usr/share/bash-completion/completions/evpn-host",
+        "/usr/share/zsh/vendor-completions/_evpn-host",
+        "/usr/share/fish/vendor_completions.d/evpn-host.fish",
+    }
+    assert not [path for path in listed if path.startswith(("/lib/", "/usr/lib/python3/"))]
+    assert installed.run(["find", "/etc", "-name", "*evpn*"]).out.split() == ["/etc/evpn-host"]
+    version = installed.run(["evpn-host", "--version"]).out
+    assert version == f"evpn-host, version {__version__}\n"
+
+
+def test_the_page_says_what_help_says(installed: Root, packages: Path, tmp_path: Path) -> None:
+    """Each verb and each option of it is in the manual page."""
+    [deb] = packages.glob(f"evpn-host_{__version__}_all.deb")
+    subprocess.run(["dpkg-deb", "--extract", deb, tmp_path], check=True)
+    argv = ["gzip", "-dc", f"{tmp_path}/usr/share/man/man8/evpn-host.8.gz"]
+    page = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    page = page.replace(r"\-", "-")
+    verbs = re.findall(r"^  ([a-z-]+)  ", installed.run(["evpn-host", "--help"]).out, re.MULTILINE)
+    assert len(verbs) > 10
+    for verb in verbs:
+        section = page.partition(f'.SS "evpn-host {verb}')[2].partition(".SS")[0]
+        said = installed.run(["evpn-host", verb, "--help"]).out
+        for option in re.findall(r"^  (?:-\w, )?(--[a-z-]+)", said, re.MULTILINE):
+            assert option in section, (verb, option)
+
+
+def test_completion(installed: Root) -> None:
+    """bash completes verbs by the file that the package brings."""
+    script = """
+    . /usr/share/bash-completion/completions/evpn-host
+    COMP_WORDS=(evpn-host inst) COMP_CWORD=1
+    _evpn_host_completion evpn-host
+    echo "${COMPREPLY[@]}"
+    """
+    assert installed.run(["bash", "-c", script]).out == "install-units\n"
+
+
+def test_the_same_bytes_with_the_distributions_libraries(
+    installed: Root, cases: list[Path]
+) -> None:
+    """Jinja2, msgspec and so on of Debian 12 and 13 give the files of the snapshots."""
+    hosts = [case for case in cases if case.stem != "fleet"]
+    with tempfile.TemporaryDirectory() as folder:
+        for backend in ("netplan", "ifupdown"):
+            for case in hosts:
+                out = Path(folder) / f"{case.stem}-{backend}"
+                argv = ["evpn-host", "render", "-p", f"/opt/repo/{case.relative_to(REPO)}"]
+                installed.run([*argv, "-b", backend, "-o", out])
+        made = {p.relative_to(folder): p for p in Path(folder).rglob("*") if p.is_file()}
+        assert len(made) > 100
+        for path, file in made.items():
+            assert file.read_bytes() == (REPO / "snapshots" / path).read_bytes(), path
+
+
+def test_refusals_with_their_libraries(installed: Root, evpn_host: Callable[..., Result]) -> None:
+    """The messages are the same, too; of a part of the payloads, for each costs a start."""
+    for payload in REFUSED[::6]:
+        theirs = installed.run(
+            ["evpn-host", "check", "-p", f"/opt/repo/{payload.relative_to(REPO)}"], check=False
+        )
+        ours = evpn_host("check", "-p", payload)
+        assert (theirs.code, theirs.err) == (1, ours.err), payload
+
+
+def test_an_older_version_refuses_newer_state(installed: Root) -> None:
+    """dpkg keeps the version that wrote the record; an upgrade over state of its own goes on."""
+    newer = record.FORMAT + 1
+    state = f'{{\n "format": {newer},\n "version": "9"\n}}\n'
+    script = "mkdir -p /var/lib/evpn-host && cat > /var/lib/evpn-host/record.json"
+    installed.run(["sh", "-c", script], input=state)
+    try:
+        again = install(installed, f"evpn-host={__version__}+next", check=False)
+        assert again.code != 0
+        assert "is of a newer version" in again.err + again.out
+        assert "is of a newer version" in installed.run(["evpn-host", "status"], check=False).err
+    finally:
+        installed.run(["rm", "-r", "/var/lib/evpn-host"])
+    install(installed, f"evpn-host={__version__}+next")
+    install(installed)
+
+
+def test_purge_leaves_nothing(installed: Root, before: str) -> None:
+    """Every file of the tree is as it was before the package and what came with it."""
+    argv = [*APT, "purge", "--auto-remove", "evpn-host"]
+    installed.run(argv, timeout=300, env=NONINTERACTIVE)
+    assert files(installed).splitlines() == before.splitlines()
