@@ -22,7 +22,7 @@ NOT_RUN = {
     "sudo tests/run": "would run the test that runs it",
     "tests/run": "the same",
     "packaging/build-deb": "tests/debs.py runs it, for tests/test_package.py",
-    "curl -fsS": "tests/lab/test_package.py has the script from a pipe",
+    "curl -fsS": "tests/lab/test_on_and_off.py has the script from a pipe",
     "pipx install .": "tests/test_structure.py::test_wheel builds the wheel and looks into it",
     "virsh net-start nbr-26": "libvirt's stand-in forgets; in one session"
     " tests/test_guests.py::test_libvirt_takes_it does it",

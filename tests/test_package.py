@@ -1,7 +1,7 @@
 """The Debian package: built, judged by lintian, and installed with each distribution's libraries.
 
 It goes into root trees of Debian 12 and 13 (lab/root.py) from an apt repository of their own
-packages, which needs root. What it does to a running host is in tests/lab/test_package.py.
+packages, which needs root. What it does to a running host is in tests/lab/test_on_and_off.py.
 """
 
 from __future__ import annotations
