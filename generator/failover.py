@@ -269,6 +269,13 @@ class Hook:
             announce_all(management, self.state.device)
         return max(0.01, self._tell[0] - now) if self._tell else POLL
 
+    def tell(self) -> None:
+        """Stay until neighbours were told all that is due: there is no later look."""
+        last = self._last()
+        while self._tell and last and last.management:
+            time.sleep(max(0.0, self._tell[0] - self._clock()))
+            self._announce(last.management)
+
     def give_back(self, last: record.Record) -> None:
         """Bring the address to the NIC for good: the hook goes."""
         if last.management is None:
@@ -314,7 +321,11 @@ def once(root: Path, log: Log) -> None:
     """One look, and one move where it is due. Raises `Refused` when nothing was applied yet."""
     if record.read(root) is None:
         raise Refused("nothing was applied yet: there is no management address to look after")
-    Hook(root, log).settle()
+    hook = Hook(root, log)
+    before = hook.state.moves, hook.state.repairs
+    hook.settle()
+    if (hook.state.moves, hook.state.repairs) != before:
+        hook.tell()
 
 
 def give_back(root: Path, management: Management, log: Log) -> None:
