@@ -77,15 +77,17 @@ fi
 exec /usr/sbin/ip "$@"
 """
 
-# A DHCP server that gives the host 10.254.254.10, as the published example has it, for 20 s.
+# A DHCP server that gives the host 10.254.254.10, as the published example has it, for 40 s. What
+# another server gave it knows too, or it would refuse to renew it.
 LEASES = """start 10.254.254.10
 end 10.254.254.10
 interface {port}
 lease_file /run/lab/{port}.leases
 pidfile /run/lab/{port}.pid
 min_lease 5
+static_lease 52:54:00:00:00:04 10.254.254.10
 option subnet 255.255.255.0
-option lease 20
+option lease 40
 """
 # What the operator writes for it, instead of the address.
 OPERATOR = {
