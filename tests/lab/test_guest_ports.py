@@ -140,14 +140,14 @@ def test_ports_survive(lab: Lab, guests: dict[str, Node], gpu: Node) -> None:
     host, before = lab.host, ports(lab.host, "nbr-26")
     added = vnet(70, 33, "10.188.7.254/24")
 
-    def narrow() -> None:
+    def theirs(**fields: Any) -> None:
         document = payload(added)
-        next(v for v in document["vnets"] if v["vxlanID"] == 26)["mtu"] = 1400
+        next(v for v in document["vnets"] if v["vxlanID"] == 26).update(fields)
         change(lab, document)
 
     steps: dict[str, Callable[[], Any]] = {
         "a V-Net comes": lambda: change(lab, payload(added)),
-        "their V-Net has another MTU": narrow,
+        "their V-Net has another MTU": lambda: theirs(mtu=1400),
         "rollback": lambda: host.evpn_host("rollback"),
         "a V-Net goes": lambda: change(lab, payload()),
         "apply --full": lambda: host.apply(payload(), "--full"),
@@ -194,6 +194,6 @@ def test_a_pod_is_early(lab: Lab) -> None:
     change(lab, document)
     assert len(ports(lab.host, "nbr-71")) == 1
     server = bare_metal(lab.fabric, "bm-71", 71, "10.188.71.254", 20)
-    eventually(lambda: pod.ping("10.188.71.254", count=1))
-    eventually(lambda: pod.ping(server, count=1))
+    eventually(lambda: pod.ping("10.188.71.254", count=1), within=60)
+    eventually(lambda: pod.ping(server, count=1), within=60)
     assert json.loads(lab.host.evpn_host("status", "--json").out)["differences"] == []
