@@ -97,14 +97,18 @@ def sysctl(root: Path) -> Step:
 def rule_order() -> list[Step]:
     """Table `local` after the VRFs, in both families; the new rule first, then the old one goes.
 
-    `protocol kernel` keeps networkd from ever removing it.
+    The kernel makes the VRFs' own rule with the first VRF of its life, and never again: where it is
+    gone (uninstall takes it away) it is made here. `protocol kernel` keeps networkd from ever
+    removing them.
     """
     steps = []
     for family in ("-4", "-6"):
+        vrfs = f"ip {family} rule add pref 1000 l3mdev protocol kernel".split()
         add = f"ip {family} rule add pref 32765 table local protocol kernel".split()
         delete = f"ip {family} rule del pref 0".split()
         reason = "a tenant meets its own table before the host's addresses"
         steps += [
+            Step(tuple(vrfs), reason, may_fail=True),
             Step(tuple(add), reason, may_fail=True),
             Step(tuple(delete), reason, may_fail=True),
         ]
@@ -128,6 +132,27 @@ def delete_loopback(address: str) -> Step:
     return Step(
         ("ip", "address", "delete", f"{address}/32", "dev", "lo"), "the VTEP goes", may_fail=True
     )
+
+
+def delete_stand_in(address: str, device: str) -> Step:
+    """Remove what FRR's start script has put on an uplink beside the operator's addresses."""
+    argv = ("ip", "address", "delete", address, "peer", "169.254.0.1/32", "dev", device)
+    return Step(argv, f"{device} is no uplink any more", may_fail=True)
+
+
+def restore_rules() -> list[Step]:
+    """The rules as the kernel makes them: its own for VRFs never goes by itself."""
+    return [
+        Step(
+            ("ip", family, "rule", *words.split()), "rules as the kernel makes them", may_fail=True
+        )
+        for family in ("-4", "-6")
+        for words in (
+            "add pref 0 table local protocol kernel",
+            "del pref 32765",
+            "del pref 1000 l3mdev",
+        )
+    ]
 
 
 def flush_tables(tables: list[int]) -> list[Step]:
@@ -226,7 +251,6 @@ def ifreload(devices: int) -> Step:
     return Step(("ifreload", "-a"), "create and configure devices", timeout=120 + devices)
 
 
-def ifup(names: list[str], going: list[str]) -> Step:
-    """Some devices alone, before others go."""
-    reason = f"the management address is to leave {', '.join(going)}"
-    return Step(("ifup", *names), reason, timeout=60, may_fail=True)
+def ifup(names: list[str], reason: str = "create and configure what changed") -> Step:
+    """ifupdown2 for some devices alone, in the order in which they need each other."""
+    return Step(("ifup", *names), reason, timeout=120 + len(names))

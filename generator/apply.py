@@ -16,10 +16,22 @@ from typing import Any
 
 import msgspec
 
-from generator import __version__, config, converge, detect, kernel, plan, record, stage
+from generator import (
+    __version__,
+    before,
+    config,
+    converge,
+    detect,
+    kernel,
+    part,
+    plan,
+    record,
+    stage,
+)
 from generator.activate import Log
 from generator.errors import EvpnHostError, Problem, Refused, Stranded
 from generator.model import Device
+from generator.part import Part
 from generator.payload import Payload, load
 from generator.plan import Plan
 from generator.record import Record
@@ -57,16 +69,19 @@ class Outcome(msgspec.Struct, frozen=True):
 def lock(root: Path) -> Iterator[None]:
     """One run at a time. Raises `Refused` when the other one does not end."""
     folder = root / RUN
-    folder.mkdir(parents=True, exist_ok=True)
     # The payload, and files kept and of earlier generations, may hold passwords.
     (root / record.STATE).mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = _open(folder)
     try:
         end = time.monotonic() + LOCK_TIMEOUT
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
+                if _is_at(descriptor, folder / "lock"):
+                    break
+                # An uninstall has removed it meanwhile: the lock of others is another file.
+                os.close(descriptor)
+                descriptor = _open(folder)
             except BlockingIOError:
                 if time.monotonic() > end:
                     raise Refused(
@@ -78,6 +93,18 @@ def lock(root: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _open(folder: Path) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    return os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is still the one that others find there."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
 
 
 def frr_local(root: Path) -> str:
@@ -127,13 +154,14 @@ def apply(data: bytes, options: Options, log: Log, say: Log) -> Outcome:
         if made.backend == "netplan":
             detect.refuse_other_ids(root, [uplink.ifname for uplink in made.host.uplinks])
         found = stage.changes(root, made.files)
-        with stage.staged(root, made.files) as tree:
-            run = _Run(options, made, inputs, last, found, log, say)
+        some = None if options.full else part.of(root, last, made, found)
+        with stage.staged(root, some.files if some else made.files) as tree:
+            run = _Run(options, made, inputs, last, found, some, log, say)
             if last and not found and not options.full and _as_planned(last, options):
                 # The same files from another payload: nothing to do but to remember it.
                 record.write(root, run.record(ok=last.ok), data)
                 return run.outcome()
-            _judge(tree, made, options, log, say)
+            _judge(tree, run)
             return _carry_out(run, data, tree)
 
 
@@ -187,14 +215,14 @@ def _gone(last: Record | None, made: Plan) -> list[Device]:
     return [d for d in (last.devices if last else ()) if d.name not in wanted]
 
 
-def _judge(tree: Path, made: Plan, options: Options, log: Log, say: Log) -> None:
+def _judge(tree: Path, run: "_Run") -> None:
     try:
-        stage.judge(tree, made.backend, len(made.devices), log)
+        stage.judge(tree, run.made.backend, run.size, run.log)
     except Refused as refused:
         # Rendering for another root needs none of the host's tools.
-        if options.activate or "is not installed" not in str(refused):
+        if run.options.activate or "is not installed" not in str(refused):
             raise
-        say(f"not checked: {refused}")
+        run.say(f"not checked: {refused}")
 
 
 class _Run(msgspec.Struct, frozen=True):
@@ -205,8 +233,14 @@ class _Run(msgspec.Struct, frozen=True):
     inputs: str
     last: Record | None
     found: list[Change]
+    part: Part | None  # None: the whole plan is to be touched
     log: Log
     say: Log
+
+    @property
+    def size(self) -> int:
+        """How many devices the native tools have to deal with."""
+        return len(self.part.names if self.part else self.made.devices)
 
     def outcome(self, **done: Any) -> Outcome:
         """What came of it."""
@@ -232,6 +266,7 @@ class _Run(msgspec.Struct, frozen=True):
             devices=self.made.devices if ok else [*self.made.devices, *_gone(self.last, self.made)],
             management=host.management,
             sessions=[uplink.neighbor for uplink in host.uplinks],
+            uplinks=[uplink.ifname for uplink in host.uplinks],
             vnis=[record.vni_of(bridge) for bridge in host.bridges],
             detail=detail,
         )
@@ -242,6 +277,10 @@ def _carry_out(run: _Run, data: bytes, tree: Path) -> Outcome:
     changed = {change.path for change in run.found}
     written = sorted(changed)
     kept: list[str] = []
+    nics = [uplink.ifname for uplink in run.made.host.uplinks]
+    names = [device.name for device in run.made.devices]
+    running = run.options.activate
+    before.remember(root, run.made.files, nics, names, run.log, running=running)
     record.write(root, run.record(ok=False, detail=_BEGUN))
     try:
         kept = stage.commit(root, run.found)
@@ -254,7 +293,14 @@ def _carry_out(run: _Run, data: bytes, tree: Path) -> Outcome:
         full = first or run.options.full
         had = converge.loopbacks(run.last.devices if run.last else ())
         wanted = converge.Wanted(
-            root, run.record(ok=True), _gone(run.last, run.made), changed, full, first, had
+            root,
+            run.record(ok=True),
+            _gone(run.last, run.made),
+            changed,
+            full,
+            first,
+            had,
+            run.part.names if run.part else None,
         )
         mended = converge.converge(wanted, tree, run.log, run.say)
     except EvpnHostError as failure:
@@ -284,6 +330,7 @@ def _go_back(run: _Run, failure: EvpnHostError) -> None:
                 converge.converge(wanted, tree, run.log, run.say)
         elif run.options.activate:
             converge.withdraw(tried, run.log)
+            before.give_back(root, before.read(root), run.log)
     except EvpnHostError as second:
         record.write(root, tried)
         raise Stranded(

@@ -6,11 +6,12 @@ first time and reloaded later: a restart drops every session.
 """
 
 from collections.abc import Iterable
+from collections.abc import Set as Names
 from pathlib import Path
 
 import msgspec
 
-from generator import activate, frr, kernel, netlink, stage
+from generator import activate, before, frr, kernel, netlink, stage
 from generator.activate import Log, Step
 from generator.errors import ActivationFailed
 from generator.model import Device
@@ -33,6 +34,7 @@ class Wanted(msgspec.Struct, frozen=True):
     full: bool = False  # the native tools' own whole way
     first: bool = False  # nothing of ours was ever active here
     loopbacks: frozenset[str] = frozenset()  # that the host may have had before
+    part: frozenset[str] | None = None  # devices to be touched; None: all of them
 
     @property
     def size(self) -> int:
@@ -50,6 +52,7 @@ def converge(wanted: Wanted, tree: Path, log: Log, say: Log) -> list[str]:
     if _vrfs(wanted.goal) and any(kernel.rule_order()):
         activate.run_all(activate.rule_order(), log)
     _remove_loopbacks(wanted, log)
+    _remove_stand_ins(wanted, log)
     _wait_for_devices(wanted, log, say)
     _activate_frr(wanted, log, say)
     mended = mend(wanted.root, log)
@@ -69,7 +72,10 @@ def _netplan(wanted: Wanted, tree: Path, log: Log) -> None:
         return
     _delete(recreated, log)
     stale = {difference.device for difference in _differences(wanted)}
-    changed = stage.sync_networkd(tree, wanted.root, stale)
+    left_out: set[str] = set()
+    if wanted.part is not None:
+        left_out = {device.name for device in wanted.goal.devices} - wanted.part
+    changed = stage.sync_networkd(tree, wanted.root, stale, left_out)
     drop_ins = any(path.startswith("etc/systemd/network/") for path in wanted.changed)
     if changed or drop_ins:
         activate.run(activate.networkd_reload(wanted.size), log)
@@ -79,21 +85,37 @@ def _netplan(wanted: Wanted, tree: Path, log: Log) -> None:
 def _ifupdown(wanted: Wanted, tree: Path, log: Log) -> None:
     del tree  # ifupdown2 reads its file where it is
     # ifupdown2 fails to name a VRF's table without this folder.
-    (wanted.root / "etc/iproute2/rt_tables.d").mkdir(parents=True, exist_ok=True)
-    _delete(kernel.unchangeable(wanted.goal.devices), log)
+    (wanted.root / before.VRF_TABLES).mkdir(parents=True, exist_ok=True)
+    recreated = kernel.unchangeable(wanted.goal.devices)
+    _delete(recreated, log)
     if wanted.full or _SYSCTL in wanted.changed:
         # Some must be there before the devices are.
         activate.run(activate.sysctl(wanted.root), log)
-    if going := _carriers(wanted):
-        # ifreload begins with what goes, the bridge with the management address on it too: its
-        # successor comes first.
-        activate.run(activate.ifup(_successors(wanted), going), log)
-        _wait_for_hook(wanted)
-    activate.run(activate.ifreload(wanted.size), log)
+    if wanted.full or wanted.part is None:
+        if going := _carriers(wanted):
+            # ifreload begins with what goes, the bridge with the management address on it too: its
+            # successor comes first.
+            leaves = f"the management address is to leave {', '.join(going)}"
+            activate.run(activate.ifup(_successors(wanted), leaves), log)
+            _wait_for_hook(wanted)
+        activate.run(activate.ifreload(wanted.size), log)
+    else:
+        names = wanted.part | {difference.device for difference in _differences(wanted)}
+        if some := _lower_first(wanted.goal.devices, names):
+            activate.run(activate.ifup(some), log)
     _delete_gone(wanted, log)
 
 
+def _lower_first(devices: list[Device], names: Names[str]) -> list[str]:
+    """Names of devices with those of their bridges, each after what it needs."""
+    order = {"vrf": 0, "vxlan": 1, "bridge": 2}
+    names = names | {d.master or "" for d in devices if d.kind == "vxlan" and d.name in names}
+    some = [(order[device.kind], device.name) for device in devices if device.name in names]
+    return [name for _, name in sorted(some)]
+
+
 _BACKENDS = {"netplan": _netplan, "ifupdown": _ifupdown}
+_WHOLE = {"netplan": activate.netplan_apply, "ifupdown": activate.ifreload}
 
 
 def _present(devices: Iterable[Device]) -> list[str]:
@@ -160,6 +182,23 @@ def _remove_loopbacks(wanted: Wanted, log: Log) -> None:
             activate.run(activate.delete_loopback(address), log)
 
 
+def _remove_stand_ins(wanted: Wanted, log: Log) -> None:
+    """FRR's start script sees to the uplinks that there are; a NIC that was one is nobody's."""
+    if wanted.goal.uplinks is not None:
+        ours = wanted.loopbacks | loopbacks(wanted.goal.devices)
+        activate.run_all(_stand_ins(ours, set(wanted.goal.uplinks)), log)
+
+
+def _stand_ins(ours: frozenset[str], uplinks: set[str]) -> list[Step]:
+    """Steps that take the VTEP's address off NICs that are not uplinks."""
+    names = {link.index: link.name for link in netlink.links().values()}
+    return [
+        activate.delete_stand_in(address, names[index])
+        for index, address, peer in netlink.peers()
+        if peer == kernel.STAND_IN and address in ours and names.get(index, "lo") not in uplinks
+    ]
+
+
 def _differences(wanted: Wanted) -> list[kernel.Difference]:
     return kernel.differences(wanted.goal.devices, wanted.goal.moving)
 
@@ -172,9 +211,10 @@ def _wait_for_devices(wanted: Wanted, log: Log, say: Log) -> None:
 
     timeout = 20 + wanted.size / 5
     left = activate.until(wrong, timeout)
-    if left and wanted.goal.backend == "netplan" and not wanted.full:
-        say("networkd did not take up all of it: trying netplan apply")
-        activate.run(activate.netplan_apply(wanted.size), log)
+    if left and not wanted.full:
+        whole = _WHOLE[wanted.goal.backend](wanted.size)
+        say(f"not all of it was taken up: trying {' '.join(whole.argv)}")
+        activate.run(whole, log)
         left = activate.until(wrong, timeout)
     if left:
         raise ActivationFailed("the devices are not as planned:", *(f"  {text}" for text in left))
@@ -278,9 +318,10 @@ def withdraw(goal: Record, log: Log) -> None:
     """Take away what a first apply made: its files are gone again, or the operator's are back."""
     _clear(goal.devices, log)
     activate.run_all(map(activate.delete_loopback, sorted(loopbacks(goal.devices))), log)
-    if goal.backend == "netplan":
-        activate.run(activate.netplan_apply(len(goal.devices)), log)
-    else:
-        activate.run(activate.ifreload(len(goal.devices)), log)
+    activate.run_all(_stand_ins(loopbacks(goal.devices), set()), log)
+    activate.run(_WHOLE[goal.backend](len(goal.devices)), log)
     reason = "FRR with the files of before"
     activate.run(Step(("systemctl", "restart", "frr.service"), reason, may_fail=True), log)
+    # VRFs of someone else need table local where it is.
+    if not any(link.kind == "vrf" for link in netlink.links().values()):
+        activate.run_all(activate.restore_rules(), log)

@@ -17,7 +17,7 @@ _MAIN_TABLE = 254
 _UNREACHABLE = 7  # RTN_UNREACHABLE, linux/rtnetlink.h
 _BGP = 186  # RTPROT_BGP, linux/rtnetlink.h
 _FAILED = 0x20  # NUD_FAILED
-_STAND_IN = "169.254.0.1"  # FRR's next hop for a leaf that has an IPv6 address only (RFC 5549)
+STAND_IN = "169.254.0.1"  # FRR's next hop for a leaf that has an IPv6 address only (RFC 5549)
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -196,11 +196,11 @@ def lost(root: Path) -> list[Lost]:
     stand_ins = {hop.device: hop for hops in routes.values() for hop in hops if hop.leaf}
     found = []
     for device, hop in sorted(stand_ins.items()):
-        if (device, _STAND_IN) not in known:
+        if (device, STAND_IN) not in known:
             mac = known.get((device, hop.leaf)) or _mac_of(hop.leaf)
-            neighbour = f"{_STAND_IN} lladdr {mac} dev {device}"
+            neighbour = f"{STAND_IN} lladdr {mac} dev {device}"
             line = f"neighbour replace {neighbour} nud permanent proto zebra"
-            found.append(Lost(f"its next hop {_STAND_IN} on {device} is gone", line))
+            found.append(Lost(f"its next hop {STAND_IN} on {device} is gone", line))
     for (family, prefix), hops in sorted(routes.items()):
         if (family, prefix) not in have:
             route = f"{prefix} proto bgp metric 20"
@@ -229,7 +229,7 @@ def _hop(family: int, shown: dict[str, Any]) -> Hop:
     device, address = shown.get("interfaceName", ""), shown.get("ip", "")
     weight = shown.get("weight", 1)
     if family == socket.AF_INET and ":" in address:
-        return Hop(_STAND_IN, device, weight, address)
+        return Hop(STAND_IN, device, weight, address)
     return Hop(address, device, weight)
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from generator import activate, converge, failover, netlink, plan, record, stage, units
-from generator.activate import Log, Step
-from generator.apply import Options, lock
+from generator import activate, before, converge, failover, plan, record, stage, units
+from generator.activate import Log
+from generator.apply import RUN, Options, lock
 from generator.errors import EvpnHostError, Problem, Refused, Stranded
 from generator.record import Record
 from generator.stage import Change
@@ -81,6 +81,7 @@ def uninstall(options: Options, log: Log, say: Log) -> list[str]:
     root = options.root
     with lock(root):
         last = record.read(root)
+        known = before.read(root)
         if options.activate:
             activate.run_all(units.stop(root), log)
         if options.activate and last and last.management:
@@ -98,25 +99,9 @@ def uninstall(options: Options, log: Log, say: Log) -> list[str]:
                 say(f"/{copy.relative_to(kept)} is as it was before")
         if options.activate and last:
             converge.withdraw(last, log)
-            _restore_rules(log)
+            before.give_back(root, known, log)
+        before.remove_folders(root, known)
+        shutil.rmtree(root / RUN, ignore_errors=True)
         shutil.rmtree(root / record.STATE, ignore_errors=True)
         written = units.remove(root, log, reload=options.activate)
     return [change.path for change in removed] + written
-
-
-def _restore_rules(log: Log) -> None:
-    """Table `local` first again, unless VRFs of someone else need it where it is.
-
-    The kernel's own rule for VRFs comes with the first of them and never goes by itself.
-    """
-    if any(link.kind == "vrf" for link in netlink.links().values()):
-        return
-    reason = "rules as the kernel makes them"
-    for family in ("-4", "-6"):
-        for words in (
-            "add pref 0 table local protocol kernel",
-            "del pref 32765",
-            "del pref 1000 l3mdev",
-        ):
-            argv = ("ip", family, "rule", *words.split())
-            activate.run(Step(argv, reason, may_fail=True), log)

@@ -183,6 +183,16 @@ def addresses() -> dict[int, set[str]]:
     return found
 
 
+def peers() -> Iterator[tuple[int, str, str]]:
+    """IPv4 addresses that have a peer: device index, address, peer."""
+    for message in dump(RTM_GETADDR, struct.pack("=BBBBi", socket.AF_INET, 0, 0, 0, 0)):
+        (index,) = struct.unpack_from("=i", message, 4)
+        attributes = attributes_of(message, 8)
+        local, peer = attributes.get(2), attributes.get(1)  # IFA_LOCAL, IFA_ADDRESS
+        if local and peer and local != peer:
+            yield index, str(ip_address(local)), str(ip_address(peer))
+
+
 def routes(family: int) -> Iterator[Route]:
     """Routes of every table but `local`, for AF_INET or AF_INET6."""
     for message in dump(RTM_GETROUTE, struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)):

@@ -59,6 +59,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     management: Management | None
     sessions: list[str]  # neighbors on which a session is attempted
     vnis: list[Vni]
+    uplinks: list[str] | None = None  # their NICs; None: of a version that did not say
     detail: str = ""  # why `ok` is False
 
     @property

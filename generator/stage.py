@@ -115,8 +115,9 @@ def commit(root: Path, found: Iterable[Change]) -> list[str]:
             target = root / change.path
             if change.new is None:
                 target.unlink(missing_ok=True)
-                with contextlib.suppress(OSError):  # a drop-in's folder that others use stays
-                    target.parent.rmdir() if target.parent.name.endswith(".d") else None
+                if target.parent.name.startswith("10-netplan-"):
+                    with contextlib.suppress(OSError):  # a drop-in's folder that others use stays
+                        target.parent.rmdir()
                 continue
             if change.old is not None and not plan.ours(change.old):
                 copy = root / record.KEPT / change.path
@@ -143,8 +144,10 @@ def give_back(copy: Path, target: Path) -> None:
     partial.replace(target)
 
 
-def sync_networkd(tree: Path, root: Path, stale: set[str]) -> list[str]:
+def sync_networkd(tree: Path, root: Path, stale: set[str], left_out: set[str]) -> list[str]:
     """Take over networkd's files that netplan made in `tree`, where they differ.
+
+    Devices that are `left_out` of it keep their files.
 
     `netplan generate` on the host itself rewrites every file, and networkd reconfigures each link
     whose file is new: FRR's routes over an uplink would go with it. Files of `stale` devices are
@@ -155,10 +158,12 @@ def sync_networkd(tree: Path, root: Path, stale: set[str]) -> list[str]:
     new = {file.name: file.read_bytes() for file in made.glob("10-netplan-*") if file.is_file()}
     if not new:
         raise ActivationFailed("netplan made no files for networkd")
-    again = {f"10-netplan-{name}.{kind}" for name in stale for kind in ("netdev", "network")}
+    kept = _networkd_files(left_out)
+    again = _networkd_files(stale)
+    new |= {n: f.read_bytes() for n in again & kept if (f := used / n).exists()}
     changed = []
     for file in used.glob("10-netplan-*"):
-        if file.name not in new:
+        if file.name not in new and file.name not in kept:
             file.unlink()
             changed.append(file.name)
     for name, content in sorted(new.items()):
@@ -169,3 +174,7 @@ def sync_networkd(tree: Path, root: Path, stale: set[str]) -> list[str]:
                 shutil.chown(target, group="systemd-network")
             changed.append(name)
     return changed
+
+
+def _networkd_files(devices: Iterable[str]) -> set[str]:
+    return {f"10-netplan-{name}.{kind}" for name in devices for kind in ("netdev", "network")}
