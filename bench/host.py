@@ -1,9 +1,9 @@
-"""How long an apply takes on a real host with the real daemons: the lab's machine, no fabric.
+"""How long an apply takes on a real host with the real daemons: the lab's machine in its fabric.
 
-    python bench/host.py [--suite trixie] [--sizes 10 100 500]
+    python bench/host.py [--suite trixie] [--backend netplan] [--sizes 10 100 500]
 
 Needs root. Times are of a virtual machine with one processor, good for comparing one with another.
-Prints a Markdown table.
+Prints a Markdown table. `--steps` lists instead what an apply of one V-Net more spends its time on.
 """
 
 import argparse
@@ -16,44 +16,167 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.render import payload
-from lab.fabric import Lab
-from lab.machine import Machine
+from lab.fabric import Lab, eventually
 
-STEPS = ("first apply", "add a V-Net", "nothing to do", "remove a V-Net")
+LEAVES = ("ns-leaf-0", "ns-leaf-1")
+COLUMNS = (
+    "first apply",
+    "… until a guest's ping is answered",
+    "nothing to do",
+    "one V-Net more",
+    "… until its guest's ping is answered",
+    "one V-Net less",
+    "one more, `--full`",
+    "memory of the apply",
+    "memory of the daemons",
+)
+# The command, with the memory that it took at most, in KiB, as its last words.
+MEASURED = """
+import resource, subprocess, sys
+code = subprocess.run(["evpn-host", *sys.argv[1:]]).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
+DAEMONS = "systemd-networkd zebra bgpd"
 
 
-def measure(suite: str, size: int) -> list[float]:
-    """Seconds for each of STEPS."""
-    documents: dict[str, dict[str, Any]] = {"few": payload(size), "more": payload(size + 1)}
-    for number, (name, document) in enumerate(documents.items()):
-        documents[name] = json.loads(json.dumps(document).replace("swp1@leaf", "swp9s1@ns-leaf-"))
-        for link, nic in zip(documents[name]["links"], ("ens4", "ens5"), strict=False):
-            link["local"]["ifname"] = nic
-        documents[name]["server"]["mgmt"]["ifname"] = "ens4"
-        documents[name]["generation"] = number + 1
-    documents["few again"] = documents["few"] | {"generation": 3}
-    with Lab(suite) as lab:
-        order = ("few", "more", "more", "few again")
-        return [_apply(lab.machine, documents[name]) for name in order]
+def documents(size: int) -> dict[str, dict[str, Any]]:
+    """Payloads of so many V-Nets, and of one more, for K8S01."""
+    found = {}
+    for name, count in (("few", size), ("more", size + 1)):
+        text = json.dumps(payload(count)).replace("swp1@leaf", "swp9s1@ns-leaf-")
+        text = text.replace("ns-leaf-1", "ns-leaf-0").replace("ns-leaf-2", "ns-leaf-1")
+        found[name] = json.loads(text)
+        for number, link in enumerate(found[name]["links"]):
+            link["mtu"] = 9216
+            link["remote"]["asn"] = 4200300001 + number
+    return found
 
 
-def _apply(machine: Machine, document: dict[str, Any]) -> float:
-    machine.write("/root/bench.json", json.dumps(document))
-    start = time.perf_counter()
-    machine.run(["evpn-host", "apply", "-p", "/root/bench.json"], timeout=1200)
-    return time.perf_counter() - start
+class Bench:
+    """A lab, and one host in it."""
+
+    def __init__(self, lab: Lab) -> None:
+        """Take the lab."""
+        self.lab = lab
+        self.generation = 0
+        self.memory = 0
+
+    def apply(self, document: dict[str, Any], *options: str) -> float:
+        """Seconds for an apply."""
+        self.generation += 1
+        text = json.dumps(document | {"generation": self.generation})
+        self.lab.machine.write("/root/bench.json", text)
+        return self.run(*options)
+
+    def run(self, *options: str) -> float:
+        """Seconds for another apply of the same."""
+        start = time.perf_counter()
+        argv = ["python3", "-c", MEASURED, "apply", "-p", "/root/bench.json", *options]
+        done = self.lab.machine.run(argv, timeout=1800)
+        seconds = time.perf_counter() - start
+        self.memory = max(self.memory, int(done.out.split()[-1]))
+        self.said = done.err
+        return seconds
+
+    def answered(self, document: dict[str, Any]) -> None:
+        """Wait until a guest of the newest V-Net hears a bare-metal server behind another leaf."""
+        vnet = document["vnets"][-1]
+        network, vni = vnet["gateways"][0]["prefix"].rsplit(".", 1)[0], vnet["vxlanID"]
+        name, gateway = f"g{vni}", f"{network}.1"
+        guest = self.lab.host.pod(name, f"nbr-{vni}", f"{network}.10/24", gateway)
+        eventually(lambda: guest.ping(f"{network}.20", count=1), within=120)
+        self.lab.host.run(["ip", "netns", "delete", name])
+
+    def serve(self, document: dict[str, Any]) -> None:
+        """Have the fabric carry the newest V-Net of a payload, with a server in it."""
+        vnet = document["vnets"][-1]
+        management = {"name": "Management", "vxlanID": 14}
+        vpcs = [vpc for vpc in document["vpcs"] if vpc["id"] == vnet["vpc"]["id"]]
+        self.lab.fabric.carry({"vpcs": vpcs, "vnets": [management, vnet]})
+        network = vnet["gateways"][0]["prefix"].rsplit(".", 1)[0]
+        self.lab.fabric.server(
+            "bench", vni=vnet["vxlanID"], ipv4=f"{network}.20/24", gateway=f"{network}.1"
+        )
+
+    def daemons(self) -> str:
+        """Resident memory of the daemons, in MB each."""
+        script = (
+            f"for name in {DAEMONS}; do for pid in $(pidof $name); do"
+            ' [ "$(readlink /proc/$pid/ns/net)" = "$(readlink /proc/1/ns/net)" ] &&'
+            " echo $name $(awk '/VmRSS/ {print int($2 / 1024)}' /proc/$pid/status); done; done"
+        )
+        lines = self.lab.machine.run(["sh", "-c", script], check=False).out.splitlines()
+        return ", ".join(f"{line.replace('systemd-', '')} MB" for line in lines)
+
+
+def measure(suite: str, backend: str, size: int) -> list[str]:
+    """What stands in COLUMNS."""
+    found = documents(size)
+    with Lab(suite, backend) as lab:
+        bench = Bench(lab)
+        bench.serve(found["few"])
+        for leaf in LEAVES:
+            lab.fabric.leaf(leaf).underlay(on=True)
+        start = time.perf_counter()
+        times = [bench.apply(found["few"])]
+        bench.answered(found["few"])
+        times.append(time.perf_counter() - start)
+        times.append(bench.run())
+        bench.serve(found["more"])
+        start = time.perf_counter()
+        times.append(bench.apply(found["more"]))
+        bench.answered(found["more"])
+        times.append(time.perf_counter() - start)
+        daemons = bench.daemons()
+        times.append(bench.apply(found["few"]))
+        times.append(bench.apply(found["more"], "--full"))
+        seconds = [f"{each:.1f} s" for each in times]
+        return [*seconds, f"{bench.memory / 1024:.0f} MB", daemons]
+
+
+def steps(suite: str, backend: str, size: int) -> None:
+    """Print each command of an apply of one V-Net more, and when it began."""
+    found = documents(size)
+    with Lab(suite, backend) as lab:
+        bench = Bench(lab)
+        bench.apply(found["few"])
+        for document, options in (
+            (found["more"], ()),
+            (found["few"], ()),
+            (found["more"], ("--full",)),
+        ):
+            bench.generation += 1
+            text = json.dumps(document | {"generation": bench.generation})
+            lab.machine.write("/root/bench.json", text)
+            argv = ["evpn-host", "apply", "-v", "-p", "/root/bench.json", *options]
+            running = lab.machine.start(argv)
+            begun, seen = time.perf_counter(), 0
+            while running.running:
+                lines = running.errors.splitlines()
+                for line in lines[seen:]:
+                    print(f"{time.perf_counter() - begun:7.2f} s  {line[:120]}", flush=True)
+                seen = len(lines)
+                time.sleep(0.02)
+            print(f"{time.perf_counter() - begun:7.2f} s  end\n", flush=True)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suite", default="trixie")
+    parser.add_argument("--backend", default="netplan")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10, 100, 500])
+    parser.add_argument("--steps", action="store_true")
     options = parser.parse_args()
-    print(f"| V-Nets | {' | '.join(STEPS)} |\n|{' --- |' * (len(STEPS) + 1)}")
+    if options.steps:
+        for size in options.sizes:
+            steps(options.suite, options.backend, size)
+        return
+    print(f"| V-Nets | {' | '.join(COLUMNS)} |\n|{' --- |' * (len(COLUMNS) + 1)}")
     for size in options.sizes:
-        times = " | ".join(f"{seconds:.1f} s" for seconds in measure(options.suite, size))
-        print(f"| {size} | {times} |", flush=True)
+        row = " | ".join(measure(options.suite, options.backend, size))
+        print(f"| {size} | {row} |", flush=True)
 
 
 if __name__ == "__main__":

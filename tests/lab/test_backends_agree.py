@@ -1,0 +1,151 @@
+"""The same payload on both backends: the same kernel and the same FRR, as their JSON says it.
+
+What must differ is named below, each with its reason; everything else is compared as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lab.fabric import Lab, eventually
+from tests.conftest import BACKENDS
+from tests.lab.test_k8s01 import (
+    DUAL,
+    DUAL_2,
+    LEAVES,
+    TENANT_A,
+    Payload,
+    bare_metal,
+    established,
+    guest,
+    payload,
+    vnet,
+)
+
+SEVERAL = vnet(60, 50, "172.20.0.254/24", "172.21.0.254/24", "fd00:172:20::1/64", mtu=1400)
+L2_ONLY = vnet(61, 50)
+
+# Fields that are not compared, wherever they stand, and why.
+IGNORED = {
+    "ifindex": "counts devices in the order in which they were made",
+    "link_index": "of the lab's cables: the other end's number",
+    "link_netnsid": "of the lab's cables: the other end's namespace",
+    "gc_timer": "runs",
+    "hello_timer": "runs",
+    "tcn_timer": "runs",
+    "topology_change_timer": "runs",
+    "valid_life_time": "runs",
+    "preferred_life_time": "runs",
+    "uptime": "runs",
+    "message_age_timer": "runs",
+    "forward_delay_timer": "runs",
+    "hold_timer": "runs",
+    "altnames": "given by udev, at its time",
+    "used": "runs",
+    "refcnt": "runs",
+}
+
+
+def _without(found: Any) -> Any:
+    """The same without the fields that are not compared."""
+    if isinstance(found, dict):
+        return {k: _without(v) for k, v in sorted(found.items()) if k not in IGNORED}
+    if isinstance(found, list):
+        return [_without(each) for each in found]
+    return found
+
+
+def kernel(lab: Lab) -> dict[str, list[str]]:
+    """What iproute2 says of devices, addresses, routes, rules and bridges."""
+    run = lab.host.run
+    seen: dict[str, Any] = {
+        "links": run(["ip", "-details", "-json", "link"]).json,
+        "addresses": run(["ip", "-json", "address"]).json,
+        "bridge ports": run(["bridge", "-details", "-json", "link"]).json,
+    }
+    for family in ("-4", "-6"):
+        seen[f"rules {family}"] = run(["ip", family, "-json", "rule"]).json
+        for table in ("main", "1033", "1050"):
+            shown = run(["ip", family, "-json", "route", "show", "table", table]).json
+            seen[f"routes {family} {table}"] = shown
+    return {what: _lines(found) for what, found in seen.items()}
+
+
+def _lines(found: list[Any]) -> list[str]:
+    return sorted(json.dumps(each, sort_keys=True) for each in _without(found))
+
+
+def daemons(lab: Lab) -> dict[str, list[str]]:
+    """What FRR says of VRFs, VNIs, sessions, its own routes, and its configuration."""
+    show = lab.host.show
+    vnis = show("show evpn vni detail json")
+    bgp = show("show bgp l2vpn evpn vni json")
+    own = {
+        distinguisher: sorted(prefix for prefix in routes if prefix.startswith("["))
+        for distinguisher, routes in show("show bgp l2vpn evpn json").items()
+        if isinstance(routes, dict) and distinguisher.startswith("10.2.0.101:")
+    }
+    tables = {
+        vrf: sorted(show(f"show ip route vrf {vrf} json"))
+        for vrf in ("default", "Vrf_33", "Vrf_50")
+    }
+    return {
+        "VNIs": _lines(vnis),
+        "BGP's VNIs": _lines(list(bgp.values())),
+        "own routes": sorted(line for lines in own.values() for line in lines),
+        "route tables": _lines([tables]),
+        "VRFs": sorted(re.findall(r"vrf (\S+) id \d+ table (\d+)", show("show vrf"))),
+        "sessions": sorted(established(lab.host)),
+        "configuration": show("show running-config").splitlines(),
+    }
+
+
+@pytest.fixture(scope="module", params=["trixie", "bookworm"])
+def both(
+    request: pytest.FixtureRequest, fresh_lab: Callable[..., Lab]
+) -> dict[str, dict[str, list[str]]]:
+    """What is seen on a host of each backend, one after the other."""
+    document = payload(DUAL, DUAL_2, SEVERAL, L2_ONLY, vpcs=(TENANT_A,))
+    for link in document["links"]:
+        link["mtu"] = 9216
+    seen = {}
+    for backend in BACKENDS:
+        lab = fresh_lab(request.param, backend)
+        _bring_up(lab, document)
+        seen[backend] = kernel(lab) | daemons(lab)
+    return seen
+
+
+def _bring_up(lab: Lab, document: Payload) -> None:
+    lab.fabric.carry(document)
+    lab.host.apply(document)
+    for leaf in LEAVES:
+        lab.fabric.leaf(leaf).underlay(on=True)
+    eventually(lambda: established(lab.host) == {"ens4", "ens5"}, within=60)
+    server = bare_metal(lab.fabric, "gpu", 26, "10.188.0.254", 20)
+    pod = guest(lab.host, "pod", 26, "10.188.0.254", 10)
+    eventually(lambda: pod.ping(server, count=1))
+    lab.host.run(["ip", "netns", "delete", "pod"])
+    ecmp = ["ip", "-json", "route", "show", "10.2.0.3"]
+    eventually(lambda: len(lab.host.run(ecmp).json[0].get("nexthops", [])) == 2)
+
+
+@pytest.mark.claim("14.0", "The same payload gives the same kernel and FRR on both backends")
+def test_the_same_payload_gives_the_same_host(both: dict[str, dict[str, list[str]]]) -> None:
+    """Devices, addresses, routes, rules, bridge ports; VRFs, VNIs, routes, configuration."""
+    netplan, ifupdown = (both[backend] for backend in BACKENDS)
+    assert netplan.keys() == ifupdown.keys()
+    different = {
+        what: {
+            "netplan only": sorted(set(lines) - set(ifupdown[what])),
+            "ifupdown only": sorted(set(ifupdown[what]) - set(lines)),
+        }
+        for what, lines in netplan.items()
+        if lines != ifupdown[what]
+    }
+    assert not different, json.dumps(different, indent=1)

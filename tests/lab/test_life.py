@@ -1,0 +1,354 @@
+"""The life of a host: from nothing to nothing, reboots, and what others change.
+
+One machine for each system. `EVPN_HOST_REBOOTS` (2) and `EVPN_HOST_OPERATORS_APPLIES` (3) say how
+often; ten of each were seen to pass.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from functools import partial
+from typing import Any
+
+import pytest
+
+from lab.fabric import Lab, Node, eventually
+from tests.lab.conftest import SYSTEMS
+from tests.lab.test_k8s01 import (
+    DUAL,
+    LEAVES,
+    Payload,
+    bare_metal,
+    change,
+    established,
+    guest,
+    no_reload_pending,
+    payload,
+    resets,
+    vnet,
+)
+
+REBOOTS = int(os.environ.get("EVPN_HOST_REBOOTS", "2"))
+APPLIES = int(os.environ.get("EVPN_HOST_OPERATORS_APPLIES", "3"))
+BACK = 10.0  # seconds until forwarding is back, whatever others did
+OPERATORS_APPLY = {"netplan": ["netplan", "apply"], "ifupdown": ["ifreload", "-a"]}
+RECONFIGURED = {
+    "netplan": ["networkctl reconfigure ens4", "networkctl reconfigure ens5"],
+    "ifupdown": ["ifup --force ens4", "ifdown ens5; ifup ens5"],
+}
+RESTARTED = {
+    "netplan": ["systemctl restart systemd-networkd"],
+    "ifupdown": ["systemctl restart networking"],
+}
+
+# Everything of the network and of the files that ours could have left behind: one sorted line each.
+SNAPSHOT = r"""
+import hashlib, json, os, subprocess
+from pathlib import Path
+def run(*argv):
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+def lines(*argv):
+    return sorted(json.dumps(each, sort_keys=True) for each in json.loads(run(*argv) or "[]"))
+VOLATILE = ("valid_life_time", "preferred_life_time", "expires")
+def without(text):
+    found = json.loads(text)
+    for each in found.get("addr_info", []):
+        for name in VOLATILE:
+            each.pop(name, None)
+    # Of different subnets: their order means nothing.
+    found.get("addr_info", []).sort(key=json.dumps)
+    found.pop("expires", None)
+    return json.dumps(found, sort_keys=True)
+seen = {"links": lines("ip", "-details", "-json", "link")}
+seen["addresses"] = [without(line) for line in lines("ip", "-json", "address")]
+for family in ("-4", "-6"):
+    routes = lines("ip", family, "-json", "route", "show", "table", "all")
+    seen[f"routes{family}"] = [without(line) for line in routes]
+    seen[f"rules{family}"] = lines("ip", family, "-json", "rule")
+seen["bridge ports"] = lines("bridge", "-json", "link")
+seen["forwarding entries"] = lines("bridge", "-json", "fdb")
+wanted = ("forwarding", "rp_filter", "arp_ignore", "accept_ra", "disable_ipv6", "accept_dad",
+    "keep_addr_on_down", "gc_thresh", "l3mdev", "hash_policy", "ip_forward", "accept_redirects")
+seen["settings"] = sorted(
+    f"{path} {path.read_text().strip()}"
+    for path in Path("/proc/sys/net").rglob("*")
+    if path.is_file() and any(word in path.name for word in wanted)
+)
+seen["files"] = []
+for top in ("/etc", "/var/lib/evpn-host", "/run/evpn-host", "/run/systemd/network"):
+    for folder, folders, names in os.walk(top):
+        for name in [".", *names]:
+            path = Path(folder, name)
+            info = path.lstat()
+            text = path.read_bytes() if path.is_file() else b""
+            what = os.readlink(path) if path.is_symlink() else hashlib.sha256(text).hexdigest()[:16]
+            seen["files"].append(f"{path} {info.st_mode:o} {info.st_uid} {info.st_gid} {what}")
+seen["files"].sort()
+seen["FRR"] = run("vtysh", "-c", "show running-config").splitlines()
+print(json.dumps(seen))
+"""
+
+
+class Life:
+    """A host, with what its tests hand on to the next ones."""
+
+    def __init__(self, lab: Lab, suite: str, backend: str) -> None:
+        self.lab, self.suite, self.backend = lab, suite, backend
+        self.host, self.fabric = lab.host, lab.fabric
+
+    @property
+    def name(self) -> str:
+        return f"{self.suite}-{self.backend}"
+
+    def snapshot(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = self.host.run(["python3", "-c", SNAPSHOT]).json
+        return found
+
+    def differences(self) -> list[str]:
+        found: list[str] = self.host.evpn_host("status", "--json", check=False).json["differences"]
+        return found
+
+    def underlay(self, on: bool) -> None:
+        for leaf in LEAVES:
+            self.fabric.leaf(leaf).underlay(on=on)
+
+    def sh(self, command: str) -> str:
+        return self.host.run(["sh", "-c", command], timeout=300).out
+
+    def say(self, what: str) -> None:
+        print(f"\n{self.name}: {what}", flush=True)
+
+
+@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
+def story(request: pytest.FixtureRequest, fresh_lab: Any) -> Life:
+    """A fabric with a server that has never heard of us."""
+    suite, backend = request.param
+    lab: Lab = fresh_lab(suite, backend)
+    life = Life(lab, suite, backend)
+    eventually(lambda: "tentative" not in life.sh("ip -6 address"))
+    return life
+
+
+def full_size(document: Payload) -> Payload:
+    """With NICs that carry a full-size packet in VXLAN."""
+    for link in document["links"]:
+        link["mtu"] = 9216
+    return document
+
+
+def bring_up(life: Life) -> Payload:
+    """Make it a VTEP, with a dual-stack V-Net, both ports in the underlay."""
+    document = full_size(payload(DUAL))
+    change(life.lab, document)
+    life.underlay(on=True)
+    eventually(lambda: established(life.host) == {"ens4", "ens5"}, within=60)
+    return document
+
+
+@pytest.mark.claim("15.1", "From nothing to nothing: uninstall gives back exactly what was there")
+def test_uninstall_gives_back_what_was_there(story: Life) -> None:
+    """Links, addresses, routes, rules, bridges, kernel settings, files: all as before."""
+    before = story.snapshot()
+    story.host.evpn_host("install-units")
+    bring_up(story)
+    eventually(lambda: "10.12.0.101" in story.sh("ip -brief address show nbr-14"))
+    change(story.lab, full_size(payload()))  # a V-Net has gone again
+    assert story.differences() == []
+    assert story.snapshot()["settings"] != before["settings"]
+    assert [line for line in story.snapshot()["links"] if '"mtu": 9216' in line]
+
+    story.host.evpn_host("uninstall")
+    story.underlay(on=False)
+    eventually(lambda: _same(story.snapshot(), before), within=30)
+    assert story.host.ping("10.12.0.1")
+
+
+def _same(now: dict[str, list[str]], before: dict[str, list[str]]) -> bool:
+    """Whether nothing differs; says what does."""
+    for what, was in before.items():
+        more, less = sorted(set(now[what]) - set(was)), sorted(set(was) - set(now[what]))
+        assert not more, f"{what}: more: {more}; less: {less}"
+        assert not less, f"{what}: less: {less}"
+    return True
+
+
+@pytest.mark.claim("15.2", "A bridge never has another MAC than its own, not for an instant")
+def test_bridges_are_born_with_their_mac(story: Life) -> None:
+    """udev would give a device that has a random MAC another one, at a moment of its choice."""
+    monitor = story.host.start(["ip", "-o", "monitor", "link"])
+    document = bring_up(story)
+    eventually(lambda: "nbr-31" in monitor.output)
+    said = monitor.stop().out
+    wanted = {v["vxlanID"]: v["macAddress"] for v in document["vnets"] if "macAddress" in v}
+    for vni, mac in wanted.items():
+        lines = [line for line in said.splitlines() if f": nbr-{vni}: " in line]
+        assert lines
+        assert all(f"link/ether {mac}" in line for line in lines if "link/ether" in line), lines
+
+
+@pytest.mark.claim("14.4", "After each reboot the files alone bring everything back")
+def test_files_alone_bring_it_back(story: Life) -> None:
+    """Without a unit of ours: links, VRFs, addresses, sessions and routes of types 2, 3 and 5."""
+    host, leaf = story.host, story.fabric.leaf("ns-leaf-2")
+    units = "find /etc/systemd/system /usr/lib/systemd/system -name 'evpn-host*'"
+    assert story.sh(units) == ""
+    for number in range(REBOOTS):
+        story.lab.reboot(hard=number % 2 == 0)
+        eventually(lambda: established(host) == {"ens4", "ens5"}, within=60)
+        seconds = float(host.machine.read("/proc/uptime").split()[0])
+        story.say(f"reboot {number + 1}: Established {seconds:.1f} s after the kernel's start")
+        # Read while the leaf's own routes come in, and only then: nobody has mended anything.
+        eventually(lambda: story.differences() == [], within=30)
+        server = bare_metal(story.fabric, "gpu", 26, "10.188.0.254", 20)
+        pod = host.pod(
+            "pod", "nbr-40", ipv4="10.188.4.10/24", gateway="10.188.4.254",
+            ipv6="fd00:188:4::10/64", gateway6="fd00:188:4::254",
+        )  # fmt: skip
+        eventually(partial(pod.ping, "fd00:188:4::254", count=1, family=6))
+        eventually(partial(pod.ping, server, count=1))
+        eventually(partial(_heard, leaf, pod))
+
+
+def _heard(leaf: Any, pod: Node) -> bool:
+    """Whether a leaf has the host's routes: type 3, type 2 of the guest, type 5 of both families.
+
+    Twice the address of the host: in a next hop and in a route distinguisher made from it.
+    """
+    text = json.dumps(leaf.show("show bgp l2vpn evpn json"))
+    wanted = (
+        "[3]:[0]:[32]:[10.2.0.101]",
+        f"[32]:[{pod.ipv4}]",
+        f"[128]:[{pod.ipv6}]",
+        "[5]:[0]:[24]:[10.188.4.0]",
+        "[5]:[0]:[64]:[fd00:188:4::]",
+    )
+    missing = [each for each in wanted if each not in text]
+    assert not missing, missing
+    return True
+
+
+@pytest.fixture
+def ends(story: Life) -> tuple[Node, Node]:
+    """A guest and a bare-metal server of one V-Net that hear each other; nothing differs."""
+    change(story.lab, full_size(payload(DUAL)))
+    server = bare_metal(story.fabric, "gpu", 26, "10.188.0.254", 20)
+    pods = story.sh("ip netns list")
+    if "guest" in pods:
+        pod = Node(story.host.machine, "guest", "10.188.0.10")
+    else:
+        pod = guest(story.host, "guest", 26, "10.188.0.254", 10)
+    eventually(lambda: pod.ping(server, count=1))
+    assert story.differences() == []
+    return pod, server
+
+
+def survives(story: Life, ends: tuple[Node, Node], command: str) -> None:
+    """Forwarding is back in time, or `status` says what is wrong and `apply` mends it."""
+    pod, server = ends
+    with pod.pinging(server, interval=0.05) as running:
+        story.sh(command)
+        time.sleep(3)
+        eventually(lambda: pod.ping(server, count=3), within=2 * BACK)
+    story.say(f"{command[:60]}: {running.result}")
+    assert running.result.longest_gap_s < BACK, (command, running.result)
+    eventually(lambda: story.differences() == [] or _mended(story), within=BACK)
+    eventually(lambda: established(story.host) == {"ens4", "ens5"}, within=60)
+
+
+def _mended(story: Life) -> bool:
+    story.say(f"apply mends: {story.differences()}")
+    story.host.evpn_host("apply", "-p", "/root/payload.json")
+    return story.differences() == []
+
+
+@pytest.mark.claim("17.4", "An operator's own apply, again and again, costs nothing")
+def test_the_operator_applies_again_and_again(story: Life, ends: tuple[Node, Node]) -> None:
+    """No packet is lost, no session reset, and a guest's ports stay where the platform put them."""
+    pod, server = ends
+    story.sh("ip tuntap add tap-vm mode tap && ip link set tap-vm up master nbr-26")
+    ports = story.sh("ls /sys/class/net/nbr-26/brif")
+    assert "tap-vm" in ports
+    before = resets(story.host)
+    with pod.pinging(server, interval=0.05) as running:
+        for _ in range(APPLIES):
+            story.host.run(OPERATORS_APPLY[story.backend], timeout=120)
+            assert story.sh("ls /sys/class/net/nbr-26/brif") == ports
+    story.say(f"{APPLIES} times {' '.join(OPERATORS_APPLY[story.backend])}: {running.result}")
+    assert running.result.longest_gap_s < 1, running.result
+    assert resets(story.host) == before
+    assert story.differences() == []
+    change(story.lab, full_size(payload(DUAL, vnet(71, 33, "10.188.7.254/24"))))
+    assert story.sh("ls /sys/class/net/nbr-26/brif") == ports  # nor does an apply of ours
+    story.sh("ip link delete tap-vm")
+
+
+@pytest.mark.claim("17.5", "An uplink reconfigured, the network's daemon restarted: back in 10 s")
+def test_an_uplink_is_reconfigured(story: Life, ends: tuple[Node, Node]) -> None:
+    """By the backend's own tools; by hand; and the daemon, where there is one, is restarted."""
+    for command in (
+        *RECONFIGURED[story.backend],
+        "ip link set ens5 down; sleep 1; ip link set ens5 up",
+        "ip link set ens4 mtu 9000; ip link set ens4 mtu 9216",
+        *RESTARTED[story.backend][: 1 if story.backend == "netplan" else 0],
+    ):
+        survives(story, ends, command)
+
+
+@pytest.mark.claim("17.6", "FRR restarted, FRR and the backend upgraded: back in 10 s")
+def test_packages_are_upgraded(story: Life, ends: tuple[Node, Node]) -> None:
+    """By what dpkg runs of the package itself, and what deb-systemd-invoke does then."""
+    survives(story, ends, "systemctl restart frr")
+    for package in ("frr", {"netplan": "netplan.io", "ifupdown": "ifupdown2"}[story.backend]):
+        version = story.sh(f"dpkg-query --show --showformat '${{Version}}' {package}")
+        scripts = f"/var/lib/dpkg/info/{package}"
+        survives(
+            story,
+            ends,
+            f"if [ -e {scripts}.prerm ]; then {scripts}.prerm upgrade {version}; fi;"
+            f" if [ -e {scripts}.postinst ]; then DPKG_MAINTSCRIPT_PACKAGE={package}"
+            f" DPKG_MAINTSCRIPT_NAME=postinst {scripts}.postinst configure {version}; fi",
+        )
+
+
+@pytest.mark.claim("17.7", "What others took away or added is named by status, and apply mends it")
+def test_devices_and_addresses_changed_by_hand(story: Life, ends: tuple[Node, Node]) -> None:
+    """Of a V-Net; the neighbouring one loses no packet, neither then nor while it is mended."""
+    pod, server = ends
+    for command, named in (
+        ("ip link delete nbr-31", "nbr-31: is not there"),
+        ("ip link delete vxlan31", "vxlan31: is not there"),
+        ("ip link set vxlan31 nomaster", "vxlan31: master is none"),
+        ("ip link set nbr-31 mtu 1300", "nbr-31: mtu is 1300"),
+        ("ip link set nbr-31 down", "nbr-31: up is off"),
+        ("ip address add 203.0.113.1/24 dev nbr-31", "nbr-31: has the address 203.0.113.1/24"),
+        ("ip address delete 10.188.1.254/24 dev nbr-31", "nbr-31: has no address 10.188.1.254/24"),
+        ("ip -6 address flush dev nbr-40 scope global", "nbr-40: has no address fd00:188:4::254"),
+        ("ip link set nbr-31 address 02:00:00:00:00:31", "nbr-31: mac is 02:00:00:00:00:31"),
+        ("ip route flush table 1033 type unreachable", "Vrf_33: has no unreachable default"),
+    ):
+        with pod.pinging(server, interval=0.05) as running:
+            story.sh(command)
+            found = story.differences()
+            mended = command.endswith("nomaster") and not found  # by networkd, at once
+            assert mended or [text for text in found if text.startswith(named)], (command, found)
+            story.host.evpn_host("apply", "-p", "/root/payload.json")
+            eventually(lambda: story.differences() == [])
+        story.say(f"{command}: {running.result}")
+        assert running.result.lost == 0, (command, running.result)
+    assert no_reload_pending(story.host)
+
+
+@pytest.mark.claim("15.3", "Uninstalled a second time, after all that: as it was in the beginning")
+def test_uninstall_after_a_life(story: Life) -> None:
+    """Nothing of ours is left in the kernel or on the disk."""
+    story.host.evpn_host("uninstall")
+    found = story.snapshot()
+    text = "\n".join(found["links"] + found["addresses"] + found["rules-4"] + found["routes-4"])
+    assert not [
+        word for word in ("nbr-", "vxlan", "Vrf_33", "10.2.0.101", "l3mdev") if word in text
+    ]
+    assert not [line for line in found["files"] if "evpn-host" in line]
+    rules = story.host.run(["ip", "-json", "rule"]).json
+    assert [rule["priority"] for rule in rules if rule["table"] == "local"] == [0]

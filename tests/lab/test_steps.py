@@ -1,0 +1,245 @@
+"""Step after random step: a host follows its payload, and who is not concerned notices nothing.
+
+`EVPN_HOST_STEPS` says how many steps (8), `EVPN_HOST_SEED` with which ones to begin; both are
+printed. A failure is repeated with its seed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from generator.errors import Refused
+from generator.payload import load
+from lab.fabric import Lab, Node, eventually
+from tests.lab.conftest import SYSTEMS
+from tests.lab.test_k8s01 import (
+    LEAVES,
+    Payload,
+    bare_metal,
+    established,
+    guest,
+    no_reload_pending,
+    payload,
+    vnet,
+)
+
+STEPS = int(os.environ.get("EVPN_HOST_STEPS", "8"))
+SEED = int(os.environ.get("EVPN_HOST_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
+VPCS = (33, 50, 51, 52)  # 33 is the documentation's, with the V-Net that must not notice
+VNIS = range(100, 112)
+SETTLE = 60  # seconds until sessions are back after a new loopback or AS number
+
+
+class Payloads:
+    """Payloads, each one random step from the one before."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)  # noqa: S311  # has to be repeatable
+        self.vnets: dict[int, Payload] = {}
+        self.l3vnis = {50: 1050, 51: 1051}  # 52 is routed on this host only
+        self.loopback, self.asn = 101, 4200000001
+
+    def step(self) -> tuple[str, Payload]:
+        """What is done, and the document after it: one that is accepted."""
+        while True:
+            saved = json.dumps([self.vnets, self.l3vnis, self.loopback, self.asn])
+            name, change = self.random.choice(sorted(self._steps().items()))
+            told = change()
+            document = self.document()
+            try:
+                load(json.dumps(document).encode())
+            except Refused:
+                told = None
+            if told:
+                return f"{name}: {told}", document
+            vnets, l3vnis, self.loopback, self.asn = json.loads(saved)
+            self.vnets = {int(vni): found for vni, found in vnets.items()}
+            self.l3vnis = {int(vpc): vni for vpc, vni in l3vnis.items()}
+
+    def document(self) -> Payload:
+        vpcs = [
+            {"id": vpc, "name": f"vpc-{vpc}"} | ({"vni": vni} if vni else {})
+            for vpc in VPCS[1:]
+            for vni in [self.l3vnis.get(vpc)]
+        ]
+        document = payload(*self.vnets.values(), vpcs=tuple(vpcs))
+        document["server"]["mainAddress"] = f"10.2.0.{self.loopback}"
+        document["server"]["asn"] = self.asn
+        for link in document["links"]:
+            link["mtu"] = 9216
+        return document
+
+    def _steps(self) -> dict[str, Callable[[], str | None]]:
+        return {
+            "add": self._add,
+            "add again": self._add,
+            "remove": self._remove,
+            "move": self._move,
+            "renumber": self._renumber,
+            "VNI": self._vni,
+            "MAC": self._mac,
+            "gateway": self._gateway,
+            "MTU": self._mtu,
+            "L3VNI": self._l3vni,
+            "loopback": self._loopback,
+            "AS number": self._asn,
+        }
+
+    def _one(self) -> int | None:
+        return self.random.choice(sorted(self.vnets)) if self.vnets else None
+
+    def _free(self) -> int:
+        return self.random.choice([vni for vni in VNIS if vni not in self.vnets])
+
+    def _prefixes(self) -> list[str]:
+        third = self.random.randrange(256)
+        return self.random.choice(
+            [
+                [f"172.20.{third}.254/24"],
+                [f"172.20.{third}.254/24", f"fd00:172:20:{third:x}::254/64"],
+                [f"fd00:172:20:{third:x}::254/64"],
+                [f"172.20.{third}.254/24", f"172.21.{third}.1/24"],
+            ]
+        )
+
+    def _add(self) -> str | None:
+        if len(self.vnets) == len(VNIS) - 1:
+            return None
+        vni, vpc = self._free(), self.random.choice(VPCS)
+        prefixes = self._prefixes() if self.random.random() < 0.8 else []
+        self.vnets[vni] = vnet(vni, vpc, *prefixes)
+        return f"V-Net {vni} of VPC {vpc} with {', '.join(prefixes) or 'no gateway'}"
+
+    def _remove(self) -> str | None:
+        if not (vni := self._one()):
+            return None
+        del self.vnets[vni]
+        return f"V-Net {vni}"
+
+    def _move(self) -> str | None:
+        if not (vni := self._one()):
+            return None
+        vpc = self.random.choice(VPCS)
+        self.vnets[vni]["vpc"] = {"id": vpc}
+        return f"V-Net {vni} to VPC {vpc}"
+
+    def _renumber(self) -> str | None:
+        vni = self._one()
+        if not vni or "gateways" not in self.vnets[vni]:
+            return None
+        prefixes = self._prefixes()
+        self.vnets[vni]["gateways"] = [{"prefix": prefix} for prefix in prefixes]
+        return f"V-Net {vni} to {', '.join(prefixes)}"
+
+    def _vni(self) -> str | None:
+        if not (vni := self._one()):
+            return None
+        new = self._free()
+        self.vnets[new] = self.vnets.pop(vni) | {"vxlanID": new}
+        return f"V-Net {vni} to {new}"
+
+    def _mac(self) -> str | None:
+        vni = self._one()
+        if not vni or "gateways" not in self.vnets[vni]:
+            return None
+        mac = f"02:00:5e:{self.random.randrange(256):02x}:00:01"
+        self.vnets[vni]["macAddress"] = mac
+        return f"V-Net {vni} to {mac}"
+
+    def _gateway(self) -> str | None:
+        if not (vni := self._one()):
+            return None
+        found = self.vnets[vni]
+        if "gateways" in found:
+            del found["gateways"], found["macAddress"]
+            return f"V-Net {vni} loses it"
+        self.vnets[vni] = vnet(vni, found["vpc"]["id"], *self._prefixes())
+        return f"V-Net {vni} gets {self.vnets[vni]['gateways']}"
+
+    def _mtu(self) -> str | None:
+        if not (vni := self._one()):
+            return None
+        mtu = self.random.choice([1280, 1400, 1500, 4000, 9000])
+        self.vnets[vni]["mtu"] = mtu
+        return f"V-Net {vni} to {mtu}"
+
+    def _l3vni(self) -> str | None:
+        vpc = self.random.choice(VPCS[1:])
+        self.l3vnis[vpc] = self.random.choice([0, 1000 + vpc, 2000 + vpc])
+        return f"VPC {vpc} to {self.l3vnis[vpc] or 'none'}"
+
+    def _loopback(self) -> str:
+        self.loopback = self.random.randrange(101, 110)
+        return f"10.2.0.{self.loopback}"
+
+    def _asn(self) -> str:
+        self.asn = 4200000000 + self.random.randrange(1, 9)
+        return str(self.asn)
+
+
+@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
+def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
+    """A VTEP in its fabric."""
+    lab: Lab = fresh_lab(*request.param)
+    document = Payloads(SEED).document()
+    lab.fabric.carry(document)
+    lab.host.apply(document)
+    for leaf in LEAVES:
+        lab.fabric.leaf(leaf).underlay(on=True)
+    eventually(lambda: established(lab.host) == {"ens4", "ens5"}, within=60)
+    return lab
+
+
+@pytest.mark.claim(
+    "16.1", "After each random step kernel and FRR equal the plan; others lose nothing"
+)
+def test_random_steps(lab: Lab, request: pytest.FixtureRequest) -> None:
+    """After each: no difference, no FRR reload pending, a second apply does nothing."""
+    system = "-".join(request.node.callspec.params["lab"])
+    print(f"\n{system}: EVPN_HOST_SEED={SEED} EVPN_HOST_STEPS={STEPS}", flush=True)
+    payloads = Payloads(SEED)
+    server = bare_metal(lab.fabric, "gpu", 26, "10.188.0.254", 20)
+    pod = guest(lab.host, "pod", 26, "10.188.0.254", 10)
+    eventually(lambda: pod.ping(server, count=1))
+    begun, slowest = time.monotonic(), 0.0
+    for number in range(1, STEPS + 1):
+        before = (payloads.loopback, payloads.asn)
+        told, document = payloads.step()
+        where = f"{system}, seed {SEED}, step {number}: {told}"
+        hard = before != (payloads.loopback, payloads.asn)
+        seconds = _one_step(lab, document, pod, server, where, hard)
+        slowest = max(slowest, seconds)
+        print(f"{where}: {seconds:.1f} s", flush=True)
+    took = time.monotonic() - begun
+    print(f"{system}: {STEPS} steps of seed {SEED} in {took:.0f} s; slowest apply {slowest:.1f} s")
+
+
+def _one_step(  # noqa: PLR0917  # what a step is made of
+    lab: Lab, document: Payload, pod: Node, server: Node, where: str, hard: bool
+) -> float:
+    """Apply, look, apply again; seconds that the first apply took."""
+    host = lab.host
+    with pod.pinging(server, interval=0.05) as running:
+        begun = time.monotonic()
+        done = host.apply(document, check=False)
+        seconds = time.monotonic() - begun
+        assert done.code == 0, f"{where}: {done.err}"
+        if hard:
+            eventually(lambda: established(host) == {"ens4", "ens5"}, SETTLE)
+            eventually(lambda: pod.ping(server, count=1), SETTLE)
+    assert hard or running.result.lost == 0, f"{where}: {running.result}"
+    found = host.evpn_host("status", "--json", check=False).json
+    assert found["ok"], where
+    assert found["differences"] == [], where
+    assert no_reload_pending(host), where
+    again = host.apply(document, "-v")
+    ran = [line for line in again.err.splitlines() if line.startswith("+")]
+    assert (ran, again.out) == ([], ""), where
+    return seconds
