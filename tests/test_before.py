@@ -1,0 +1,90 @@
+"""What was there before us comes back: kernel settings, folders, files. On trees, no mocks."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from generator import before
+from generator.activate import silent
+from generator.before import Before
+from lab.result import Result
+from tests.strategies import LEAF1, LEAF2, encoded, host, tagged, vnet
+
+OPERATORS = {
+    "netplan": "etc/netplan/50-operator.yaml",
+    "ifupdown": "etc/network/interfaces",
+}
+TEXTS = {
+    "netplan": "network: {ethernets: {ens4: {addresses: [10.12.0.101/16]}}}\n",
+    "ifupdown": "source /etc/network/interfaces.d/*\n",
+}
+
+
+def tree(root: Path) -> list[str]:
+    """Every folder and file, with its content."""
+    found = []
+    for folder, _, names in os.walk(root):
+        found += [f"{Path(folder, name)} {Path(folder, name).read_text()}" for name in names]
+        found.append(folder)
+    return sorted(found)
+
+
+def test_uninstall_leaves_the_tree_as_it_was(
+    evpn_host: Callable[..., Result], tmp_path: Path, backend: str
+) -> None:
+    """A folder that was there stays, if it is empty too; one that came with ours goes."""
+    root, given = tmp_path / "root", tmp_path / "payload.json"
+    operators = root / OPERATORS[backend]
+    operators.parent.mkdir(parents=True)
+    operators.write_text(TEXTS[backend])
+    for folder in ("etc/network/interfaces.d", "etc/sysctl.d", "run", "var/lib"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    was = tree(root)
+    for prefix in ("10.26.0.1/24", "10.27.0.1/24"):
+        prefixes = [prefix, "fd00:26::1/64"]
+        document = host(vnet(26, prefixes=prefixes, ports=tagged(LEAF1, LEAF2)))
+        given.write_bytes(encoded(document))
+        done = evpn_host("apply", "--root", root, "-p", given, "-b", backend)
+        assert done.code == 0, done.err
+    assert tree(root) != was
+    assert evpn_host("uninstall", "--root", root).code == 0
+    assert tree(root) == was
+
+
+def test_settings(tmp_path: Path) -> None:
+    """Only what is otherwise is written, and of a device that is gone nothing."""
+    known = Before(
+        sysctl={
+            "net/ipv4/ip_forward": "0",
+            "net/ipv4/conf/ens4/rp_filter": "1",
+            "net/ipv4/conf/gone/rp_filter": "1",
+        }
+    )
+    base = tmp_path / "proc/sys"
+    for key, value in {"net/ipv4/ip_forward": "1", "net/ipv4/conf/ens4/rp_filter": "1"}.items():
+        (base / key).parent.mkdir(parents=True, exist_ok=True)
+        (base / key).write_text(f"{value}\n")
+    said: list[str] = []
+    before.give_back(tmp_path, known, said.append)
+    assert said == ["net/ipv4/ip_forward = 0  # as it was"]
+    assert (base / "net/ipv4/ip_forward").read_text() == "0"
+    assert (base / "net/ipv4/conf/ens4/rp_filter").read_text() == "1\n"
+    assert not (base / "net/ipv4/conf/gone").exists()
+
+
+def test_what_was_seen_first_stays(tmp_path: Path) -> None:
+    """A later apply adds what it touches anew, and takes nothing of ours for the operator's."""
+    texts = {"etc/frr/frr.conf": ""}
+    before.remember(tmp_path, texts, [], [], silent, running=False)
+    assert before.read(tmp_path).folders == [
+        "etc",
+        "etc/frr",
+        "etc/iproute2",
+        "etc/iproute2/rt_tables.d",
+    ]
+    (tmp_path / "etc/frr").mkdir(parents=True)
+    before.remember(tmp_path, texts | {"etc/netplan/x": ""}, [], [], silent, running=False)
+    assert before.read(tmp_path).folders[-1] == "etc/netplan"
+    assert "etc/frr" in before.read(tmp_path).folders
+    (tmp_path / before.FILE).write_bytes(b"{")
+    assert before.read(tmp_path) == Before()
