@@ -156,12 +156,12 @@ def restore_rules() -> list[Step]:
 
 
 def flush_tables(tables: list[int]) -> list[Step]:
-    """Empty routing tables of VRFs that are gone: an unreachable route belongs to no device."""
+    """Empty routing tables of VRFs that go: an unreachable route belongs to no device."""
     lines = "".join(f"route flush table {table}\n" for table in tables)
     return [
         Step(
             ("ip", family, "-force", "-batch", "-"),
-            f"no routes in the tables of VRFs that are gone: {', '.join(map(str, tables))}",
+            f"no routes in the tables of VRFs that go: {', '.join(map(str, tables))}",
             timeout=60 + len(tables) / 5,
             input=lines,
             may_fail=True,

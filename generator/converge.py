@@ -66,9 +66,9 @@ def _netplan(wanted: Wanted, tree: Path, log: Log) -> None:
     if _NETWORKD_CONF in wanted.changed:
         activate.run(activate.restart_networkd(), log)
     if wanted.full:
-        _delete(recreated + _present(wanted.gone), log)
+        _delete(recreated, log)
+        _clear(wanted.gone, log)
         activate.run(activate.netplan_apply(wanted.size), log)
-        _flush(wanted.gone, log)
         return
     _delete(recreated, log)
     stale = {difference.device for difference in _differences(wanted)}
@@ -137,8 +137,11 @@ def _delete_gone(wanted: Wanted, log: Log) -> None:
 
 
 def _clear(devices: list[Device], log: Log) -> None:
-    _delete(_present(devices), log)
-    _flush(devices, log)
+    """Delete devices; the routes of a VRF before it, of which zebra may crash otherwise (10.3)."""
+    vrfs = [device for device in devices if device.kind == "vrf"]
+    _delete(_present(device for device in devices if device.kind != "vrf"), log)
+    _flush(vrfs, log)
+    _delete(_present(vrfs), log)
 
 
 def _wait_for_hook(wanted: Wanted) -> None:

@@ -200,7 +200,14 @@ def _devices_of(leaf: Router, wanted: dict[str, Any]) -> None:
     made = {name for name, steps in recipes.items() if there.get(name) == _alias(steps)}
     stale = [name for name in there if name.startswith(ours) and name not in made]
     # A bridge that is made again takes its VXLAN port along, a VRF its bridges.
-    _ip(leaf.name, [f"link delete {name}" for name in stale])
+    vrfs = [name for name in stale if name.startswith("Vrf_")]
+    _ip(leaf.name, [f"link delete {name}" for name in stale if name not in vrfs])
+    # Its routes before a VRF: zebra 10.3 crashes when there are some in a table whose VRF has gone.
+    for name in vrfs:
+        for family in ("-4", "-6"):
+            table = str(1000 + int(name.removeprefix("Vrf_")))
+            _run(["ip", "-n", leaf.name, family, "route", "flush", "table", table])
+    _ip(leaf.name, [f"link delete {name}" for name in vrfs])
     lines: list[str] = []
     for name, steps in recipes.items():
         if name not in made:
