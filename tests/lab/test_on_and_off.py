@@ -1,0 +1,232 @@
+"""On and off a machine: the one-liner on a server that never saw the product, its life, the purge.
+
+The Debian package, with the distribution's own libraries from an apt repository in the machine;
+nothing of the lab's own way to run the product is left. One test after the other tells the story.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from generator import __version__
+from lab.channel import Process
+from lab.fabric import Host, Lab, Node, eventually
+from lab.result import LabUnavailable, Result
+from tests.conftest import unavailable
+from tests.debs import FORGET, NEXT, REPOSITORY, debs
+from tests.lab.test_k8s01 import LEAVES, bare_metal, established, guest, payload, vnet
+
+REPO = Path(__file__).parents[2]
+CONTROLLER = "10.12.0.5"
+FOLDER = "/root/payloads"
+SCRIPT = "/opt/repo/packaging/install.sh"
+ADDED = vnet(90, 33, "10.188.9.254/24")
+ONE_LINER = [
+    *["--controller", f"https://{CONTROLLER}:8443/{{host}}.json", "--host", "K8S01", "--yes"],
+    *["--ca-file", "/root/ca.pem"],
+]
+# What of a machine is there before, and again after: files of /etc, devices, addresses, routes,
+# rules, what systemd starts, packages. Not apt's own, nor what has a life of its own.
+PICTURE = r"""
+find /etc -type f -not -path '/etc/apt/*' -not -name ld.so.cache | sort | xargs md5sum
+ls -d /etc/evpn-host /var/lib/evpn-host /usr/share/evpn-host 2>/dev/null
+ip -brief link | awk '{print $1, $2}' | sort
+ip -oneline address | sed 's/ valid_lft.*//; s/^[0-9]*: //' | sort
+for family in -4 -6; do
+    ip $family route show table all | sed 's/ *expires.*//; s/ pref .*//' | sort
+done
+ip -4 rule; ip -6 rule
+systemctl list-unit-files --state=enabled --no-legend | sort
+systemctl is-active frr systemd-networkd
+dpkg-query --show | sort
+"""
+
+
+class Story:
+    """A server, its controller, and what traffic there is."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab, self.host = lab, lab.host
+        self.controller: Process | None = None
+        machine = lab.machine
+        machine.run(["sh", "-c", FORGET])
+        for deb in sorted(debs().glob("*.deb")):
+            text = base64.b64encode(deb.read_bytes()).decode()
+            machine.run(["sh", "-c", f"base64 -d > /opt/debs/{deb.name}"], input=text)
+        machine.run(["sh", "-c", REPOSITORY])
+        ca = trustme.CA()
+        pem = ca.issue_cert(CONTROLLER).private_key_and_cert_chain_pem.bytes().decode()
+        machine.write("/root/controller.pem", pem, 0o600)
+        machine.write("/root/ca.pem", ca.cert_pem.bytes().decode())
+        machine.write("/root/server-token", "a-token-of-the-lab\n", 0o600)
+        machine.write("/root/token", "a-token-of-the-lab\n", 0o600)
+        machine.write("/root/bad-token", "another\n", 0o600)
+        self.give(payload())
+        self.serve()
+        self.before = self.picture()
+
+    def picture(self) -> list[str]:
+        return self.host.run(["sh", "-c", PICTURE], check=False).out.splitlines()
+
+    def give(self, document: dict[str, Any]) -> None:
+        """Have the controller give this, and the leaves carry it."""
+        for link in document["links"]:
+            link["mtu"] = 9000  # with the example's 1500 no full frame comes through the fabric
+        self.lab.fabric.carry(document)
+        self.host.machine.write(f"{FOLDER}/K8S01.json", json.dumps(document))
+        self.host.run(["sync"])
+
+    def serve(self) -> None:
+        argv = ["python3", "/opt/repo/examples/controller.py", FOLDER, "--listen", CONTROLLER]
+        secrets = ["--certificate", "/root/controller.pem", "--token-file", "/root/server-token"]
+        self.controller = self.lab.fabric.controller.start([*argv, *secrets])
+        eventually(lambda: self.controller and self.controller.output)
+
+    def install(self, *options: str) -> Result:
+        """The one-liner, read from a pipe as in the documentation."""
+        argv = ["sh", "-c", f'sh -s -- "$@" < {SCRIPT}', "-", *options]
+        return self.host.run(argv, check=False, timeout=300)
+
+    def apt(self, *arguments: str) -> Result:
+        argv = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes", "--quiet=2"]
+        return self.host.run([*argv, *arguments], timeout=300)
+
+    def traffic(self) -> tuple[Node, Node]:
+        """A guest and a server behind another leaf, that reach each other."""
+        gpu = bare_metal(self.lab.fabric, "gpu", 26, "10.188.0.254", 20)
+        pod = guest(self.host, "pod", 26, "10.188.0.254", 10)
+        eventually(lambda: pod.ping(gpu, count=1), within=60)
+        return pod, gpu
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.host.evpn_host("status", "--json", check=False).json
+        return found
+
+    def place(self) -> list[str]:
+        """The devices that have the management address."""
+        lines = self.host.run(["ip", "-4", "-oneline", "address"]).out.splitlines()
+        return [line.split()[1] for line in lines if " 10.12.0.101/" in line]
+
+
+@pytest.fixture(scope="module", params=("trixie", "bookworm"))
+def story(request: pytest.FixtureRequest, fresh_lab: Callable[..., Lab]) -> Story:
+    """A fabric with a server in it that the product was never on."""
+    try:
+        debs()
+    except LabUnavailable as reason:
+        unavailable(str(reason))
+    return Story(fresh_lab(request.param))
+
+
+def active(host: Host, unit: str) -> str:
+    return host.run(["systemctl", "is-active", unit], check=False).out.strip()
+
+
+def test_nothing_stays_of_an_installation_that_fails(story: Story) -> None:
+    """The controller says no, the payload is nonsense, there is no terminal to ask on."""
+    refused = story.install(*ONE_LINER, "--token-file", "/root/bad-token")
+    assert refused.code == 1, refused
+    assert "401" in refused.err
+    assert story.picture() == story.before
+    untold = [word for word in ONE_LINER if word != "--yes"]
+    assert story.install(*untold, "--token-file", "/root/token").code == 2
+    assert story.picture() == story.before
+
+
+def test_the_one_liner(story: Story) -> None:
+    """It shows the diff, applies, and has boot and timer see to the host from now on."""
+    done = story.install(*ONE_LINER, "--token-file", "/root/token")
+    assert done.code == 0, done
+    assert "+++ " in done.out
+    assert "a-token-of-the-lab" not in done.out + done.err
+    assert story.host.run(["which", "evpn-host"]).out == "/usr/bin/evpn-host\n"
+    assert active(story.host, "evpn-host.timer") == "active"
+    assert active(story.host, "evpn-host-failover.service") == "active"
+    assert story.status()["differences"] == []
+    again = story.install(*ONE_LINER, "--token-file", "/root/token")
+    assert again.code == 0, again
+    assert "+++ " not in again.out
+
+
+def test_a_reboot_and_the_underlay(story: Story) -> None:
+    """The server comes up as a VTEP; once the switch ports are the underlay's, traffic flows."""
+    story.lab.reboot()
+    story.serve()
+    for leaf in LEAVES:
+        story.lab.fabric.leaf(leaf).underlay(on=True)
+    eventually(lambda: established(story.host) == {"ens4", "ens5"}, within=60)
+    story.traffic()
+    eventually(lambda: story.place() == ["nbr-14"], within=30)
+
+
+def test_the_timer_brings_news(story: Story) -> None:
+    """A payload that the controller changed is there without anybody's doing."""
+    quick = "[Timer]\nOnUnitInactiveSec=\nOnUnitInactiveSec=3\nRandomizedDelaySec=1\n"
+    story.host.machine.write("/run/systemd/system/evpn-host.timer.d/quick.conf", quick)
+    story.host.run(["systemctl", "daemon-reload"])
+    story.host.run(["systemctl", "restart", "evpn-host.timer"])
+    generation = story.status()["generation"]
+    story.give(payload(ADDED) | {"generation": generation + 1})
+    eventually(lambda: story.status()["generation"] == generation + 1, within=120)
+    eventually(lambda: story.status()["differences"] == [], within=60)
+
+
+def test_a_boot_without_the_controller(story: Story) -> None:
+    """The power fails while the controller is dead: the server forwards all the same."""
+    assert story.controller
+    story.controller.stop()
+    story.lab.reboot(hard=True)
+    eventually(lambda: established(story.host) == {"ens4", "ens5"}, within=60)
+    story.traffic()
+    assert "nbr-90" in story.host.run(["ip", "-brief", "link"]).out
+
+
+def test_upgrade_and_downgrade_lose_no_packet(story: Story) -> None:
+    """With the controller back: the next version and the one before, while a guest sends."""
+    story.serve()
+    host = story.host
+    eventually(lambda: host.evpn_host("apply", check=False).code == 0, within=60)
+    pod, gpu = story.traffic()
+    eventually(lambda: story.place() == ["nbr-14"], within=30)
+    moves = story.status()["management"]["moves"]
+    with pod.pinging(gpu, interval=0.05) as running:
+        done = story.install("--yes")
+        assert done.code == 0, done
+        upgraded = host.evpn_host("--version").out
+        eventually(lambda: active(host, "evpn-host-failover.service") == "active")
+        story.apt("install", "--allow-downgrades", f"evpn-host={__version__}")
+        host.evpn_host("apply")
+    assert upgraded == f"evpn-host, version {NEXT}\n"
+    assert running.result.lost == 0, running.result
+    assert story.place() == ["nbr-14"]
+    assert story.status()["management"]["moves"] == moves
+    assert story.status()["differences"] == []
+
+
+def test_purge_leaves_what_was_before(story: Story) -> None:
+    """Files, devices, addresses, routes, rules, units and packages are as on the first day."""
+    host = story.host
+    host.run(["sh", "-c", "ip link delete veth-pod; ip netns delete pod"], check=False)
+    host.run(["rm", "-rf", "/run/systemd/system/evpn-host.timer.d"])
+    for leaf in LEAVES:
+        story.lab.fabric.leaf(leaf).underlay(on=False)
+    story.apt("purge", "--auto-remove", "evpn-host")
+
+    def difference() -> list[str]:
+        now = story.picture()
+        gone = [f"- {line}" for line in story.before if line not in now]
+        return gone + [f"+ {line}" for line in now if line not in story.before]
+
+    def same() -> bool:
+        assert difference() == []
+        return True
+
+    eventually(same, within=30)
+    eventually(lambda: host.ping(CONTROLLER, count=1), within=30)
