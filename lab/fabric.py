@@ -197,14 +197,16 @@ class Host(Node):
         gateway6: str = "",
         *,
         mtu: int = 1500,
+        mac: str = "",
     ) -> Node:
         """Make a guest: a namespace whose cable ends in a bridge of the host."""
         port = f"veth-{name}"[:15]
+        address = f" address {mac}" if mac else ""
         self.run(["ip", "link", "delete", port], check=False)
         self.run(["ip", "netns", "delete", name], check=False)
         cable = [
             f"netns add {name}",
-            f"link add {port} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {name}",
+            f"link add {port} mtu {mtu} type veth peer name eth0 mtu {mtu}{address} netns {name}",
             f"link set {port} master {bridge}",
             f"link set {port} up",
         ]

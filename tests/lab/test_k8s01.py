@@ -83,9 +83,9 @@ def fabric(lab: Lab) -> Fabric:
     return lab.fabric
 
 
-def bring_up(lab: Lab) -> None:
-    """Apply the documentation's payload, then put both ports into the underlay."""
-    document = payload()
+def bring_up(lab: Lab, document: Payload | None = None) -> None:
+    """Apply a payload, the documentation's if none, then put both ports into the underlay."""
+    document = document or payload()
     lab.fabric.carry(document)
     lab.host.apply(document)
     for leaf in LEAVES:

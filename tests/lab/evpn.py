@@ -1,0 +1,50 @@
+"""What a router has heard of the fabric: EVPN routes, however its FRR's version lays them out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lab.fabric import Host, Router
+
+VTEP = "10.2.0.101"  # K8S01
+
+
+@dataclass(frozen=True)
+class Route:
+    """A path of an EVPN route."""
+
+    prefix: str  # FRR's way: [2]:[0]:[48]:[MAC]:[32]:[IPv4]
+    vtep: str
+    as_path: tuple[int, ...]
+    communities: frozenset[str]  # RT:…, Rmac:…, MM:… (mobility, RFC 7432 section 7.7)
+
+    @property
+    def sequence(self) -> int:
+        """How often the MAC has moved."""
+        return max((int(c.removeprefix("MM:")) for c in self.communities if "MM:" in c), default=0)
+
+
+def routes(router: Router | Host, kind: str, vtep: str = VTEP) -> list[Route]:
+    """Paths of a kind (macip, multicast, prefix) that lead to a VTEP."""
+    shown = router.show(f"show bgp l2vpn evpn route type {kind} json")
+    return [route for route in _routes(shown) if route.vtep == vtep]
+
+
+def prefixes(router: Router | Host, kind: str, vtep: str = VTEP) -> set[str]:
+    """The same, their prefixes alone."""
+    return {route.prefix for route in routes(router, kind, vtep)}
+
+
+def _routes(shown: dict[str, object]) -> Iterator[Route]:
+    for table in shown.values():
+        for prefix, entry in table.items() if isinstance(table, dict) else ():
+            for paths in entry["paths"] if isinstance(entry, dict) else ():
+                for path in paths if isinstance(paths, list) else [paths]:
+                    communities = path.get("extendedCommunity", {}).get("string", "")
+                    yield Route(
+                        prefix,
+                        path["nexthops"][0]["ip"],
+                        tuple(map(int, path.get("path", "").split())),
+                        frozenset(communities.split()),
+                    )

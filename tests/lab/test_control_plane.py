@@ -1,0 +1,312 @@
+"""What FRR tells the fabric and hears from it, and what a session is made of, on the session."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+
+from lab.fabric import Host, Lab, Leaf, Node, Router, eventually
+from tests.lab.conftest import SYSTEMS
+from tests.lab.evpn import VTEP, prefixes, routes
+from tests.lab.test_k8s01 import (
+    DUAL,
+    DUAL_2,
+    LEAVES,
+    Payload,
+    bring_up,
+    change,
+    established,
+    no_reload_pending,
+    payload,
+    vnet,
+)
+
+UPLINKS = {"ens4", "ens5"}
+LEAF_ONLY = vnet(95, 33, "10.188.95.254/24", "fd00:188:95::254/64")
+SECRET = "not-to-be-read-aloud"  # noqa: S105 - of the lab
+
+
+@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
+def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
+    """A fabric with K8S01 as a VTEP, two V-Nets in both families."""
+    lab: Lab = fresh_lab(*request.param)
+    bring_up(lab, payload(DUAL, DUAL_2))
+    return lab
+
+
+@pytest.fixture
+def host(lab: Lab) -> Host:
+    """The host under test."""
+    return lab.host
+
+
+@pytest.fixture
+def far(lab: Lab) -> Leaf:
+    """The leaf that the host is not cabled to."""
+    return lab.fabric.leaf("ns-leaf-2")
+
+
+def speak(node: Node, ipv4: str = "", ipv6: str = "") -> None:
+    """Have a node greet its gateways, as one that boots does."""
+    if ipv4:
+        eventually(lambda: node.ping(ipv4, count=1))
+    if ipv6:
+        eventually(lambda: node.ping(ipv6, count=1, family=6))
+
+
+def mac_of(node: Node) -> str:
+    [link] = node.run(["ip", "-json", "link", "show", "eth0"]).json
+    return str(link["address"])
+
+
+# --- Routes ---
+
+
+@pytest.mark.claim("11.3", "A guest's MAC, IPv4 and IPv6 are announced (type 2), and withdrawn")
+def test_a_guest_is_announced_and_withdrawn(host: Host, far: Leaf) -> None:
+    """A leaf behind the spine has three routes to the guest's VTEP while the guest is there."""
+    guest = host.pod(
+        "announced", "nbr-40", "10.188.4.10/24", "10.188.4.254",
+        "fd00:188:4::10/64", "fd00:188:4::254",
+    )  # fmt: skip
+    speak(guest, "10.188.4.254", "fd00:188:4::254")
+    mac = f"[2]:[0]:[48]:[{mac_of(guest)}]"
+    wanted = {mac, f"{mac}:[32]:[10.188.4.10]", f"{mac}:[128]:[fd00:188:4::10]"}
+    eventually(lambda: wanted <= prefixes(far, "macip"))
+    [route] = [each for each in routes(far, "macip") if each.prefix == mac]
+    assert route.as_path[-1] == 4200000001
+    assert any(each.endswith(":40") for each in route.communities), route
+    host.run(["ip", "link", "set", "veth-announced", "down"])
+    eventually(lambda: not any(mac in prefix for prefix in prefixes(far, "macip")))
+
+
+@pytest.mark.claim("11.4", "A remote MAC and its addresses are learnt (type 2), and forgotten")
+def test_a_remote_server_is_learnt_and_forgotten(lab: Lab, far: Leaf) -> None:
+    """The kernel has its MAC behind the leaf's loopback, and both addresses, from FRR alone."""
+    host = lab.host
+    server = lab.fabric.server(
+        "remote", vni=40, ipv4="10.188.4.20/24", gateway="10.188.4.254",
+        ipv6="fd00:188:4::20/64", gateway6="fd00:188:4::254",
+    )  # fmt: skip
+    speak(server, "10.188.4.254", "fd00:188:4::254")
+    mac = mac_of(server)
+    eventually(lambda: _behind(host, "vxlan40", mac) == {"10.2.0.3"})
+    eventually(lambda: {"10.188.4.20", "fd00:188:4::20"} <= _neighbours(host, "nbr-40", mac))
+    far.run(["ip", "link", "set", "swp-remote", "down"])
+    eventually(lambda: not _behind(host, "vxlan40", mac))
+    eventually(lambda: not _neighbours(host, "nbr-40", mac))
+
+
+def _behind(host: Host, vxlan: str, mac: str) -> set[str]:
+    """The VTEPs to which the kernel sends what is for a MAC."""
+    entries = host.run(["bridge", "-json", "fdb", "show", "dev", vxlan]).json
+    return {each["dst"] for each in entries if each["mac"] == mac and "dst" in each}
+
+
+def _neighbours(host: Host, bridge: str, mac: str) -> set[str]:
+    entries = host.run(["ip", "-json", "neighbour", "show", "dev", bridge]).json
+    return {each["dst"] for each in entries if each.get("lladdr") == mac}
+
+
+@pytest.mark.claim("11.5", "A VPC's prefixes are announced and learnt (type 5), and withdrawn")
+def test_prefixes_of_a_vpc_come_and_go(lab: Lab, far: Leaf) -> None:
+    """Both families, both directions: into the leaf's table, and into the kernel's VRF."""
+    host = lab.host
+    own = {"[5]:[0]:[24]:[10.188.4.0]", "[5]:[0]:[64]:[fd00:188:4::]"}
+    eventually(lambda: own <= prefixes(far, "prefix"))
+    for route in routes(far, "prefix"):
+        assert any(each.startswith("Rmac:") for each in route.communities), route
+    theirs = ("10.188.95.0/24", "fd00:188:95::/64")
+    lab.fabric.carry(payload(DUAL, DUAL_2, LEAF_ONLY))
+    for prefix in theirs:
+        eventually(partial(_leads_to, host, prefix, "l3br-1033"))
+    change(lab, payload(DUAL_2))
+    eventually(lambda: not own & prefixes(far, "prefix"))
+    for prefix in theirs:
+        eventually(partial(_leads_nowhere, host, prefix))
+    change(lab, payload(DUAL, DUAL_2))
+    eventually(lambda: own <= prefixes(far, "prefix"))
+
+
+def _leads_nowhere(host: Host, prefix: str) -> bool:
+    return not _leads_to(host, prefix, "l3br-1033")
+
+
+def _leads_to(host: Host, prefix: str, device: str) -> bool:
+    family = "-6" if ":" in prefix else "-4"
+    shown = host.run(["ip", family, "-json", "route", "show", "vrf", "Vrf_33", prefix]).json
+    hops = [hop for route in shown for hop in route.get("nexthops", [route])]
+    return any(hop["dev"] == device for hop in hops)
+
+
+@pytest.mark.claim("11.6", "Loopbacks are known everywhere, and answer each other")
+def test_loopbacks_are_known_everywhere(lab: Lab) -> None:
+    """Every switch has a route to the host's loopback, the host to each leaf's."""
+    fabric, host = lab.fabric, lab.host
+    for router in (*fabric.leaves.values(), fabric.spine):
+        eventually(partial(_has_route, router, f"{VTEP}/32"))
+    for leaf in fabric.leaves.values():
+        assert leaf.run(["ping", "-c1", "-W2", "-I", leaf.ipv4, VTEP], check=False).code == 0
+        assert host.run(["ping", "-c1", "-W2", "-I", VTEP, leaf.ipv4], check=False).code == 0
+
+
+def _has_route(router: Router, prefix: str) -> bool:
+    return prefix in router.show("show ip route json")
+
+
+# --- Sessions ---
+
+
+def tuned(**bgp: Any) -> Payload:
+    """The module's payload with settings for the sessions."""
+    document = payload(DUAL, DUAL_2)
+    document["server"]["bgp"] = bgp
+    return document
+
+
+def peer(router: Host | Leaf, name: str) -> Payload:
+    """What FRR says of a session."""
+    found: Payload = router.show(f"show bgp neighbors {name} json")[name]
+    return found
+
+
+@pytest.mark.claim("12.2", "Keepalive and hold time are what both ends of the session run with")
+def test_timers_are_negotiated(lab: Lab) -> None:
+    """The leaf has 3 and 9; a session runs with the smaller hold time (RFC 4271, 4.2)."""
+    host = lab.host
+    host.apply(tuned(keepalive=1, holdtime=5))
+    host.run(["vtysh", "-c", "clear bgp *"])  # a running session keeps what it was opened with
+    for router, name in ((host, "ens4"), (lab.fabric.leaf("ns-leaf-0"), "swp9s1")):
+        eventually(partial(_has_timers, router, name))
+    eventually(lambda: established(host) == UPLINKS)
+    assert no_reload_pending(host)
+
+
+def _established_is(host: Host, name: str, up: bool) -> bool:
+    return (name in established(host)) == up
+
+
+def _has_timers(router: Host | Leaf, name: str) -> bool:
+    shown = peer(router, name)
+    timers = shown["bgpTimerHoldTimeMsecs"], shown["bgpTimerKeepAliveIntervalMsecs"]
+    return shown["bgpState"] == "Established" and timers == (5000, 1000)
+
+
+@pytest.mark.claim("12.3", "A session with a password comes up with the same one alone (TCP MD5)")
+def test_a_password_is_what_the_session_needs(lab: Lab) -> None:
+    """None on the leaf or another: not Established; the same: Established."""
+    host, leaf = lab.host, lab.fabric.leaf("ns-leaf-0")
+    host.apply(tuned(password=SECRET))
+    eventually(lambda: not established(host))
+    for words, up in (
+        (f"neighbor swp9s1 password {SECRET}", True),
+        ("neighbor swp9s1 password another", False),
+    ):
+        leaf.configure(f"router bgp {leaf.asn}", words)
+        eventually(partial(_established_is, host, "ens4", up), within=40)
+    assert "ens5" not in established(host)
+    leaf.configure(f"router bgp {leaf.asn}", "no neighbor swp9s1 password")
+    host.apply(payload(DUAL, DUAL_2))
+    eventually(lambda: established(host) == UPLINKS, within=40)
+
+
+@pytest.mark.claim("12.4", "With BFD a silent uplink is noticed before the hold time is over")
+def test_bfd_is_up_and_ends_a_session(lab: Lab) -> None:
+    """Up at both ends; with every packet lost the session goes for BFD's reason."""
+    host, leaf = lab.host, lab.fabric.leaf("ns-leaf-0")
+    host.apply(tuned(bfd=True, keepalive=20, holdtime=60))
+    _bfd_on_leaves(lab, "neighbor swp9s1 bfd", "neighbor swp9s1 timers 20 60")
+    host.run(["vtysh", "-c", "clear bgp *"])
+    for router, name in ((host, "ens4"), (host, "ens5"), (leaf, "swp9s1")):
+        eventually(partial(_bfd_up, router, name), within=40)
+    leaf.run("tc qdisc add dev swp9s1 root netem loss 100%".split())
+    try:
+        took = eventually(lambda: "ens4" not in established(host), within=10)
+        print(f"session gone {took:.1f} s after the uplink fell silent; hold time 60 s")
+        why = {key: text for key, text in peer(host, "ens4").items() if key.startswith("last")}
+        assert "BFD" in str(why), why
+    finally:
+        leaf.run("tc qdisc delete dev swp9s1 root".split())
+    eventually(lambda: established(host) == UPLINKS, within=40)
+    _bfd_on_leaves(lab, "no neighbor swp9s1 bfd", "neighbor swp9s1 timers 3 9")
+    host.apply(payload(DUAL, DUAL_2))
+    eventually(lambda: established(host) == UPLINKS, within=40)
+
+
+def _bfd_on_leaves(lab: Lab, *lines: str) -> None:
+    """On both: FRR 10 leaves a session alone whose BFD is down, be it for want of a peer."""
+    for name in LEAVES:
+        leaf = lab.fabric.leaf(name)
+        leaf.configure(f"router bgp {leaf.asn}", *lines)
+
+
+def _bfd_up(router: Host | Leaf, name: str) -> bool:
+    up = {
+        each.get("interface")
+        for each in router.show("show bfd peers json")
+        if each["status"] == "up"
+    }
+    return name in up and peer(router, name)["bgpState"] == "Established"
+
+
+@pytest.mark.claim("12.5", "A numbered session runs between the addresses of its link, and routes")
+def test_a_numbered_session(lab: Lab) -> None:
+    """The local address is put on the NIC; IPv4 next hops lead over it; back to unnumbered."""
+    host, leaf = lab.host, lab.fabric.leaf("ns-leaf-1")
+    document = payload(DUAL, DUAL_2)
+    document["links"][1]["local"]["ipv4"] = "10.9.9.2/29"
+    document["links"][1]["remote"]["ipv4"] = "10.9.9.1/29"
+    leaf.run("ip address add 10.9.9.1/29 dev swp9s1".split())
+    session = "neighbor 10.9.9.2"
+    families = [
+        line
+        for family in ("ipv4 unicast", "l2vpn evpn")
+        for line in (f"address-family {family}", f"{session} activate", "exit-address-family")
+    ]
+    leaf.configure(f"router bgp {leaf.asn}", f"{session} remote-as 4200000001", *families)
+    host.apply(document)
+    eventually(lambda: established(host) == {"ens4", "10.9.9.1"}, within=40)
+    shown = peer(host, "10.9.9.1")
+    assert (shown["hostLocal"], shown["hostForeign"]) == ("10.9.9.2", "10.9.9.1")
+    assert shown["remoteAs"] == leaf.asn
+    eventually(lambda: ("10.9.9.1", "ens5") in _hops(host, "10.2.0.3/32"))
+    assert no_reload_pending(host)
+    host.apply(payload(DUAL, DUAL_2))
+    leaf.configure(f"router bgp {leaf.asn}", f"no {session}")
+    leaf.run("ip address delete 10.9.9.1/29 dev swp9s1".split())
+    eventually(lambda: established(host) == UPLINKS, within=40)
+    assert "10.9.9" not in host.run(["ip", "address", "show", "dev", "ens5"]).out
+
+
+def _hops(host: Host, prefix: str) -> set[tuple[str, str]]:
+    [route] = host.run(["ip", "-json", "route", "show", prefix]).json
+    return {(hop["gateway"], hop["dev"]) for hop in route.get("nexthops", [route])}
+
+
+@pytest.mark.claim("12.6", "Explicit route targets stand on the routes, and decide what is let in")
+def test_explicit_route_targets(lab: Lab, far: Leaf) -> None:
+    """The host exports with its own alone; with another import it takes nothing of the leaf's."""
+    host, theirs = lab.host, "10.188.95.0/24"
+
+    def targeted(imports: str, *more: Payload) -> Payload:
+        document = payload(DUAL, DUAL_2, *more)
+        [vpc] = [each for each in document["vpcs"] if each["id"] == 33]
+        vpc["routeTargets"] = {"import": [imports], "export": ["65000:33"]}
+        return document
+
+    lab.fabric.carry(targeted("65000:33", LEAF_ONLY))
+    host.apply(targeted("65000:33"))
+    eventually(lambda: _targets(far, "[5]:[0]:[24]:[10.188.4.0]") == {"RT:65000:33"})
+    eventually(lambda: _leads_to(host, theirs, "l3br-1033"))
+    host.apply(targeted("65000:99"))
+    eventually(lambda: not _leads_to(host, theirs, "l3br-1033"))
+    assert _targets(far, "[5]:[0]:[24]:[10.188.4.0]") == {"RT:65000:33"}
+    change(lab, payload(DUAL, DUAL_2))
+    eventually(lambda: established(host) == UPLINKS)
+
+
+def _targets(leaf: Leaf, prefix: str) -> set[str]:
+    found = [route for route in routes(leaf, "prefix") if route.prefix == prefix]
+    return {each for route in found for each in route.communities if each.startswith("RT:")}
