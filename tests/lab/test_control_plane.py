@@ -94,7 +94,7 @@ def test_a_remote_server_is_learnt_and_forgotten(lab: Lab, far: Leaf) -> None:
     mac = mac_of(server)
     eventually(lambda: _behind(host, "vxlan40", mac) == {"10.2.0.3"})
     eventually(lambda: {"10.188.4.20", "fd00:188:4::20"} <= _neighbours(host, "nbr-40", mac))
-    far.run(["ip", "link", "set", "swp-remote", "down"])
+    far.run(["ip", "link", "delete", "vx-40"])  # its leaf leaves the V-Net
     eventually(lambda: not _behind(host, "vxlan40", mac))
     eventually(lambda: not _neighbours(host, "nbr-40", mac))
 

@@ -16,7 +16,7 @@ import pytest
 from lab.fabric import Host, Lab, Node, eventually
 from tests.lab.conftest import SYSTEMS
 from tests.lab.evpn import VTEP, routes
-from tests.lab.test_k8s01 import bring_up, established, payload, vnet
+from tests.lab.test_k8s01 import bring_up, established, payload, resets, vnet
 
 GATEWAYS = ("172.20.0.254", "fd00:20::254")
 PREFIXES = ("172.20.0.254/24", "fd00:20::254/64")
@@ -69,8 +69,14 @@ def tenants(lab: Lab) -> Tenants:
 def settle(lab: Lab) -> Tenants:
     a, b = (_tenant(lab, name, vni) for name, vni in (("a", 60), ("b", 61)))
     only_b = lab.fabric.server("only-b", vni=62, ipv4="172.20.9.20/24", gateway="172.20.9.254")
+    greet(only_b)
     eventually(lambda: b.guest.ping(only_b, count=1))
     return Tenants(a, b, only_b)
+
+
+def greet(only_b: Node) -> None:
+    """Have it speak to its gateway: where a silent server is, its leaf does not tell."""
+    eventually(lambda: only_b.ping("172.20.9.254", count=1))
 
 
 def _tenant(lab: Lab, name: str, vni: int) -> Tenant:
@@ -170,6 +176,8 @@ def test_a_guest_claims_its_gateway(lab: Lab, tenants: Tenants) -> None:
 def test_a_guest_takes_another_tenants_address(host: Host, tenants: Tenants) -> None:
     """B's server is reached by B all along and never by A, who claims to be it."""
     address = tenants.only_b.ipv4
+    greet(tenants.only_b)
+    eventually(lambda: tenants.b.guest.ping(address, count=1))
     with (
         guest(host, "mallory", 60, f"{address}/24") as mallory,
         tenants.b.guest.pinging(address) as b,
@@ -310,3 +318,32 @@ def test_a_guest_knocks_at_the_hosts_services(host: Host, tenants: Tenants) -> N
         assert tenants.a.guest.ping(GATEWAYS[0])
     finally:
         listener.stop()
+
+
+BGP = """
+import socket, sys
+for address in sys.argv[1:] * 20:
+    peer = socket.create_connection((address, 179), 5)
+    peer.settimeout(5)
+    try:
+        peer.sendall(bytes.fromhex("ff" * 16 + "001d01" + "04fa5600b4ac14000a00"))  # RFC 4271, 4.2
+        said = peer.recv(100)
+    except ConnectionResetError:
+        said = b""
+    print("closed" if said == b"" else said, flush=True)
+"""
+
+
+@pytest.mark.claim("13.7", "FRR, which listens in each VRF, closes to a tenant without a word")
+def test_a_guest_speaks_bgp_to_its_gateway(host: Host, tenants: Tenants) -> None:
+    """An OPEN in both families: no answer, no peer, and no session is reset (docs/isolation.md)."""
+    before = resets(host)
+    node = tenants.a.guest
+    said = node.run(["python3", "-u", "-c", BGP, *GATEWAYS]).out.split("\n")
+    assert said == ["closed"] * 40 + [""]
+    bfd = b"\x20\x40\x03\x18" + bytes(20)  # RFC 5880, 4.1
+    node.run(["python3", "-c", SEND.replace("4789", "3784"), node.ipv4, GATEWAYS[0], bfd.hex()])
+    assert resets(host) == before
+    assert established(host) == {"ens4", "ens5"}
+    assert host.show("show bfd peers json") == []
+    assert not host.show("show bgp vrf Vrf_50 summary json").get("ipv4Unicast", {}).get("peers")

@@ -1,0 +1,107 @@
+"""Another VTEP host in a namespace, from what we render for it: FRR, sysctls, FRR's start script.
+
+Its devices are the plan's, made with ip(8): networkd and ifupdown2 have the machine for themselves.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+from generator.model import Device, devices
+from generator.payload import load
+from lab.fabric import Lab, Node, Router, eventually
+from lab.guest.fabric import DAEMONS
+
+NAME, VTEP, ASN = "k8s02", "10.2.0.102", 4200000002
+LEAF, PORT = "ns-leaf-0", "swp9s2"
+
+
+def payload_for(document: dict[str, Any]) -> dict[str, Any]:
+    """K8S01's payload as it is for K8S02, which has one cable, to the first leaf."""
+    second = copy.deepcopy(document)
+    second["server"] |= {"name": NAME.upper(), "mainAddress": VTEP, "asn": ASN}
+    second["server"]["mgmt"] |= {"ipv4": "10.12.0.102/16"}
+    [second["links"][0]["remote"]["name"]] = [f"{PORT}@{LEAF}"]
+    del second["links"][1:]
+    for vnet in second["vnets"]:
+        untagged = [{"untagged": True}] if vnet["ports"][0].get("untagged") else [{}]
+        vnet["ports"] = [{"name": f"{PORT}@{LEAF}"} | untagged[0]]
+    return second
+
+
+def start(lab: Lab, document: dict[str, Any]) -> Router:
+    """Cable it, bring it up, and wait for its session."""
+    machine, leaf = lab.machine, lab.fabric.leaf(LEAF)
+    second = payload_for(document)
+    machine.write("/root/second.json", json.dumps(second))
+    lab.host.evpn_host("render", "-p", "/root/second.json", "-o", "/root/second")
+    cable = f"ens4 mtu 9216 netns {NAME} type veth peer name {PORT} mtu 9216 netns {leaf.name}"
+    machine.run(["ip", "netns", "add", NAME])
+    machine.run(["ip", "link", "add", *cable.split()])
+    host = Router(machine, NAME, VTEP)
+    [planned] = load(json.dumps(second).encode()).hosts
+    lines = [
+        "link set lo up",
+        "link set ens4 up",
+        f"address add {VTEP}/32 dev lo",
+        *(line for device in devices(planned) for line in _recipe(device)),
+    ]
+    host.run(["ip", "-batch", "-"], input="".join(f"{line}\n" for line in lines))
+    sysctls = "/root/second/etc/sysctl.d/90-evpn-host.conf"
+    host.run(["/usr/lib/systemd/systemd-sysctl", sysctls], check=False)
+    host.run(["sh", "/root/second/etc/frr/daemons"], check=False)
+    _route(host)
+    leaf.run(["ip", "link", "set", PORT, "up"])
+    leaf.configure(
+        f"router bgp {leaf.asn}",
+        f"neighbor {PORT} interface remote-as external",
+        f"neighbor {PORT} timers connect 1",
+        *(
+            line
+            for family in ("ipv4 unicast", "l2vpn evpn")
+            for line in (f"address-family {family}", f"neighbor {PORT} activate", "exit")
+        ),
+    )
+    eventually(lambda: "Established" in str(host.show("show bgp neighbors ens4 json")), within=40)
+    return host
+
+
+def _recipe(device: Device) -> list[str]:
+    """The `ip` lines of a device; a plan names VRFs before their bridges, bridges before ports."""
+    name, master = device.name, f" master {device.master}" if device.master else ""
+    if device.kind == "vrf":
+        add = f"link add {name} up type vrf table {device.table}"
+        closed = f"table {device.table} metric 4278198272"
+        return [add, *(f"route add unreachable {all_} {closed}" for all_ in ("0.0.0.0/0", "::/0"))]
+    if device.kind == "bridge":
+        head = f"link add {name} mtu {device.mtu} address {device.mac}{master}"
+        add = f"{head} type bridge stp_state 0 forward_delay 0"
+        addresses = [f"address add {each} dev {name}{_nodad(each)}" for each in device.addresses]
+        return [add, f"link set {name} up", *addresses]
+    suppress = "on" if device.suppress else "off"
+    kind = f"type vxlan id {device.vni} local {device.local} dstport 4789 nolearning"
+    return [
+        f"link add {name} mtu {device.mtu}{master} {kind}",
+        f"link set {name} addrgenmode none up",
+        f"link set {name} type bridge_slave learning off neigh_suppress {suppress}",
+    ]
+
+
+def _nodad(address: str) -> str:
+    return " nodad" if ":" in address else ""
+
+
+def _route(host: Node) -> None:
+    """Run FRR with the rendered configuration, its sockets apart from the machine's own."""
+    folder = f"/run/lab/{NAME}"
+    host.machine.run(["install", "-d", "-o", "frr", "-g", "frr", folder, f"{folder}/etc"])
+    for daemon in DAEMONS:
+        script = (
+            f"test -x /usr/lib/frr/{daemon} || exit 0;"
+            f"mount --bind {folder} /run/frr && mount --bind {folder}/etc /etc/frr"
+            f" && exec /usr/lib/frr/{daemon} --daemon >{folder}/{daemon}.log 2>&1 </dev/null"
+        )
+        host.run(["unshare", "--mount", "sh", "-c", script])
+    host.run(["vtysh", "--vty_socket", folder, "-f", "/root/second/etc/frr/frr.conf"])

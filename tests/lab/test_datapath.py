@@ -1,0 +1,435 @@
+"""What happens to a tenant's packet: on the wire, over two uplinks, between hosts, at full size."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+
+from lab.channel import Process
+from lab.fabric import Host, Lab, Leaf, Node, Router, eventually
+from tests.lab import second_host
+from tests.lab.conftest import SYSTEMS
+from tests.lab.evpn import VTEP, routes
+from tests.lab.test_k8s01 import LEAVES, Payload, bring_up, established, payload, vnet
+
+UPLINKS = {"ens4", "ens5"}
+V4, V6 = "10.188.4.254", "fd00:188:4::254"
+EDGE = vnet(90, 33, "10.188.90.254/24")  # the first two leaves will not know it
+
+
+def roomy(mtu: int = 9216, **bgp: Any) -> Payload:
+    """The module's payload: two V-Nets of a VPC in both families, and one at the fabric's edge."""
+    document = payload(
+        vnet(40, 33, f"{V4}/24", f"{V6}/64"),
+        vnet(41, 33, "10.188.5.254/24", "fd00:188:5::254/64"),
+        EDGE,
+    )
+    document["server"]["bgp"] = bgp
+    for link in document["links"]:
+        link["mtu"] = mtu
+    return document
+
+
+@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
+def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
+    """A fabric with K8S01 as a VTEP, with room for full-size packets."""
+    lab: Lab = fresh_lab(*request.param)
+    bring_up(lab, roomy())
+    return lab
+
+
+@pytest.fixture
+def host(lab: Lab) -> Host:
+    """The host under test."""
+    return lab.host
+
+
+@pytest.fixture(scope="module")
+def pod(lab: Lab) -> Node:
+    """A guest in V-Net 40."""
+    pod = lab.host.pod("pod", "nbr-40", "10.188.4.10/24", V4, "fd00:188:4::10/64", V6)
+    _greet(pod)
+    return pod
+
+
+@pytest.fixture(scope="module")
+def servers(lab: Lab) -> dict[str, Node]:
+    """A bare-metal server in V-Net 40 on each leaf."""
+    found = {
+        leaf: lab.fabric.server(
+            f"bm-{leaf}", leaf=leaf, vni=40, ipv4=f"10.188.4.{number}/24", gateway=V4,
+            ipv6=f"fd00:188:4::{number}/64", gateway6=V6,
+        )
+        for number, leaf in enumerate(lab.fabric.leaves, start=20)
+    }  # fmt: skip
+    for server in found.values():
+        _greet(server)
+    return found
+
+
+@pytest.fixture(scope="module")
+def gpu(servers: dict[str, Node]) -> Node:
+    """The one behind the spine."""
+    return servers["ns-leaf-2"]
+
+
+def _greet(node: Node) -> None:
+    eventually(lambda: node.ping(V4, count=1))
+    eventually(lambda: node.ping(V6, count=1, family=6))
+
+
+@contextmanager
+def watched(node: Node, device: str, expression: str) -> Iterator[list[str]]:
+    """What passes during the block: a line for each packet, or its bytes with it."""
+    argv = ["tcpdump", "-nn", "-l", "-xx", "-i", device, expression]
+    process = node.start(argv)
+    eventually(lambda: "listening on" in process.errors)
+    packets: list[str] = []
+    yield packets
+    time.sleep(0.5)
+    text = process.stop().out
+    packets += re.split(r"^(?=\d\d:\d\d:\d\d)", text, flags=re.MULTILINE)[1:]
+
+
+def _bytes(packet: str) -> str:
+    """A packet's bytes, without the time and tcpdump's words."""
+    return "".join(re.findall(r"^\s+0x\w+:  (.*)$", packet, re.MULTILINE))
+
+
+# --- On the wire ---
+
+
+@pytest.mark.claim("5.2", "The original packet arrives unchanged, whichever leaf originates it")
+def test_the_packet_arrives_unchanged(host: Host, pod: Node, servers: dict[str, Node]) -> None:
+    """Byte for byte what was sent, both ways; outside it is loopback to loopback."""
+    for name, server in servers.items():
+        eventually(partial(pod.ping, server, count=1))
+        for source, target in ((pod, server), (server, pod)):
+            echo = f"icmp[icmptype] = 8 and src {source.ipv4}"
+            with (
+                watched(source, "eth0", echo) as sent,
+                watched(target, "eth0", echo) as received,
+                watched(host, "any", "udp port 4789") as outer,
+            ):
+                assert source.ping(target, count=3, size=1000)
+            assert len(sent) == 3, sent
+            assert [_bytes(each) for each in received] == [_bytes(each) for each in sent]
+            leaf = f"10.2.0.{LEAF_NUMBERS[name]}"
+            ends = (VTEP, leaf) if source is pod else (leaf, VTEP)
+            line = re.compile(rf"IP {ends[0]}\.\d+ > {ends[1]}\.4789: VXLAN.* vni 40")
+            assert len([each for each in outer if line.search(each)]) >= 3, outer
+
+
+LEAF_NUMBERS = {"ns-leaf-0": 1, "ns-leaf-1": 2, "ns-leaf-2": 3}
+
+
+@pytest.mark.claim(
+    "7.1", "Leaves and spine that do not know a VNI forward on the outer header alone"
+)
+def test_switches_that_do_not_know_the_vni(lab: Lab) -> None:
+    """Taken off both leaves of the host, V-Net 90 goes through them to the third."""
+    host, fabric = lab.host, lab.fabric
+    server = fabric.server("edge", vni=90, ipv4="10.188.90.20/24", gateway="10.188.90.254")
+    guest = host.pod("edge-pod", "nbr-90", "10.188.90.10/24", "10.188.90.254")
+    for name in LEAVES:
+        for device in ("vx-90", "br-90"):
+            fabric.leaf(name).run(["ip", "link", "delete", device])
+    for router in (fabric.leaf("ns-leaf-0"), fabric.leaf("ns-leaf-1"), fabric.spine):
+        eventually(partial(_does_not_know, router, 90))
+    eventually(lambda: _members(host, 90) == {"10.2.0.3"})
+    for node in (server, guest):
+        eventually(partial(node.ping, "10.188.90.254", count=1))
+    eventually(lambda: guest.ping(server, count=1))
+    with (
+        watched(fabric.spine, "any", "udp port 4789") as spine,
+        watched(fabric.leaf("ns-leaf-0"), "any", "udp port 4789") as first,
+        watched(fabric.leaf("ns-leaf-1"), "any", "udp port 4789") as second,
+    ):
+        assert guest.ping(server)
+        assert server.ping(guest)
+    assert [each for each in spine if "vni 90" in each]
+    assert [each for each in first + second if "vni 90" in each]
+
+
+def _members(host: Host, vni: int) -> set[str]:
+    """The VTEPs to which the host sends what is for all."""
+    flooded = host.run(["bridge", "-json", "fdb", "show", "dev", f"vxlan{vni}"]).json
+    return {each["dst"] for each in flooded if each["mac"] == "00:00:00:00:00:00"}
+
+
+def _does_not_know(router: Router, vni: int) -> bool:
+    return str(vni) not in router.show("show evpn vni json")
+
+
+@pytest.mark.claim(
+    "9.1", "Broadcast, multicast and unknown unicast reach members of the V-Net only"
+)
+def test_what_is_for_all_reaches_members_only(lab: Lab, pod: Node, gpu: Node) -> None:
+    """Heard by a guest and by servers of the V-Net, by none of another."""
+    near = lab.host.pod("near", "nbr-40", "10.188.4.11/24", V4)
+    other = lab.host.pod("other", "nbr-41", "10.188.5.10/24", "10.188.5.254")
+    far_other = lab.fabric.server(
+        "far-other", vni=41, ipv4="10.188.5.20/24", gateway="10.188.5.254"
+    )
+    eventually(lambda: far_other.ping("10.188.5.254", count=1))
+    pod.run("ip neigh replace 10.188.4.99 lladdr 02:00:00:00:99:99 dev eth0".split())
+    wanted = "icmp[icmptype] = 8 and src 10.188.4.10"
+    with (
+        watched(near, "eth0", wanted) as members,
+        watched(gpu, "eth0", wanted) as remote,
+        watched(other, "eth0", wanted) as strangers,
+        watched(far_other, "eth0", wanted) as far_strangers,
+    ):
+        for target in ("255.255.255.255", "10.188.4.255", "224.0.0.1", "10.188.4.99"):
+            pod.run(
+                ["ping", "-b", "-c", "2", "-i", "0.2", "-W", "1", "-I", "eth0", target], check=False
+            )
+    for heard in (members, remote):
+        for target in ("255.255.255.255", "10.188.4.255", "224.0.0.1", "10.188.4.99"):
+            assert [each for each in heard if f"> {target}:" in each], (target, heard)
+    assert not strangers + far_strangers
+    pod.run("ip neigh delete 10.188.4.99 dev eth0".split())
+
+
+@pytest.mark.claim("9.2", "ARP and neighbour discovery for remote guests are answered by the host")
+def test_the_host_answers_for_remote_neighbours(host: Host, pod: Node, gpu: Node) -> None:
+    """A guest that has forgotten a remote server learns its MAC; the server is not asked."""
+    _greet(gpu)  # of a server that its leaf does not know the host can't know
+    known = ["ip", "neighbour", "show", "dev", "nbr-40"]
+    eventually(lambda: {gpu.ipv4, gpu.ipv6} <= set(host.run(known).out.split()))
+    [link] = gpu.run(["ip", "-json", "link", "show", "eth0"]).json
+    arp, nd = f"arp[6:2] = 1 and arp src host {pod.ipv4}", f"ip6[40] = 135 and src {pod.ipv6}"
+    asked = f"({arp}) or (icmp6 and {nd})"
+    with watched(gpu, "eth0", asked) as questions:
+        pod.run(["ip", "neigh", "flush", "dev", "eth0"])
+        assert pod.ping(gpu, count=2)
+        assert pod.ping(gpu, count=2, family=6)
+        for address in (gpu.ipv4, gpu.ipv6):
+            found = pod.run(["ip", "neigh", "show", address]).out
+            assert link["address"] in found, found
+    assert not questions
+
+
+# --- Uplinks ---
+
+
+@pytest.mark.claim(
+    "6.3", "An uplink without carrier, or silent with and without BFD: the other carries on"
+)
+@pytest.mark.parametrize("loss", ["carrier", "silent", "silent-bfd"])
+def test_an_uplink_lost_and_back(lab: Lab, pod: Node, gpu: Node, loss: str) -> None:
+    """The one that the flow uses goes; the gap is printed; back, there are two next hops again."""
+    host = lab.host
+    bfd = loss.endswith("bfd")
+    if bfd:
+        host.apply(roomy(bfd=True))
+        _on_leaves(lab, "neighbor swp9s1 bfd")
+        eventually(lambda: str(host.show("show bfd peers json")).count("'status': 'up'") == 2)
+    eventually(lambda: established(host) == UPLINKS and len(_next_hops(host)) == 2, within=40)
+    eventually(lambda: pod.ping(gpu, count=1))
+    uplink, leaf = _used(lab, pod, gpu)
+    silence = "qdisc {} dev {} root netem loss 100%"
+    with pod.pinging(gpu, interval=0.02) as running:
+        if loss == "carrier":
+            leaf.run(["ip", "link", "set", "swp9s1", "down"])
+        else:
+            leaf.run(["tc", *silence.format("add", "swp9s1").split()])
+            host.run(["tc", *silence.format("add", uplink).split()])
+        lost = eventually(lambda: established(host) == UPLINKS - {uplink}, within=20)
+        eventually(lambda: _next_hops(host) == UPLINKS - {uplink})
+        time.sleep(1)
+    gap = running.result.longest_gap_s
+    with pod.pinging(gpu, interval=0.02) as returning:
+        if loss == "carrier":
+            leaf.run(["ip", "link", "set", "swp9s1", "up"])
+        else:
+            leaf.run(["tc", *silence.format("delete", "swp9s1").split()])
+            host.run(["tc", *silence.format("delete", uplink).split()])
+        back = eventually(
+            lambda: established(host) == UPLINKS and len(_next_hops(host)) == 2, within=40
+        )
+    print(
+        f"{loss}: gap {gap:.2f} s, session gone after {lost:.1f} s; back after {back:.1f} s,"
+        f" gap {returning.result.longest_gap_s:.2f} s"
+    )
+    assert gap < {"carrier": 3, "silent": 12, "silent-bfd": 4}[loss]
+    assert returning.result.longest_gap_s < 3
+    if bfd:
+        _on_leaves(lab, "no neighbor swp9s1 bfd")
+        host.apply(roomy())
+        eventually(lambda: established(host) == UPLINKS, within=40)
+
+
+def _on_leaves(lab: Lab, line: str) -> None:
+    for name in LEAVES:
+        lab.fabric.leaf(name).configure(f"router bgp {lab.fabric.leaf(name).asn}", line)
+
+
+def _next_hops(host: Host) -> set[str]:
+    [route] = host.run(["ip", "-json", "route", "show", "10.2.0.3/32"]).json
+    return {hop["dev"] for hop in route.get("nexthops", [route])}
+
+
+def _used(lab: Lab, source: Node, target: Node) -> tuple[str, Leaf]:
+    """The uplink that the flow takes, and the leaf at its other end."""
+    path = "/sys/class/net/{}/statistics/tx_packets"
+    sent = {nic: -int(lab.machine.read(path.format(nic))) for nic in UPLINKS}
+    source.ping(target, count=50, interval=0.01)
+    for nic in UPLINKS:
+        sent[nic] += int(lab.machine.read(path.format(nic)))
+    uplink = max(sent, key=lambda nic: sent[nic])
+    return uplink, lab.fabric.leaf({"ens4": "ns-leaf-0", "ens5": "ns-leaf-1"}[uplink])
+
+
+# --- Between hosts ---
+
+ECHO = """
+import socket
+peer, _ = socket.create_server(("0.0.0.0", 7777)).accept()
+while data := peer.recv(4096):
+    peer.sendall(data)
+"""
+TALK = """
+import socket, sys, time
+peer = socket.create_connection((sys.argv[1], 7777), 10)
+peer.settimeout(60)
+peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+for number in range(1 << 40):
+    peer.sendall(b"%08d" % number)
+    answer = b""
+    while len(answer) < 8:
+        answer += peer.recv(8 - len(answer))
+    assert int(answer) == number
+    print(number, flush=True)
+    time.sleep(0.05)
+"""
+MOVER = "02:00:00:00:40:40"
+
+
+@pytest.mark.claim("8.1", "A guest that moves to another host keeps its gateway and its sessions")
+def test_a_guest_moves_between_hosts(lab: Lab, gpu: Node) -> None:
+    """There and back: gateway IP and MAC are the same, TCP goes on, type 2 counts the moves."""
+    host, far = lab.host, lab.fabric.leaf("ns-leaf-2")
+    second = second_host.start(lab, roomy())
+    guest = host.pod("mover", "nbr-40", "10.188.4.40/24", V4, "fd00:188:4::40/64", V6, mac=MOVER)
+    _greet(guest)
+    gateway = _gateway_mac(guest)
+    echo = gpu.start(["python3", "-c", ECHO])
+    eventually(lambda: guest.ping(gpu, count=1))
+    talk = guest.start(["python3", "-u", "-c", TALK, gpu.ipv4])
+    eventually(lambda: talk.output.count("\n") > 5)
+    for moves, (there, vtep) in enumerate(((second, second_host.VTEP), (host, VTEP)), start=1):
+        said = talk.output.count("\n")
+        _move(lab, guest, there, moves)
+        took = eventually(partial(_said_more, talk, said + 5), within=60)
+        print(f"move {moves}: the session goes on {took:.1f} s later")
+        assert talk.running, talk.errors
+        eventually(partial(_announced_by, far, vtep, moves))
+        eventually(partial(guest.ping, V4))
+        eventually(partial(guest.ping, V6, family=6))
+        eventually(partial(guest.ping, "10.188.5.254"))
+        assert _gateway_mac(guest) == gateway
+        remote = host.run(["bridge", "fdb", "show", "dev", "vxlan40"]).out
+        assert (f"{MOVER} dst {second_host.VTEP}" in remote) == (there is second), remote
+        guest.run(["ip", "link", "delete", f"eth{moves - 1}"])
+    talk.stop()
+    echo.stop()
+
+
+def _said_more(talk: Process, lines: int) -> bool:
+    return talk.output.count("\n") > lines
+
+
+def _gateway_mac(guest: Node) -> str:
+    [entry] = guest.run(["ip", "-json", "neigh", "show", V4]).json
+    return str(entry["lladdr"])
+
+
+def _move(lab: Lab, guest: Node, there: Node, number: int) -> None:
+    """Plug the guest into another host while its old cable, now silent, is still there."""
+    old, new, port = f"eth{number - 1}", f"eth{number}", f"moved{number}"
+    near = f"{new} address {MOVER} netns mover type veth peer name {port}"
+    lab.machine.run(["ip", "link", "add", *near.split()])
+    if there.name:
+        lab.machine.run(["ip", "link", "set", port, "netns", there.name])
+    there.run(["ip", "link", "set", port, "master", "nbr-40", "up"])
+    guest.run(["sh", "-c", f"echo 1 > /proc/sys/net/ipv6/conf/{old}/disable_ipv6"])
+    lines = [
+        f"address flush dev {old}",
+        f"link set {new} up",
+        f"address add 10.188.4.40/24 dev {new}",
+        f"address add fd00:188:4::40/64 dev {new} nodad",
+        f"route add default via {V4}",
+        f"route add default via {V6}",
+    ]
+    guest.run(["ip", "-batch", "-"], input="".join(f"{line}\n" for line in lines))
+    guest.run(["arping", "-U", "-c", "2", "-I", new, "10.188.4.40"], check=False)
+
+
+def _announced_by(leaf: Leaf, vtep: str, moves: int) -> bool:
+    found = [each for each in routes(leaf, "macip", vtep) if each.prefix.endswith(f"[{MOVER}]")]
+    return any(each.sequence >= moves for each in found)
+
+
+@pytest.mark.claim("8.2", "Gateway address and MAC are the same on two hosts and on a leaf")
+def test_the_gateway_is_the_same_everywhere(lab: Lab) -> None:
+    """Read from the kernels of both hosts and of the leaf."""
+    second = Node(lab.machine, second_host.NAME)
+    places = ((lab.host, "nbr-40"), (second, "nbr-40"), (lab.fabric.leaf("ns-leaf-2"), "br-40"))
+    seen = []
+    for node, device in places:
+        [shown] = node.run(["ip", "-json", "address", "show", device]).json
+        addresses = {each["local"] for each in shown["addr_info"] if each["scope"] == "global"}
+        seen.append((shown["address"], addresses))
+    assert seen == [("44:38:39:ff:00:28", {V4, V6})] * 3
+
+
+# --- Size ---
+
+
+@pytest.mark.claim(
+    "10.1", "Inside 9216 a full-size packet of 1500 passes both ways, in both families"
+)
+def test_full_size_packets(lab: Lab, pod: Node, gpu: Node) -> None:
+    """Not fragmented, bridged and routed."""
+    routed = lab.fabric.server(
+        "routed", vni=41, ipv4="10.188.5.30/24", gateway="10.188.5.254",
+        ipv6="fd00:188:5::30/64", gateway6="fd00:188:5::254",
+    )  # fmt: skip
+    eventually(lambda: routed.ping("10.188.5.254", count=1))
+    eventually(lambda: routed.ping("fd00:188:5::254", count=1, family=6))
+    for server in (gpu, routed):
+        eventually(partial(pod.ping, server, count=1))
+        eventually(partial(pod.ping, server, count=1, family=6))
+        for source, target in ((pod, server), (server, pod)):
+            assert source.ping(target, count=3, size=1472, df=True)
+            assert source.ping(target, count=3, size=1452, df=True, family=6)
+            assert not source.ping(target, count=1, size=1473, df=True).received
+
+
+@pytest.mark.claim(
+    "10.2", "1500 in 1500, as published: a warning; up to 1450 passes, a full packet does not"
+)
+def test_1500_in_1500(lab: Lab, pod: Node, gpu: Node) -> None:
+    """`apply` warns by link and size; 1450 bytes go through whole."""
+    host = lab.host
+    said = host.apply(roomy(mtu=1500)).err
+    assert said.count("is too small for V-Nets of MTU 1500") == 2, said
+    eventually(lambda: established(host) == UPLINKS, within=40)
+    eventually(lambda: pod.ping(gpu, count=1))
+    assert pod.ping(gpu, count=3, size=1422, df=True)
+    assert not pod.ping(gpu, count=2, size=1472, df=True).received
+    host.apply(roomy())
+    [nic] = host.run(["ip", "-json", "link", "show", "ens4"]).json
+    assert nic["mtu"] == 9216
+    for node in (pod, gpu):  # the host had told them the path's MTU, which they keep for minutes
+        node.run(["ip", "route", "flush", "cache"])
+    eventually(lambda: pod.ping(gpu, count=3, size=1472, df=True))
+    assert json.loads(host.evpn_host("status", "--json").out)["ok"]

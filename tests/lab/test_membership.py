@@ -1,0 +1,153 @@
+"""Which server gets what: its role, its ports, the underlay; and guests in what it got."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+from functools import partial
+from typing import Any
+
+import pytest
+
+from lab.fabric import Host, Lab, Node, eventually
+from tests.lab.conftest import SYSTEMS
+from tests.lab.test_k8s01 import established, payload, vnet
+
+OWNED = "/etc/netplan /etc/network /etc/frr /etc/sysctl.d /etc/systemd/network /var/lib/evpn-host"
+MANY = vnet(45, 33, "10.45.0.254/24", "fd00:45::254/64", "10.45.1.254/24", "fd00:46::254/64")
+
+
+@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
+def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
+    """A fabric and a server to which nothing was applied yet; both ports are access ports."""
+    lab: Lab = fresh_lab(*request.param)
+    return lab
+
+
+@pytest.fixture
+def host(lab: Lab) -> Host:
+    """The host under test."""
+    return lab.host
+
+
+def state(host: Host) -> dict[str, str]:
+    """Links, addresses, routes, rules and files, as text."""
+    commands = {
+        "links": "ip -brief link",
+        "addresses": "ip -brief address",
+        "routes": "ip route show table all | grep -v 'proto bgp'",
+        "rules": "ip rule",
+        "files": f"find {OWNED} -type f -exec sha256sum {{}} +",
+    }
+    return {
+        what: "\n".join(sorted(host.run(["sh", "-c", command], check=False).out.splitlines()))
+        for what, command in commands.items()
+    }
+
+
+@pytest.mark.claim("3.2", "A generic server yields nothing: refused as a Host, left out of a Fleet")
+def test_a_generic_server_yields_nothing(host: Host) -> None:
+    """No file, device, address, route or rule; a Fleet's other hosts are rendered."""
+    before = state(host)
+    document = payload()
+    document["server"]["srvRole"] = "generic"
+    refused = host.apply(document, check=False)
+    assert refused.code == 1
+    assert "server.srvRole: generic" in refused.err
+    assert state(host) == before
+
+    vtep = payload()
+    both = [
+        {"server": each["server"], "links": each["links"]} for each in (vtep, copy.deepcopy(vtep))
+    ]
+    both[1]["server"] |= {"name": "BM01", "srvRole": "generic", "mainAddress": "10.2.0.111"}
+    fleet = {key: vtep[key] for key in ("apiVersion", "generation", "vpcs", "vnets")}
+    host.machine.write("/root/fleet.json", json.dumps(fleet | {"kind": "Fleet", "hosts": both}))
+    said = host.evpn_host("render", "-p", "/root/fleet.json", "-o", "/root/fleet").err
+    assert "generic" in said
+    assert host.run(["ls", "/root/fleet"]).out.split() == ["K8S01"]
+    assert state(host) == before
+
+
+@pytest.mark.claim("4.2", "Which links get a session: untagged in Management, or underlay enabled")
+def test_truth_table_of_sessions(lab: Lab) -> None:
+    """Four kinds of link, the switch's port in both states; what is neither is left alone."""
+    host, leaf = lab.host, lab.fabric.leaf("ns-leaf-1")
+    lab.fabric.carry(payload())
+    lab.fabric.leaf("ns-leaf-0").underlay(on=True)
+    for in_management, enabled in itertools.product((True, False), repeat=2):
+        case = f"in Management: {in_management}, underlay: {enabled}"
+        document = payload()
+        document["links"][1]["underlay"] = "enabled" if enabled else "disabled"
+        if not in_management:
+            del document["vnets"][0]["ports"][1]
+        host.apply(document)
+        attempted = in_management or enabled
+        for routed in (True, False):
+            leaf.underlay(on=routed)
+            wanted = {"ens4", "ens5"} if attempted and routed else {"ens4"}
+            eventually(partial(_established_are, host, wanted), within=40)
+        peers = set(host.show("show bgp neighbors json"))
+        assert ("ens5" in peers) == attempted, case
+        mentions = ["grep", "-rl", "ens5", *OWNED.split(), "--include=*evpn-host*"]
+        files = host.run([*mentions, "--exclude-dir=evpn-host"], check=False).out
+        assert bool(files) == attempted, (case, files)
+        stand_in = "10.2.0.101" in host.run(["ip", "address", "show", "ens5"]).out
+        assert stand_in == attempted, case
+    host.apply(payload())
+    for name in ("ns-leaf-0", "ns-leaf-1"):
+        lab.fabric.leaf(name).underlay(on=True)
+    eventually(partial(_established_are, host, {"ens4", "ens5"}), within=40)
+
+
+def _established_are(host: Host, wanted: set[str]) -> bool:
+    return established(host) == wanted
+
+
+@pytest.mark.claim(
+    "2.1", "A Shared Endpoint, a label and single ports are the same once they are ports"
+)
+def test_ports_are_all_that_counts(host: Host) -> None:
+    """In another order, among other servers' ports, or of one more switch: nothing to do."""
+    document = payload(MANY)
+    host.apply(document)
+    before = state(host)
+    theirs = [{"name": f"swp{n}@ns-leaf-{leaf}"} for n in range(20, 30) for leaf in range(3)]
+    for change in (
+        lambda ports: list(reversed(ports)),
+        lambda ports: theirs + ports,  # a Shared Endpoint lists the ports of all its servers
+        lambda ports: [each | {"untagged": each.get("untagged", False)} for each in ports],
+    ):
+        again = copy.deepcopy(document)
+        for each in again["vnets"]:
+            each["ports"] = change(each["ports"])
+        done = host.apply(again, "-v")
+        assert [line for line in done.err.splitlines() if line.startswith("+")] == []
+        after = state(host)
+        after["files"] = before["files"] = ""  # the payload itself is kept with the record
+        assert after == before
+
+
+@pytest.mark.claim("1.3", "A V-Net may have several gateways of each family; all of them route")
+def test_several_gateways_on_a_vnet(lab: Lab) -> None:
+    """Guests and a server of each prefix reach their gateway, and the other prefix through it."""
+    document = payload(MANY)
+    lab.fabric.carry(document)
+    lab.host.apply(document)
+    nodes: dict[str, Node] = {}
+    for number, (v4, v6) in enumerate((("10.45.0", "fd00:45:"), ("10.45.1", "fd00:46:"))):
+        gateways = f"{v4}.254", f"{v6}:254"
+        nodes[f"guest{number}"] = lab.host.pod(
+            f"many{number}", "nbr-45", f"{v4}.10/24", gateways[0], f"{v6}:10/64", gateways[1]
+        )
+        nodes[f"server{number}"] = lab.fabric.server(
+            f"many-bm{number}", vni=45, ipv4=f"{v4}.20/24", gateway=gateways[0],
+            ipv6=f"{v6}:20/64", gateway6=gateways[1],
+        )  # fmt: skip
+        for name in (f"guest{number}", f"server{number}"):
+            eventually(partial(nodes[name].ping, gateways[0], count=1))
+            eventually(partial(nodes[name].ping, gateways[1], count=1, family=6))
+    for source, target in itertools.permutations(nodes.values(), 2):
+        eventually(partial(source.ping, target, count=1))
+        eventually(partial(source.ping, target, count=1, family=6))
