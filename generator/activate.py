@@ -1,6 +1,5 @@
 """Commands of the native tools: steps as data, run one after the other. Nothing else runs any."""
 
-import re
 import subprocess
 import sys
 import time
@@ -238,31 +237,6 @@ def frr_reload(devices: int) -> Step:
     """FRR takes up what differs, sessions go on."""
     reason = "FRR takes up the changed file"
     return Step(("systemctl", "reload", "frr.service"), reason, timeout=120 + devices / 2)
-
-
-def end_sessions(asn: int, names: list[str], loopbacks: list[str]) -> list[Step]:
-    """Take sessions that are gone out of FRR, and the loopback's address off their NICs.
-
-    frr-reload.py of FRR 8 removes a neighbor first and then fails on what else was said of it, and
-    systemd takes FRR down for that.
-    """
-    nics = [name for name in names if not re.fullmatch(r"[0-9.]+|[0-9a-f:]*:[0-9a-f:]*", name)]
-    words = [
-        word
-        for name in names
-        for word in ("-c", f"no neighbor {name}{' interface remote-as external' * (name in nics)}")
-    ]
-    argv = ("vtysh", "-c", "configure terminal", "-c", f"router bgp {asn}", *words)
-    addresses = [
-        Step(
-            ("ip", "address", "delete", loopback, "peer", "169.254.0.1/32", "dev", nic),
-            "the link is no uplink any more",
-            may_fail=True,
-        )
-        for nic in nics
-        for loopback in loopbacks
-    ]
-    return [Step(argv, "FRR ends sessions that are gone", may_fail=True), *addresses]
 
 
 def forget_vrfs(names: list[str]) -> Step:

@@ -238,10 +238,6 @@ def _activate_frr(wanted: Wanted, log: Log, say: Log) -> None:
 
     if left := activate.until(unknown, 15):
         raise ActivationFailed(f"FRR does not see the VRFs {', '.join(left)}")
-    text = (root / _FRR_CONF).read_text()
-    if ended := [name for name in frr.sessions(root) if f" neighbor {name} " not in text]:
-        stand_ins = sorted(loopbacks(wanted.goal.devices))
-        activate.run_all(activate.end_sessions(wanted.goal.asn, ended, stand_ins), log)
     activate.run(activate.frr_reload(wanted.size), log)
     if gone := [device.name for device in wanted.gone if device.kind == "vrf"]:
         activate.run(activate.forget_vrfs(gone), log)

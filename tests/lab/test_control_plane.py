@@ -22,13 +22,14 @@ from tests.lab.test_k8s01 import (
     payload,
     vnet,
 )
+from tests.lab.test_membership import RELOAD
 
 UPLINKS = {"ens4", "ens5"}
 LEAF_ONLY = vnet(95, 33, "10.188.95.254/24", "fd00:188:95::254/64")
 SECRET = "not-to-be-read-aloud"  # noqa: S105 - of the lab
 
 
-@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
+@pytest.fixture(scope="module", params=SYSTEMS[:1], ids="-".join)  # others: not seen yet
 def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """A fabric with K8S01 as a VTEP, two V-Nets in both families."""
     lab: Lab = fresh_lab(*request.param)
@@ -273,9 +274,12 @@ def test_a_numbered_session(lab: Lab) -> None:
     assert shown["remoteAs"] == leaf.asn
     eventually(lambda: ("10.9.9.1", "ens5") in _hops(host, "10.2.0.3/32"))
     assert no_reload_pending(host)
-    host.apply(payload(DUAL, DUAL_2))
     leaf.configure(f"router bgp {leaf.asn}", f"no {session}")
     leaf.run("ip address delete 10.9.9.1/29 dev swp9s1".split())
+    back = host.apply(payload(DUAL, DUAL_2), check=False)
+    if back.code == 3 and lab.machine.suite == "bookworm":
+        pytest.xfail(RELOAD)
+    assert back.code == 0, back.err
     eventually(lambda: established(host) == UPLINKS, within=40)
     assert "10.9.9" not in host.run(["ip", "address", "show", "dev", "ens5"]).out
 
