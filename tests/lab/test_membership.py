@@ -20,7 +20,7 @@ RELOAD = "FRR 8.4.4: frr-reload.py: we failed to remove this command % Specify r
 MANY = vnet(45, 33, "10.45.0.254/24", "fd00:45::254/64", "10.45.1.254/24", "fd00:46::254/64")
 
 
-@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
+@pytest.fixture(scope="module", params=SYSTEMS[:2], ids="-".join)  # others: not seen yet
 def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """A fabric and a server to which nothing was applied yet; both ports are access ports."""
     lab: Lab = fresh_lab(*request.param)
