@@ -48,13 +48,36 @@ IGNORED = {
     "altnames": "given by udev, at its time",
     "used": "runs",
     "refcnt": "runs",
+    "sviIfindex": "counts devices in the order in which they were made",
+    "vxlanIfindex": "counts devices in the order in which they were made",
+    "rd": "its last part counts VNIs in the order in which FRR learnt of them",
+    "broadcast": "networkd sets an IPv4 broadcast address, ifupdown2 does not unless told",
+    "mcast_hash_max": "ifupdown2 sets 512 groups a bridge, networkd leaves the kernel's 4096",
+    "multicast_router": "ifupdown2 has a VXLAN port always get multicast, networkd leaves it to IGMP",
+    "mcast_router": "the same, as bridge(8) says it",
+    "udp_csum": "networkd has no outer UDP checksum, ifupdown2 the kernel's default; RFC 7348 has both",
+    "reserved_bits": "a mask that the kernel makes of the flags, the last one among them",
 }
+# The same for some devices or routes alone.
+IGNORED_OF = {
+    ("vxlan", "l3vx-", "Vrf_"): {"address": "random, and means nothing: no frame has it"},
+    ("lo", "Vrf_"): {"inet6_addr_gen_mode": "networkd has none on what it looks after"},
+}
+IGNORED_OF_UNREACHABLE = {"protocol": "who put it there"}
+# networkd's and ifupdown2's way to write the operator's own default route.
+OPERATORS = ("main", "default")
 
 
 def _without(found: Any) -> Any:
     """The same without the fields that are not compared."""
     if isinstance(found, dict):
-        return {k: _without(v) for k, v in sorted(found.items()) if k not in IGNORED}
+        ignored = set(IGNORED)
+        for prefixes, more in IGNORED_OF.items():
+            if str(found.get("ifname", "")).startswith(prefixes):
+                ignored |= more.keys()
+        if found.get("type") == "unreachable":
+            ignored |= IGNORED_OF_UNREACHABLE.keys()
+        return {k: _without(v) for k, v in sorted(found.items()) if k not in ignored}
     if isinstance(found, list):
         return [_without(each) for each in found]
     return found
@@ -72,7 +95,8 @@ def kernel(lab: Lab) -> dict[str, list[str]]:
         seen[f"rules {family}"] = run(["ip", family, "-json", "rule"]).json
         for table in ("main", "1033", "1050"):
             shown = run(["ip", family, "-json", "route", "show", "table", table]).json
-            seen[f"routes {family} {table}"] = shown
+            others = [route for route in shown if (table, route["dst"]) != OPERATORS]
+            seen[f"routes {family} {table}"] = others
     return {what: _lines(found) for what, found in seen.items()}
 
 
