@@ -51,11 +51,13 @@ IGNORED = {
     "sviIfindex": "counts devices in the order in which they were made",
     "vxlanIfindex": "counts devices in the order in which they were made",
     "rd": "its last part counts VNIs in the order in which FRR learnt of them",
+    "numArpNd": "neighbours come and go",
+    "numMacs": "MACs come and go",
     "broadcast": "networkd sets an IPv4 broadcast address, ifupdown2 does not unless told",
     "mcast_hash_max": "ifupdown2 sets 512 groups a bridge, networkd leaves the kernel's 4096",
-    "multicast_router": "ifupdown2 has a VXLAN port always get multicast, networkd leaves it to IGMP",
+    "multicast_router": "ifupdown2 always gives a VXLAN port multicast, networkd leaves it to IGMP",
     "mcast_router": "the same, as bridge(8) says it",
-    "udp_csum": "networkd has no outer UDP checksum, ifupdown2 the kernel's default; RFC 7348 has both",
+    "udp_csum": "outer UDP checksum: networkd has none, ifupdown2 the default; RFC 7348 has both",
     "reserved_bits": "a mask that the kernel makes of the flags, the last one among them",
 }
 # The same for some devices or routes alone.
@@ -79,7 +81,8 @@ def _without(found: Any) -> Any:
             ignored |= IGNORED_OF_UNREACHABLE.keys()
         return {k: _without(v) for k, v in sorted(found.items()) if k not in ignored}
     if isinstance(found, list):
-        return [_without(each) for each in found]
+        # A route's next hops have no order.
+        return sorted((_without(each) for each in found), key=json.dumps)
     return found
 
 
@@ -115,7 +118,12 @@ def daemons(lab: Lab) -> dict[str, list[str]]:
         if isinstance(routes, dict) and distinguisher.startswith("10.2.0.101:")
     }
     tables = {
-        vrf: sorted(show(f"show ip route vrf {vrf} json"))
+        # The operator's default route is of protocol kernel with ifupdown2: FRR leaves that out.
+        vrf: sorted(
+            prefix
+            for prefix in show(f"show ip route vrf {vrf} json")
+            if (vrf, prefix) != ("default", "0.0.0.0/0")
+        )
         for vrf in ("default", "Vrf_33", "Vrf_50")
     }
     return {
