@@ -551,7 +551,9 @@ def _idle(story: Story, what: str) -> None:
     after, memory = _cost(story)
     share = (after - before) / 1e9 / seconds
     story.figure(what, f"{share:.2%} of a core, {memory / 2**20:.0f} MB")
-    assert share < 0.002
+    # Beside another machine on the same processors the kernel's time is in it too: the bar of the
+    # short form only tells a hook that spins.
+    assert share < (0.002 if LONG else 0.02)
     assert memory < 40 * 2**20
 
 

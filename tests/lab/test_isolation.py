@@ -46,7 +46,7 @@ class Tenants(NamedTuple):
     only_b: Node
 
 
-@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
+@pytest.fixture(scope="module", params=SYSTEMS[:2], ids="-".join)  # others: not seen yet
 def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """A fabric with K8S01 as a VTEP of two tenants."""
     lab: Lab = fresh_lab(*request.param)

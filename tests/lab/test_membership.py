@@ -110,30 +110,6 @@ def _established_are(host: Host, wanted: set[str]) -> bool:
     return established(host) == wanted
 
 
-@pytest.mark.claim(
-    "2.1", "A Shared Endpoint, a label and single ports are the same once they are ports"
-)
-def test_ports_are_all_that_counts(host: Host) -> None:
-    """In another order, among other servers' ports, or of one more switch: nothing to do."""
-    document = payload(MANY)
-    host.apply(document)
-    before = state(host)
-    theirs = [{"name": f"swp{n}@ns-leaf-{leaf}"} for n in range(20, 30) for leaf in range(3)]
-    for change in (
-        lambda ports: list(reversed(ports)),
-        lambda ports: theirs + ports,  # a Shared Endpoint lists the ports of all its servers
-        lambda ports: [each | {"untagged": each.get("untagged", False)} for each in ports],
-    ):
-        again = copy.deepcopy(document)
-        for each in again["vnets"]:
-            each["ports"] = change(each["ports"])
-        done = host.apply(again, "-v")
-        assert [line for line in done.err.splitlines() if line.startswith("+")] == []
-        after = state(host)
-        after["files"] = before["files"] = ""  # the payload itself is kept with the record
-        assert after == before
-
-
 @pytest.mark.claim("1.3", "A V-Net may have several gateways of each family; all of them route")
 def test_several_gateways_on_a_vnet(lab: Lab) -> None:
     """Guests and a server of each prefix reach their gateway, and the other prefix through it."""
