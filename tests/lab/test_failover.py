@@ -529,21 +529,21 @@ def test_idle_cost(story: Story) -> None:
     with story.vnets(count):
         story.underlay()
         story.right(NIC)
-        _idle(story, f"idle on the NIC{amid}")
+        _idle(story, f"idle on the NIC{amid}", 0.002 if LONG else 0.01)
         story.underlay("ns-leaf-0", "ns-leaf-1")
         story.right(BRIDGE)
         churn = leaf.start(["sh", "-c", CHURN])
         try:
             macs = "show evpn mac vni 14 json"
             eventually(lambda: len(story.host.show(macs)["macs"]) > 9400, 180)
-            _idle(story, f"idle on the bridge, 10,000 EVPN routes coming and going{amid}")
+            _idle(story, f"idle on the bridge, 10,000 EVPN routes coming and going{amid}", 0.002)
         finally:
             churn.stop()
             leaf.run(["ip", "link", "delete", "churn"])
     story.right(BRIDGE)
 
 
-def _idle(story: Story, what: str) -> None:
+def _idle(story: Story, what: str, bar: float) -> None:
     time.sleep(10)  # the last announcement is over, and so are the events of making all this
     seconds = max(30, LOOP)
     before, _ = _cost(story)
@@ -551,9 +551,7 @@ def _idle(story: Story, what: str) -> None:
     after, memory = _cost(story)
     share = (after - before) / 1e9 / seconds
     story.figure(what, f"{share:.2%} of a core, {memory / 2**20:.0f} MB")
-    # Beside another machine on the same processors the kernel's time is in it too: the bar of the
-    # short form only tells a hook that spins.
-    assert share < (0.002 if LONG else 0.02)
+    assert share < bar
     assert memory < 40 * 2**20
 
 
