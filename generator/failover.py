@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from ipaddress import ip_interface
 from pathlib import Path
 
@@ -35,6 +35,9 @@ BURST, REFILL = 2, 10.0  # moves at once; seconds until the next: a bounce is fo
 # Seconds after a move at which neighbours are told. The fabric carries nothing before the leaf has
 # sent its first routes, about a second after the session (FRR's coalesce-time), and then at once.
 TELL = (0.0, 0.1, 0.3, 0.6, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0, 4.0, 5.0)
+# And once more by whom stays: a V-Net that is new to busy leaves is carried later, and a neighbour
+# that nobody told keeps the old MAC for up to a minute.
+LATER = (8.0, 12.0, 18.0, 25.0, 35.0, 45.0)
 
 
 class State(msgspec.Struct):
@@ -73,7 +76,7 @@ class Hook:
         self._allowed = float(BURST)  # moves
         self._counted = self._clock()
         # What a hook before this one did not come to say.
-        self._tell = [self._clock() + after for after in TELL]
+        self._tell = self._times(TELL + LATER)
         self._stamp: tuple[int, int] | None = None
         self._record: record.Record | None = None
 
@@ -156,7 +159,7 @@ class Hook:
             return seen
         self._run(lines, here[0])
         self.state.repairs += 1
-        self._tell = [self._clock() + after for after in TELL]
+        self._tell = self._times(TELL + LATER)
         self._write()
         return self._look(management)[2]
 
@@ -193,7 +196,7 @@ class Hook:
                 raise ActivationFailed(
                     f"the address is not on the {wanted[0]} yet; left: {left[0]}"
                 )
-            self._tell = [self._clock() + after for after in TELL]
+            self._tell = self._times(TELL + LATER)
         if moving:
             self._moved(wanted, counted=bool(lines))
         self._write()
@@ -260,6 +263,10 @@ class Hook:
             files.write(self.root / STATE, data, 0o644)
             self._written = data
 
+    def _times(self, after: Iterable[float]) -> list[float]:
+        """When neighbours are to be told, so many seconds from now."""
+        return [self._clock() + seconds for seconds in after]
+
     def _announce(self, management: Management) -> float:
         """Tell neighbours what is due to be told; seconds until there is more."""
         now = self._clock()
@@ -267,11 +274,12 @@ class Hook:
         self._tell = [at for at in self._tell if at > now]
         if due:
             announce_all(management, self.state.device)
-        return max(0.01, self._tell[0] - now) if self._tell else POLL
+        return min(POLL, max(0.01, self._tell[0] - now)) if self._tell else POLL
 
     def tell(self) -> None:
-        """Stay until neighbours were told all that is due: there is no later look."""
+        """Stay for the first seconds in which neighbours are told: there is no later look."""
         last = self._last()
+        self._tell = self._tell[: -len(LATER)]
         while self._tell and last and last.management:
             time.sleep(max(0.0, self._tell[0] - self._clock()))
             self._announce(last.management)

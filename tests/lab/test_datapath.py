@@ -292,6 +292,12 @@ def _used(lab: Lab, source: Node, target: Node) -> tuple[str, Leaf]:
 MOVER = "02:00:00:00:40:40"
 
 
+@pytest.fixture(scope="module")
+def second(lab: Lab) -> Router:
+    """Another VTEP host, with one cable, to the first leaf."""
+    return second_host.start(lab, roomy())
+
+
 def _move(lab: Lab, guest: Node, there: Node, number: int) -> None:
     """Plug the guest into another host while its old cable, now silent, is still there."""
     old, new, port = f"eth{number - 1}", f"eth{number}", f"moved{number}"
@@ -314,9 +320,8 @@ def _move(lab: Lab, guest: Node, there: Node, number: int) -> None:
 
 
 @pytest.mark.claim("8.2", "Gateway address and MAC are the same on two hosts and on a leaf")
-def test_the_gateway_is_the_same_everywhere(lab: Lab) -> None:
+def test_the_gateway_is_the_same_everywhere(lab: Lab, second: Router) -> None:
     """Read from the kernels of both hosts and of the leaf."""
-    second = Node(lab.machine, second_host.NAME)
     places = ((lab.host, "nbr-40"), (second, "nbr-40"), (lab.fabric.leaf("ns-leaf-2"), "br-40"))
     seen = []
     for node, device in places:
