@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lab.result import LabUnavailable
@@ -139,9 +139,10 @@ def scratch(purpose: str) -> Iterator[Path]:
     """Give a folder that is gone afterwards; one that a killed run left goes now."""
     cache().mkdir(parents=True, exist_ok=True)
     for old in cache().glob(f"scratch-{purpose}-*"):
-        # A minute: one that was made just now may not be locked yet.
-        if time.time() - old.stat().st_mtime > 60 and not _in_use(old):
-            shutil.rmtree(old, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process is done with it
+            # A minute: one that was made just now may not be locked yet.
+            if time.time() - old.stat().st_mtime > 60 and not _in_use(old):
+                shutil.rmtree(old, ignore_errors=True)
     with (
         tempfile.TemporaryDirectory(
             prefix=f"scratch-{purpose}-", dir=cache(), ignore_cleanup_errors=True
