@@ -3,11 +3,13 @@
 import shlex
 import shutil
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from generator import activate, files
 from generator.activate import Log, Step
+from generator.errors import Refused
 
 UNITS = Path("etc/systemd/system")
 CRON = Path("etc/cron.d")
@@ -45,7 +47,17 @@ def _texts(*, cron: bool) -> Iterator[tuple[Path, str]]:
 
 
 def install(root: Path, log: Log, *, cron: bool, reload: bool) -> list[str]:
-    """Write the files that differ from those there, and have systemd read them; their paths."""
+    """Write the files that differ from those there, and have systemd read them; their paths.
+
+    Raises `Refused` where they would run what is not there, or stand before those of the package.
+    """
+    if zipfile.is_zipfile(sys.argv[0]):
+        raise Refused("units can't run a single file, which unpacks itself: install the package")
+    for folder in _FOLDERS[1:]:
+        for path, _ in _texts(cron=False):
+            if (root / folder / path.name).exists():
+                there = f"/{folder / path.name}"
+                raise Refused(f"{there}: the package's units are there, and need no others")
     changed = []
     for path, text in _texts(cron=cron):
         target = root / path

@@ -1,4 +1,4 @@
-"""The Debian packages of this checkout, built once: the version that it is, and a next one."""
+"""What is built of this checkout, once: its Debian package, a next version, the single file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lab.result import LabUnavailable
 from tests.conftest import REPO
 
 SOURCES = ("generator", "templates", "packaging", "docs", "examples")
-SINGLE = ("README.md", "CHANGELOG.md", "LICENSE")
+SINGLE = ("README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml")
 TOOLS = "debhelper dh-python lintian python3-click"
 NEXT = f"{__version__}+next"
 
@@ -40,7 +40,7 @@ FORGET = "rm -rf /usr/local/bin/evpn-host /opt/evpn-host"
 
 
 def debs() -> Path:
-    """Give the folder with evpn-host, its next version, and python3-msgspec (half a minute)."""
+    """Give the folder with evpn-host, its next version, python3-msgspec, and evpn-host.pyz."""
     digest = hashlib.sha256()
     for name in (*SOURCES, *SINGLE):
         top = REPO / name
@@ -57,6 +57,7 @@ def _build(folder: Path) -> None:
         build.run([*apt, "update"])
         build.run([*apt, "install", "--yes", "--no-install-recommends", *TOOLS.split()])
     _run(REPO / "packaging/build-deb", "--msgspec", folder)
+    _run(REPO / "packaging/build-zipapp", folder)
     tree = folder / "next"
     ignore = shutil.ignore_patterns("__pycache__")
     for name in SOURCES:

@@ -22,8 +22,9 @@ NOT_RUN = {
     "sudo tests/run": "would run the test that runs it",
     "tests/run": "the same",
     "packaging/build-deb": "tests/debs.py runs it, for tests/test_package.py",
+    "packaging/build-zipapp": "the same",
     "curl -fsS": "tests/lab/test_on_and_off.py has the script from a pipe",
-    "pipx install .": "tests/test_structure.py::test_wheel builds the wheel and looks into it",
+    "pipx install .": "tests/test_structure.py::test_wheel builds and installs the wheel",
     "virsh net-start nbr-26": "libvirt's stand-in forgets; in one session"
     " tests/test_guests.py::test_libvirt_takes_it does it",
     "virsh net-autostart nbr-26": "the same",

@@ -1,7 +1,7 @@
-"""The Debian package: built, judged by lintian, and installed with each distribution's libraries.
+"""The Debian package and the single file: built, judged, run on each distribution's Python.
 
-It goes into root trees of Debian 12 and 13 (lab/root.py) from an apt repository of their own
-packages, which needs root. What it does to a running host is in tests/lab/test_on_and_off.py.
+The package goes into root trees of Debian 12 and 13 (lab/root.py) from an apt repository of their
+own packages, which needs root. What it does to a running host is in tests/lab/test_on_and_off.py.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def root(request: pytest.FixtureRequest, packages: Path) -> Iterator[Root]:
         with Root(request.param) as found, tempfile.TemporaryDirectory() as folder:
             for deb in packages.glob("*.deb"):
                 shutil.copy(deb, folder)
-            found.run(["sh", "-c", f"cp {folder}/*.deb /opt/debs/"])
+            shutil.copy(packages / "evpn-host.pyz", folder)
+            found.run(["sh", "-c", f"cp {folder}/*.deb /opt/debs/; cp {folder}/*.pyz /opt/"])
             found.run(["sh", "-c", FORGET])
             found.run(["sh", "-c", REPOSITORY])
             yield found
@@ -58,6 +59,29 @@ def root(request: pytest.FixtureRequest, packages: Path) -> Iterator[Root]:
 def install(root: Root, what: str = f"evpn-host={__version__}", *, check: bool = True) -> Result:
     argv = [*APT, "--allow-downgrades", "install", what]
     return root.run(argv, check, timeout=300, env=NONINTERACTIVE)
+
+
+def test_the_single_file(root: Root, tmp_path: Path) -> None:
+    """Nothing but Python is there: it checks, gives the files of the snapshots, writes no units."""
+    alone = {"HOME": str(tmp_path)}  # where it unpacks itself
+    libraries = "import click, jinja2, netaddr, ruamel.yaml, urllib3"
+    assert root.run(["/usr/bin/python3", "-c", libraries], check=False).code == 1
+    payload = ["-p", "/opt/repo/examples/k8s01.json"]
+    checked = root.run(["/opt/evpn-host.pyz", "check", *payload], env=alone)
+    assert checked.code == 0
+    for backend in ("netplan", "ifupdown"):
+        out = tmp_path / f"k8s01-{backend}"
+        root.run(["/opt/evpn-host.pyz", "render", *payload, "-b", backend, "-o", out], env=alone)
+        made = {p.relative_to(tmp_path): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+        kept = REPO / "snapshots" / out.name
+        assert made == {
+            p.relative_to(REPO / "snapshots"): p.read_bytes()
+            for p in kept.rglob("*")
+            if p.is_file()
+        }
+    units = root.run(["/opt/evpn-host.pyz", "install-units"], check=False, env=alone)
+    assert (units.code, units.out) == (1, "")
+    assert "units can't run a single file" in units.err
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +234,27 @@ def test_an_older_version_refuses_newer_state(installed: Root) -> None:
         installed.run(["rm", "-r", "/var/lib/evpn-host"])
     install(installed, f"evpn-host={__version__}+next")
     install(installed)
+
+
+def test_units_of_a_wheel_make_way(installed: Root) -> None:
+    """Those of install-units go when the package comes, with a word; what was enabled stays so."""
+    unit = "/etc/systemd/system/evpn-host.timer"
+    wanted = "/etc/systemd/system/timers.target.wants/evpn-host.timer"
+    script = f"""
+    sed '1i # Written by evpn-host install-units, which writes it anew.' \
+        /opt/repo/packaging/systemd/evpn-host.timer > {unit}
+    systemctl --quiet enable evpn-host.timer
+    readlink {wanted}
+    """
+    assert installed.run(["sh", "-c", script]).out == f"{unit}\n"
+    again = [*APT, "--reinstall", "install", f"evpn-host={__version__}"]
+    said = installed.run(again, timeout=300, env=NONINTERACTIVE).out
+    assert f"evpn-host: {unit}, of install-units, makes way for this package's" in said
+    assert installed.run(["sh", "-c", f"ls {unit}"], check=False).code != 0
+    packaged = "/usr/lib/systemd/system/evpn-host.timer"
+    assert installed.run(["readlink", "-f", wanted]).out == f"{packaged}\n"
+    assert installed.run(["systemctl", "is-enabled", "evpn-host.timer"]).out == "enabled\n"
+    installed.run(["systemctl", "--quiet", "disable", "evpn-host.timer"])
 
 
 def test_purge_leaves_nothing(installed: Root, before: str) -> None:

@@ -2,8 +2,13 @@
 
 import ast
 import json
+import os
 import random
 import re
+import subprocess
+import sys
+import sysconfig
+import venv
 import zipfile
 from collections.abc import Iterator
 from functools import cached_property
@@ -224,7 +229,7 @@ def _placeholders() -> set[str]:
 
 
 def test_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wheel holds `generator` with its templates, the dist-info, and nothing else."""
+    """It holds `generator` with templates, and nothing else; installed it renders the snapshots."""
     backend = pytest.importorskip("hatchling.build", reason="hatchling is not installed")
     monkeypatch.chdir(REPO)
     wheel = tmp_path / backend.build_wheel(str(tmp_path))
@@ -244,3 +249,25 @@ def test_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("systemd", "cron.d"):
         there = {f"generator/{folder}/{f.name}" for f in (REPO / "packaging" / folder).iterdir()}
         assert there <= set(names)
+    _run_installed(wheel, tmp_path)
+
+
+def _run_installed(wheel: Path, folder: Path) -> None:
+    """Put a wheel where pipx would, a virtual environment, and compare what it renders."""
+    alone = folder / "venv"
+    venv.create(alone)
+    pip = [sys.executable, "-m", "pip", "--python", str(alone / "bin/python"), "install"]
+    pip += ["--no-deps", "--no-index", "--quiet", str(wheel)]
+    subprocess.run(pip, check=True, timeout=120)
+    # The libraries are those of the tests; `generator` is there by an editable install's .pth
+    # only, which is not read of a folder in PYTHONPATH.
+    environment = {"PYTHONPATH": sysconfig.get_path("purelib"), "PATH": os.defpath}
+    out = folder / "k8s01-netplan"
+    argv = [str(alone / "bin/evpn-host"), "render", "-p", str(REPO / "examples/k8s01.json")]
+    argv += ["-b", "netplan", "-o", str(out)]
+    subprocess.run(argv, check=True, timeout=60, env=environment, cwd=folder)
+    kept = REPO / "snapshots" / out.name
+    files = [file.relative_to(kept) for file in kept.rglob("*") if file.is_file()]
+    assert len(files) > 5
+    for file in files:
+        assert (out / file).read_bytes() == (kept / file).read_bytes(), file

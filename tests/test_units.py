@@ -57,6 +57,17 @@ def test_install_units(evpn_host: Command, tmp_path: Path) -> None:
         assert "/usr/bin/evpn-host" not in text
 
 
+def test_no_units_before_those_of_the_package(evpn_host: Command, tmp_path: Path) -> None:
+    """Below /etc they would hide the package's, and run another command."""
+    packaged = tmp_path / "usr/lib/systemd/system/evpn-host.service"
+    packaged.parent.mkdir(parents=True)
+    packaged.touch()
+    done = evpn_host("install-units", "--root", tmp_path)
+    assert (done.code, done.out) == (1, "")
+    assert "/usr/lib/systemd/system/evpn-host.service: the package's units are there" in done.err
+    assert not (tmp_path / "etc").exists()
+
+
 def test_uninstall_takes_the_units_along(evpn_host: Command, installed: Path) -> None:
     """What install-units wrote goes; a unit of that name that an operator wrote stays."""
     own = installed / "etc/systemd/system/evpn-host.timer"
