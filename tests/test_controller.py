@@ -404,8 +404,8 @@ def raw(handler: Handler, answer: bytes) -> None:
 
 BODY = encoded(NEW)
 BAD: dict[str, tuple[Behaviour, str]] = {
-    "slow": (sleeping, ".json: did not give a whole answer within 1 s"),
-    "byte by byte": (dripping, ".json: did not give a whole answer within 1 s"),
+    "slow": (sleeping, ".json: did not give a whole answer within 2 s"),
+    "byte by byte": (dripping, ".json: did not give a whole answer within 2 s"),
     "truncated": (
         partial(plain, body=BODY[:100], length=len(BODY)),
         "ended its answer too early (tried 2 times)",
@@ -465,8 +465,8 @@ def test_misbehaving(name: str, tree: Tree, controller: Asked) -> None:
     tree.run("apply")
     behaviour, said = BAD[name]
     controller.behaviour = behaviour
-    if "within 1 s" in said:
-        tree.set(timeout=1)
+    if "within 2 s" in said:
+        tree.set(timeout=2)
         tree.command = process  # the thread that is left behind ends with it
     before = stamps(tree.root)
     begun = time.monotonic()
