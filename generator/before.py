@@ -34,6 +34,7 @@ class Before(msgspec.Struct):
     mtu: dict[str, int] = {}  # of NICs, bytes
     folders: list[str] = []  # that were not there, without leading slash, the outer ones first
     frr_enabled: bool | None = None  # whether systemd started it at boot; None: not looked at
+    vrf_map: bool | None = None  # whether ifupdown2's list of VRFs was there; None: not looked at
 
 
 def read(root: Path) -> Before:
@@ -58,7 +59,10 @@ def remember(  # noqa: PLR0913  # a host's files, and what of it they touch
     `devices` are ours; a tree that is not of a running host has folders alone.
     """
     known = read(root)
-    found = Before(dict(known.sysctl), dict(known.mtu), list(known.folders), known.frr_enabled)
+    vrf_map = (root / _VRF_MAP).exists() if known.vrf_map is None else known.vrf_map
+    found = Before(
+        dict(known.sysctl), dict(known.mtu), list(known.folders), known.frr_enabled, vrf_map
+    )
     for path in [*texts, str(VRF_TABLES / "name")]:
         for folder in reversed(Path(path).parents):
             if not (root / folder).is_dir() and str(folder) not in found.folders:
@@ -113,12 +117,14 @@ def give_back(root: Path, known: Before, log: Log) -> None:
 
 
 def remove_folders(root: Path, known: Before) -> None:
-    """Remove the folders that came with our files, where nobody else uses them."""
+    """Remove ifupdown2's list of VRFs and the folders that came with us and nobody else uses."""
     with contextlib.suppress(OSError):
         lines = (root / _VRF_MAP).read_text().splitlines()
         named = [line.split()[-1] for line in lines if line.strip() and line[0] != "#"]
         there = any((root / "sys/class/net" / name).exists() for name in named)
-        if str(VRF_TABLES) in known.folders and not there:
+        # Where the folder is the distribution's (Debian 12), the list in it is still of our VRFs.
+        came_with_us = known.vrf_map is False or str(VRF_TABLES) in known.folders
+        if came_with_us and not there:
             (root / _VRF_MAP).unlink()
     for folder in reversed(known.folders):
         with contextlib.suppress(OSError):  # in use, or gone

@@ -72,6 +72,25 @@ def test_settings(tmp_path: Path) -> None:
     assert not (base / "net/ipv4/conf/gone").exists()
 
 
+def test_the_list_of_vrfs_goes_where_the_folder_stays(tmp_path: Path) -> None:
+    """Debian 12 has the folder: the list that ifupdown2 made for us goes, an older one stays."""
+    folder = tmp_path / before.VRF_TABLES
+    folder.mkdir(parents=True)
+    known = folder / "ifupdown2_vrf_map.conf"
+    before.remember(tmp_path, {}, [], [], silent, running=False)
+    known.write_text("# by ifupdown2\n1033 Vrf_33\n")
+    before.remember(tmp_path, {}, [], [], silent, running=False)  # a later apply of ours
+    before.remove_folders(tmp_path, before.read(tmp_path))
+    assert folder.is_dir()
+    assert not known.exists()
+
+    (tmp_path / before.FILE).unlink()
+    known.write_text("# by ifupdown2\n1001 blue\n")
+    before.remember(tmp_path, {}, [], [], silent, running=False)
+    before.remove_folders(tmp_path, before.read(tmp_path))
+    assert known.exists()
+
+
 def test_what_was_seen_first_stays(tmp_path: Path) -> None:
     """A later apply adds what it touches anew, and takes nothing of ours for the operator's."""
     texts = {"etc/frr/frr.conf": ""}
