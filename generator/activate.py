@@ -200,6 +200,22 @@ def networkd_reload(devices: int) -> Step:
     )
 
 
+def announce_again(names: list[str]) -> Step:
+    """Have the kernel tell of devices that stay as they are.
+
+    Where a bridge or VRF was deleted by hand and made again, networkd 252 loads it once more at its
+    next reload, finds that it exists and waits for the kernel to tell of it; the ports that go into
+    it wait with it, for ever. Setting a group, which we do not use, is told of and changes nothing.
+    """
+    lines = "".join(f"link set dev {name} group default\n" for name in names)
+    return Step(
+        ("ip", "-force", "-batch", "-"),
+        f"networkd up to 252 waits to hear of {', '.join(names)}",
+        input=lines,
+        may_fail=True,
+    )
+
+
 def netplan_generate(root: Path, devices: int) -> Step:
     """netplan's own judgement of the files below `root`, and networkd's files made from them."""
     return Step(

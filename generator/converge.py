@@ -49,8 +49,7 @@ def converge(wanted: Wanted, tree: Path, log: Log, say: Log) -> list[str]:
     _BACKENDS[wanted.goal.backend](wanted, tree, log)
     if wanted.full or _SYSCTL in wanted.changed:
         activate.run(activate.sysctl(wanted.root), log)
-    if _vrfs(wanted.goal) and any(kernel.rule_order()):
-        activate.run_all(activate.rule_order(), log)
+    _order_rules(wanted, log)
     _remove_loopbacks(wanted, log)
     _remove_stand_ins(wanted, log)
     _wait_for_devices(wanted, log, say)
@@ -91,6 +90,9 @@ def _ifupdown(wanted: Wanted, tree: Path, log: Log) -> None:
     if wanted.full or _SYSCTL in wanted.changed:
         # Some must be there before the devices are.
         activate.run(activate.sysctl(wanted.root), log)
+    # Where the rule for VRFs is gone (after uninstall), ifupdown2 adds two of its own for each VRF,
+    # and never takes them away.
+    _order_rules(wanted, log)
     if wanted.full or wanted.part is None:
         if going := _carriers(wanted):
             # ifreload begins with what goes, the bridge with the management address on it too: its
@@ -104,6 +106,11 @@ def _ifupdown(wanted: Wanted, tree: Path, log: Log) -> None:
         if some := _lower_first(wanted.goal.devices, names):
             activate.run(activate.ifup(some), log)
     _delete_gone(wanted, log)
+
+
+def _order_rules(wanted: Wanted, log: Log) -> None:
+    if _vrfs(wanted.goal) and any(kernel.rule_order()):
+        activate.run_all(activate.rule_order(), log)
 
 
 def _lower_first(devices: list[Device], names: Names[str]) -> list[str]:

@@ -188,6 +188,14 @@ def test_bridges_are_born_with_their_mac(story: Life) -> None:
         assert all(f"link/ether {mac}" in line for line in lines if "link/ether" in line), lines
 
 
+@pytest.mark.claim("15.4", "Applied again after an uninstall: rules as at the first time")
+def test_the_rules_of_a_second_life(story: Life) -> None:
+    """The kernel makes the rule for VRFs once in its life; without it ifupdown2 adds its own."""
+    for family, last in (("-4", [32766, 32767]), ("-6", [32766])):
+        rules = story.host.run(["ip", family, "-json", "rule"]).json
+        assert [rule["priority"] for rule in rules] == [1000, 32765, *last], rules
+
+
 @pytest.mark.claim("14.4", "After each reboot the files alone bring everything back")
 def test_files_alone_bring_it_back(story: Life) -> None:
     """Without a unit of ours: links, VRFs, addresses, sessions and routes of types 2, 3 and 5."""
@@ -347,10 +355,10 @@ def test_uninstall_after_a_life(story: Life) -> None:
     """Nothing of ours is left in the kernel or on the disk."""
     story.host.evpn_host("uninstall")
     found = story.snapshot()
-    text = "\n".join(found["links"] + found["addresses"] + found["rules-4"] + found["routes-4"])
-    assert not [
-        word for word in ("nbr-", "vxlan", "Vrf_33", "10.2.0.101", "l3mdev") if word in text
-    ]
+    words = ("nbr-", "vxlan", "Vrf_33", "10.2.0.101", "l3mdev")
+    kinds = ("links", "addresses", "rules-4", "rules-6", "routes-4", "routes-6")
+    lines = [line for kind in kinds for line in found[kind]]
+    assert not [line for line in lines if any(word in line for word in words)]
     assert not [line for line in found["files"] if "evpn-host" in line]
     rules = story.host.run(["ip", "-json", "rule"]).json
     assert [rule["priority"] for rule in rules if rule["table"] == "local"] == [0]
