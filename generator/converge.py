@@ -220,14 +220,27 @@ def _wait_for_devices(wanted: Wanted, log: Log, say: Log) -> None:
         return _differences(wanted)
 
     timeout = 20 + wanted.size / 5
+    _announce_masters(wanted, log)
     left = activate.until(wrong, timeout)
     if left and not wanted.full:
         whole = _WHOLE[wanted.goal.backend](wanted.size)
         say(f"not all of it was taken up: trying {' '.join(whole.argv)}")
         activate.run(whole, log)
+        _announce_masters(wanted, log)
         left = activate.until(wrong, timeout)
     if left:
         raise ActivationFailed("the devices are not as planned:", *(f"  {text}" for text in left))
+
+
+def _announce_masters(wanted: Wanted, log: Log) -> None:
+    """Let networkd hear of the bridges and VRFs that a device has yet to go into."""
+    if wanted.goal.backend != "netplan":
+        return
+    late = {difference.device for difference in _differences(wanted)}
+    links = netlink.links()
+    masters = {d.master for d in wanted.goal.devices if d.name in late and d.master in links}
+    if names := sorted(name for name in masters if name):
+        activate.run(activate.announce_again(names), log)
 
 
 def _activate_frr(wanted: Wanted, log: Log, say: Log) -> None:
