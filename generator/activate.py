@@ -200,17 +200,17 @@ def networkd_reload(devices: int) -> Step:
     )
 
 
-def announce_again(names: list[str]) -> Step:
-    """Have the kernel tell of devices that stay as they are.
+def announce_again(groups: dict[str, str]) -> Step:
+    """Have the kernel tell of devices that stay as they are, each (name) in its group.
 
     Where a bridge or VRF was deleted by hand and made again, networkd 252 loads it once more at its
     next reload, finds that it exists and waits for the kernel to tell of it; the ports that go into
-    it wait with it, for ever. Setting a group, which we do not use, is told of and changes nothing.
+    it wait with it, for ever. A group that is set is told of, also where it is the one that was.
     """
-    lines = "".join(f"link set dev {name} group default\n" for name in names)
+    lines = "".join(f"link set dev {name} group {group}\n" for name, group in groups.items())
     return Step(
         ("ip", "-force", "-batch", "-"),
-        f"networkd up to 252 waits to hear of {', '.join(names)}",
+        f"networkd up to 252 waits to hear of {', '.join(groups)}",
         input=lines,
         may_fail=True,
     )

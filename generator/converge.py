@@ -239,8 +239,12 @@ def _announce_masters(wanted: Wanted, log: Log) -> None:
     late = {difference.device for difference in _differences(wanted)}
     links = netlink.links()
     masters = {d.master for d in wanted.goal.devices if d.name in late and d.master in links}
-    if names := sorted(name for name in masters if name):
-        activate.run(activate.announce_again(names), log)
+    folder = Path("/sys/class/net")
+    if groups := {
+        name: (folder / name / "netdev_group").read_text().strip()
+        for name in sorted(name for name in masters if name)
+    }:
+        activate.run(activate.announce_again(groups), log)
 
 
 def _activate_frr(wanted: Wanted, log: Log, say: Log) -> None:
