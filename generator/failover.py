@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from ipaddress import ip_interface
 from pathlib import Path
 
@@ -76,7 +76,7 @@ class Hook:
         self._allowed = float(BURST)  # moves
         self._counted = self._clock()
         # What a hook before this one did not come to say.
-        self._tell = self._times(TELL + LATER)
+        self._tell = self._times()
         self._stamp: tuple[int, int] | None = None
         self._record: record.Record | None = None
 
@@ -159,7 +159,7 @@ class Hook:
             return seen
         self._run(lines, here[0])
         self.state.repairs += 1
-        self._tell = self._times(TELL + LATER)
+        self._tell = self._times()
         self._write()
         return self._look(management)[2]
 
@@ -196,7 +196,7 @@ class Hook:
                 raise ActivationFailed(
                     f"the address is not on the {wanted[0]} yet; left: {left[0]}"
                 )
-            self._tell = self._times(TELL + LATER)
+            self._tell = self._times()
         if moving:
             self._moved(wanted, counted=bool(lines))
         self._write()
@@ -263,9 +263,9 @@ class Hook:
             files.write(self.root / STATE, data, 0o644)
             self._written = data
 
-    def _times(self, after: Iterable[float]) -> list[float]:
-        """When neighbours are to be told, so many seconds from now."""
-        return [self._clock() + seconds for seconds in after]
+    def _times(self) -> list[float]:
+        """When neighbours are to be told of where the address is now."""
+        return [self._clock() + after for after in TELL + LATER]
 
     def _announce(self, management: Management) -> float:
         """Tell neighbours what is due to be told; seconds until there is more."""

@@ -548,7 +548,7 @@ def test_idle_cost(story: Story) -> None:
 
 
 def _idle(story: Story, what: str, bar: float) -> None:
-    time.sleep(10)  # the last announcement is over, and so are the events of making all this
+    time.sleep(10)  # the events of making all this are over; what is told later still counts
     seconds = max(30, LOOP)
     before, _ = _cost(story)
     time.sleep(seconds)
