@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from lab.channel import Process
 from lab.fabric import Host, Lab, Leaf, Node, Router, eventually
 from tests.lab import second_host
 from tests.lab.conftest import SYSTEMS
-from tests.lab.evpn import VTEP
+from tests.lab.evpn import VTEP, routes
 from tests.lab.test_k8s01 import LEAVES, Payload, bring_up, established, payload, vnet
 
 UPLINKS = {"ens4", "ens5"}
@@ -289,6 +290,26 @@ def _used(lab: Lab, source: Node, target: Node) -> tuple[str, Leaf]:
 
 # --- Between hosts ---
 
+ECHO = """
+import socket
+peer, _ = socket.create_server(("0.0.0.0", 7777)).accept()
+while data := peer.recv(4096):
+    peer.sendall(data)
+"""
+TALK = """
+import socket, sys, time
+peer = socket.create_connection((sys.argv[1], 7777), 10)
+peer.settimeout(60)
+peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+for number in range(1 << 40):
+    peer.sendall(b"%08d" % number)
+    answer = b""
+    while len(answer) < 8:
+        answer += peer.recv(8 - len(answer))
+    assert int(answer) == number
+    print(number, flush=True)
+    time.sleep(0.05)
+"""
 MOVER = "02:00:00:00:40:40"
 
 
@@ -296,6 +317,58 @@ MOVER = "02:00:00:00:40:40"
 def second(lab: Lab) -> Router:
     """Another VTEP host, with one cable, to the first leaf."""
     return second_host.start(lab, roomy())
+
+
+@pytest.mark.claim("8.1", "A guest that moves to another host keeps its gateway and its sessions")
+def test_a_guest_moves_between_hosts(lab: Lab, gpu: Node, second: Router) -> None:
+    """There and back: gateway IP and MAC are the same, TCP goes on, type 2 counts the moves."""
+    host, far = lab.host, lab.fabric.leaf("ns-leaf-2")
+    guest = host.pod("mover", "nbr-40", "10.188.4.40/24", V4, "fd00:188:4::40/64", V6, mac=MOVER)
+    _greet(guest)
+    gateway = _gateway_mac(guest, 0)
+    echo = gpu.start(["python3", "-c", ECHO])
+    eventually(lambda: guest.ping(gpu, count=1))
+    talk = guest.start(["python3", "-u", "-c", TALK, gpu.ipv4])
+    eventually(lambda: talk.output.count("\n") > 5)
+    for moves, (there, vtep) in enumerate(((second, second_host.VTEP), (host, VTEP)), start=1):
+        said = talk.output.count("\n")
+        _move(lab, guest, there, moves)
+        took = eventually(partial(_said_more, talk, said + 5), within=60)
+        print(f"move {moves}: the session goes on {took:.1f} s later")
+        assert talk.running, talk.errors
+        eventually(partial(_announced_by, far, vtep, moves))
+        eventually(partial(guest.ping, V4))
+        eventually(partial(guest.ping, V6, family=6))
+        eventually(partial(guest.ping, "10.188.5.254"))
+        assert _gateway_mac(guest, moves) == gateway
+        port = "vxlan40" if there is second else f"moved{moves}"
+        assert _port_to(host, MOVER) == port
+        guest.run(["ip", "link", "delete", f"eth{moves - 1}"])
+    talk.stop()
+    echo.stop()
+
+
+def _said_more(talk: Process, lines: int) -> bool:
+    return talk.output.count("\n") > lines
+
+
+def _gateway_mac(guest: Node, cable: int) -> str:
+    """As the guest has it on its cable of that number; the old one may still remember."""
+    argv = ["ip", "-json", "neigh", "show", V4, "dev", f"eth{cable}"]
+    [entry] = guest.run(argv).json
+    return str(entry["lladdr"])
+
+
+def _port_to(host: Host, mac: str) -> str:
+    """Where the host's bridge sends it; what the VXLAN port itself still knows plays no part."""
+    shown = host.run(["bridge", "-json", "fdb", "show", "br", "nbr-40"]).json
+    [entry] = [e for e in shown if e["mac"] == mac and "vlan" not in e and "dst" not in e]
+    return str(entry["ifname"])
+
+
+def _announced_by(leaf: Leaf, vtep: str, moves: int) -> bool:
+    found = [each for each in routes(leaf, "macip", vtep) if each.prefix.endswith(f"[{MOVER}]")]
+    return any(each.sequence >= moves for each in found)
 
 
 def _move(lab: Lab, guest: Node, there: Node, number: int) -> None:
