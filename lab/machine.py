@@ -25,7 +25,7 @@ from lab.qemu import QEMU
 from lab.result import LabError, LabUnavailable, Result
 from lab.uml import UML
 
-BOOT_TIMEOUT = 90.0
+BOOT_TIMEOUT = 180.0  # a server whose controller is dead is given a minute of it
 KERNELS = [UML, QEMU]
 """Those that may be tried, the best first; once one has started it is the only one."""
 notes: list[str] = []
