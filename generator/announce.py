@@ -1,4 +1,4 @@
-"""Telling neighbours where an address is now: gratuitous ARP, unsolicited advertisement.
+"""What the hook says itself: where an address is now, and a question who is a router.
 
 A bridge that suppresses neighbour discovery, as every EVPN switch does and we do, keeps the usual
 announcements from its VXLAN port: net/bridge/br_arp_nd_proxy.c drops an ARP whose sender and target
@@ -11,11 +11,12 @@ import socket
 import struct
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
 
 _BROADCAST = b"\xff" * 6
 _ETH_P_ARP, _ETH_P_IPV6 = 0x0806, 0x86DD
 _REQUEST, _REPLY = 1, 2
-_ALL_NODES = ip_address("ff02::1")
+_ALL_NODES, _ALL_ROUTERS = ip_address("ff02::1"), ip_address("ff02::2")
 
 
 def announce(
@@ -32,6 +33,13 @@ def announce(
             _say(device, _ETH_P_ARP, list(_arps(address.packed, hardware, stations)))
         else:
             _say(device, _ETH_P_IPV6, list(_advertisements(address, hardware, stations)))
+
+
+def solicit(device: str) -> None:
+    """Ask on `device` for router advertisements (RFC 4861, section 4.1); failing is no error."""
+    with contextlib.suppress(OSError):
+        mac = (Path("/sys/class/net") / device / "address").read_text()
+        _say(device, _ETH_P_IPV6, [_solicitation(_hardware(mac.strip()))])
 
 
 def _hardware(mac: str) -> bytes:
@@ -62,7 +70,7 @@ def _advertisements(
     address: IPv6Address, mac: bytes, stations: Mapping[IPv4Address | IPv6Address, bytes]
 ) -> list[bytes]:
     """Advertisements with the override flag (RFC 4861, section 7.2.6), to all and to each."""
-    receivers = {_ALL_NODES: b"\x33\x33" + _ALL_NODES.packed[-4:], **stations}
+    receivers = {_ALL_NODES: _multicast(_ALL_NODES), **stations}
     return [
         to + mac + struct.pack("!H", _ETH_P_IPV6) + _advertisement(address.packed, name.packed, mac)
         for name, to in receivers.items()
@@ -72,9 +80,25 @@ def _advertisements(
 def _advertisement(address: bytes, receiver: bytes, mac: bytes) -> bytes:
     override = 0x20000000
     body = struct.pack("!BBHI", 136, 0, 0, override) + address + b"\x02\x01" + mac
-    pseudo = address + receiver + struct.pack("!II", len(body), 58)
+    return _icmpv6(address, receiver, body)
+
+
+def _solicitation(mac: bytes) -> bytes:
+    """From no address, which the RFC allows: whoever is a router answers to all."""
+    body = struct.pack("!BBHI", 133, 0, 0, 0)
+    frame = _multicast(_ALL_ROUTERS) + mac + struct.pack("!H", _ETH_P_IPV6)
+    return frame + _icmpv6(bytes(16), _ALL_ROUTERS.packed, body)
+
+
+def _multicast(group: IPv4Address | IPv6Address) -> bytes:
+    return b"\x33\x33" + group.packed[-4:]
+
+
+def _icmpv6(source: bytes, receiver: bytes, body: bytes) -> bytes:
+    """A packet of neighbour discovery: hop limit 255 shows that it was sent on this link."""
+    pseudo = source + receiver + struct.pack("!II", len(body), 58)
     body = body[:2] + struct.pack("!H", _checksum(pseudo + body)) + body[4:]
-    return struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + address + receiver + body
+    return struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + source + receiver + body
 
 
 def _checksum(data: bytes) -> int:

@@ -31,6 +31,9 @@ SOON = 1.0  # the same while FRR is silent, or after a move that did not come to
 CHANGE = b"%ADJCHANGE"
 ANSWER = 2.0  # seconds that bgpd has to answer a question
 PATIENCE = 10.0  # seconds without an answer after which there counts as no session
+# How often leaves are asked for advertisements once bgpd runs: it can't talk to one that it has not
+# heard, and theirs come every 10 s.
+SOLICITATIONS = 3
 BURST, REFILL = 2, 10.0  # moves at once; seconds until the next: a bounce is followed no faster
 # Seconds after a move at which neighbours are told. The fabric carries nothing before the leaf has
 # sent its first routes, about a second after the session (FRR's coalesce-time), and then at once.
@@ -72,6 +75,9 @@ class Hook:
         self._written = b""
         self._bgpd = frr.Vty("bgpd", root, ANSWER)
         self._silent: float | None = None  # since when bgpd has not answered
+        self._solicitations = SOLICITATIONS  # that are left
+        self._solicited = 0.0  # when the last one was
+        self._unheard = False  # whether there is a leaf to ask
         self._reason = ""  # what bgpd last said, in words; nothing before the first look
         self._allowed = float(BURST)  # moves
         self._counted = self._clock()
@@ -103,8 +109,8 @@ class Hook:
         if wanted:
             self._bring(last, management, wanted, seen)
             self._next_hop(last, management, seen)
-        blind = established is None or not self._bgpd.log()
-        return min(self._announce(management), SOON if blind else POLL)
+        soon = established is None or self._unheard or not self._bgpd.log()
+        return min(self._announce(management), SOON if soon else POLL)
 
     def rest(self, listener: socket.socket, wait: float) -> None:
         """Sleep until something happens, or for so many seconds."""
@@ -170,11 +176,23 @@ class Hook:
             found = frr.summary(self._bgpd).values()
         except frr.Silent as silent:
             self._silent = asked if self._silent is None else self._silent
+            self._solicitations = SOLICITATIONS
             self._reason = f"no answer for {PATIENCE:.0f} s, which counts as no session: {silent}"
             return [] if self._clock() - self._silent > PATIENCE else None
         self._silent = None
         self._reason = _because(found)
+        self._solicit([session.neighbor for session in found if session.evpn == "Idle"])
         return [session.neighbor for session in found if session.established]
+
+    def _solicit(self, neighbors: list[str]) -> None:
+        """Ask on uplinks whose leaf bgpd does not know for an advertisement, not for ever."""
+        self._unheard = bool(neighbors and self._solicitations)
+        now = self._clock()
+        if self._unheard and now >= self._solicited + SOON:
+            self._solicitations -= 1
+            self._solicited = now
+            for neighbor in neighbors:
+                announce.solicit(neighbor)
 
     def _bring(
         self,

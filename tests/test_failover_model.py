@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from generator import failover, place, record
-from generator.announce import _advertisement, _arps, _checksum
+from generator import announce, failover, frr, place, record
+from generator.announce import _advertisement, _arps, _checksum, _solicitation
 from generator.model import Device, Management
 from generator.place import Default, Own, Seen
 
@@ -462,6 +462,30 @@ def test_announcements() -> None:
     assert [len(frame) for frame in frames] == [42, 42]
     assert any(frame[28:32] != frame[38:42] for frame in frames)
     assert len(_advertisement(bytes(16), bytes(16), bytes(6))) == 40 + 32
+    assert len(_solicitation(bytes(6))) == 14 + 40 + 8
+
+
+def test_leaves_are_asked_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whom bgpd has not heard since it began to answer is asked each second, others never."""
+    now, asked = [100.0], []
+    monkeypatch.setattr(announce, "solicit", lambda name: asked.append((now[0], name)))
+    hook = failover.Hook(Path(tempfile.mkdtemp()), print, lambda: now[0])
+    states = {"ens4": "Idle", "ens5": "Active"}
+    found = {name: frr.Session(name, state, state) for name, state in states.items()}
+    monkeypatch.setattr(frr, "summary", lambda _: found)
+    for _ in range(40):
+        hook._sessions()
+        now[0] += 0.25
+    assert asked == [(100.0, "ens4"), (101.0, "ens4"), (102.0, "ens4")]
+
+    def silent(_: frr.Vty) -> None:
+        raise frr.Silent("restarted")
+
+    with monkeypatch.context() as restarted:
+        restarted.setattr(frr, "summary", silent)
+        hook._sessions()
+    hook._sessions()
+    assert asked[3:] == [(now[0], "ens4")]
 
 
 @pytest.fixture(autouse=True)
