@@ -4,9 +4,10 @@
 test that takes `accepted`, `refused` or `backend` runs for each.
 """
 
+import fcntl
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,6 +24,18 @@ pytest_plugins = "tests.lab.claims"  # here, for the process that collects from 
 ACCEPTED = sorted([*(REPO / "examples").glob("*.json"), *(REPO / "tests/payloads").glob("*.json")])
 REFUSED = sorted((REPO / "tests/payloads/refused").glob("*"))
 BACKENDS = ("netplan", "ifupdown")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Have a test that is marked `alone` wait for the other processes' tests, and them for it."""
+    how = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
+    # Who waits to be alone keeps the door: nobody slips in before.
+    with Path(__file__).open() as room, (REPO / "pyproject.toml").open() as door:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        fcntl.flock(room, how)
+        fcntl.flock(door, fcntl.LOCK_UN)
+        return (yield)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -212,12 +212,25 @@ class Story:
         try:
             took = eventually(lambda: self.tcp and len(self.tcp.output) > before, within)
         except AssertionError:
-            for node in (self.controller, self.host):
-                for words in ("ss -tino", "ip -4 neighbour", "ip -4 route"):
-                    print(node.run(words.split()).out)
+            self.explain()
             raise
         assert self.tcp.running, self.tcp.errors
         return took
+
+    def explain(self) -> None:
+        """Print who believes the management address to be where."""
+        for node in (self.controller, self.host, *self.fabric.leaves.values()):
+            for words in (
+                "ss -tino",
+                "ip -4 neighbour",
+                "ip -4 route",
+                "bridge fdb",
+                "ip -br link",
+            ):
+                print(node.run(words.split(), check=False).out)
+        for leaf in self.fabric.leaves.values():
+            for shown in ("evpn mac", "evpn arp-cache"):
+                print(leaf.show(f"show {shown} vni all"))
 
     @contextmanager
     def fault(self, what: str) -> Iterator[list[str]]:

@@ -292,6 +292,7 @@ def test_the_operator_applies_again_and_again(story: Life, ends: tuple[Node, Nod
     story.sh("ip link delete tap-vm")
 
 
+@pytest.mark.alone
 @pytest.mark.claim("17.5", "An uplink reconfigured, the network's daemon restarted: back in 10 s")
 def test_an_uplink_is_reconfigured(story: Life, ends: tuple[Node, Node]) -> None:
     """By the backend's own tools; by hand; and the daemon, where there is one, is restarted."""
@@ -304,6 +305,7 @@ def test_an_uplink_is_reconfigured(story: Life, ends: tuple[Node, Node]) -> None
         survives(story, ends, command)
 
 
+@pytest.mark.alone
 @pytest.mark.claim("17.6", "FRR restarted, FRR and the backend upgraded: back in 10 s")
 def test_packages_are_upgraded(story: Life, ends: tuple[Node, Node]) -> None:
     """By what dpkg runs of the package itself, and what deb-systemd-invoke does then."""
