@@ -1,9 +1,11 @@
 """Commands of the native tools: steps as data, run one after the other. Nothing else runs any."""
 
+import contextlib
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar
 
@@ -253,6 +255,43 @@ def frr_reload(devices: int) -> Step:
     """FRR takes up what differs, sessions go on."""
     reason = "FRR takes up the changed file"
     return Step(("systemctl", "reload", "frr.service"), reason, timeout=120 + devices / 2)
+
+
+def forget_neighbors(asn: int, neighbors: list[str]) -> Step:
+    """Take sessions that end out of FRR, whose reload can't.
+
+    FRR 8.4.4's fails on a neighbor with more lines than one ("Specify remote-as first"). And none
+    takes away what an interface says of router advertisements: frr-reload.py sends `no interface`,
+    which FRR refuses while the kernel has it (#13644).
+    """
+    silent = ("no ipv6 nd ra-interval", "no ipv6 nd ra-lifetime")
+    lines = [
+        line
+        for neighbor in neighbors
+        if not _is_address(neighbor)
+        for line in (f"interface {neighbor}", *silent)
+    ]
+    lines += [f"router bgp {asn}", *(f"no neighbor {neighbor}" for neighbor in neighbors)]
+    words = [word for line in lines for word in ("-c", line)]
+    reason = "FRR ends sessions that are no longer wanted"
+    return Step(("vtysh", "-c", "configure terminal", *words), reason, may_fail=True)
+
+
+def advertise(stanzas: list[str]) -> Step:
+    """Have FRR advertise itself on uplinks that are new, as the lines of its file say.
+
+    FRR 8.4.4's frr-reload.py would say them twice, and the second time fail ("This ra-interval
+    would conflict with configured ra-lifetime!").
+    """
+    words = [word for line in stanzas for word in ("-c", line)]
+    reason = "FRR advertises itself on new uplinks"
+    return Step(("vtysh", "-c", "configure terminal", *words), reason, may_fail=True)
+
+
+def _is_address(neighbor: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return bool(ip_address(neighbor))
+    return False
 
 
 def forget_vrfs(names: list[str]) -> Step:

@@ -301,6 +301,7 @@ def _carry_out(run: _Run, data: bytes, tree: Path) -> Outcome:
             first,
             had,
             run.part.names if run.part else None,
+            frozenset(run.last.sessions if run.last else ()),
         )
         mended = converge.converge(wanted, tree, run.log, run.say)
     except EvpnHostError as failure:
@@ -326,7 +327,10 @@ def _go_back(run: _Run, failure: EvpnHostError) -> None:
                 gone = [device for device in tried.devices if device.name not in names]
                 changed = {change.path for change in run.found}
                 had = converge.loopbacks(tried.devices)
-                wanted = converge.Wanted(root, last, gone, changed, loopbacks=had)
+                sessions = frozenset(tried.sessions)
+                wanted = converge.Wanted(
+                    root, last, gone, changed, loopbacks=had, sessions=sessions
+                )
                 converge.converge(wanted, tree, run.log, run.say)
         elif run.options.activate:
             converge.withdraw(tried, run.log)

@@ -35,6 +35,7 @@ class Wanted(msgspec.Struct, frozen=True):
     first: bool = False  # nothing of ours was ever active here
     loopbacks: frozenset[str] = frozenset()  # that the host may have had before
     part: frozenset[str] | None = None  # devices to be touched; None: all of them
+    sessions: frozenset[str] = frozenset()  # neighbors on which sessions were attempted before
 
     @property
     def size(self) -> int:
@@ -262,9 +263,27 @@ def _activate_frr(wanted: Wanted, log: Log, say: Log) -> None:
 
     if left := activate.until(unknown, 15):
         raise ActivationFailed(f"FRR does not see the VRFs {', '.join(left)}")
+    if ended := sorted(wanted.sessions - set(wanted.goal.sessions)):
+        activate.run(activate.forget_neighbors(wanted.goal.asn, ended), log)
+    if lines := _stanzas(wanted.root, set(wanted.goal.sessions) - wanted.sessions):
+        activate.run(activate.advertise(lines), log)
     activate.run(activate.frr_reload(wanted.size), log)
     if gone := [device.name for device in wanted.gone if device.kind == "vrf"]:
         activate.run(activate.forget_vrfs(gone), log)
+
+
+def _stanzas(root: Path, interfaces: set[str]) -> list[str]:
+    """What FRR's file says of these interfaces, line by line."""
+    lines: list[str] = []
+    ours = False
+    for line in (root / _FRR_CONF).read_text().splitlines():
+        if line.startswith("interface "):
+            ours = line.removeprefix("interface ") in interfaces
+        elif line == "exit":
+            ours = False
+        if ours:
+            lines.append(line)
+    return lines
 
 
 def _runs_as_another(goal: Record, root: Path) -> bool:

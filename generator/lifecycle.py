@@ -44,7 +44,10 @@ def rollback(
                 if options.activate:
                     changed = {change.path for change in found}
                     had = converge.loopbacks(last.devices)
-                    wanted = converge.Wanted(root, goal, gone, changed, loopbacks=had)
+                    sessions = frozenset(last.sessions)
+                    wanted = converge.Wanted(
+                        root, goal, gone, changed, loopbacks=had, sessions=sessions
+                    )
                     converge.converge(wanted, tree, log, say)
             except EvpnHostError as failure:
                 raise Stranded(*failure.problems, "the rollback did not end well") from None

@@ -251,6 +251,41 @@ def _bfd_up(router: Host | Leaf, name: str) -> bool:
     return name in up and peer(router, name)["bgpState"] == "Established"
 
 
+@pytest.mark.claim("12.5", "A numbered session runs between the addresses of its link, and routes")
+def test_a_numbered_session(lab: Lab) -> None:
+    """The local address is put on the NIC; IPv4 next hops lead over it; back to unnumbered."""
+    host, leaf = lab.host, lab.fabric.leaf("ns-leaf-1")
+    document = payload(DUAL, DUAL_2)
+    document["links"][1]["local"]["ipv4"] = "10.9.9.2/29"
+    document["links"][1]["remote"]["ipv4"] = "10.9.9.1/29"
+    leaf.run("ip address add 10.9.9.1/29 dev swp9s1".split())
+    session = "neighbor 10.9.9.2"
+    families = [
+        line
+        for family in ("ipv4 unicast", "l2vpn evpn")
+        for line in (f"address-family {family}", f"{session} activate", "exit-address-family")
+    ]
+    leaf.configure(f"router bgp {leaf.asn}", f"{session} remote-as 4200000001", *families)
+    host.apply(document)
+    eventually(lambda: established(host) == {"ens4", "10.9.9.1"}, within=40)
+    shown = peer(host, "10.9.9.1")
+    assert (shown["hostLocal"], shown["hostForeign"]) == ("10.9.9.2", "10.9.9.1")
+    assert shown["remoteAs"] == leaf.asn
+    eventually(lambda: ("10.9.9.1", "ens5") in _hops(host, "10.2.0.3/32"))
+    assert no_reload_pending(host)
+    leaf.configure(f"router bgp {leaf.asn}", f"no {session}")
+    leaf.run("ip address delete 10.9.9.1/29 dev swp9s1".split())
+    host.apply(payload(DUAL, DUAL_2))
+    eventually(lambda: established(host) == UPLINKS, within=40)
+    assert no_reload_pending(host)
+    assert "10.9.9" not in host.run(["ip", "address", "show", "dev", "ens5"]).out
+
+
+def _hops(host: Host, prefix: str) -> set[tuple[str, str]]:
+    [route] = host.run(["ip", "-json", "route", "show", prefix]).json
+    return {(hop["gateway"], hop["dev"]) for hop in route.get("nexthops", [route])}
+
+
 @pytest.mark.claim("12.6", "Explicit route targets stand on the routes, and decide what is let in")
 def test_explicit_route_targets(lab: Lab, far: Leaf) -> None:
     """The host exports with its own alone; with another import it takes nothing of the leaf's."""
