@@ -459,6 +459,7 @@ BAD: dict[str, tuple[Behaviour, str]] = {
 }
 
 
+@pytest.mark.alone  # some of its answers are late on purpose, and the rest must not be
 @pytest.mark.parametrize("name", BAD)
 def test_misbehaving(name: str, tree: Tree, controller: Asked) -> None:
     """Each failure has its own words; exit code 1, and the host keeps what it has to the byte."""
