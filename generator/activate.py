@@ -272,9 +272,7 @@ def forget_neighbors(asn: int, neighbors: list[str]) -> Step:
         for line in (f"interface {neighbor}", *silent)
     ]
     lines += [f"router bgp {asn}", *(f"no neighbor {neighbor}" for neighbor in neighbors)]
-    words = [word for line in lines for word in ("-c", line)]
-    reason = "FRR ends sessions that are no longer wanted"
-    return Step(("vtysh", "-c", "configure terminal", *words), reason, may_fail=True)
+    return _configure(lines, "FRR ends sessions that are no longer wanted")
 
 
 def advertise(stanzas: list[str]) -> Step:
@@ -283,9 +281,7 @@ def advertise(stanzas: list[str]) -> Step:
     FRR 8.4.4's frr-reload.py would say them twice, and the second time fail ("This ra-interval
     would conflict with configured ra-lifetime!").
     """
-    words = [word for line in stanzas for word in ("-c", line)]
-    reason = "FRR advertises itself on new uplinks"
-    return Step(("vtysh", "-c", "configure terminal", *words), reason, may_fail=True)
+    return _configure(stanzas, "FRR advertises itself on new uplinks")
 
 
 def _is_address(neighbor: str) -> bool:
@@ -296,8 +292,12 @@ def _is_address(neighbor: str) -> bool:
 
 def forget_vrfs(names: list[str]) -> Step:
     """Take VRFs that are gone out of FRR, where each would stay as an empty stanza (#21245)."""
-    words = [word for name in names for word in ("-c", f"no vrf {name}")]
-    reason = "FRR forgets VRFs that are gone"
+    return _configure([f"no vrf {name}" for name in names], "FRR forgets VRFs that are gone")
+
+
+def _configure(lines: list[str], reason: str) -> Step:
+    """Give FRR configuration lines; what it refuses is left to its reload and to the verdict."""
+    words = [word for line in lines for word in ("-c", line)]
     return Step(("vtysh", "-c", "configure terminal", *words), reason, may_fail=True)
 
 

@@ -25,7 +25,8 @@ from generator.place import Move, Own, Place, Seen
 
 STATE = Path("run/evpn-host/failover.json")
 POLL = 10.0  # seconds between looks when no event comes
-SOON = 1.0  # the same while FRR is silent, or after a move that did not come to its end
+# The same while FRR is silent or leaves are asked, or after a move that did not come to its end.
+SOON = 1.0
 # What bgpd logs when a session comes up or goes (`bgp log-neighbor-changes`): no event of the
 # kernel's tells of the one, and the first routes come a second later.
 CHANGE = b"%ADJCHANGE"

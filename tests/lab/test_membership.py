@@ -15,7 +15,6 @@ from tests.lab.conftest import SYSTEMS
 from tests.lab.test_k8s01 import established, payload, vnet
 
 OWNED = "/etc/netplan /etc/network /etc/frr /etc/sysctl.d /etc/systemd/network /var/lib/evpn-host"
-# Seen with Debian 12's, for an uplink that is none any more; `apply` goes back, with exit 3.
 MANY = vnet(45, 33, "10.45.0.254/24", "fd00:45::254/64", "10.45.1.254/24", "fd00:46::254/64")
 
 
