@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from lab.machine import Machine
 from lab.result import LabUnavailable
 from tests.conftest import unavailable
 from tests.lab.claims import SYSTEMS, runs_on
+from tests.lab.evpn import beliefs
 
 __all__ = ["SYSTEMS"]
 
@@ -30,6 +31,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             module = item.nodeid.partition("::")[0]
             item.add_marker("lab")
             item.add_marker(pytest.mark.xdist_group("-".join([module, *shared])))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Have a test that failed in the lab say what the routers believed."""
+    report = yield
+    if report.failed and call.when == "call":
+        fixtures = getattr(item, "funcargs", {}).values()
+        labs = [each if isinstance(each, Lab) else getattr(each, "lab", None) for each in fixtures]
+        for lab in dict.fromkeys(each for each in labs if each):
+            report.sections += beliefs(lab)
+    return report
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lab.fabric import Host, Router
+from lab.fabric import Host, Lab, Router
+from lab.result import LabError
 
 VTEP = "10.2.0.101"  # K8S01
 
@@ -34,6 +35,28 @@ def routes(router: Router | Host, kind: str, vtep: str = VTEP) -> list[Route]:
 def prefixes(router: Router | Host, kind: str, vtep: str = VTEP) -> set[str]:
     """The same, their prefixes alone."""
     return {route.prefix for route in routes(router, kind, vtep)}
+
+
+BELIEFS = ("ip -4 route", "ip neighbour", "bridge fdb", "ip -brief link", "ss -tino")
+HEARD = ("bgp summary", "evpn mac vni all", "evpn arp-cache vni all", "bgp l2vpn evpn route")
+
+
+def beliefs(lab: Lab) -> Iterator[tuple[str, str]]:
+    """What host and leaves believe of each other: for a test that failed; title and text."""
+    routers: list[Host | Router] = [lab.host, *lab.fabric.leaves.values()]
+    for router in routers:
+        name = router.name or "the host"
+        try:
+            for words in BELIEFS:
+                out = router.run(words.split(), check=False).out
+                # A device's own MACs and groups say nothing of where others are.
+                lines = [line for line in out.splitlines() if not line.endswith("permanent")]
+                yield f"{name}: {words}", "\n".join(lines[:200])
+            for words in HEARD:
+                lines = router.show(f"show {words}").splitlines()
+                yield f"{name}: show {words}", "\n".join(lines[:200])
+        except LabError as error:
+            yield name, str(error)
 
 
 def _routes(shown: dict[str, object]) -> Iterator[Route]:

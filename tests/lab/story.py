@@ -209,28 +209,9 @@ class Story:
         """Wait until the one TCP connection's counter runs: TCP itself waits for up to 120 s."""
         assert self.tcp
         before = len(self.tcp.output)
-        try:
-            took = eventually(lambda: self.tcp and len(self.tcp.output) > before, within)
-        except AssertionError:
-            self.explain()
-            raise
+        took = eventually(lambda: self.tcp and len(self.tcp.output) > before, within)
         assert self.tcp.running, self.tcp.errors
         return took
-
-    def explain(self) -> None:
-        """Print who believes the management address to be where."""
-        for node in (self.controller, self.host, *self.fabric.leaves.values()):
-            for words in (
-                "ss -tino",
-                "ip -4 neighbour",
-                "ip -4 route",
-                "bridge fdb",
-                "ip -br link",
-            ):
-                print(node.run(words.split(), check=False).out)
-        for leaf in self.fabric.leaves.values():
-            for shown in ("evpn mac", "evpn arp-cache"):
-                print(leaf.show(f"show {shown} vni all"))
 
     @contextmanager
     def fault(self, what: str) -> Iterator[list[str]]:

@@ -292,7 +292,9 @@ def _used(lab: Lab, source: Node, target: Node) -> tuple[str, Leaf]:
 
 ECHO = """
 import socket
-peer, _ = socket.create_server(("0.0.0.0", 7777)).accept()
+server = socket.create_server(("0.0.0.0", 7777))
+print("ready", flush=True)
+peer, _ = server.accept()
 while data := peer.recv(4096):
     peer.sendall(data)
 """
@@ -326,16 +328,16 @@ def test_a_guest_moves_between_hosts(lab: Lab, gpu: Node, second: Router) -> Non
     guest = host.pod("mover", "nbr-40", "10.188.4.40/24", V4, "fd00:188:4::40/64", V6, mac=MOVER)
     _greet(guest)
     gateway = _gateway_mac(guest, 0)
-    echo = gpu.start(["python3", "-c", ECHO])
     eventually(lambda: guest.ping(gpu, count=1))
+    echo = gpu.start(["python3", "-c", ECHO])
+    eventually(lambda: "ready" in echo.output)
     talk = guest.start(["python3", "-u", "-c", TALK, gpu.ipv4])
-    eventually(lambda: talk.output.count("\n") > 5)
+    eventually(partial(_said_more, talk, 5))
     for moves, (there, vtep) in enumerate(((second, second_host.VTEP), (host, VTEP)), start=1):
         said = talk.output.count("\n")
         _move(lab, guest, there, moves)
         took = eventually(partial(_said_more, talk, said + 5), within=60)
         print(f"move {moves}: the session goes on {took:.1f} s later")
-        assert talk.running, talk.errors
         eventually(partial(_announced_by, far, vtep, moves))
         eventually(partial(guest.ping, V4))
         eventually(partial(guest.ping, V6, family=6))
@@ -349,6 +351,7 @@ def test_a_guest_moves_between_hosts(lab: Lab, gpu: Node, second: Router) -> Non
 
 
 def _said_more(talk: Process, lines: int) -> bool:
+    assert talk.running, talk.errors
     return talk.output.count("\n") > lines
 
 
