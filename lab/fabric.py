@@ -211,6 +211,7 @@ class Host(Node):
             f"link set {port} up",
         ]
         self._ip(cable)
+        eventually(lambda: self._known(port))
         return self._guest(name, ipv4, gateway, ipv6, gateway6)
 
     def vm(self, name: str, bridge: str, ipv4: str, gateway: str) -> Node:
@@ -221,7 +222,17 @@ class Host(Node):
         running = self.start(["python3", "-B", "/opt/repo/lab/guest/vm.py", port, name])
         eventually(lambda: "ready" in running.output)
         self._ip([f"link set {port} master {bridge}", f"link set {port} up"])
+        eventually(lambda: self._known(port))
         return self._guest(name, ipv4, gateway)
+
+    def _known(self, port: str) -> bool:
+        """Whether zebra, if it runs, knows that the port is a bridge's.
+
+        It hears of links and of MACs in two threads, and drops a MAC on a port that it doesn't know
+        yet (docs/operations.md, Limits): a guest of the lab, unlike one that boots, speaks at once.
+        """
+        shown = self.run(["vtysh", "-d", "zebra", "-c", f"show interface {port}"], check=False)
+        return shown.code != 0 or "Master interface" in shown.out
 
     def _guest(
         self, name: str, ipv4: str, gateway: str, ipv6: str = "", gateway6: str = ""

@@ -169,8 +169,9 @@ def converge() -> None:
         _devices_of(leaf, wanted)
     made = _servers(wanted)
     for leaf in LEAVES:
-        _ports_of(leaf, wanted)
+        plugged = _ports_of(leaf, wanted)
         _configure(leaf, wanted)
+        _learn_anew(leaf, plugged)
     _greet(made)
 
 
@@ -333,8 +334,8 @@ def _port(server: str) -> str:
     return f"swp-{server}"[:15]
 
 
-def _ports_of(leaf: Router, wanted: dict[str, Any]) -> None:
-    """Put the leaf's ports into the bridges of their V-Nets, or out of them."""
+def _ports_of(leaf: Router, wanted: dict[str, Any]) -> list[str]:
+    """Put the leaf's ports into the bridges of their V-Nets (and name them), or out of them."""
     bridges = {
         _port(server["name"]): f"br-{server['vni']}"
         for server in wanted["servers"]
@@ -344,14 +345,30 @@ def _ports_of(leaf: Router, wanted: dict[str, Any]) -> None:
         routed = leaf.name in wanted["underlay"]
         bridges[HOST_PORT] = "" if routed else f"br-{MANAGEMENT_VNI}"
     devices = {device["ifname"]: device for device in _devices(leaf.name)}
-    lines = []
+    lines, plugged = [], []
     for port, bridge in bridges.items():
         if port not in devices or devices[port].get("master", "") == bridge:
             continue
         if bridge and bridge not in devices:  # the V-Net is gone: its ports hang free
             continue
         lines.append(f"link set {port} master {bridge}" if bridge else f"link set {port} nomaster")
+        plugged += [port] if bridge else []
     _ip(leaf.name, lines)
+    return plugged
+
+
+def _learn_anew(leaf: Router, ports: list[str]) -> None:
+    """Forget what bridges learned on ports before zebra knew those to be in a bridge.
+
+    It hears of links and of MACs in two threads, and drops a MAC on a port that it has yet to know.
+    """
+    for port in ports:
+        asked = ["vtysh", "--vty_socket", str(RUN / leaf.name), "-d", "zebra"]
+        asked += ["-c", f"show interface {port}"]
+        end = time.monotonic() + 10
+        while "Master interface" not in _run(asked) and time.monotonic() < end:
+            time.sleep(0.05)
+    _ip(leaf.name, [f"link set {port} type bridge_slave fdb_flush" for port in ports])
 
 
 def _stanzas(router: Router, wanted: dict[str, Any]) -> dict[str, str]:
