@@ -177,9 +177,26 @@ def lost(root: Path) -> list[Lost]:
     nobody (fib_disable_ip); networkd up to 255 takes addresses away and adds them again whenever
     it reconfigures a link.
     """
-    # The kernel first: what FRR installs in between is no loss.
+    # Before FRR is asked and after: what it installs or withdraws in between is no loss.
+    there = _there()
+    routes = dict(_installed(root))
+    missing = _missing(routes, there)
+    if not missing:
+        return []
+    still = {each.text for each in _missing(routes, _there())}
+    return [each for each in missing if each.text in still]
+
+
+class _There(msgspec.Struct, frozen=True):
+    """FRR's routes as (family, prefix), and the MACs of neighbours by (device, address)."""
+
+    routes: set[tuple[int, str]]
+    neighbours: dict[tuple[str | None, str], str]
+
+
+def _there() -> _There:
     names = {link.index: link.name for link in netlink.links().values()}
-    have = {
+    routes = {
         (route.family, route.prefix)
         for family in _FAMILIES
         for route in netlink.routes(family)
@@ -191,9 +208,13 @@ def lost(root: Path) -> list[Lost]:
         for neighbour in netlink.neighbours(family)
         if neighbour.mac and not neighbour.state & _FAILED
     ]
-    known = {(names.get(n.index), n.address): n.mac for n in neighbours}
-    routes = dict(_installed(root))
+    return _There(routes, {(names.get(n.index), n.address): n.mac for n in neighbours})
+
+
+def _missing(routes: dict[tuple[int, str], list[Hop]], there: _There) -> list[Lost]:
+    """What of FRR's routes and their next hops is not there."""
     stand_ins = {hop.device: hop for hops in routes.values() for hop in hops if hop.leaf}
+    known = there.neighbours
     found = []
     for device, hop in sorted(stand_ins.items()):
         if (device, STAND_IN) not in known:
@@ -202,7 +223,7 @@ def lost(root: Path) -> list[Lost]:
             line = f"neighbour replace {neighbour} nud permanent proto zebra"
             found.append(Lost(f"its next hop {STAND_IN} on {device} is gone", line))
     for (family, prefix), hops in sorted(routes.items()):
-        if (family, prefix) not in have:
+        if (family, prefix) not in there.routes:
             route = f"{prefix} proto bgp metric 20"
             line = f"route replace {route} {' '.join(hop.text for hop in hops)}"
             text = f"its route {prefix} is not in the kernel"

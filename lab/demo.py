@@ -50,11 +50,13 @@ def _show(lab: Lab, payload: dict[str, object]) -> int:
     pod = host.pod("pod", bridge="nbr-26", ipv4="10.188.0.10/24", gateway="10.188.0.254")
     took = eventually(lambda: pod.ping(gpu, count=1), within=60)
     print(f"the first answer came {took:.1f} s after the ports were switched over")
+    eventually(lambda: host.evpn_host("status", check=False).code == 0)
     there, back = pod.ping(gpu), gpu.ping(pod)
     print(f"guest to gpu01: {there}\ngpu01 to guest: {back}")
 
     _say("the management address follows the fabric, from ens4 to nbr-14")
     moved = eventually(lambda: "10.12.0.101" in host.run(["ip", "address", "show", "nbr-14"]).out)
+    eventually(lambda: host.ping(fabric.controller, count=1))
     controller = host.ping(fabric.controller)
     print(f"seen there {moved:.1f} s later; K8S01 to the controller: {controller}")
 

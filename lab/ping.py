@@ -39,12 +39,12 @@ class Ping:
 
 
 def parse(said: str, cut_off: bool = False) -> Ping:
-    """Read what `ping -D` said; when it was `cut_off`, its last packet may still be on its way."""
+    """Read what `ping -D` said; when it was `cut_off`, its last packets were still on their way."""
     summary = SUMMARY.search(said)
     sent = int(summary[1]) if summary else 0
     replies = {int(reply["number"]): float(reply["at"]) for reply in REPLY.finditer(said)}
-    if cut_off and sent and sent not in replies:
-        sent -= 1
+    if cut_off:
+        sent = min(sent, max(replies, default=0))
     times = sorted(replies.values())
     silence = max(pairwise(times), key=lambda pair: pair[1] - pair[0], default=(0.0, 0.0))
     return Ping(sent, len(replies), silence, said)

@@ -226,6 +226,7 @@ def test_a_fault_that_passes_is_tried_again(tree: Tree, controller: Asked) -> No
     assert controller.answers == [503, 200]
 
 
+@pytest.mark.alone
 def test_waiting_for_a_controller(tree: Tree, ca: trustme.CA, tmp_path: Path) -> None:
     """With --wait a controller that is only there in a while is found, whatever `retries` says."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -667,6 +668,7 @@ def test_a_report(tree: Tree, controller: Asked) -> None:
         access(tree).report(url, b"{")
 
 
+@pytest.mark.alone
 def test_a_report_keeps_nobody_waiting(
     tree: Tree, controller: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -699,8 +699,9 @@ def test_vnets_too_large_for_a_link_are_a_warning() -> None:
 
 def test_more_than_64_mib_is_refused_unread() -> None:
     """By its size alone, at once, whatever it is."""
+    document = b" " * ((64 << 20) + 1)
     before = time.process_time()
-    assert refusals(b" " * ((64 << 20) + 1)) == ["the payload is larger than 64 MiB"]
+    assert refusals(document) == ["the payload is larger than 64 MiB"]
     assert time.process_time() - before < 0.5
 
 
@@ -805,7 +806,8 @@ def _seconds(data: bytes) -> float:
 def test_time_grows_with_the_number_of_vnets(was: str, becomes: str) -> None:
     """Four times the V-Nets take about four times as long, also where every one has a problem."""
     few, many = (_large(n).decode().replace(was, becomes).encode() for n in (1000, 4000))
-    assert _seconds(many) < 6 * _seconds(few)
+    # The least of three: both are measured at about the same time, whatever else runs beside.
+    assert min(_seconds(many) / _seconds(few) for _ in range(3)) < 6
 
 
 def test_an_object_of_many_keys_is_read_in_time() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -75,19 +76,21 @@ class Agent:
         assert process.stdin
         assert process.stdout
         assert process.stderr
-        pumps = [
-            threading.Thread(target=self._pump, args=(number, name, pipe), daemon=True)
+        pumps = {
+            pipe: threading.Thread(target=self._pump, args=(number, name, pipe), daemon=True)
             for name, pipe in (("out", process.stdout), ("err", process.stderr))
-        ]
-        for pump in pumps:
+        }
+        for pump in pumps.values():
             pump.start()
         with suppress(BrokenPipeError):
             process.stdin.write(given)
             process.stdin.close()
         code = process.wait()
-        for pump in pumps:
+        for pipe, pump in pumps.items():
             # A daemon that inherited the pipe must not keep the caller waiting.
             pump.join(timeout=1)
+            while pump.is_alive() and select.select([pipe], [], [], 0)[0]:
+                pump.join(timeout=1)
         del self._running[number]
         self._send({"id": number, "code": code})
 

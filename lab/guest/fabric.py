@@ -462,7 +462,7 @@ def _configure(router: Router, wanted: dict[str, Any], only_removals: bool = Fal
                 applied[name] = stanza
     if gone or text:
         # bgpd refuses to lose a VRF until it has heard, a moment later, that its VNI is gone.
-        _load(folder, text, attempts=20)
+        _load(folder, text, attempts=100)
         (folder / "applied").write_text(json.dumps(applied))
 
 

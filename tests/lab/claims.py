@@ -137,11 +137,11 @@ SYSTEM = pytest.StashKey[str]()
 _seen: dict[tuple[str, str], list[str]] = {}
 
 
-def runs_on(node: pytest.Item | pytest.Collector, suite: str, backend: str) -> None:
-    """Note which machine the tests of a module run on now."""
+def runs_on(node: pytest.Item | pytest.Collector, suite: str, *backends: str) -> None:
+    """Note which machine, or which two, the tests of a module run on now."""
     module = node.getparent(pytest.Module)
     assert module
-    module.stash[SYSTEM] = f"{suite}-{backend}"
+    module.stash[SYSTEM] = " ".join(f"{suite}-{backend}" for backend in backends)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -154,9 +154,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> None:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Note what became of a test, or of one of its parameters."""
-    system = dict(report.user_properties).get("system")
-    if not system:
-        return
+    systems = str(dict(report.user_properties).get("system", "")).split()
     outcome = ""
     if report.failed:
         outcome = FAIL
@@ -164,9 +162,9 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         outcome = CANNOT + " ".join(report.wasxfail.removeprefix("reason: ").split())
     elif report.passed and report.when == "call":
         outcome = PASS
-    if outcome:
-        test = Path(report.nodeid.partition("[")[0]).name
-        _seen.setdefault((test, str(system)), []).append(outcome)
+    test = Path(report.nodeid.partition("[")[0]).name
+    for system in systems if outcome else ():
+        _seen.setdefault((test, system), []).append(outcome)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

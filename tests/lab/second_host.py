@@ -104,4 +104,5 @@ def _route(host: Node) -> None:
             f" && exec /usr/lib/frr/{daemon} --daemon >{folder}/{daemon}.log 2>&1 </dev/null"
         )
         host.run(["unshare", "--mount", "sh", "-c", script])
-    host.run(["vtysh", "--vty_socket", folder, "-f", "/root/second/etc/frr/frr.conf"])
+    load = ["vtysh", "--vty_socket", folder, "-f", "/root/second/etc/frr/frr.conf"]
+    eventually(lambda: host.run(load, check=False).code == 0)  # once all daemons listen

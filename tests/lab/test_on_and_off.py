@@ -70,6 +70,7 @@ class Story:
         machine.write("/root/bad-token", "another\n", 0o600)
         self.give(payload())
         self.serve()
+        eventually(lambda: "tentative" not in self.host.run(["ip", "-6", "address"]).out)
         self.before = self.picture()
 
     def picture(self) -> list[str]:
@@ -228,5 +229,5 @@ def test_purge_leaves_what_was_before(story: Story) -> None:
         assert difference() == []
         return True
 
-    eventually(same, within=30)
-    eventually(lambda: host.ping(CONTROLLER, count=1), within=30)
+    eventually(same, within=120)
+    eventually(lambda: host.ping(CONTROLLER, count=1), within=90)

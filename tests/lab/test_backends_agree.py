@@ -1,0 +1,198 @@
+"""The same payload on both backends: the same kernel and the same FRR, as their JSON says it.
+
+What must differ is named below, each with its reason; everything else is compared as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from lab.fabric import Lab, eventually
+from tests.conftest import BACKENDS
+from tests.lab.claims import runs_on
+from tests.lab.evpn import VTEP
+from tests.lab.test_k8s01 import (
+    DUAL,
+    DUAL_2,
+    TENANT_A,
+    bare_metal,
+    bring_up,
+    established,
+    guest,
+    payload,
+    vnet,
+)
+
+SEVERAL = vnet(60, 50, "172.20.0.254/24", "172.21.0.254/24", "fd00:172:20::1/64", mtu=1400)
+L2_ONLY = vnet(61, 50)
+
+# Fields that are not compared, wherever they stand, and why.
+IGNORED = {
+    "ifindex": "counts devices in the order in which they were made",
+    "link_index": "of the lab's cables: the other end's number",
+    "link_netnsid": "of the lab's cables: the other end's namespace",
+    "gc_timer": "runs",
+    "hello_timer": "runs",
+    "tcn_timer": "runs",
+    "topology_change_timer": "runs",
+    "valid_life_time": "runs",
+    "preferred_life_time": "runs",
+    "uptime": "runs",
+    "message_age_timer": "runs",
+    "forward_delay_timer": "runs",
+    "hold_timer": "runs",
+    "altnames": "given by udev, at its time",
+    "used": "runs",
+    "refcnt": "runs",
+    "sviIfindex": "counts devices in the order in which they were made",
+    "vxlanIfindex": "counts devices in the order in which they were made",
+    "rd": "its last part counts VNIs in the order in which FRR learnt of them",
+    "numArpNd": "neighbours come and go",
+    "numMacs": "MACs come and go",
+    "broadcast": "networkd sets an IPv4 broadcast address, ifupdown2 does not unless told",
+    "mcast_hash_max": "ifupdown2 sets 512 groups a bridge, networkd leaves the kernel's 4096",
+    "multicast_router": "ifupdown2 always gives a VXLAN port multicast, networkd leaves it to IGMP",
+    "mcast_router": "the same, as bridge(8) says it",
+    "udp_csum": "outer UDP checksum: networkd has none, ifupdown2 the default; RFC 7348 has both",
+    "reserved_bits": "a mask that the kernel makes of the flags, the last one among them",
+}
+# The same for some devices or routes alone.
+IGNORED_OF = {
+    ("vxlan", "l3vx-", "Vrf_"): {"address": "random, and means nothing: no frame has it"},
+    ("lo", "Vrf_"): {"inet6_addr_gen_mode": "networkd has none on what it looks after"},
+    ("nbr-14", "nbr-61"): {"inet6_addr_gen_mode": "the same; without a gateway IPv6 is off there"},
+}
+IGNORED_OF_UNREACHABLE = {"protocol": "who put it there"}
+# networkd's and ifupdown2's way to write the operator's own default route.
+OPERATORS = ("main", "default")
+
+
+def _without(found: Any) -> Any:
+    """The same without the fields that are not compared."""
+    if isinstance(found, dict):
+        ignored = set(IGNORED)
+        for prefixes, more in IGNORED_OF.items():
+            if str(found.get("ifname", "")).startswith(prefixes):
+                ignored |= more.keys()
+        if found.get("type") == "unreachable":
+            ignored |= IGNORED_OF_UNREACHABLE.keys()
+        return {k: _without(v) for k, v in sorted(found.items()) if k not in ignored}
+    if isinstance(found, list):
+        # A route's next hops have no order.
+        return sorted((_without(each) for each in found), key=json.dumps)
+    return found
+
+
+def kernel(lab: Lab) -> dict[str, list[str]]:
+    """What iproute2 says of devices, addresses, routes, rules and bridges."""
+    run = lab.host.run
+    seen: dict[str, Any] = {
+        "links": run(["ip", "-details", "-json", "link"]).json,
+        "addresses": run(["ip", "-json", "address"]).json,
+        "bridge ports": run(["bridge", "-details", "-json", "link"]).json,
+    }
+    for family in ("-4", "-6"):
+        seen[f"rules {family}"] = run(["ip", family, "-json", "rule"]).json
+        for table in ("main", "1033", "1050"):
+            shown = run(["ip", family, "-json", "route", "show", "table", table]).json
+            others = [route for route in shown if (table, route["dst"]) != OPERATORS]
+            seen[f"routes {family} {table}"] = others
+    return {what: _lines(found) for what, found in seen.items()}
+
+
+def _lines(found: list[Any]) -> list[str]:
+    return sorted(json.dumps(each, sort_keys=True) for each in _without(found))
+
+
+def daemons(lab: Lab) -> dict[str, list[str]]:
+    """What FRR says of VRFs, VNIs, sessions, its own routes, and its configuration."""
+    show = lab.host.show
+    vnis = show("show evpn vni detail json")
+    bgp = show("show bgp l2vpn evpn vni json")
+    own = {
+        distinguisher: sorted(prefix for prefix in routes if prefix.startswith("["))
+        for distinguisher, routes in show("show bgp l2vpn evpn json").items()
+        if isinstance(routes, dict) and distinguisher.startswith(f"{VTEP}:")
+    }
+    tables = {
+        # The operator's default route is of protocol kernel with ifupdown2: FRR leaves that out.
+        vrf: sorted(
+            prefix
+            for prefix in show(f"show ip route vrf {vrf} json")
+            if (vrf, prefix) != ("default", "0.0.0.0/0")
+        )
+        for vrf in ("default", "Vrf_33", "Vrf_50")
+    }
+    return {
+        "VNIs": _lines(vnis),
+        "BGP's VNIs": _lines(list(bgp.values())),
+        "own routes": sorted(line for lines in own.values() for line in lines),
+        "route tables": _lines([tables]),
+        "VRFs": sorted(re.findall(r"vrf (\S+) id \d+ table (\d+)", show("show vrf"))),
+        "sessions": sorted(established(lab.host)),
+        "configuration": show("show running-config").splitlines(),
+    }
+
+
+@pytest.fixture(scope="module", params=["trixie", "bookworm"])
+def both(
+    request: pytest.FixtureRequest, fresh_lab: Callable[..., Lab]
+) -> dict[str, dict[str, list[str]]]:
+    """What is seen on a host of each backend, one after the other."""
+    document = payload(DUAL, DUAL_2, SEVERAL, L2_ONLY, vpcs=(TENANT_A,))
+    for link in document["links"]:
+        link["mtu"] = 9216
+    seen = {}
+    for backend in BACKENDS:
+        lab = fresh_lab(request.param, backend)
+        bring_up(lab, document)
+        pod = guest(lab.host, "pod", 26, "10.188.0.254", 10)
+        server = bare_metal(lab.fabric, "gpu", 26, "10.188.0.254", 20)
+        eventually(partial(pod.ping, server, count=1))
+        lab.host.run(["ip", "link", "set", "veth-pod", "down"])
+        eventually(partial(_forgotten, lab, pod.ipv4))
+        lab.host.run(["ip", "netns", "delete", "pod"])
+        seen[backend] = _at_rest(lab)
+    runs_on(request.node, request.param, *BACKENDS)
+    return seen
+
+
+def _forgotten(lab: Lab, address: str) -> bool:
+    return address not in json.dumps(lab.host.show("show bgp l2vpn evpn route json"))
+
+
+def _at_rest(lab: Lab) -> dict[str, list[str]]:
+    """Once everything has been heard, and nothing has changed from one look to the next."""
+    looks = [kernel(lab) | daemons(lab)]
+
+    def at_rest() -> bool:
+        time.sleep(2)
+        looks.append(kernel(lab) | daemons(lab))
+        [route] = lab.host.run(["ip", "-json", "route", "show", "10.2.0.3"]).json
+        return looks[-1] == looks[-2] and len(route.get("nexthops", [])) == 2
+
+    eventually(at_rest)
+    return looks[-1]
+
+
+@pytest.mark.claim("4.3", "The same payload gives the same kernel and FRR on both backends")
+def test_the_same_payload_gives_the_same_host(both: dict[str, dict[str, list[str]]]) -> None:
+    """Devices, addresses, routes, rules, bridge ports; VRFs, VNIs, routes, configuration."""
+    netplan, ifupdown = (both[backend] for backend in BACKENDS)
+    assert netplan.keys() == ifupdown.keys()
+    different = {
+        what: {
+            "netplan only": sorted(set(lines) - set(ifupdown[what])),
+            "ifupdown only": sorted(set(ifupdown[what]) - set(lines)),
+        }
+        for what, lines in netplan.items()
+        if lines != ifupdown[what]
+    }
+    assert not different, json.dumps(different, indent=1)
