@@ -137,7 +137,11 @@ def daemons(lab: Lab) -> dict[str, list[str]]:
         "route tables": _lines([tables]),
         "VRFs": sorted(re.findall(r"vrf (\S+) id \d+ table (\d+)", show("show vrf"))),
         "sessions": sorted(established(lab.host)),
-        "configuration": show("show running-config").splitlines(),
+        # FRR shows VRFs and VNIs in the order in which it learnt of them.
+        "configuration": sorted(
+            "\n".join(sorted(part.splitlines()))
+            for part in show("show running-config").split("\n!\n")
+        ),
     }
 
 
