@@ -49,7 +49,8 @@ LEAVES = (
 )
 SPINE = Router("ns-spine-0", 4200300100, "10.2.0.100")
 SWITCHES = (*LEAVES, SPINE)
-DAEMONS = ("mgmtd", "zebra", "bgpd", "bfdd")
+# Each with its options: Debian's size of zebra's netlink socket, as bursts overflow the kernel's own.
+DAEMONS = {"mgmtd": "", "zebra": " -s 90000000", "bgpd": "", "bfdd": ""}
 HOST_PORT, UPLINK = "swp9s1", "swp51"
 
 # What the fabric carries before anybody provisions a tenant: the management V-Net, with the
@@ -486,7 +487,7 @@ def _daemon(router: str, daemon: str) -> subprocess.Popen[bytes]:
     folder = RUN / router
     script = (
         f"mount --bind {folder} /run/frr && mount --bind {folder}/etc /etc/frr"
-        f" && exec /usr/lib/frr/{daemon} --daemon"
+        f" && exec /usr/lib/frr/{daemon} --daemon{DAEMONS[daemon]}"
     )
     return subprocess.Popen(
         ["nsenter", f"--net=/run/netns/{router}", "unshare", "--mount", "sh", "-c", script],
