@@ -49,7 +49,7 @@ LEAVES = (
 )
 SPINE = Router("ns-spine-0", 4200300100, "10.2.0.100")
 SWITCHES = (*LEAVES, SPINE)
-# Each with its options: Debian's size of zebra's netlink socket, as bursts overflow the kernel's own.
+# With options: of zebra the size of its netlink socket that Debian gives it; bursts overflow less.
 DAEMONS = {"mgmtd": "", "zebra": " -s 90000000", "bgpd": "", "bfdd": ""}
 HOST_PORT, UPLINK = "swp9s1", "swp51"
 

@@ -98,10 +98,11 @@ def _route(host: Node) -> None:
     folder = f"/run/lab/{NAME}"
     host.machine.run(["install", "-d", "-o", "frr", "-g", "frr", folder, f"{folder}/etc"])
     for daemon, options in DAEMONS.items():
+        log = f"{folder}/{daemon}.log"
         script = (
             f"test -x /usr/lib/frr/{daemon} || exit 0;"
             f"mount --bind {folder} /run/frr && mount --bind {folder}/etc /etc/frr"
-            f" && exec /usr/lib/frr/{daemon} --daemon{options} >{folder}/{daemon}.log 2>&1 </dev/null"
+            f" && exec /usr/lib/frr/{daemon} --daemon{options} >{log} 2>&1 </dev/null"
         )
         host.run(["unshare", "--mount", "sh", "-c", script])
     load = ["vtysh", "--vty_socket", folder, "-f", "/root/second/etc/frr/frr.conf"]
