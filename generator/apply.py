@@ -151,8 +151,8 @@ def apply(data: bytes, options: Options, log: Log, say: Log) -> Outcome:
                     "--force applies it all the same",
                 )
             )
-        if made.backend == "netplan":
-            detect.refuse_other_ids(root, [uplink.ifname for uplink in made.host.uplinks])
+        uplinks = [uplink.ifname for uplink in made.host.uplinks]
+        detect.refuse_lost_addresses(root, made.backend, uplinks)
         found = stage.changes(root, made.files)
         some = None if options.full else part.of(root, last, made, found)
         with stage.staged(root, some.files if some else made.files) as tree:

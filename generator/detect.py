@@ -11,6 +11,8 @@ from generator.errors import Problem, Refused
 
 BACKENDS = ("netplan", "ifupdown")
 _OURS = "60-evpn-host.yaml"
+_SOURCED = re.compile(r"\s*source(-directory)?\s+(/etc/network/)?interfaces\.d(/\*)?/?\s*$")
+_DHCP = re.compile(r"\s*iface\s+(?P<nic>\S+)\s+inet6?\s+dhcp\b")
 
 
 def backend(root: Path) -> str:
@@ -53,15 +55,49 @@ def _refuse_other_ifupdown() -> None:
 
 def _refuse_unsourced(root: Path) -> None:
     """/etc/network/interfaces has to source the folder in which our file lies."""
-    text = (root / "etc/network/interfaces").read_text(errors="replace")
-    pattern = r"^\s*source(-directory)?\s+(/etc/network/)?interfaces\.d(/\*)?/?\s*$"
-    if not re.search(pattern, text, re.MULTILINE):
+    if not any(_SOURCED.match(line) for line in _lines(root / "etc/network/interfaces")):
         hint = "add: source /etc/network/interfaces.d/*"
         rule = "does not source /etc/network/interfaces.d"
         raise Refused(Problem("/etc/network/interfaces", "", rule, hint))
 
 
-def refuse_other_ids(root: Path, nics: list[str]) -> None:
+def _lines(file: Path) -> list[str]:
+    return file.read_text(errors="replace").splitlines()
+
+
+def refuse_lost_addresses(root: Path, backend: str, nics: list[str]) -> None:
+    """Raise `Refused` where our part of an uplink would take the operator's addresses from it."""
+    if backend == "netplan":
+        _refuse_other_ids(root, nics)
+    elif (root / "etc/network/interfaces").exists():
+        _refuse_later_dhcp(root, nics)
+
+
+def _refuse_later_dhcp(root: Path, nics: list[str]) -> None:
+    """A DHCP client of an uplink must stand above our stanza.
+
+    ifupdown2 makes one of all stanzas of a NIC and takes the first one's method (`squash` in
+    ifupdown/iface.py, 3.0): after ours it would start no client.
+    """
+    own = root / "etc/network/interfaces.d/evpn-host"
+    main = root / "etc/network/interfaces"
+    lines = _lines(main)
+    sourced = next((n for n, line in enumerate(lines) if _SOURCED.match(line)), len(lines))
+    below = [(main, lines[sourced:])]
+    below += [(f, _lines(f)) for f in own.parent.glob("*") if f.is_file() and f.name > own.name]
+    rule = "comes after our part of it, and ifupdown2 would start no DHCP client"
+    hint = "put it above the line that sources /etc/network/interfaces.d"
+    problems = [
+        Problem(f"{file}: {' '.join(line.split())}", "", rule, hint)
+        for file, lines in below
+        for line in lines
+        if (found := _DHCP.match(line)) and found["nic"] in nics
+    ]
+    if problems:
+        raise Refused(*problems)
+
+
+def _refuse_other_ids(root: Path, nics: list[str]) -> None:
     """netplan's ids of the uplinks must be their names.
 
     An operator's entry of another id that matches the same NIC would make two files for it, of

@@ -305,6 +305,32 @@ def test_a_nic_under_another_id(apply: Command, root: Path) -> None:
     assert owned(root).keys() == {OPERATOR}
 
 
+@pytest.mark.parametrize(
+    ("above", "beside", "said"),
+    [
+        ("iface ens4 inet dhcp", "", ""),
+        ("", "iface ens4 inet dhcp", ""),  # in a file that is read before ours
+        ("iface ens6 inet dhcp", "", ""),  # no uplink
+        ("", "", "interfaces: iface ens4 inet dhcp"),
+    ],
+)
+def test_an_uplinks_dhcp_client(
+    evpn_host: Command, tmp_path: Path, above: str, beside: str, said: str
+) -> None:
+    """ifupdown2 takes the first stanza's method: one that comes after ours is refused."""
+    root, folder = tmp_path / "other", "etc/network/interfaces.d"
+    below = "iface ens4 inet dhcp" if said else "iface ens6 inet dhcp"
+    text = f"{above}\nsource /etc/network/interfaces.d/*\n  {below}\n"
+    files.write(root / "etc/network/interfaces", text.encode(), 0o644)
+    files.write(root / f"{folder}/50-cloud-init", f"{beside}\n".encode(), 0o644)
+    found = evpn_host("apply", "--root", root, "-p", given(tmp_path, OLD))
+    assert found.code == (1 if said else 0)
+    assert said in found.err
+    assert (root / f"{folder}/evpn-host").exists() == (not said)
+    if said:
+        assert "put it above the line that sources" in found.err
+
+
 # --- What can go wrong ---
 
 
