@@ -101,7 +101,7 @@ class Hook:
             # What others did is put right at once, whatever FRR takes to answer. At the first look
             # it may be what a hook that was killed did, and did not come to write down.
             seen = self._repair(last, management, here, seen)
-        established = self._sessions()
+        established = self._sessions(last.sessions)
         wanted = place.decide(established, seen, management.ifname, bridges)
         if wanted and wanted[0] == "nic" and established:
             self._reason = f"{management.bridge} is gone or down"
@@ -170,8 +170,11 @@ class Hook:
         self._write()
         return self._look(management)[2]
 
-    def _sessions(self) -> list[str] | None:
-        """Neighbors whose session carries EVPN; None while it is too early to believe FRR gone."""
+    def _sessions(self, own: list[str]) -> list[str] | None:
+        """Neighbors whose session carries EVPN; None while it is too early to believe FRR gone.
+
+        `own` are the neighbors of ours, whose leaf may be asked; an operator may have others.
+        """
         asked = self._clock()
         try:
             found = frr.summary(self._bgpd).values()
@@ -182,7 +185,8 @@ class Hook:
             return [] if self._clock() - self._silent > PATIENCE else None
         self._silent = None
         self._reason = _because(found)
-        self._solicit([session.neighbor for session in found if session.evpn == "Idle"])
+        idle = {session.neighbor for session in found if session.evpn == "Idle"}
+        self._solicit([neighbor for neighbor in own if neighbor in idle])
         return [session.neighbor for session in found if session.established]
 
     def _solicit(self, neighbors: list[str]) -> None:
