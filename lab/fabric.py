@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from lab.channel import Process
 from lab.guest import fabric as inside
@@ -370,3 +370,19 @@ def eventually(predicate: Callable[[], Any], within: float = 60, every: float = 
         if time.monotonic() - begun > within:
             raise AssertionError(f"not within {within:g} s; last: {last!r}")
         time.sleep(every)
+
+
+T = TypeVar("T")
+
+
+def at_rest(look: Callable[[], T], pause: float = 2.0) -> T:
+    """What a look gives once two of them, so many seconds apart, give the same."""
+    looks = [look()]
+
+    def same() -> bool:
+        time.sleep(pause)
+        looks.append(look())
+        return bool(looks[-1] == looks[-2])
+
+    eventually(same)
+    return looks[-1]

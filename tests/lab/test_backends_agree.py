@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
 
-from lab.fabric import Lab, eventually
+from lab.fabric import Lab, at_rest, eventually
 from tests.conftest import BACKENDS
 from tests.lab.claims import runs_on
 from tests.lab.evpn import VTEP
@@ -163,7 +162,8 @@ def both(
         lab.host.run(["ip", "link", "set", "veth-pod", "down"])
         eventually(partial(_forgotten, lab, pod.ipv4))
         lab.host.run(["ip", "netns", "delete", "pod"])
-        seen[backend] = _at_rest(lab)
+        eventually(partial(_two_next_hops, lab))
+        seen[backend] = at_rest(partial(_look, lab))
     runs_on(request.node, request.param, *BACKENDS)
     return seen
 
@@ -172,18 +172,13 @@ def _forgotten(lab: Lab, address: str) -> bool:
     return address not in json.dumps(lab.host.show("show bgp l2vpn evpn route json"))
 
 
-def _at_rest(lab: Lab) -> dict[str, list[str]]:
-    """Once everything has been heard, and nothing has changed from one look to the next."""
-    looks = [kernel(lab) | daemons(lab)]
+def _two_next_hops(lab: Lab) -> bool:
+    [route] = lab.host.run(["ip", "-json", "route", "show", "10.2.0.3"]).json
+    return len(route.get("nexthops", [])) == 2
 
-    def at_rest() -> bool:
-        time.sleep(2)
-        looks.append(kernel(lab) | daemons(lab))
-        [route] = lab.host.run(["ip", "-json", "route", "show", "10.2.0.3"]).json
-        return looks[-1] == looks[-2] and len(route.get("nexthops", [])) == 2
 
-    eventually(at_rest)
-    return looks[-1]
+def _look(lab: Lab) -> dict[str, list[str]]:
+    return kernel(lab) | daemons(lab)
 
 
 @pytest.mark.claim("4.3", "The same payload gives the same kernel and FRR on both backends")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lab.fabric import Host, Lab, Node, eventually
+from lab.fabric import Host, Lab, Node, at_rest, eventually
 from tests.lab.conftest import SYSTEMS
 from tests.lab.test_k8s01 import established, payload, vnet
 
@@ -36,7 +36,7 @@ def state(host: Host) -> dict[str, str]:
     commands = {
         "links": "ip -brief link",
         "addresses": "ip -brief address",
-        "routes": "ip route show table all | grep -v 'proto bgp'",
+        "routes": r"ip route show table all | grep -v 'proto bgp\|nexthop'",
         "rules": "ip rule",
         "files": f"find {OWNED} -type f -exec sha256sum {{}} +",
     }
@@ -104,6 +104,30 @@ def test_truth_table_of_sessions(lab: Lab) -> None:
 
 def _established_are(host: Host, wanted: set[str]) -> bool:
     return established(host) == wanted
+
+
+@pytest.mark.claim(
+    "2.1", "A Shared Endpoint, a label and single ports are the same once they are ports"
+)
+def test_ports_are_all_that_counts(host: Host) -> None:
+    """In another order, or among other servers' ports: nothing to do, and nothing is different."""
+    document = payload(MANY)
+    host.apply(document)
+    before = at_rest(partial(state, host))
+    theirs = [{"name": f"swp{n}@ns-leaf-{leaf}"} for n in range(20, 30) for leaf in range(3)]
+    for change in (
+        lambda ports: list(reversed(ports)),
+        lambda ports: theirs + ports,  # a Shared Endpoint lists the ports of all its servers
+        lambda ports: [each | {"untagged": each.get("untagged", False)} for each in ports],
+    ):
+        again = copy.deepcopy(document)
+        for each in again["vnets"]:
+            each["ports"] = change(each["ports"])
+        done = host.apply(again, "-v")
+        assert [line for line in done.err.splitlines() if line.startswith("+")] == []
+        after = at_rest(partial(state, host))
+        after["files"] = before["files"] = ""  # the payload itself is kept with the record
+        assert after == before
 
 
 @pytest.mark.claim("1.3", "A V-Net may have several gateways of each family; all of them route")
