@@ -37,7 +37,7 @@ def roomy(mtu: int = 9216, **bgp: Any) -> Payload:
     return document
 
 
-@pytest.fixture(scope="module", params=SYSTEMS[:1], ids="-".join)  # others: not seen yet
+@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
 def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """A fabric with K8S01 as a VTEP, with room for full-size packets."""
     lab: Lab = fresh_lab(*request.param)

@@ -540,6 +540,7 @@ done
 """
 
 
+@pytest.mark.alone
 def test_idle_cost(story: Story) -> None:
     """Processor time and memory, amid 10,000 EVPN routes too; in the long form 500 V-Nets."""
     leaf = story.fabric.leaf("ns-leaf-2")

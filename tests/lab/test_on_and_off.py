@@ -7,7 +7,9 @@ nothing of the lab's own way to run the product is left. One test after the othe
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,8 +64,10 @@ class Story:
             machine.run(["sh", "-c", f"base64 -d > /opt/debs/{deb.name}"], input=text)
         machine.run(["sh", "-c", REPOSITORY])
         ca = trustme.CA()
-        pem = ca.issue_cert(CONTROLLER).private_key_and_cert_chain_pem.bytes().decode()
-        machine.write("/root/controller.pem", pem, 0o600)
+        pem = ca.issue_cert(CONTROLLER).private_key_and_cert_chain_pem.bytes() + ca.cert_pem.bytes()
+        machine.write("/root/controller.pem", pem.decode(), 0o600)
+        der = ssl.PEM_cert_to_DER_cert(ca.cert_pem.bytes().decode())
+        self.fingerprint = hashlib.sha256(der).hexdigest()
         machine.write("/root/ca.pem", ca.cert_pem.bytes().decode())
         machine.write("/root/server-token", "a-token-of-the-lab\n", 0o600)
         machine.write("/root/token", "a-token-of-the-lab\n", 0o600)
@@ -142,8 +146,13 @@ def test_nothing_stays_of_an_installation_that_fails(story: Story) -> None:
 
 
 def test_the_one_liner(story: Story) -> None:
-    """It shows the diff, applies, and has boot and timer see to the host from now on."""
-    done = story.install(*ONE_LINER, "--token-file", "/root/token")
+    """It shows the diff, applies, and has boot and timer see to the host from now on.
+
+    With the fingerprint of the CA, which the controller shows; run again, with its file.
+    """
+    known = [word for word in ONE_LINER if word not in {"--ca-file", "/root/ca.pem"}]
+    known += ["--ca-fingerprint", story.fingerprint]
+    done = story.install(*known, "--token-file", "/root/token")
     assert done.code == 0, done
     assert "+++ " in done.out
     assert "a-token-of-the-lab" not in done.out + done.err
