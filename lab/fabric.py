@@ -367,9 +367,11 @@ def eventually(predicate: Callable[[], Any], within: float = 60, every: float = 
                 return time.monotonic() - begun
         except (LookupError, AssertionError, ValueError, LabError) as error:
             last = error
-        if time.monotonic() - begun > within:
+        waited = time.monotonic() - begun
+        if waited > within:
             raise AssertionError(f"not within {within:g} s; last: {last!r}")
-        time.sleep(every)
+        # To ask costs the machine more than what it waits for: the longer, the more rarely.
+        time.sleep(max(every, min(waited / 10, 1)))
 
 
 T = TypeVar("T")
