@@ -142,6 +142,12 @@ def delete_stand_in(address: str, device: str) -> Step:
     return Step(argv, f"{device} is no uplink any more", may_fail=True)
 
 
+def delete_numbered(address: str, device: str) -> Step:
+    """Remove the host's end of a numbered link."""
+    argv = ("ip", "address", "delete", address, "dev", device)
+    return Step(argv, f"the session on {device} has no address of ours any more", may_fail=True)
+
+
 def restore_rules() -> list[Step]:
     """The rules as the kernel makes them: its own for VRFs never goes by itself."""
     return [

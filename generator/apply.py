@@ -250,6 +250,7 @@ class _Run(msgspec.Struct, frozen=True):
     def record(self, *, ok: bool, detail: str = "") -> Record:
         host = self.made.host
         serial = self.last.serial if self.last else 0
+        numbered = [(each.ifname, each.address) for each in host.uplinks if each.address]
         return Record(
             version=__version__,
             ok=ok,
@@ -262,11 +263,12 @@ class _Run(msgspec.Struct, frozen=True):
             asn=host.asn,
             inputs=self.inputs,
             files={path: plan.digest(plan.body(t)) for path, t in self.made.files.items()},
-            # Until all is well, devices of before are remembered too: someone must remove them.
+            # Until all is well, what was before is remembered too: someone must remove it.
             devices=self.made.devices if ok else [*self.made.devices, *_gone(self.last, self.made)],
             management=host.management,
             sessions=[uplink.neighbor for uplink in host.uplinks],
             uplinks=[uplink.ifname for uplink in host.uplinks],
+            numbered=numbered if ok or not self.last else [*numbered, *self.last.numbered],
             vnis=[record.vni_of(bridge) for bridge in host.bridges],
             detail=detail,
         )
@@ -291,7 +293,6 @@ def _carry_out(run: _Run, data: bytes, tree: Path) -> Outcome:
         if run.last and not run.last.ok:
             changed |= run.made.files.keys()  # nobody knows how far the run before came
         full = first or run.options.full
-        had = converge.loopbacks(run.last.devices if run.last else ())
         wanted = converge.Wanted(
             root,
             run.record(ok=True),
@@ -299,9 +300,8 @@ def _carry_out(run: _Run, data: bytes, tree: Path) -> Outcome:
             changed,
             full,
             first,
-            had,
+            run.last,
             run.part.names if run.part else None,
-            frozenset(run.last.sessions if run.last else ()),
         )
         mended = converge.converge(wanted, tree, run.log, run.say)
     except EvpnHostError as failure:
@@ -326,11 +326,7 @@ def _go_back(run: _Run, failure: EvpnHostError) -> None:
                 names = {device.name for device in last.devices}
                 gone = [device for device in tried.devices if device.name not in names]
                 changed = {change.path for change in run.found}
-                had = converge.loopbacks(tried.devices)
-                sessions = frozenset(tried.sessions)
-                wanted = converge.Wanted(
-                    root, last, gone, changed, loopbacks=had, sessions=sessions
-                )
+                wanted = converge.Wanted(root, last, gone, changed, had=tried)
                 converge.converge(wanted, tree, run.log, run.say)
         elif run.options.activate:
             converge.withdraw(tried, run.log)

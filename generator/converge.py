@@ -33,14 +33,28 @@ class Wanted(msgspec.Struct, frozen=True):
     changed: set[str]
     full: bool = False  # the native tools' own whole way
     first: bool = False  # nothing of ours was ever active here
-    loopbacks: frozenset[str] = frozenset()  # that the host may have had before
+    had: Record | None = None  # what the host may be as yet
     part: frozenset[str] | None = None  # devices to be touched; None: all of them
-    sessions: frozenset[str] = frozenset()  # neighbors on which sessions were attempted before
 
     @property
     def size(self) -> int:
         """How many devices the tools have to deal with."""
         return len(self.goal.devices) + len(self.gone)
+
+    @property
+    def loopbacks(self) -> frozenset[str]:
+        """The VTEP's addresses of before."""
+        return loopbacks(self.had.devices if self.had else ())
+
+    @property
+    def sessions(self) -> frozenset[str]:
+        """Neighbors on which sessions were attempted before."""
+        return frozenset(self.had.sessions if self.had else ())
+
+    @property
+    def numbered(self) -> frozenset[tuple[str, str]]:
+        """NICs with addresses that were ours before."""
+        return frozenset(self.had.numbered if self.had else ())
 
 
 def converge(wanted: Wanted, tree: Path, log: Log, say: Log) -> list[str]:
@@ -53,6 +67,7 @@ def converge(wanted: Wanted, tree: Path, log: Log, say: Log) -> list[str]:
     _order_rules(wanted, log)
     _remove_loopbacks(wanted, log)
     _remove_stand_ins(wanted, log)
+    _remove_numbered(wanted, log)
     _wait_for_devices(wanted, log, say)
     _activate_frr(wanted, log, say)
     mended = mend(wanted.root, log)
@@ -208,6 +223,15 @@ def _stand_ins(ours: frozenset[str], uplinks: set[str]) -> list[Step]:
         for index, address, peer in netlink.peers()
         if peer == kernel.STAND_IN and address in ours and names.get(index, "lo") not in uplinks
     ]
+
+
+def _remove_numbered(wanted: Wanted, log: Log) -> None:
+    """ifupdown2 takes no address off an uplink: it is told to leave the operator's alone."""
+    stale = wanted.numbered.difference(wanted.goal.numbered)
+    links, there = (netlink.links(), netlink.addresses()) if stale else ({}, {})
+    for nic, address in sorted(stale):
+        if nic in links and address in there.get(links[nic].index, set()):
+            activate.run(activate.delete_numbered(address, nic), log)
 
 
 def _differences(wanted: Wanted) -> list[kernel.Difference]:

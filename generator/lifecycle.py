@@ -43,11 +43,7 @@ def rollback(
                 stage.commit(root, found)
                 if options.activate:
                     changed = {change.path for change in found}
-                    had = converge.loopbacks(last.devices)
-                    sessions = frozenset(last.sessions)
-                    wanted = converge.Wanted(
-                        root, goal, gone, changed, loopbacks=had, sessions=sessions
-                    )
+                    wanted = converge.Wanted(root, goal, gone, changed, had=last)
                     converge.converge(wanted, tree, log, say)
             except EvpnHostError as failure:
                 raise Stranded(*failure.problems, "the rollback did not end well") from None

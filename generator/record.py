@@ -60,6 +60,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     sessions: list[str]  # neighbors on which a session is attempted
     vnis: list[Vni]
     uplinks: list[str] | None = None  # their NICs; None: of a version that did not say
+    numbered: list[tuple[str, str]] = []  # NICs with our address on a numbered link
     detail: str = ""  # why `ok` is False
 
     @property
