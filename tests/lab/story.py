@@ -139,6 +139,22 @@ def summary(rows: list[Transition]) -> str:
     return text
 
 
+class Leases:
+    """The DHCP servers."""
+
+    def __init__(self, servers: list[Process]) -> None:
+        self._servers = servers
+
+    def given(self) -> int:
+        """How often an address was."""
+        return sum((each.output + each.errors).count("ing ACK") for each in self._servers)
+
+    def end(self) -> None:
+        """No lease is renewed any more."""
+        for server in self._servers:
+            server.stop()
+
+
 class Story:
     """A server in the fabric, watched from the controller."""
 
@@ -327,11 +343,8 @@ class Story:
         self.host.run(["vtysh", *(word for line in lines for word in ("-c", line))])
 
     @contextmanager
-    def leasing(self) -> Iterator[Callable[[], int]]:
-        """Have the operator take 10.254.254.10 by DHCP; either kind of port has a server.
-
-        Gives how often the address was given.
-        """
+    def leasing(self) -> Iterator[Leases]:
+        """Have the operator take 10.254.254.10 by DHCP; either kind of port has a server."""
         servers = []
         for node, port in ((self.controller, "eth0"), (self.fabric.leaf("ns-leaf-0"), "swp9s1")):
             node.run(f"ip address add 10.254.254.1/24 dev {port}".split())
@@ -344,7 +357,7 @@ class Story:
         assert static in before
         self._operator(file, before.replace(static, dynamic))
         try:
-            yield lambda: sum((each.output + each.errors).count("ing ACK") for *_, each in servers)
+            yield Leases([server for *_, server in servers])
         finally:
             self.host.run(["sh", "-c", "kill $(cat /run/dhclient.pid) 2>&-; true"])
             self._operator(file, before)

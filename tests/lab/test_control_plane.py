@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lab.fabric import Host, Lab, Leaf, Node, Router, eventually
-from tests.lab.conftest import SYSTEMS
+from tests.lab.conftest import SOME
 from tests.lab.evpn import VTEP, prefixes, routes
 from tests.lab.test_k8s01 import (
     DUAL,
@@ -28,7 +28,7 @@ LEAF_ONLY = vnet(95, 33, "10.188.95.254/24", "fd00:188:95::254/64")
 SECRET = "not-to-be-read-aloud"  # noqa: S105 - of the lab
 
 
-@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
+@pytest.fixture(scope="module", params=SOME, ids="-".join)
 def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """A fabric with K8S01 as a VTEP, two V-Nets in both families."""
     lab: Lab = fresh_lab(*request.param)

@@ -424,20 +424,32 @@ def test_ipv6_moves_too(story: Story) -> None:
 
 
 def test_dhcp_lease(story: Story) -> None:
-    """A lease on the NIC is renewed in either state: it stays, and the address where it is."""
+    """A lease on the NIC is renewed in either state: it stays, and the address where it is.
+
+    One that ends takes nothing of ours along: dhclient's script takes all addresses with the NIC's
+    name as their label, networkd is told to keep even the lease.
+    """
     story.underlay()
     story.right(NIC)
-    with story.leasing() as given:
+    with story.leasing() as leases:
         for names, device in (((), NIC), (("ns-leaf-0", "ns-leaf-1"), BRIDGE)):
             story.underlay(*names)
             story.right(device)
             story.established(len(names))
-            since, before = story.now(), given()
+            since, before = story.now(), leases.given()
             with story.fault(f"DHCP lease renewed, on {device}"):
-                eventually(lambda: given() > before, 60)  # noqa: B023
+                eventually(lambda: leases.given() > before, 60)  # noqa: B023
                 time.sleep(1)
                 story.right(device)
             assert not story.changes(since)
+        leases.end()
+        with story.fault("DHCP lease ended, on the bridge"):
+            time.sleep(45)
+            shown = story.host.run(["ip", "-4", "address", "show", NIC]).out
+            assert ("10.254.254.10/24" in shown) == (story.backend == "netplan")
+            assert "inet 10.2.0.101 peer 169.254.0.1/32" in shown
+            hops = story.host.run("ip route show 10.2.0.3".split()).out
+            assert f"dev {NIC}" in hops
     story.right(BRIDGE)
 
 
