@@ -225,7 +225,6 @@ def test_the_host_answers_for_remote_neighbours(host: Host, pod: Node, gpu: Node
 # --- Uplinks ---
 
 
-@pytest.mark.alone
 @pytest.mark.claim(
     "6.3", "An uplink without carrier, or silent with and without BFD: the other carries on"
 )

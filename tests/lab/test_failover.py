@@ -55,7 +55,6 @@ WAYS = (
 )
 
 
-@pytest.mark.alone
 def test_the_published_story(story: Story) -> None:
     """To EVPN port by port and back: within a second, one place, the connection lives."""
     seen: dict[str, list[Transition]] = {what: [] for what, *_ in WAYS}
@@ -319,7 +318,6 @@ def test_switches_rebooted(story: Story) -> None:
             story.right(BRIDGE, within=40)
 
 
-@pytest.mark.alone
 @pytest.mark.claim(
     "6.2",
     "An uplink that silently drops everything: the other carries on, within the hold time or BFD's",
@@ -453,7 +451,6 @@ def test_dhcp_lease(story: Story) -> None:
     story.right(BRIDGE)
 
 
-@pytest.mark.alone
 @pytest.mark.claim("17.2", "The management address survives netplan apply or ifreload in a loop")
 def test_native_tool_in_a_loop(story: Story) -> None:
     """`netplan apply` or `ifreload -a` puts the address on the NIC again: put right at once."""
@@ -472,7 +469,6 @@ def test_native_tool_in_a_loop(story: Story) -> None:
     assert none <= 1
 
 
-@pytest.mark.alone
 @pytest.mark.claim(
     "17.3",
     "Addresses and routes of the management address changed by hand are right within 2 s",
@@ -552,7 +548,6 @@ done
 """
 
 
-@pytest.mark.alone
 def test_idle_cost(story: Story) -> None:
     """Processor time and memory, amid 10,000 EVPN routes too; in the long form 500 V-Nets."""
     leaf = story.fabric.leaf("ns-leaf-2")
