@@ -33,7 +33,7 @@ class Wanted(msgspec.Struct, frozen=True):
     changed: set[str]
     full: bool = False  # the native tools' own whole way
     first: bool = False  # nothing of ours was ever active here
-    had: Record | None = None  # what the host may be as yet
+    had: Record | None = None  # the record of before: what may still be there
     part: frozenset[str] | None = None  # devices to be touched; None: all of them
 
     @property

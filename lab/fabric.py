@@ -308,7 +308,7 @@ class Fabric:
         self.machine.run(["sync", str(inside.STATE)])  # it outlives a power cut
         self.machine.run([*INSIDE, "converge"])
 
-    def wait(self, within: float = 120) -> float:
+    def wait(self, within: float = 30) -> float:
         """Wait until every leaf knows the loopbacks of all; seconds it took."""
         wanted = {f"{leaf.ipv4}/32" for leaf in self.leaves.values()}
         return eventually(
@@ -353,7 +353,7 @@ class Lab:
         return seconds + self.fabric.wait()
 
 
-def eventually(predicate: Callable[[], Any], within: float = 60, every: float = 0.1) -> float:
+def eventually(predicate: Callable[[], Any], within: float = 20, every: float = 0.1) -> float:
     """Wait until the predicate is true; seconds it took. What it last said is in the error.
 
     `within` is of User-Mode Linux; an emulated machine is given more.
@@ -386,5 +386,5 @@ def at_rest(look: Callable[[], T], pause: float = 2.0) -> T:
         looks.append(look())
         return bool(looks[-1] == looks[-2])
 
-    eventually(same)
+    eventually(same, within=60)
     return looks[-1]

@@ -218,11 +218,11 @@ class Story:
         """Wait until the address is there, there only, with the route, and answers; seconds."""
         seconds = eventually(lambda: self._on(device), within)
         if reached:
-            # Neighbours are told for 45 s, should leaves be slow (docs/failover.md).
-            eventually(lambda: self.controller.ping(ADDRESS, count=1), max(within, 60))
+            eventually(lambda: self.controller.ping(ADDRESS, count=1), within)
             # The operator's own is always where it was, but for networkd where the carrier is lost.
-            nic = ["ip", "-brief", "-4", "address", "show", NIC]
-            eventually(lambda: self._on(device) and "10.254.254.10/24" in self.host.run(nic).out)
+            nic = self.host.run(["ip", "-brief", "-4", "address", "show", NIC]).out
+            assert "10.254.254.10/24" in nic
+        assert self.places() == [device]
         return seconds
 
     def _on(self, device: str) -> bool:

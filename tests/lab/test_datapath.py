@@ -237,7 +237,7 @@ def test_an_uplink_lost_and_back(lab: Lab, pod: Node, gpu: Node, loss: str) -> N
         host.apply(roomy(bfd=True))
         _on_leaves(lab, "neighbor swp9s1 bfd")
         up = "'status': 'up'"
-        eventually(lambda: str(host.show("show bfd peers json")).count(up) == 2, within=40)
+        eventually(lambda: str(host.show("show bfd peers json")).count(up) == 2)
     eventually(lambda: established(host) == UPLINKS and len(_next_hops(host)) == 2, within=40)
     eventually(lambda: pod.ping(gpu, count=1))
     uplink, leaf = _used(lab, pod, gpu)

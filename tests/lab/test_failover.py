@@ -369,7 +369,7 @@ def test_bgpd_hangs(story: Story) -> None:
     assert not story.changes(since)
     story.signal_frr("STOP", "bgpd watchfrr")
     try:
-        eventually(lambda: story.places() == [NIC], 60)
+        eventually(lambda: story.places() == [NIC], 26)
     finally:
         story.signal_frr("CONT", "bgpd watchfrr")
     story.right(BRIDGE, within=40)
@@ -409,13 +409,13 @@ def test_ipv6_moves_too(story: Story) -> None:
         routed = [(route["dev"], route["metric"]) for route in shown] == [(device, 77)]
         return holds and routed and bool(story.controller.ping(mine, count=1))
 
-    eventually(lambda: there(NIC), 60)
+    eventually(lambda: there(NIC), 10)
     story.underlay("ns-leaf-0")
     story.right(BRIDGE)
-    eventually(lambda: there(BRIDGE), 60)
+    eventually(lambda: there(BRIDGE), 10)
     story.underlay()
     story.right(NIC)
-    eventually(lambda: there(NIC), 60)
+    eventually(lambda: there(NIC), 10)
     story.host.run(f"ip -6 route delete default dev {NIC}".split())
     story.host.run(f"ip address delete {mine}/64 dev {NIC}".split())
     story.host.apply(_changed(story.next_generation()))
@@ -567,9 +567,9 @@ def test_idle_cost(story: Story) -> None:
             churn.stop()
             leaf.run(["sh", "-c", f"{PORTION}\nall delete"], timeout=120)
             # zebra hears of links in another thread, and keeps the MACs of one that went before.
-            eventually(lambda: len(leaf.show(macs)["macs"]) < 100)
+            eventually(lambda: len(leaf.show(macs)["macs"]) < 100, 60)
             leaf.run(["ip", "link", "delete", "churn"])
-        eventually(lambda: len(story.host.show(macs)["macs"]) < 100)
+        eventually(lambda: len(story.host.show(macs)["macs"]) < 100, 60)
     story.right(BRIDGE)
 
 

@@ -238,5 +238,5 @@ def test_purge_leaves_what_was_before(story: Story) -> None:
         assert difference() == []
         return True
 
-    eventually(same, within=120)
-    eventually(lambda: host.ping(CONTROLLER, count=1), within=90)
+    eventually(same, within=30)
+    eventually(lambda: host.ping(CONTROLLER, count=1), within=30)
