@@ -443,9 +443,9 @@ def test_dhcp_lease(story: Story) -> None:
         leases.end()
         with story.fault("DHCP lease ended, on the bridge"):
             time.sleep(45)
-            shown = story.host.run(["ip", "-4", "address", "show", NIC]).out
-            assert ("10.254.254.10/24" in shown) == (story.backend == "netplan")
-            assert "inet 10.2.0.101 peer 169.254.0.1/32" in shown
+            nic, kept = ["ip", "-4", "address", "show", NIC], story.backend == "netplan"
+            eventually(lambda: ("10.254.254.10/24" in story.host.run(nic).out) == kept)
+            assert "inet 10.2.0.101 peer 169.254.0.1/32" in story.host.run(nic).out
             hops = story.host.run("ip route show 10.2.0.3".split()).out
             assert f"dev {NIC}" in hops
     story.right(BRIDGE)
