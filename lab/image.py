@@ -57,9 +57,20 @@ python3 -m venv --without-pip /opt/evpn-host
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer \
     logrotate.timer e2scrub_all.timer e2scrub_reap.service getty.target \
     systemd-tmpfiles-clean.timer systemd-journal-flush.service systemd-timesyncd.service \
-    systemd-hwdb-update.service ldconfig.service; do
+    systemd-hwdb-update.service ldconfig.service systemd-logind.service modprobe@.service \
+    systemd-udev-load-credentials.service systemd-user-sessions.service systemd-binfmt.service \
+    proc-sys-fs-binfmt_misc.automount sys-fs-fuse-connections.mount sys-kernel-config.mount \
+    dev-mqueue.mount; do
     systemctl mask --quiet $unit
 done
+# Nor are there disks to look for, or users at 64 serial lines: each reload of systemd's units, of
+# which netplan makes several, would do so again.
+mkdir -p /etc/systemd/system-generators /etc/udev/rules.d
+for generator in debug getty gpt-auto hibernate-resume rc-local run ssh system-update tpm2; do
+    ln -s /dev/null /etc/systemd/system-generators/systemd-$generator-generator
+done
+sed '/^SUBSYSTEM=="tty"/d' /usr/lib/udev/rules.d/99-systemd.rules \
+    > /etc/udev/rules.d/99-systemd.rules
 systemctl disable --quiet networking.service
 systemd-machine-id-setup >/dev/null 2>&1
 journalctl --update-catalog

@@ -67,4 +67,4 @@ def _arguments(memory: str, line: int, parameters: Sequence[str]) -> list[str]:
     ]
 
 
-QEMU = Kernel("qemu", tree, SCRIPT, _arguments, patience=6)
+QEMU = Kernel("qemu", tree, SCRIPT, _arguments, patience=6, processors=2)

@@ -201,6 +201,30 @@ def _devices_of(leaf: Router, wanted: dict[str, Any]) -> None:
     ours = ("Vrf_", "br-", "vx-", "l3br-", "l3vx-")
     made = {name for name, steps in recipes.items() if there.get(name) == _alias(steps)}
     stale = [name for name in there if name.startswith(ours) and name not in made]
+    _delete(leaf, stale)
+    lines: list[str] = []
+    for name, steps in recipes.items():
+        if name not in made:
+            lines += [steps[0], f"link set {name} addrgenmode none alias {_alias(steps)}"]
+    moved = {name for name in recipes if name not in made}
+    for name, (_, master) in _masters(wanted).items():
+        if name not in made or master not in made:
+            moved.add(name)
+            lines.append(f"link set {name} master {master}")
+            if name.startswith("vx-"):
+                lines.append(f"link set {name} type bridge_slave neigh_suppress on learning off")
+            if name.startswith("l3vx-"):
+                lines.append(f"link set {name} type bridge_slave learning off")
+    # Addresses last, as networkd and ifupdown2 do: a device that gets another master loses those of
+    # IPv6, and zebra 8.4.4 can miss that they are there again.
+    for name, steps in recipes.items():
+        if name in moved:
+            lines += [f"link set {name} up", *steps[1:]]
+    _ip(leaf.name, lines)
+
+
+def _delete(leaf: Router, stale: list[str]) -> None:
+    """Remove devices of a leaf."""
     # A bridge that is made again takes its VXLAN port along, a VRF its bridges.
     vrfs = [name for name in stale if name.startswith("Vrf_")]
     _ip(leaf.name, [f"link delete {name}" for name in stale if name not in vrfs])
@@ -210,21 +234,6 @@ def _devices_of(leaf: Router, wanted: dict[str, Any]) -> None:
             table = str(1000 + int(name.removeprefix("Vrf_")))
             _run(["ip", "-n", leaf.name, family, "route", "flush", "table", table])
     _ip(leaf.name, [f"link delete {name}" for name in vrfs])
-    lines: list[str] = []
-    for name, steps in recipes.items():
-        if name not in made:
-            lines += [*steps, f"link set {name} addrgenmode none alias {_alias(steps)}"]
-            lines += [f"link set {name} up"]
-    for name, (_, master) in _masters(wanted).items():
-        if name not in made or master not in made:
-            lines.append(f"link set {name} master {master}")
-            if name.startswith("vx-"):
-                lines.append(f"link set {name} type bridge_slave neigh_suppress on learning off")
-            if name.startswith("l3vx-"):
-                lines.append(f"link set {name} type bridge_slave learning off")
-            if name.startswith("br-"):  # enslaving to a VRF drops IPv6 addresses
-                lines += recipes[name][1:]
-    _ip(leaf.name, lines)
 
 
 def _recipes(leaf: Router, wanted: dict[str, Any]) -> dict[str, list[str]]:

@@ -392,6 +392,7 @@ def _move(lab: Lab, guest: Node, there: Node, number: int) -> None:
     there.run(["ip", "link", "set", port, "master", "nbr-40", "up"])
     guest.run(["sh", "-c", f"echo 1 > /proc/sys/net/ipv6/conf/{old}/disable_ipv6"])
     lines = [
+        f"link set {old} arp off",  # else it answers for the address that is now on the new one
         f"address flush dev {old}",
         f"link set {new} up",
         f"address add 10.188.4.40/24 dev {new}",
