@@ -179,10 +179,10 @@ def flush_tables(tables: list[int]) -> list[Step]:
 
 
 def put_back(lines: list[str]) -> Step:
-    """Routes and neighbours that FRR believes to be in the kernel."""
+    """Routes and neighbours that FRR believes to be in the kernel; addresses it did not hear of."""
     return Step(
         ("ip", "-force", "-batch", "-"),
-        f"the kernel has lost what FRR put there: {'; '.join(lines)}",
+        f"the kernel and FRR do not agree: {'; '.join(lines)}",
         input="".join(f"{line}\n" for line in lines),
         may_fail=True,
     )

@@ -14,6 +14,7 @@ import msgspec
 from generator import activate, before, frr, kernel, netlink, stage
 from generator.activate import Log, Step
 from generator.errors import ActivationFailed
+from generator.kernel import Lost
 from generator.model import Device
 from generator.record import Record
 
@@ -70,8 +71,7 @@ def converge(wanted: Wanted, tree: Path, log: Log, say: Log) -> list[str]:
     _remove_numbered(wanted, log)
     _wait_for_devices(wanted, log, say)
     _activate_frr(wanted, log, say)
-    mended = mend(wanted.root, log)
-    _wait_for_frr(wanted)
+    mended = _settle_frr(wanted, log)
     _start_hook(wanted, log, say)
     return mended
 
@@ -332,13 +332,18 @@ def _answers(root: Path) -> bool:
 
 
 def frr_differences(goal: Record, root: Path) -> list[str]:
-    """What FRR should know and does not, and which of its routes the kernel has lost."""
+    """What FRR should know and does not, and what the kernel has lost of it."""
     try:
-        have = frr.sessions(root)
-        known = frr.show("zebra", "show evpn vni json", root)
-        lost = kernel.lost(root)
+        wrong, lost, unheard = _compare_frr(goal, root)
     except frr.Silent as silent:
         return [str(silent)]
+    return wrong + [f"FRR: {each.text}" for each in lost + unheard]
+
+
+def _compare_frr(goal: Record, root: Path) -> tuple[list[str], list[Lost], list[Lost]]:
+    """What is not as planned; what the kernel lost and what FRR did not hear. Raises `Silent`."""
+    have = frr.sessions(root)
+    known = frr.show("zebra", "show evpn vni json", root)
     wrong = [f"FRR: no session {name}" for name in goal.sessions if name not in have]
     for vni in goal.vnis:
         shown = known.get(str(vni.vni))
@@ -347,30 +352,42 @@ def frr_differences(goal: Record, root: Path) -> list[str]:
         elif (shown.get("type"), shown.get("tenantVrf")) != (vni.type, vni.vrf):
             is_ = f"{shown.get('type')} in {shown.get('tenantVrf')}"
             wrong.append(f"FRR: VNI {vni.vni} is {is_}, not {vni.type} in {vni.vrf}")
-    return wrong + [f"FRR: {each.text}" for each in lost]
+    return wrong, kernel.lost(root), kernel.unheard(goal.devices, root)
 
 
-def _wait_for_frr(wanted: Wanted) -> None:
+def _settle_frr(wanted: Wanted, log: Log) -> list[str]:
+    """Wait until FRR is as planned; what was put back meanwhile. Raises `ActivationFailed`."""
+    mended: list[str] = []
+    before: list[Lost] = []
+
+    def left() -> list[str]:
+        nonlocal before
+        try:
+            wrong, lost, unheard = _compare_frr(wanted.goal, wanted.root)
+            # Unheard twice: it may be about to hear of an address that is new.
+            lost += [each for each in unheard if each in before]
+            _put_back(lost, wanted.root, log)
+        except frr.Silent as silent:
+            return [str(silent)]
+        before = unheard
+        mended.extend(each.text for each in lost)
+        return wrong + [f"FRR: {each.text}" for each in dict.fromkeys(lost + unheard)]
+
     timeout = 20 + wanted.size / 5
-    left = activate.until(lambda: frr_differences(wanted.goal, wanted.root), timeout)
-    if left:
-        raise ActivationFailed("FRR is not as planned:", *(f"  {text}" for text in left))
+    if wrong := activate.until(left, timeout):
+        raise ActivationFailed("FRR is not as planned:", *(f"  {text}" for text in wrong))
+    return list(dict.fromkeys(mended))
 
 
-def mend(root: Path, log: Log) -> list[str]:
-    """Put back what someone removed from under FRR: next hops' neighbours, then routes."""
-    try:
-        lost = kernel.lost(root)
-        if not lost:
-            return []
-        activate.run(activate.put_back([each.line for each in lost]), log)
-        # What FRR withdrew in between it will not remove again.
-        left = kernel.installed(root)
-        if undo := [each.undo for each in lost if each.undo and each.prefix not in left]:
-            activate.run(activate.put_back(undo), log)
-    except frr.Silent:
-        return []
-    return [each.text for each in lost]
+def _put_back(lost: list[Lost], root: Path, log: Log) -> None:
+    """Next hops' neighbours, then routes; addresses are said again. Raises `Silent`."""
+    if not lost:
+        return
+    activate.run(activate.put_back([each.line for each in lost]), log)
+    # What FRR withdrew in between it will not remove again.
+    left = kernel.installed(root)
+    if undo := [each.undo for each in lost if each.undo and each.prefix not in left]:
+        activate.run(activate.put_back(undo), log)
 
 
 def _start_hook(wanted: Wanted, log: Log, say: Log) -> None:

@@ -162,7 +162,7 @@ class Hop(msgspec.Struct, frozen=True):
 
 
 class Lost(msgspec.Struct, frozen=True):
-    """A route or a neighbour that FRR believes to be in the kernel, and how to put it back."""
+    """What FRR and the kernel do not agree on, and how to bring them together."""
 
     text: str
     line: str  # for `ip -batch`
@@ -229,6 +229,29 @@ def _missing(routes: dict[tuple[int, str], list[Hop]], there: _There) -> list[Lo
             text = f"its route {prefix} is not in the kernel"
             found.append(Lost(text, line, prefix, f"route delete {route}"))
     return found
+
+
+def unheard(devices: Iterable[Device], root: Path) -> list[Lost]:
+    """Addresses of bridges that FRR does not know of. Raises `Silent`.
+
+    zebra before 9.0 hears of links and of addresses in two threads, and drops an address of a link
+    that it has yet to know (FRRouting/frr#13288). To it the prefix is then not here, and it sends
+    what is for guests to another VTEP that announces it.
+    """
+    shown = frr.show("zebra", "show interface vrf all brief json", root)
+    return [
+        _said_again(address, device.name)
+        for device in devices
+        for address in device.addresses
+        if address not in shown.get(device.name, {}).get("addresses", ())
+    ]
+
+
+def _said_again(address: str, device: str) -> Lost:
+    """The kernel tells of an address once more when it is replaced by itself."""
+    nodad = " nodad" if ":" in address else ""
+    line = f"address replace {address} dev {device}{nodad}"
+    return Lost(f"it does not know {address} of {device}", line)
 
 
 def installed(root: Path) -> set[str]:

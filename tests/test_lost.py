@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from generator import frr, kernel, netlink
+from generator.model import Device
 
 HOP = {"fib": True, "interfaceName": "ens4", "ip": "192.0.2.1", "weight": 1}
 SHOWN = {"10.2.0.3/32": [{"selected": True, "installed": True, "nexthops": [HOP]}]}
@@ -37,3 +38,18 @@ def test_only_what_is_gone_before_and_after_is_lost(
     monkeypatch.setattr(netlink, "routes", lambda _: next(reads))
     monkeypatch.setattr(frr, "show", lambda *said: SHOWN if " ip " in said[1] else {})
     assert [each.text for each in kernel.lost(Path("/"))] == lost
+
+
+def test_addresses_that_frr_does_not_know_are_said_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a bridge that it knows, and of one that it has yet to hear of; others' play no part."""
+    shown = {"nbr-26": {"addresses": ["10.0.0.254/24"]}, "ens4": {"addresses": []}}
+    monkeypatch.setattr(frr, "show", lambda *_: shown)
+    bridges = [
+        Device(name="nbr-26", kind="bridge", addresses=("10.0.0.254/24", "fd00::254/64")),
+        Device(name="nbr-31", kind="bridge", addresses=("10.1.0.254/24",)),
+        Device(name="vxlan26", kind="vxlan"),
+    ]
+    assert [each.line for each in kernel.unheard(bridges, Path("/"))] == [
+        "address replace fd00::254/64 dev nbr-26 nodad",
+        "address replace 10.1.0.254/24 dev nbr-31",
+    ]

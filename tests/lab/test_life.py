@@ -353,6 +353,25 @@ def test_devices_and_addresses_changed_by_hand(story: Life, ends: tuple[Node, No
     assert no_reload_pending(story.host)
 
 
+@pytest.mark.claim("17.8", "An address that FRR did not hear of: apply tells it again")
+def test_an_address_that_frr_missed(story: Life, ends: tuple[Node, Node]) -> None:
+    """V-Nets come while zebra's thread for links gets no processor: 8.4.4 then drops addresses."""
+    del ends
+    new = [vnet(200 + n, 33, f"10.200.{n}.254/24", f"fd00:200:{n + 1:x}::254/64") for n in range(8)]
+    wanted = {each["prefix"] for vnet in new for each in vnet["gateways"]}
+    story.sh("chrt --idle --pid 0 $(cat /run/frr/zebra.pid)")
+    busy = story.host.start(["timeout", "10", "sh", "-c", "while :; do :; done"])
+    said = story.host.apply(full_size(payload(DUAL, *new))).err
+    busy.stop()
+    story.sh("chrt --other --pid 0 $(cat /run/frr/zebra.pid)")
+    mended = [line for line in said.splitlines() if "does not know" in line]
+    story.say(f"{len(mended)} of {len(wanted)} addresses had to be said again")
+    known = story.host.show("show interface vrf Vrf_33 json")
+    heard = {each["address"] for shown in known.values() for each in shown.get("ipAddresses", ())}
+    assert wanted <= heard, wanted - heard
+    assert story.differences() == []
+
+
 @pytest.mark.claim("15.3", "Uninstalled a second time, after all that: as it was in the beginning")
 def test_uninstall_after_a_life(story: Life) -> None:
     """Nothing of ours is left in the kernel or on the disk."""
