@@ -403,10 +403,21 @@ def raw(handler: Handler, answer: bytes) -> None:
     handler.wfile.write(answer)
 
 
+def busy_then_sleeping(handler: Handler) -> None:
+    """Asked a second time it says nothing more."""
+    assert isinstance(handler.server, Asked)
+    handler.server.behaviour = sleeping
+    plain(handler, body=b"", status=503)
+
+
 BODY = encoded(NEW)
 BAD: dict[str, tuple[Behaviour, str]] = {
     "slow": (sleeping, ".json: did not give a whole answer within 2 s"),
     "byte by byte": (dripping, ".json: did not give a whole answer within 2 s"),
+    "slow when tried again": (
+        busy_then_sleeping,
+        "within 2 s; before that: the controller answers 503 Service Unavailable",
+    ),
     "truncated": (
         partial(plain, body=BODY[:100], length=len(BODY)),
         "ended its answer too early (tried 2 times)",

@@ -50,6 +50,7 @@ class Access:
         self._settings = settings
         self._root = root
         self._own = expand(settings.controller or "", host)
+        self._failed = ""  # what the last try came to that was followed by another
 
     def fetch(self, url: str, tag: str = "") -> Answer:
         """The payload, or word that it is still the one with this ETag. Raises `Unreachable`."""
@@ -60,7 +61,7 @@ class Access:
         def work() -> Answer:
             return self._persist(url, deadline, lambda: self._get(url, headers, deadline))
 
-        return _within(timeout, url, work)
+        return _within(timeout, url, work, lambda: self._failed)
 
     def report(self, url: str, body: bytes) -> None:
         """Send a document, once, in bounded time. Raises `Unreachable`."""
@@ -78,7 +79,7 @@ class Access:
                     Problem(printable(url, 200), "", failed.rule, failed.hint)
                 ) from None
 
-        _within(REPORT_TIMEOUT, url, work)
+        _within(REPORT_TIMEOUT, url, work, lambda: self._failed)
 
     def _persist(self, url: str, deadline: float, once: Callable[[], T]) -> T:
         """Try until it works, or it is clear that it will not."""
@@ -95,6 +96,7 @@ class Access:
                 if not failed.again or late or tries > self._settings.retries:
                     rule = f"{failed.rule} (tried {tries} times)" if tries > 1 else failed.rule
                     raise Unreachable(Problem(printable(url, 200), "", rule, failed.hint)) from None
+                self._failed = failed.rule
                 time.sleep(pause)
 
     def _get(self, url: str, headers: dict[str, str], deadline: float) -> Answer:
@@ -204,8 +206,8 @@ class Access:
         return self._root / name.lstrip("/")
 
 
-def _within(seconds: float, url: str, work: Callable[[], T]) -> T:
-    """What `work` gives, if it does so in time.
+def _within(seconds: float, url: str, work: Callable[[], T], failed: Callable[[], str]) -> T:
+    """What `work` gives, if it does so in time; else `failed` says what its tries came to.
 
     No time-out of a socket covers the resolver, nor an answer that comes byte by byte. The thread
     that is left behind ends with the process.
@@ -223,6 +225,8 @@ def _within(seconds: float, url: str, work: Callable[[], T]) -> T:
         value, error = done.get(timeout=seconds)
     except queue.Empty:
         rule = f"did not give a whole answer within {seconds:g} s"
+        if before := failed():
+            rule += f"; before that: {before}"
         raise Unreachable(Problem(printable(url, 200), "", rule)) from None
     if error:
         raise error
