@@ -13,10 +13,10 @@ from lab.fabric import Fabric, Host, Lab
 from lab.machine import Machine
 from lab.result import LabUnavailable
 from tests.conftest import unavailable
-from tests.lab.claims import OTHERS, SOME, SYSTEMS, runs_on
+from tests.lab.claims import SOME, SYSTEMS, runs_on
 from tests.lab.evpn import beliefs
 
-__all__ = ["OTHERS", "SOME", "SYSTEMS"]
+__all__ = ["SOME", "SYSTEMS"]
 
 SUITE = "trixie"
 

@@ -567,9 +567,9 @@ def test_idle_cost(story: Story) -> None:
             churn.stop()
             leaf.run(["sh", "-c", f"{PORTION}\nall delete"], timeout=120)
             # zebra hears of links in another thread, and keeps the MACs of one that went before.
-            eventually(lambda: _macs(leaf) < 100, 180)
+            eventually(lambda: _macs(leaf) < 100, 60)
             leaf.run(["ip", "link", "delete", "churn"])
-        eventually(lambda: _macs(story.host) < 100, 180)
+        eventually(lambda: _macs(story.host) < 100, 60)
     story.right(BRIDGE)
 
 

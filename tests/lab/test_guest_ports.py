@@ -13,7 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from lab.fabric import Host, Lab, Node, eventually
-from tests.lab.conftest import SOME
+from tests.lab.conftest import SYSTEMS
 from tests.lab.test_k8s01 import (
     OPERATORS_COMMANDS,
     bare_metal,
@@ -29,7 +29,7 @@ PLUGIN = "/usr/lib/cni/bridge"
 GATEWAY = "10.188.0.254"
 
 
-@pytest.fixture(scope="module", params=SOME, ids="-".join)
+@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
 def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """K8S01 as a VTEP, both switch ports in the underlay."""
     suite, backend = request.param

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from lab.fabric import Host, Lab, Node, eventually
-from tests.lab.conftest import OTHERS
+from tests.lab.conftest import SYSTEMS
 from tests.lab.evpn import VTEP, routes
 from tests.lab.test_k8s01 import bring_up, established, payload, resets, vnet
 
@@ -46,7 +46,7 @@ class Tenants(NamedTuple):
     only_b: Node
 
 
-@pytest.fixture(scope="module", params=OTHERS, ids="-".join)
+@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
 def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """A fabric with K8S01 as a VTEP of two tenants."""
     lab: Lab = fresh_lab(*request.param)

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from lab.fabric import Host, Lab, Node, at_rest, eventually
-from tests.lab.conftest import OTHERS
+from tests.lab.conftest import SYSTEMS
 from tests.lab.test_k8s01 import established, payload, vnet
 
 OWNED = "/etc/netplan /etc/network /etc/frr /etc/sysctl.d /etc/systemd/network /var/lib/evpn-host"
 MANY = vnet(45, 33, "10.45.0.254/24", "fd00:45::254/64", "10.45.1.254/24", "fd00:46::254/64")
 
 
-@pytest.fixture(scope="module", params=OTHERS, ids="-".join)
+@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
 def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """A fabric and a server to which nothing was applied yet; both ports are access ports."""
     lab: Lab = fresh_lab(*request.param)
