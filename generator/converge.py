@@ -358,18 +358,18 @@ def _compare_frr(goal: Record, root: Path) -> tuple[list[str], list[Lost], list[
 def _settle_frr(wanted: Wanted, log: Log) -> list[str]:
     """Wait until FRR is as planned; what was put back meanwhile. Raises `ActivationFailed`."""
     mended: list[str] = []
-    before: list[Lost] = []
+    missed: list[Lost] = []
 
     def left() -> list[str]:
-        nonlocal before
+        nonlocal missed
         try:
             wrong, lost, unheard = _compare_frr(wanted.goal, wanted.root)
             # Unheard twice: it may be about to hear of an address that is new.
-            lost += [each for each in unheard if each in before]
+            lost += [each for each in unheard if each in missed]
             _put_back(lost, wanted.root, log)
         except frr.Silent as silent:
             return [str(silent)]
-        before = unheard
+        missed = unheard
         mended.extend(each.text for each in lost)
         return wrong + [f"FRR: {each.text}" for each in dict.fromkeys(lost + unheard)]
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
-from lab import build
-from lab.build import REPO, debootstrap
+from lab.build import REPO, cache, debootstrap
 
 # Everything that the program starts lives in a process namespace of its own, which dies with it,
 # and the program dies with us.
@@ -66,7 +65,7 @@ class Kernel:
         )
 
 
-@cache
+@functools.cache
 def _processor() -> str:
     """Claim a processor of this computer for the machines of this process, if one is free.
 
@@ -76,7 +75,7 @@ def _processor() -> str:
     numbers = [str(number) for number in sorted(os.sched_getaffinity(0))]
     for number in numbers:
         # Never closed: the claim is good as long as this process lives.
-        lock = os.open(build.cache() / f".processor-{number}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        lock = os.open(cache() / f".processor-{number}.lock", os.O_CREAT | os.O_RDWR, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

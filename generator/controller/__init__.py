@@ -10,7 +10,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,7 +50,6 @@ class Access:
         self._settings = settings
         self._root = root
         self._own = expand(settings.controller or "", host)
-        self._failed = ""  # what the last try came to that was followed by another
 
     def fetch(self, url: str, tag: str = "") -> Answer:
         """The payload, or word that it is still the one with this ETag. Raises `Unreachable`."""
@@ -58,10 +57,12 @@ class Access:
         timeout = self._settings.timeout
         deadline = time.monotonic() + timeout
 
-        def work() -> Answer:
-            return self._persist(url, deadline, lambda: self._get(url, headers, deadline))
+        failed: list[str] = []
 
-        return _within(timeout, url, work, lambda: self._failed)
+        def work() -> Answer:
+            return self._persist(url, deadline, failed, lambda: self._get(url, headers, deadline))
+
+        return _within(timeout, url, work, failed)
 
     def report(self, url: str, body: bytes) -> None:
         """Send a document, once, in bounded time. Raises `Unreachable`."""
@@ -79,10 +80,10 @@ class Access:
                     Problem(printable(url, 200), "", failed.rule, failed.hint)
                 ) from None
 
-        _within(REPORT_TIMEOUT, url, work, lambda: self._failed)
+        _within(REPORT_TIMEOUT, url, work)
 
-    def _persist(self, url: str, deadline: float, once: Callable[[], T]) -> T:
-        """Try until it works, or it is clear that it will not."""
+    def _persist(self, url: str, deadline: float, before: list[str], once: Callable[[], T]) -> T:
+        """Try until it works, or it is clear that it will not; `before` gets what tries came to."""
         tries = 0
         while True:
             tries += 1
@@ -96,7 +97,7 @@ class Access:
                 if not failed.again or late or tries > self._settings.retries:
                     rule = f"{failed.rule} (tried {tries} times)" if tries > 1 else failed.rule
                     raise Unreachable(Problem(printable(url, 200), "", rule, failed.hint)) from None
-                self._failed = failed.rule
+                before.append(failed.rule)
                 time.sleep(pause)
 
     def _get(self, url: str, headers: dict[str, str], deadline: float) -> Answer:
@@ -206,8 +207,8 @@ class Access:
         return self._root / name.lstrip("/")
 
 
-def _within(seconds: float, url: str, work: Callable[[], T], failed: Callable[[], str]) -> T:
-    """What `work` gives, if it does so in time; else `failed` says what its tries came to.
+def _within(seconds: float, url: str, work: Callable[[], T], failed: Sequence[str] = ()) -> T:
+    """What `work` gives, if it does so in time; `failed` is what its tries came to until then.
 
     No time-out of a socket covers the resolver, nor an answer that comes byte by byte. The thread
     that is left behind ends with the process.
@@ -225,8 +226,8 @@ def _within(seconds: float, url: str, work: Callable[[], T], failed: Callable[[]
         value, error = done.get(timeout=seconds)
     except queue.Empty:
         rule = f"did not give a whole answer within {seconds:g} s"
-        if before := failed():
-            rule += f"; before that: {before}"
+        if failed:
+            rule += f"; before that: {failed[-1]}"
         raise Unreachable(Problem(printable(url, 200), "", rule)) from None
     if error:
         raise error

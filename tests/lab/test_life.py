@@ -358,7 +358,7 @@ def test_an_address_that_frr_missed(story: Life, ends: tuple[Node, Node]) -> Non
     """V-Nets come while zebra's thread for links gets no processor: 8.4.4 then drops addresses."""
     del ends
     new = [vnet(200 + n, 33, f"10.200.{n}.254/24", f"fd00:200:{n + 1:x}::254/64") for n in range(8)]
-    wanted = {each["prefix"] for vnet in new for each in vnet["gateways"]}
+    wanted = {gateway["prefix"] for each in new for gateway in each["gateways"]}
     story.sh("chrt --idle --pid 0 $(cat /run/frr/zebra.pid)")
     busy = story.host.start(["timeout", "10", "sh", "-c", "while :; do :; done"])
     said = story.host.apply(full_size(payload(DUAL, *new))).err
