@@ -6,25 +6,38 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # links, addresses and routes of both families
 _SO_ATTACH_FILTER = 26
 _PAUSE = 0.03  # seconds between two looks, however many events there are
-_NEWROUTE, _DELROUTE, _MAIN = 24, 25, 254
+_NEWROUTE, _DELROUTE, _NEWLINK, _MAIN = 24, 25, 16, 254
 
-# Classic BPF (linux/filter.h): (code, jump if true, jump if false, value).
-_LOAD_HALF, _LOAD_BYTE, _EQUAL, _RETURN = 0x28, 0x30, 0x15, 0x06
+# Classic BPF (linux/filter.h): (code, jump if true, jump if false, value). It reads numbers as
+# big-endian, which those of netlink are not.
+_LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _EQUAL, _RETURN = 0x20, 0x28, 0x30, 0x15, 0x06
+_NEW = 0xFFFFFFFF  # ifi_change of a device that was just made
 
 
-def _filter() -> list[tuple[int, int, int, int]]:
-    """Every event passes but routes of tables other than main: a tenant's churn wakes nobody."""
+def _filter(indexes: Collection[int]) -> list[tuple[int, int, int, int]]:
+    """Routes of table main pass, links and addresses of these devices, and new devices.
+
+    What tenants do wakes nobody.
+    """
+    count = len(indexes)
+    ours = [(_EQUAL, count + 3 - n, 0, socket.htonl(i)) for n, i in enumerate(indexes)]
     return [
-        (_LOAD_HALF, 0, 0, 4),  # nlmsghdr.nlmsg_type, which BPF reads as big-endian
+        (_LOAD_HALF, 0, 0, 4),  # nlmsghdr.nlmsg_type
         (_EQUAL, 1, 0, socket.htons(_NEWROUTE)),
         (_EQUAL, 0, 2, socket.htons(_DELROUTE)),
         (_LOAD_BYTE, 0, 0, 16 + 4),  # rtmsg.rtm_table
-        (_EQUAL, 0, 1, _MAIN),
+        (_EQUAL, count + 5, count + 6, _MAIN),
+        (_LOAD_WORD, 0, 0, 16 + 4),  # ifinfomsg.ifi_index, and ifaddrmsg.ifa_index
+        *ours,
+        (_LOAD_HALF, 0, 0, 4),
+        (_EQUAL, 0, 3, socket.htons(_NEWLINK)),
+        (_LOAD_WORD, 0, 0, 16 + 12),  # ifinfomsg.ifi_change
+        (_EQUAL, 0, 1, _NEW),
         (_RETURN, 0, 0, 0xFFFFFFFF),
         (_RETURN, 0, 0, 0),
     ]
@@ -32,14 +45,19 @@ def _filter() -> list[tuple[int, int, int, int]]:
 
 @contextlib.contextmanager
 def listen() -> Iterator[socket.socket]:
-    """A socket that becomes readable when a link, an address or a main route changes."""
-    code = b"".join(struct.pack("=HBBI", *step) for step in _filter())
-    buffer = ctypes.create_string_buffer(code)
-    program = struct.pack("HL", len(_filter()), ctypes.addressof(buffer))
+    """A socket that becomes readable when a device is new or a main route changes, see `watch`."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+        watch(sock, ())
         sock.bind((0, _GROUPS))
         yield sock
+
+
+def watch(sock: socket.socket, indexes: Collection[int]) -> None:
+    """Have it also become readable when a link or an address of these devices changes."""
+    steps = _filter(indexes)
+    buffer = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
+    program = struct.pack("HL", len(steps), ctypes.addressof(buffer))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def wait(

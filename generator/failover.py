@@ -84,6 +84,8 @@ class Hook:
         self._counted = self._clock()
         # What a hook before this one did not come to say.
         self._tell = self._times()
+        self._indexes: list[int] = []  # of the devices that matter
+        self._watched: list[int] = []  # of those whose events wake
         self._stamp: tuple[int, int] | None = None
         self._record: record.Record | None = None
 
@@ -115,6 +117,10 @@ class Hook:
 
     def rest(self, listener: socket.socket, wait: float) -> None:
         """Sleep until something happens, or for so many seconds."""
+        if self._indexes != self._watched:
+            events.watch(listener, self._indexes)
+            self._watched = self._indexes
+            return  # what happened to a device before is seen by another look
         begun = self._clock()
         while (left := begun + wait - self._clock()) > 0:
             log = self._bgpd.log()
@@ -143,7 +149,9 @@ class Hook:
         bridges = [management.bridge]
         if self.state.place == "bridge" and self.state.device not in (*bridges, ""):
             bridges.append(self.state.device)
-        return management, bridges, place.look({management.ifname, *bridges})
+        seen = place.look({management.ifname, *bridges})
+        self._indexes = sorted(device.index for device in seen.devices.values())
+        return management, bridges, seen
 
     def _where(
         self, management: Management, bridges: list[str], seen: Seen

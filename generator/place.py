@@ -30,6 +30,7 @@ _METRICS = {2: "mtu", 8: "advmss", 10: "hoplimit", 11: "initcwnd", 14: "initrwnd
 class Device(msgspec.Struct, frozen=True):
     """A device that the address may be on."""
 
+    index: int
     up: bool
     ipv6: bool  # whether it takes addresses of that family
 
@@ -65,20 +66,13 @@ class Own(msgspec.Struct):
 
 def look(names: set[str]) -> Seen:
     """Read what the kernel has of the devices of these names."""
-    devices, indexes = {}, {}
-    for name in names:
-        if found := _device(name):
-            index, devices[name] = found
-            indexes[index] = name
-    on: dict[str, dict[str, str]] = {name: {} for name in devices}
-    for index, address, text in _addresses():
-        if index in indexes:
-            on[indexes[index]][address] = text
+    devices = {name: found for name in names if (found := _device(name))}
+    on = {name: dict(_addresses(device.index)) for name, device in devices.items()}
     return Seen(devices, on, [*_defaults(_IPV4), *_defaults(_IPV6)])
 
 
-def _device(name: str) -> tuple[int, Device] | None:
-    """Index and state. From sysfs: a dump would read thousands of devices for three."""
+def _device(name: str) -> Device | None:
+    """From sysfs: a dump would read thousands of devices for three."""
     folder, ipv6 = Path("/sys/class/net") / name, Path("/proc/sys/net/ipv6/conf") / name
     try:
         index = int((folder / "ifindex").read_text())
@@ -89,12 +83,13 @@ def _device(name: str) -> tuple[int, Device] | None:
         off = (ipv6 / "disable_ipv6").read_text().strip()
     except OSError:  # a kernel without it
         off = "1"
-    return index, Device(bool(flags & 1), off == "0")
+    return Device(index, bool(flags & 1), off == "0")
 
 
-def _addresses() -> Iterator[tuple[int, str, str]]:
-    for message in netlink.dump(netlink.RTM_GETADDR, bytes(8)):
-        family, length, flags, scope, index = struct.unpack_from("=BBBBi", message)
+def _addresses(index: int) -> Iterator[tuple[str, str]]:
+    """Addresses of the device, each with the rest of it. Raises OSError when it is gone."""
+    for message in netlink.dump(netlink.RTM_GETADDR, struct.pack("=BBBBi", 0, 0, 0, 0, index)):
+        family, length, flags, scope = struct.unpack_from("=BBBB", message)
         if scope == 253:  # RT_SCOPE_LINK: IPv6's own
             continue
         attributes = netlink.attributes_of(message, 8)
@@ -109,7 +104,7 @@ def _addresses() -> Iterator[tuple[int, str, str]]:
         peer = attributes.get(1, raw)
         # An address with a peer is another one than the same without.
         peered = f" peer {ip_address(peer)}" if peer != raw else ""
-        yield index, f"{ip_address(raw)}{peered}/{length}", " ".join(words)
+        yield f"{ip_address(raw)}{peered}/{length}", " ".join(words)
 
 
 def _defaults(family: int) -> Iterator[Default]:

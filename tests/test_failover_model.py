@@ -49,8 +49,8 @@ class Kernel:
 
     def seen(self) -> Seen:
         devices = {
-            name: place.Device(up, self.ipv6 or name == NIC)
-            for name, up in self.up.items()
+            name: place.Device(index, up, self.ipv6 or name == NIC)
+            for index, (name, up) in enumerate(self.up.items(), 1)
             if name in self.on
         }
         defaults = [
