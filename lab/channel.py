@@ -102,11 +102,17 @@ class Channel:
         self, argv: Sequence[str], given: str, cwd: str, environment: Mapping[str, str]
     ) -> Process:
         """Start a command, with something on its standard input."""
+        text = given.encode(errors="surrogateescape").decode("latin-1")
+        return self._ask(argv, {"argv": argv, "input": text, "cwd": cwd, "env": environment})
+
+    def call(self, argv: Sequence[str]) -> Process:
+        """Have the agent itself do something."""
+        return self._ask(argv, {"call": argv})
+
+    def _ask(self, argv: Sequence[str], request: Mapping[str, Any]) -> Process:
         number = next(self._numbers)
         process = self._processes[number] = Process(self, number, argv)
-        text = given.encode(errors="surrogateescape").decode("latin-1")
-        request = {"id": number, "argv": argv, "input": text, "cwd": cwd, "env": environment}
-        self.send(request)
+        self.send({"id": number, **request})
         return process
 
     def send(self, request: Mapping[str, Any]) -> None:

@@ -19,7 +19,6 @@ from lab.machine import Machine, patience
 from lab.ping import Ping, parse
 from lab.result import CommandError, LabError, Result
 
-INSIDE = ["python3", "-B", "/opt/repo/lab/guest/fabric.py"]
 PAYLOAD = "/root/payload.json"
 
 
@@ -139,13 +138,17 @@ class Capture:
             raise CommandError(self._process.argv, result)
 
 
-class Router(Node):
-    """A switch of the fabric with an FRR of its own."""
+class Speaker(Node):
+    """One that runs FRR."""
 
     def show(self, command: str) -> Any:
         """Ask its FRR; a command that ends in `json` comes back parsed."""
-        out = self.run(["vtysh", "--vty_socket", f"/run/lab/{self.name}", "-c", command]).out
+        out = self.machine.call("ask", self.name, command).out
         return json.loads(out) if command.endswith(" json") else out
+
+
+class Router(Speaker):
+    """A switch of the fabric with an FRR of its own."""
 
     def configure(self, *lines: str) -> None:
         """Give its FRR configuration lines, until its next reboot."""
@@ -169,10 +172,10 @@ class Leaf(Router):
 
     def power(self, on: bool) -> None:
         """Cut its power: FRR dies, its ports lose their carrier; or give it back."""
-        self.machine.run([*INSIDE, "start" if on else "stop", self.name])
+        self.machine.call("start" if on else "stop", self.name)
 
 
-class Host(Node):
+class Host(Speaker):
     """The host under test: the machine itself."""
 
     def __init__(self, machine: Machine) -> None:
@@ -187,11 +190,6 @@ class Host(Node):
     def evpn_host(self, *arguments: str, check: bool = True, timeout: float = 180) -> Result:
         """Run the product's command."""
         return self.run(["evpn-host", *arguments], check=check, timeout=timeout)
-
-    def show(self, command: str) -> Any:
-        """Ask the host's FRR; a command that ends in `json` comes back parsed."""
-        out = self.run(["vtysh", "-c", command]).out
-        return json.loads(out) if command.endswith(" json") else out
 
     def pod(  # noqa: PLR0913, PLR0917 - what a guest has
         self,
@@ -237,7 +235,7 @@ class Host(Node):
         It hears of links and of MACs in two threads, and drops a MAC on a port that it doesn't know
         yet (docs/operations.md, Limits): a guest of the lab, unlike one that boots, speaks at once.
         """
-        shown = self.run(["vtysh", "-d", "zebra", "-c", f"show interface {port}"], check=False)
+        shown = self.machine.call("ask", "", f"show interface {port}", check=False)
         return shown.code != 0 or "Master interface" in shown.out
 
     def _guest(
@@ -306,7 +304,7 @@ class Fabric:
         self.state |= parts
         self.machine.write(str(inside.STATE), json.dumps(self.state))
         self.machine.run(["sync", str(inside.STATE)])  # it outlives a power cut
-        self.machine.run([*INSIDE, "converge"])
+        self.machine.call("converge")
 
     def wait(self, within: float = 30) -> float:
         """Wait until every leaf knows the loopbacks of all; seconds it took."""

@@ -1,7 +1,8 @@
 """Run commands for the outer computer: requests come as files, events leave on a serial line.
 
 The line brings the number of the next request's file, and takes events as lines of JSON.
-In:  {"id": n, "argv": […], "input": str, "cwd": str, "env": {…}} or {"id": n, "signal": number}.
+In:  {"id": n, "argv": […], "input": str, "cwd": str, "env": {…}} or {"id": n, "signal": number},
+     or {"id": n, "call": [name, argument, …]}: what it does itself, as another Python takes 0.3 s.
 Out: {"id": n, "out": str}, {"id": n, "err": str} as it comes, then {"id": n, "code": number}.
 Bytes travel as the characters of the same number (Latin-1). Standard library only.
 """
@@ -19,6 +20,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from lab.guest import fabric
+
+CALLS = {call.__name__: call for call in (fabric.converge, fabric.stop, fabric.start, fabric.ask)}
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -42,6 +46,9 @@ class Agent:
                 letter.unlink()
                 if "signal" in request:
                     self._signal(request["id"], request["signal"])
+                elif "call" in request:
+                    given = request["id"], *request["call"]
+                    threading.Thread(target=self._call, args=given, daemon=True).start()
                 else:
                     self._start(request)
 
@@ -50,6 +57,14 @@ class Agent:
         with self._writing:
             while data:
                 data = data[os.write(self._line, data) :]
+
+    def _call(self, number: int, name: str, *arguments: str) -> None:
+        try:
+            said, code = {"out": CALLS[name](*arguments) or ""}, 0
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, it is told
+            said, code = {"err": f"{error!r}\n"}, 1
+        self._send({"id": number, **said})
+        self._send({"id": number, "code": code})
 
     def _start(self, request: dict[str, Any]) -> None:
         number = request["id"]

@@ -2,8 +2,9 @@
 
     fabric.py links      namespaces, cables and devices; at boot, before the network comes up
     fabric.py routers    start the routing daemons of leaves and spine
-    fabric.py converge   after a change of the state file, while everything runs
-    fabric.py stop NAME  cut the power of a switch; `start NAME` gives it back
+
+While it runs the agent calls `converge` after a change of the state file, `stop` and `start` of a
+switch, and `ask` of a daemon.
 
 Each leaf, spine and bare-metal server is a network namespace, the host under test is the root
 namespace. Daemons keep their sockets in /run/lab/<name>, apart from the host's own FRR. A device
@@ -18,6 +19,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -51,6 +53,7 @@ SPINE = Router("ns-spine-0", 4200300100, "10.2.0.100")
 SWITCHES = (*LEAVES, SPINE)
 # With options: of zebra the size of its netlink socket that Debian gives it; bursts overflow less.
 DAEMONS = {"mgmtd": "", "zebra": " -s 90000000", "bgpd": "", "bfdd": ""}
+DAEMON_OF = {"bgp": "bgpd", "bfd": "bfdd", "evpn": "zebra", "interface": "zebra", "ip": "zebra"}
 HOST_PORT, UPLINK = "swp9s1", "swp51"
 
 # What the fabric carries before anybody provisions a tenant: the management V-Net, with the
@@ -373,10 +376,9 @@ def _learn_anew(leaf: Router, ports: list[str]) -> None:
     It hears of links and of MACs in two threads, and drops a MAC on a port that it has yet to know.
     """
     for port in ports:
-        asked = ["vtysh", "--vty_socket", str(RUN / leaf.name), "-d", "zebra"]
-        asked += ["-c", f"show interface {port}"]
+        shown = f"show interface {port}"
         end = time.monotonic() + 10
-        while "Master interface" not in _run(asked) and time.monotonic() < end:
+        while "Master interface" not in ask(leaf.name, shown) and time.monotonic() < end:
             time.sleep(0.05)
     _ip(leaf.name, [f"link set {port} type bridge_slave fdb_flush" for port in ports])
 
@@ -491,6 +493,23 @@ def _load(folder: Path, text: str, attempts: int = 1) -> None:
             time.sleep(0.2)
 
 
+def ask(router: str, command: str) -> str:
+    """What a daemon shows, of a switch or (name "") of the host: in vtysh's way (lib/vty.c)."""
+    folder = RUN / router if router else Path("/run/frr")
+    daemon = DAEMON_OF[command.split()[1]]
+    with socket.socket(socket.AF_UNIX) as vty:
+        vty.settimeout(30)
+        vty.connect(str(folder / f"{daemon}.vty"))
+        for line in ("enable", command):
+            vty.sendall(line.encode() + b"\0")
+            answer = b""
+            while answer[-4:-1] != b"\0\0\0":  # and a byte that says how it went
+                answer += (more := vty.recv(1 << 16))
+                if not more:
+                    raise ConnectionResetError(f"{daemon} is gone")
+    return answer[:-4].decode()
+
+
 def _daemon(router: str, daemon: str) -> subprocess.Popen[bytes]:
     """Start a daemon with folders of its own in place of the host's; not all are options."""
     folder = RUN / router
@@ -535,6 +554,5 @@ def _run(argv: list[str], given: str = "") -> str:
 
 if __name__ == "__main__":
     begun = time.monotonic()
-    verbs = {f.__name__: f for f in (links, routers, converge, stop, start)}
-    verbs[sys.argv[1]](*sys.argv[2:])
+    {"links": links, "routers": routers}[sys.argv[1]]()
     print(f"{sys.argv[1]}: {time.monotonic() - begun:.1f} s", file=sys.stderr)
