@@ -3,7 +3,7 @@
 import json
 import random
 import time
-import timeit
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 from generator.errors import Refused
 from generator.model import devices
 from generator.payload import Payload, load
+from tests.conftest import processor_time
 from tests.strategies import (
     IGNORED_FIELDS,
     LEAF1,
@@ -784,14 +785,6 @@ def _large(count: int) -> bytes:
     return encoded(host(*vnets, vpcs=[vpc(1 + i, vni=100_000 + i) for i in range(60)]))
 
 
-def _seconds(data: bytes) -> float:
-    """Processor time, the best of five: other work on the machine only ever adds.
-
-    Without the garbage collector (as `timeit` does), which looks at all that other tests left.
-    """
-    return min(timeit.repeat(lambda: refusals(data), number=1, repeat=5, timer=time.process_time))
-
-
 @pytest.mark.parametrize(
     ("was", "becomes"),
     [
@@ -805,7 +798,7 @@ def _seconds(data: bytes) -> float:
 def test_time_grows_with_the_number_of_vnets(was: str, becomes: str) -> None:
     """Four times the V-Nets take about four times as long, also where every one has a problem."""
     few, many = (_large(n).decode().replace(was, becomes).encode() for n in (1000, 4000))
-    assert _seconds(many) < 6 * _seconds(few)
+    assert processor_time(partial(refusals, many)) < 6 * processor_time(partial(refusals, few))
 
 
 def test_an_object_of_many_keys_is_read_in_time() -> None:
