@@ -140,7 +140,7 @@ def apply(data: bytes, options: Options, log: Log, say: Log) -> Outcome:
         if last and not options.full and _nothing_to_do(data, last, options):
             return Outcome(last.host, last.generation, devices=len(last.devices))
         made, payload, inputs = target(data, options)
-        for warning in payload.warnings:
+        for warning in (*payload.warnings, *(detect.firewalls(log) if options.activate else ())):
             say(f"warning: {warning}")
         if last and made.host.generation < last.generation and not options.force:
             raise Refused(

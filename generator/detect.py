@@ -1,17 +1,21 @@
-"""Which backend a host uses, and whether it can be used as it is."""
+"""Which backend a host uses, whether it can be used as it is, and what stands in guests' way."""
 
+import contextlib
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from generator import plan
-from generator.errors import Problem, Refused
+from generator import activate, plan
+from generator.activate import Log, Step
+from generator.errors import ActivationFailed, Problem, Refused
 
 BACKENDS = ("netplan", "ifupdown")
 _OURS = "60-evpn-host.yaml"
 _SOURCED = re.compile(r"\s*source(-directory)?\s+(/etc/network/)?interfaces\.d(/\*)?/?\s*$")
+_FIREWALL = (Path("/sys/module/nf_tables"), Path("/proc/net/ip_tables_names"))
 _DHCP = re.compile(r"\s*iface\s+(?P<nic>\S+)\s+inet6?\s+dhcp\b")
 
 
@@ -115,6 +119,24 @@ def _refuse_other_ids(root: Path, nics: list[str]) -> None:
     ]
     if problems:
         raise Refused(*problems)
+
+
+def firewalls(log: Log) -> Iterator[str]:
+    """Say which firewall drops what guests send beyond this host, for its owner to decide.
+
+    Asked only where the kernel has one: the question itself would load it.
+    """
+    if not any(map(Path.exists, _FIREWALL)):
+        return
+    for tool in ("iptables", "ip6tables"):
+        reason = "whether what is forwarded is dropped"
+        with contextlib.suppress(ActivationFailed):
+            rules = activate.run(Step((tool, "-S", "FORWARD"), reason, timeout=5), log)
+            if "-P FORWARD DROP" in rules and "nbr-" not in rules:
+                yield (
+                    f"{tool} drops what is forwarded, guests' traffic too;"
+                    f" to let it through: {tool} -I FORWARD -o nbr-+ -j ACCEPT"
+                )
 
 
 def _ethernets(file: Path) -> dict[Any, Any]:

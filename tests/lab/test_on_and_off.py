@@ -23,9 +23,12 @@ from lab.fabric import Host, Lab, Node, eventually
 from lab.result import LabUnavailable, Result
 from tests.conftest import unavailable
 from tests.debs import FORGET, NEXT, REPOSITORY, debs
+from tests.lab.claims import SOME, SYSTEMS
 from tests.lab.test_k8s01 import LEAVES, bare_metal, established, guest, payload, vnet
 
 REPO = Path(__file__).parents[2]
+# Both suites; EVPN_HOST_SYSTEMS=all tells it on ifupdown2 too.
+STORIES = [system for system in SYSTEMS if system[1] == "netplan" or SOME == SYSTEMS]
 CONTROLLER = "10.12.0.5"
 FOLDER = "/root/payloads"
 SCRIPT = "/opt/repo/packaging/install.sh"
@@ -120,14 +123,14 @@ class Story:
         return [line.split()[1] for line in lines if " 10.12.0.101/" in line]
 
 
-@pytest.fixture(scope="module", params=("trixie", "bookworm"))
+@pytest.fixture(scope="module", params=STORIES, ids="-".join)
 def story(request: pytest.FixtureRequest, fresh_lab: Callable[..., Lab]) -> Story:
     """A fabric with a server in it that the product was never on."""
     try:
         debs()
     except LabUnavailable as reason:
         unavailable(str(reason))
-    return Story(fresh_lab(request.param))
+    return Story(fresh_lab(*request.param))
 
 
 def active(host: Host, unit: str) -> str:
