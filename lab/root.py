@@ -45,9 +45,15 @@ exec chroot "$scratch/root" sh -c "echo ready; exec cat"
 class Root:
     """The root tree of a suite, as a place to run commands in: `with Root("bookworm") as root`."""
 
-    def __init__(self, suite: str = "trixie", share: Sequence[Path | str] = ()) -> None:
-        """Take the suite, and outer folders that appear under the same path (always: /tmp)."""
+    def __init__(
+        self, suite: str = "trixie", share: Sequence[Path | str] = (), over: Sequence[Path] = ()
+    ) -> None:
+        """Take the suite, and outer folders that appear under the same path (always: /tmp).
+
+        `over` are trees of packages that lie over the suite's own.
+        """
         self.suite = suite
+        self._over = [str(tree) for tree in over]
         self._share = [tempfile.gettempdir(), *(str(Path(folder).resolve()) for folder in share)]
         self._open = ExitStack()
 
@@ -58,7 +64,8 @@ class Root:
             opening.enter_context(build.in_use(built))
             # Not below /tmp, which is itself shared into the tree.
             scratch = opening.enter_context(build.scratch("root"))
-            places = [str(built / "root"), str(build.REPO), str(scratch)]
+            trees = ":".join([*self._over, str(built / "root")])
+            places = [trees, str(build.REPO), str(scratch)]
             argv = ["unshare", "--mount", "--net", "sh", "-c", WARDEN, "warden", *places]
             self._warden = opening.enter_context(
                 subprocess.Popen(

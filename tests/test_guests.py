@@ -15,6 +15,7 @@ from generator import cli, guests
 from generator.errors import Refused
 from generator.guests import Vnet
 from generator.payload import load
+from lab.build import built, debootstrap
 from lab.result import LabUnavailable, Result
 from lab.root import Root
 from tests.conftest import REPO, processor_time, unavailable
@@ -204,6 +205,41 @@ def test_a_file_each(evpn_host: Command, tmp_path: Path) -> None:
     assert "".join(file.read_text() for file in files) == guests.libvirt(
         guests.planned(load(K8S01.read_bytes()).hosts[0])
     )
+
+
+# --- Incus itself ---
+
+# Its daemon, for as long as it takes to ask it.
+INCUS = """
+set -eu
+mount -t sysfs sysfs /sys
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+/usr/libexec/incus/incusd --group root --logfile /incus.log >/dev/null 2>&1 &
+trap 'kill $!; wait' EXIT
+incus admin waitready --timeout 60 || { cat /incus.log >&2; exit 1; }
+for time in first second; do incus admin init --preseed < "$1"; done
+incus query "/1.0/profiles?recursion=1"
+"""
+
+
+def test_incus_takes_it(root_user: None, tmp_path: Path) -> None:
+    """Debian 13's daemon, twice: each profile is there as we said it."""
+    del root_user
+    packages = ["incus-base", "incus-client"]
+    file = tmp_path / "preseed.yaml"
+    file.write_text(guests.incus(hostile()))
+    try:
+        extract = ["--variant=extract", f"--include={','.join(packages)}"]
+        tree = built("incus", packages, lambda folder: debootstrap("trixie", folder, *extract))
+        with Root("trixie", over=[tree]) as root:
+            said = root.run(["sh", "-c", INCUS, "incus", file], timeout=180)
+    except LabUnavailable as reason:
+        unavailable(str(reason))
+    profiles = {each["name"]: each for each in said.json}
+    [document] = documents(file.read_text())
+    for profile in document["profiles"]:
+        there = profiles[profile["name"]]
+        assert {key: there[key] for key in profile} == profile
 
 
 # --- libvirt's own tools ---
