@@ -134,8 +134,9 @@ def firewalls(log: Log) -> Iterator[str]:
             rules = activate.run(Step((tool, "-S", "FORWARD"), reason, timeout=5), log)
             if "-P FORWARD DROP" in rules and "nbr-" not in rules:
                 yield (
-                    f"{tool} drops what is forwarded, guests' traffic too;"
-                    f" to let it through: {tool} -I FORWARD -o nbr-+ -j ACCEPT"
+                    f"{tool} drops what is forwarded, guests' traffic too; to let it through:"
+                    f" {tool} -I FORWARD -i nbr-+ -o nbr-+ -j ACCEPT,"
+                    f" {tool} -I FORWARD -i Vrf_+ -j ACCEPT"
                 )
 
 
