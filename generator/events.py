@@ -20,16 +20,18 @@ _NEW = 0xFFFFFFFF  # ifi_change of a device that was just made
 
 
 def _filter(indexes: Collection[int]) -> list[tuple[int, int, int, int]]:
-    """Routes of table main pass, links and addresses of these devices, and new devices.
+    """Default routes of table main pass, links and addresses of these devices, and new devices.
 
-    What tenants do wakes nobody.
+    What tenants do wakes nobody, nor what FRR does with the loopbacks of the fabric.
     """
     count = len(indexes)
     ours = [(_EQUAL, count + 3 - n, 0, socket.htonl(i)) for n, i in enumerate(indexes)]
     return [
         (_LOAD_HALF, 0, 0, 4),  # nlmsghdr.nlmsg_type
         (_EQUAL, 1, 0, socket.htons(_NEWROUTE)),
-        (_EQUAL, 0, 2, socket.htons(_DELROUTE)),
+        (_EQUAL, 0, 4, socket.htons(_DELROUTE)),
+        (_LOAD_BYTE, 0, 0, 16 + 1),  # rtmsg.rtm_dst_len
+        (_EQUAL, 0, count + 8, 0),
         (_LOAD_BYTE, 0, 0, 16 + 4),  # rtmsg.rtm_table
         (_EQUAL, count + 5, count + 6, _MAIN),
         (_LOAD_WORD, 0, 0, 16 + 4),  # ifinfomsg.ifi_index, and ifaddrmsg.ifa_index
@@ -45,7 +47,7 @@ def _filter(indexes: Collection[int]) -> list[tuple[int, int, int, int]]:
 
 @contextlib.contextmanager
 def listen() -> Iterator[socket.socket]:
-    """A socket that becomes readable when a device is new or a main route changes, see `watch`."""
+    """A socket that becomes readable when a device is new or a default route changes, see `watch`."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0) as sock:
         watch(sock, ())
         sock.bind((0, _GROUPS))

@@ -11,11 +11,13 @@ STEPS = [
     ("link add mine index 7 type bridge", True),  # a new device may be one of ours by its name
     ("link add wide index 300 type bridge", True),
     ("link add other index 8 type bridge", True),
-    ("link set other addrgenmode none", False),  # or fe80::/64 comes, into table main
     ("link set other mtu 1400", False),
     ("link set other up", False),
     ("address add 192.0.2.9/32 dev other", False),
-    ("route add 198.51.100.0/24 dev other", True),
+    ("route add 198.51.100.0/24 dev other", False),
+    ("route add default dev other metric 7", True),
+    ("route del default dev other metric 7", True),
+    ("route add default dev other table 100", False),
     ("route add 198.51.100.0/24 dev other table 100", False),
     ("route del 198.51.100.0/24 dev other table 100", False),
     ("address del 192.0.2.9/32 dev other", False),
@@ -41,7 +43,7 @@ with events.listen() as sock:
 
 
 def test_what_wakes(root_user: None) -> None:
-    """The devices that matter, routes of table main, and new devices; tenants' churn never."""
+    """The devices that matter, default routes, and new devices; tenants' churn never."""
     del root_user
     possible = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
     if possible.returncode:

@@ -401,6 +401,9 @@ class Story:
             yield
         finally:
             self.host.run(ip, input="\n".join(free) + "\n", timeout=180, check=False)
+            # networkd looks at each that goes, and answers nobody until it has.
+            answers = ["networkctl", "--no-pager"]
+            eventually(lambda: not count or not self.host.run(answers, check=False).code, 180)
 
 
 def write_figures(backend: str) -> None:

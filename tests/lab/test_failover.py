@@ -548,6 +548,9 @@ done
 """
 
 
+LEFT = 180 if LONG else 60  # seconds for 10,000 MACs to go again, in the long form amid 500 V-Nets
+
+
 def test_idle_cost(story: Story) -> None:
     """Processor time and memory, amid 10,000 EVPN routes too; in the long form 500 V-Nets."""
     leaf = story.fabric.leaf("ns-leaf-2")
@@ -567,9 +570,9 @@ def test_idle_cost(story: Story) -> None:
             churn.stop()
             leaf.run(["sh", "-c", f"{PORTION}\nall delete"], timeout=120)
             # zebra hears of links in another thread, and keeps the MACs of one that went before.
-            eventually(lambda: _macs(leaf) < 100, 60)
+            eventually(lambda: _macs(leaf) < 100, LEFT)
             leaf.run(["ip", "link", "delete", "churn"])
-        eventually(lambda: _macs(story.host) < 100, 60)
+        eventually(lambda: _macs(story.host) < 100, LEFT)
     story.right(BRIDGE)
 
 
