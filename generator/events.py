@@ -47,7 +47,7 @@ def _filter(indexes: Collection[int]) -> list[tuple[int, int, int, int]]:
 
 @contextlib.contextmanager
 def listen() -> Iterator[socket.socket]:
-    """A socket that becomes readable when a device is new or a default route changes, see `watch`."""
+    """A socket that becomes readable when a device is new or a default route changes; `watch`."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0) as sock:
         watch(sock, ())
         sock.bind((0, _GROUPS))
