@@ -1,6 +1,7 @@
 """Commands of the native tools: steps as data, run one after the other. Nothing else runs any."""
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -43,6 +44,9 @@ def run(step: Step, log: Log) -> str:
             errors="replace",
             timeout=step.timeout,
             check=False,
+            # networkd answers nobody while it looks at hundreds of devices, and whoever asked gives
+            # up after 25 s unless told (SYSTEMD_BUS_TIMEOUT in systemd's docs/ENVIRONMENT.md).
+            env={**os.environ, "SYSTEMD_BUS_TIMEOUT": f"{step.timeout:.0f}"},
         )
     except FileNotFoundError:
         raise ActivationFailed(f"{step.argv[0]} is not installed ({step.reason})") from None
