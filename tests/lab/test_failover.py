@@ -378,6 +378,8 @@ def test_bgpd_hangs(story: Story) -> None:
 
 def test_nic_renamed(story: Story) -> None:
     """The hook knows the NIC by its index; what FRR had on it is mended by the next apply."""
+    if SUITE == "bookworm":  # the switch's, not the host's: seen each time
+        pytest.xfail("the leaf's bgpd 8.4.4 dies when the link goes as its neighbor is removed")
     story.underlay("ns-leaf-0", "ns-leaf-1")
     story.right(BRIDGE)
     story.rename(NIC, "mgmt0")
