@@ -259,8 +259,8 @@ class Hook:
 
     def _remember(self, management: Management, seen: Seen) -> None:
         """The operator's own of the NIC, to put it back one day."""
-        with contextlib.suppress(OSError):
-            self.state.index = socket.if_nametoindex(management.ifname)
+        if nic := seen.devices.get(management.ifname):
+            self.state.index = nic.index
         self.state.own = place.remember(self.state.own, management, seen)
 
     def _damped(self, here: tuple[Place, str] | None) -> float:

@@ -19,6 +19,9 @@ _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, po
 _ATTRIBUTE = struct.Struct("=HH")  # rtattr: length, type
 _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
 _ATTEMPTS = 5  # a dump that changes under the reader is read again
+# Seconds and microseconds until a read gives up. Kept by the kernel: a time-out of Python's asks
+# for each read whether there is something, and the hook, which reads so often, is to cost nothing.
+_PATIENCE = struct.pack("ll", 10, 0)
 
 Attributes = dict[int, bytes]
 
@@ -103,12 +106,12 @@ def _dump_once(message: int, body: bytes) -> tuple[list[bytes], bool]:
     interrupted = False
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as sock:
         sock.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
-        sock.settimeout(10)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PATIENCE)
         size = _HEADER.size + len(body)
         flags = _NLM_F_REQUEST | _NLM_F_DUMP
         sock.send(_HEADER.pack(size, message, flags, 1, 0) + body)
         while True:
-            data = sock.recv(1 << 18)
+            data = sock.recv(1 << 16)  # the kernel sends 32 KiB at most
             offset = 0
             while offset < len(data):
                 length, kind, flags, _, _ = _HEADER.unpack_from(data, offset)
