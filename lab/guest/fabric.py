@@ -53,7 +53,10 @@ SPINE = Router("ns-spine-0", 4200300100, "10.2.0.100")
 SWITCHES = (*LEAVES, SPINE)
 # With options: of zebra the size of its netlink socket that Debian gives it; bursts overflow less.
 DAEMONS = {"mgmtd": "", "zebra": " -s 90000000", "bgpd": "", "bfdd": ""}
-DAEMON_OF = {"bgp": "bgpd", "bfd": "bfdd", "evpn": "zebra", "interface": "zebra", "ip": "zebra"}
+# Which daemon is asked for what `show` is followed by.
+DAEMON_OF = {"bgp": "bgpd", "bfd": "bfdd"} | dict.fromkeys(
+    ("evpn", "interface", "ip", "ipv6", "vrf"), "zebra"
+)
 HOST_PORT, UPLINK = "swp9s1", "swp51"
 
 # What the fabric carries before anybody provisions a tenant: the management V-Net, with the
