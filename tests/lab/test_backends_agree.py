@@ -139,7 +139,7 @@ def daemons(lab: Lab) -> dict[str, list[str]]:
         # FRR shows VRFs and VNIs in the order in which it learnt of them.
         "configuration": sorted(
             "\n".join(sorted(part.splitlines()))
-            for part in show("show running-config").split("\n!\n")
+            for part in lab.host.run(["vtysh", "-c", "show running-config"]).out.split("\n!\n")
         ),
     }
 
