@@ -111,7 +111,7 @@ def _dump_once(message: int, body: bytes) -> tuple[list[bytes], bool]:
         flags = _NLM_F_REQUEST | _NLM_F_DUMP
         sock.send(_HEADER.pack(size, message, flags, 1, 0) + body)
         while True:
-            data = sock.recv(1 << 16)  # the kernel sends 32 KiB at most
+            data = sock.recv(1 << 16)  # netlink_dump of af_netlink.c fills 32 KiB
             offset = 0
             while offset < len(data):
                 length, kind, flags, _, _ = _HEADER.unpack_from(data, offset)
