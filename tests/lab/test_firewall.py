@@ -6,6 +6,7 @@ alone, without a fabric, which would take minutes to boot there: all guests are 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -31,6 +32,11 @@ for address in sys.argv[1:]:
         print("open")
     except TimeoutError:
         print("silent")
+"""
+SEND_BFD = """
+import socket, sys
+for _ in range(10):
+    socket.socket(type=socket.SOCK_DGRAM).sendto(bytes(24), (sys.argv[1], 3784))
 """
 
 
@@ -105,6 +111,20 @@ def page(host: Host, *programs: str) -> None:
         host.run(["bash", "-c", command])
 
 
+def heard(host: Host, guest: Node) -> int:
+    """How many of ten BFD packets to the guest's gateway a program of the host is given."""
+
+    def given() -> int:
+        lines = [line.split() for line in host.run(["cat", "/proc/net/snmp"]).out.splitlines()]
+        names, values = (line for line in lines if line[0] == "Udp:")
+        return int(values[names.index("InDatagrams")])
+
+    before = given()
+    guest.run(["python3", "-c", SEND_BFD, GATEWAYS[0]])
+    time.sleep(3)
+    return given() - before
+
+
 def later(generations: int) -> dict[str, Any]:
     """The same, of a later generation: an apply of the same one does not even look."""
     return {**DOCUMENT, "generation": DOCUMENT["generation"] + generations}
@@ -132,8 +152,10 @@ def test_bgp_and_bfd_are_closed_to_guests(host: Host, guests: Guests) -> None:
     """A guest's connection to its gateway is not even answered, one of the host's own is."""
     knock = ["python3", "-c", CONNECT, *GATEWAYS]
     assert guests.a[0].run(knock).out.split() == ["open", "open"]
+    assert heard(host, guests.a[0]) == 10
     page(host, "nft")
     assert guests.a[0].run(knock).out.split() == ["silent", "silent"]
+    assert heard(host, guests.a[0]) == 0
     assert guests.a[0].ping(GATEWAYS[0], count=1)
     own = ["python3", "-c", CONNECT, "127.0.0.1", "::1"]
     assert host.run(own).out.split() == ["open", "open"]
