@@ -161,7 +161,7 @@ def _start(switches: Sequence[Router]) -> None:
             shutil.chown(place, "frr", "frr")
         (folder / "applied").write_text("{}")
     for daemon in DAEMONS:
-        if Path("/usr/lib/frr", daemon).exists():  # mgmtd came with FRR 9
+        if _installed(daemon):
             for process in [_daemon(router.name, daemon) for router in switches]:
                 process.wait()
     for router in switches:
@@ -485,10 +485,12 @@ def _load(folder: Path, text: str, attempts: int = 1) -> None:
     if not text:
         return
     (folder / "change").write_text(text)
+    # To read a file, FRR's vtysh since 9 starts a process for each of its twenty daemons.
+    quick = ["--no-fork"] if _installed("mgmtd") else []
     while True:
         attempts -= 1
         try:
-            _run(["vtysh", "--vty_socket", str(folder), "-f", str(folder / "change")])
+            _run(["vtysh", *quick, "--vty_socket", str(folder), "-f", str(folder / "change")])
             return
         except (RuntimeError, subprocess.CalledProcessError, SystemExit):
             if not attempts:
@@ -511,6 +513,11 @@ def ask(router: str, command: str) -> str:
                 if not more:
                     raise ConnectionResetError(f"{daemon} is gone")
     return answer[:-4].decode()
+
+
+def _installed(daemon: str) -> bool:
+    """Whether FRR has it: mgmtd came with FRR 9."""
+    return Path("/usr/lib/frr", daemon).exists()
 
 
 def _daemon(router: str, daemon: str) -> subprocess.Popen[bytes]:
