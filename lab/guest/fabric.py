@@ -111,9 +111,9 @@ def links() -> None:
             cables.append(_nic(leaf.nic, HOST_PORT, leaf.name))
     cables.append(_nic("ens6", "eth0", "office"))
     _ip("", cables)
+    settings = "".join(f"echo {value} > /proc/sys/{key}\n" for key, value in SYSCTLS.items())
     for router in SWITCHES:
-        for key, value in SYSCTLS.items():
-            _in(router.name, "sh", "-c", f"echo {value} > /proc/sys/{key}")
+        _run(["nsenter", f"--net=/run/netns/{router.name}", "sh", "-ec", settings])
         ports = [port["ifname"] for port in _devices(router.name) if port["ifname"] != "lo"]
         _ip(router.name, [f"link set {port} up" for port in ("lo", *ports)])
         _ip(router.name, [f"address add {router.loopback}/32 dev lo"])
@@ -160,10 +160,8 @@ def _start(switches: Sequence[Router]) -> None:
             place.mkdir(parents=True)
             shutil.chown(place, "frr", "frr")
         (folder / "applied").write_text("{}")
-    for daemon in DAEMONS:
-        if _installed(daemon):
-            for process in [_daemon(router.name, daemon) for router in switches]:
-                process.wait()
+    for process in [_daemons(router.name) for router in switches]:
+        process.wait()
     for router in switches:
         _configure(router, wanted)
 
@@ -520,18 +518,17 @@ def _installed(daemon: str) -> bool:
     return Path("/usr/lib/frr", daemon).exists()
 
 
-def _daemon(router: str, daemon: str) -> subprocess.Popen[bytes]:
-    """Start a daemon with folders of its own in place of the host's; not all are options."""
+def _daemons(router: str) -> subprocess.Popen[bytes]:
+    """Start its daemons with folders of its own in place of the host's; not all are options."""
     folder = RUN / router
-    script = (
-        f"mount --bind {folder} /run/frr && mount --bind {folder}/etc /etc/frr"
-        f" && exec /usr/lib/frr/{daemon} --daemon{DAEMONS[daemon]}"
+    script = f"mount --bind {folder} /run/frr; mount --bind {folder}/etc /etc/frr\n" + "".join(
+        f"/usr/lib/frr/{daemon} --daemon{options} > {folder}/{daemon}.log 2>&1\n"
+        for daemon, options in DAEMONS.items()
+        if _installed(daemon)
     )
     return subprocess.Popen(
-        ["nsenter", f"--net=/run/netns/{router}", "unshare", "--mount", "sh", "-c", script],
+        ["nsenter", f"--net=/run/netns/{router}", "unshare", "--mount", "sh", "-ec", script],
         stdin=subprocess.DEVNULL,
-        stdout=(folder / f"{daemon}.log").open("w"),
-        stderr=subprocess.STDOUT,
     )
 
 
@@ -543,10 +540,6 @@ def _alias(steps: list[str]) -> str:
 def _devices(namespace: str) -> list[dict[str, Any]]:
     devices: list[dict[str, Any]] = json.loads(_run(["ip", "-n", namespace, "-json", "link"]))
     return devices
-
-
-def _in(namespace: str, *argv: str) -> str:
-    return _run(["nsenter", f"--net=/run/netns/{namespace}", *argv])
 
 
 def _ip(namespace: str, lines: list[str]) -> None:

@@ -214,6 +214,7 @@ def test_random_steps(lab: Lab, request: pytest.FixtureRequest) -> None:
         told, document = payloads.step()
         where = f"{system}, seed {SEED}, step {number}: {told}"
         hard = before != (payloads.loopback, payloads.asn)
+        print(where, flush=True)
         seconds = _one_step(lab, document, pod, server, where, hard)
         slowest = max(slowest, seconds)
         print(f"{where}: {seconds:.1f} s", flush=True)
