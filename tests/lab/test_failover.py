@@ -34,6 +34,8 @@ from tests.lab.story import (
     write_figures,
 )
 
+pytestmark = pytest.mark.usefixtures("urgent")
+
 
 @pytest.fixture(scope="module", params=["netplan", "ifupdown"])
 def story(request: pytest.FixtureRequest, fresh_lab: Callable[..., Lab]) -> Iterator[Story]:

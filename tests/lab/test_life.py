@@ -30,6 +30,8 @@ from tests.lab.test_k8s01 import (
     vnet,
 )
 
+pytestmark = pytest.mark.usefixtures("urgent")
+
 REBOOTS = int(os.environ.get("EVPN_HOST_REBOOTS", "2"))
 APPLIES = int(os.environ.get("EVPN_HOST_OPERATORS_APPLIES", "3"))
 BACK = 10.0  # seconds until forwarding is back, whatever others did
