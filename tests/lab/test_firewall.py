@@ -18,7 +18,7 @@ from lab.fabric import Host, Node, eventually
 from lab.machine import Machine
 from lab.qemu import QEMU
 from tests import documents
-from tests.lab.claims import runs_on
+from tests.lab.claims import ONE, runs_on
 from tests.lab.conftest import boot
 from tests.lab.test_isolation import DOCUMENT, GATEWAYS
 
@@ -47,27 +47,31 @@ class Guests(NamedTuple):
     b: tuple[Node, Node]
 
 
-@pytest.fixture(scope="module")
-def lab(request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """A machine with a whole kernel, and NICs whose cables end nowhere."""
-    runs_on(request.node, "trixie", "netplan")
+@pytest.fixture(scope="module", params=ONE, ids="-".join)
+def lab(request: pytest.FixtureRequest) -> Iterator[Host]:
+    """K8S01, a VTEP of two tenants with a whole kernel; the cables of its NICs end nowhere."""
+    suite, backend = request.param
+    runs_on(request.node, suite, backend)
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         patch.delenv("EVPN_HOST_LAB_MACHINE", raising=False)
         patch.setattr(machine, "KERNELS", [QEMU])
-        booted = boot(stack, Machine("trixie"))
+        booted = boot(stack, Machine(suite))
         for nic in ("ens4", "ens5"):
             cable = f"ip link add {nic} type veth peer name far-{nic}"
             booted.run(cable.split())
             booted.run(["ip", "link", "set", f"far-{nic}", "up"])
-        yield booted
+        if backend == "ifupdown":
+            booted.run(["sh", "/opt/repo/lab/guest/operator", backend])
+            booted.run(["systemctl", "stop", "systemd-networkd.socket", "systemd-networkd.service"])
+        host = Host(booted)
+        host.apply(DOCUMENT, "--backend", backend)
+        yield host
 
 
 @pytest.fixture(scope="module")
-def host(lab: Machine) -> Host:
-    """K8S01, a VTEP of two tenants."""
-    host = Host(lab)
-    host.apply(DOCUMENT, "--backend", "netplan")
-    return host
+def host(lab: Host) -> Host:
+    """The machine of `lab`, which is what the tests of a machine are kept together by."""
+    return lab
 
 
 @pytest.fixture(scope="module")
