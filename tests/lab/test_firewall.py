@@ -63,8 +63,9 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Host]:
         if backend == "ifupdown":
             booted.run(["sh", "/opt/repo/lab/guest/operator", backend])
             booted.run(["systemctl", "stop", "systemd-networkd.socket", "systemd-networkd.service"])
+        booted.write("/etc/evpn-host/config.yaml", f"backend: {backend}\n")
         host = Host(booted)
-        host.apply(DOCUMENT, "--backend", backend)
+        host.apply(DOCUMENT)
         yield host
 
 
@@ -142,10 +143,10 @@ def test_a_firewall_drops_what_is_forwarded(host: Host, guests: Guests) -> None:
         host.run([each, "-P", "FORWARD", "DROP"])
     assert bridged(guests) == [False, False]
     assert not routed(guests)
-    warned = host.apply(later(1), "--backend", "netplan").err
+    warned = host.apply(later(1)).err
     assert all(f"{each} drops what is forwarded" in warned for each in ("iptables", "ip6tables"))
     page(host, "iptables", "ip6tables")
-    assert "forwarded" not in host.apply(later(2), "--backend", "netplan").err
+    assert "forwarded" not in host.apply(later(2)).err
     assert bridged(guests) == [True, True]
     assert routed(guests)
     assert not guests.a[0].ping(guests.b[1], count=1)  # tenants are strangers as before
