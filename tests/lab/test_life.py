@@ -202,6 +202,7 @@ def test_the_rules_of_a_second_life(story: Life) -> None:
 def test_files_alone_bring_it_back(story: Life) -> None:
     """Without a unit of ours: links, VRFs, addresses, sessions and routes of types 2, 3 and 5."""
     host, leaf = story.host, story.fabric.leaf("ns-leaf-2")
+    bring_up(story)
     units = "find /etc/systemd/system /usr/lib/systemd/system -name 'evpn-host*'"
     assert story.sh(units) == ""
     for number in range(REBOOTS):
