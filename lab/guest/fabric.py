@@ -483,7 +483,7 @@ def _load(folder: Path, text: str, attempts: int = 1) -> None:
     if not text:
         return
     (folder / "change").write_text(text)
-    # To read a file, FRR's vtysh since 9 starts a process for each of its twenty daemons.
+    # FRR 10 reads a file in twenty processes unless told not to; 8.4 has no such option.
     quick = ["--no-fork"] if _installed("mgmtd") else []
     while True:
         attempts -= 1

@@ -71,7 +71,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Host]:
 
 @pytest.fixture(scope="module")
 def host(lab: Host) -> Host:
-    """The machine of `lab`, which is what the tests of a machine are kept together by."""
+    """Give it under the usual name; `lab` is by what tests of one machine are kept together."""
     return lab
 
 
