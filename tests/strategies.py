@@ -3,6 +3,7 @@
 A builder returns plain JSON data and takes the fields that matter to the test as keywords.
 """
 
+import copy
 import json
 import re
 from collections.abc import Iterator
@@ -347,7 +348,8 @@ json_values = st.recursive(
     lambda inside: st.lists(inside, max_size=4) | st.dictionaries(st.text(), inside, max_size=4),
     max_leaves=20,
 )
-hostile_values = st.sampled_from(HOSTILE_VALUES) | json_values
+# Copies: what is put into a document may be changed there.
+hostile_values = st.sampled_from(HOSTILE_VALUES).map(copy.deepcopy) | json_values
 
 
 def _slots(value: Any) -> list[tuple[Any, Any]]:
