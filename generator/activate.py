@@ -78,15 +78,22 @@ def silent(_: str) -> None:
     """The log without `-v`."""
 
 
-def until(check: Callable[[], list[T]], timeout: float, interval: float = 0.1) -> list[T]:
-    """Ask again and again until nothing is wrong; what still is when the time is over."""
-    end = time.monotonic() + timeout
-    while True:
-        wrong = check()
-        if not wrong or time.monotonic() > end:
-            return wrong
+def until(check: Callable[[], list[T]], patience: float, interval: float = 0.1) -> list[T]:
+    """Ask again and again until nothing is wrong.
+
+    Gives up, with what still is, when so many seconds have passed in which it did not become less:
+    how long all of it takes is the host's affair.
+    """
+    fewest, end = sys.maxsize, 0.0
+    while wrong := check():
+        now = time.monotonic()
+        if len(wrong) < fewest:
+            fewest, end = len(wrong), now + patience
+        if now > end:
+            break
         time.sleep(interval)
         interval = min(interval * 1.5, 1.0)
+    return wrong
 
 
 def modules() -> Step:
@@ -192,12 +199,10 @@ def put_back(lines: list[str]) -> Step:
     )
 
 
-def restart_networkd() -> Step:
-    """networkd reads networkd.conf only when it starts."""
-    return Step(
-        ("systemctl", "restart", "systemd-networkd.service"),
-        "networkd must leave FRR's routes alone, and reads that only at its start",
-    )
+def restart_networkd(reason: str, devices: int) -> Step:
+    """Have networkd read its own settings, and look at every device as if it were new."""
+    argv = ("systemctl", "restart", "systemd-networkd.service")
+    return Step(argv, reason, timeout=60 + devices)
 
 
 def netplan_apply(devices: int) -> Step:
@@ -229,9 +234,14 @@ def announce_again(groups: dict[str, str]) -> Step:
 
 
 def netplan_generate(root: Path, devices: int) -> Step:
-    """netplan's own judgement of the files below `root`, and networkd's files made from them."""
+    """netplan's own judgement of the files below `root`, and networkd's files made from them.
+
+    From 1.1 on netplan then has systemd reload its units, which has netplan's generator write all
+    files of networkd on the host itself anew, and networkd reconfigure every link. SYSTEMD_OFFLINE
+    keeps systemctl from it (systemd's docs/ENVIRONMENT.md).
+    """
     return Step(
-        ("netplan", "generate", "--root-dir", str(root)),
+        ("env", "SYSTEMD_OFFLINE=1", "netplan", "generate", "--root-dir", str(root)),
         "netplan reads the new files",
         timeout=60 + devices / 10,
     )

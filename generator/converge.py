@@ -79,7 +79,8 @@ def converge(wanted: Wanted, tree: Path, log: Log, say: Log) -> list[str]:
 def _netplan(wanted: Wanted, tree: Path, log: Log) -> None:
     recreated = kernel.unchangeable(wanted.goal.devices)
     if _NETWORKD_CONF in wanted.changed:
-        activate.run(activate.restart_networkd(), log)
+        reason = "networkd must leave FRR's routes alone, and reads that only at its start"
+        activate.run(activate.restart_networkd(reason, wanted.size), log)
     if wanted.full:
         _delete(recreated, log)
         _clear(wanted.gone, log)
@@ -240,27 +241,36 @@ def _differences(wanted: Wanted) -> list[kernel.Difference]:
 
 def _wait_for_devices(wanted: Wanted, log: Log, say: Log) -> None:
     """networkd works on after its tools have returned."""
-
-    def wrong() -> list[kernel.Difference]:
-        return _differences(wanted)
-
-    timeout = 20 + wanted.size / 5
-    _announce_masters(wanted, log)
-    left = activate.until(wrong, timeout)
+    left = _taken_up(wanted, log)
     if left and not wanted.full:
         whole = _WHOLE[wanted.goal.backend](wanted.size)
         say(f"not all of it was taken up: trying {' '.join(whole.argv)}")
         activate.run(whole, log)
-        _announce_masters(wanted, log)
-        left = activate.until(wrong, timeout)
+        left = _taken_up(wanted, log)
     if left:
         raise ActivationFailed("the devices are not as planned:", *(f"  {text}" for text in left))
 
 
+def _taken_up(wanted: Wanted, log: Log) -> list[kernel.Difference]:
+    """Wait for as long as it goes on, and where it stops help networkd on; what is left."""
+    if wanted.goal.backend != "netplan":
+        return activate.until(lambda: _differences(wanted), _patience(wanted))
+    left: list[kernel.Difference] = []
+    for help_on in (_announce_masters, _restart_networkd):
+        help_on(wanted, log)
+        left = activate.until(lambda: _differences(wanted), _patience(wanted) / 2)
+        if not left:
+            break
+    return left
+
+
+def _patience(wanted: Wanted) -> float:
+    """Seconds in which nothing has to change before it counts as all that there will be."""
+    return 20 + wanted.size / 20
+
+
 def _announce_masters(wanted: Wanted, log: Log) -> None:
     """Let networkd hear of the bridges and VRFs that a device has yet to go into."""
-    if wanted.goal.backend != "netplan":
-        return
     late = {difference.device for difference in _differences(wanted)}
     links = netlink.links()
     masters = {d.master for d in wanted.goal.devices if d.name in late and d.master in links}
@@ -270,6 +280,16 @@ def _announce_masters(wanted: Wanted, log: Log) -> None:
         for name in sorted(name for name in masters if name)
     }:
         activate.run(activate.announce_again(groups), log)
+
+
+def _restart_networkd(wanted: Wanted, log: Log) -> None:
+    """Have networkd look at all that there is.
+
+    A device of which it does not hear within 25 s that it was made, on a busy host, counts as
+    failed for as long as it runs, and what goes into that device waits for ever (systemd 252).
+    """
+    reason = "networkd gave up devices that are there"
+    activate.run(activate.restart_networkd(reason, wanted.size), log)
 
 
 def _activate_frr(wanted: Wanted, log: Log, say: Log) -> None:
@@ -373,8 +393,7 @@ def _settle_frr(wanted: Wanted, log: Log) -> list[str]:
         mended.extend(each.text for each in lost)
         return wrong + [f"FRR: {each.text}" for each in dict.fromkeys(lost + unheard)]
 
-    timeout = 20 + wanted.size / 5
-    if wrong := activate.until(left, timeout):
+    if wrong := activate.until(left, _patience(wanted)):
         raise ActivationFailed("FRR is not as planned:", *(f"  {text}" for text in wrong))
     return list(dict.fromkeys(mended))
 

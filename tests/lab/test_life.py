@@ -44,6 +44,11 @@ RESTARTED = {
     "netplan": ["systemctl restart systemd-networkd"],
     "ifupdown": ["systemctl restart networking"],
 }
+MAKER = {"netplan": "pidof systemd-networkd", "ifupdown": "pgrep --full [s]bin/ifup"}
+HELD_UP = """
+until ls /sys/class/net | grep -q nbr-210; do sleep 0.05; done
+maker=$({maker}) && kill -STOP $maker && sleep {seconds} && kill -CONT $maker
+"""
 
 # Everything of the network and of the files that ours could have left behind: one sorted line each.
 SNAPSHOT = r"""
@@ -372,6 +377,24 @@ def test_an_address_that_frr_missed(story: Life, ends: tuple[Node, Node]) -> Non
     known = story.host.show("show interface vrf Vrf_33 json")
     heard = {each["address"] for shown in known.values() for each in shown.get("ipAddresses", ())}
     assert wanted <= heard, wanted - heard
+    assert story.differences() == []
+
+
+@pytest.mark.claim("17.9", "Who makes devices is held up for half a minute: apply sees it through")
+def test_a_host_that_is_too_busy(story: Life, ends: tuple[Node, Node]) -> None:
+    """networkd gives devices up of which it hears nothing for 25 s: then it is started anew."""
+    pod, server = ends
+    new = [vnet(210 + n, 33, f"10.210.{n}.254/24") for n in range(8)]
+    script = HELD_UP.format(maker=MAKER[story.backend], seconds=27)
+    held = story.host.start(["sh", "-c", script])
+    with pod.pinging(server, interval=0.05) as running:
+        said = story.host.apply(full_size(payload(DUAL, *new)), "-v").err
+    assert held.wait().code == 0
+    given_up = "grep -c 'timed out'" if story.backend == "netplan" else "true #"
+    found = story.sh(f"journalctl -u systemd-networkd --boot -o cat | {given_up}").strip()
+    story.say(f"gave up {found or 'no'} devices: {running.result}")
+    assert ("networkd gave up" in said) == bool(found)
+    assert running.result.longest_gap_s < BACK, running.result
     assert story.differences() == []
 
 
