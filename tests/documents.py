@@ -30,9 +30,9 @@ NOT_RUN = {
     "virsh net-autostart nbr-26": "the same",
     "evpn-host guests --format nad | kubectl": "no cluster here; what kubectl is given is judged by"
     " tests/test_guests.py::test_nad, and run by tests/lab/test_guest_ports.py",
-    "iptables": "tests/lab/test_firewall.py::test_a_firewall_drops_what_is_forwarded runs it",
+    "iptables": "tests/lab/test_emulated.py::test_a_firewall_drops_what_is_forwarded runs it",
     "ip6tables": "the same",
-    "nft": "tests/lab/test_firewall.py::test_bgp_and_bfd_are_closed_to_guests runs it",
+    "nft": "tests/lab/test_emulated.py::test_bgp_and_bfd_are_closed_to_guests runs it",
     "evpn-host guests --format incus | incus": "tests/test_guests.py::test_incus_takes_it does it",
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -12,7 +11,6 @@ from lab.machine import Machine
 from lab.qemu import QEMU
 from lab.result import LabUnavailable
 from lab.uml import UML
-from tests.lab.conftest import boot
 
 BROKEN = replace(UML, script="echo this computer is too strange >&2; exit 1")
 
@@ -22,38 +20,6 @@ def undecided(monkeypatch: pytest.MonkeyPatch) -> None:
     """No choice was made yet, neither by hand nor by a machine that started."""
     monkeypatch.delenv("EVPN_HOST_LAB_MACHINE", raising=False)
     monkeypatch.setattr(machine, "notes", [])
-
-
-@pytest.mark.lab
-def test_qemu_takes_over(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Where User-Mode Linux does not start, QEMU boots the same disk, and that is said once.
-
-    The machine has the devices of a VTEP, and its disk outlives a power cut.
-    """
-    monkeypatch.setattr(machine, "KERNELS", [BROKEN, QEMU])
-    with ExitStack() as stack:
-        emulated = boot(stack, Machine())
-        said = capsys.readouterr().err
-        assert said.count("qemu takes the place of uml") == 1
-        assert "this computer is too strange" in said
-        assert machine.kernels() == [QEMU]
-        assert machine.patience() > 1
-        for device in (
-            "Vrf_33 up type vrf table 1033",
-            "nbr-26 up master Vrf_33 type bridge",
-            "vxlan26 up master nbr-26 type vxlan id 26 local 10.2.0.101 dstport 4789 nolearning",
-        ):
-            emulated.run(["ip", "link", "add", *device.split()])
-        [vxlan] = emulated.run(["ip", "-json", "-detail", "link", "show", "vxlan26"]).json
-        assert (vxlan["master"], vxlan["linkinfo"]["info_data"]["id"]) == ("nbr-26", 26)
-        text = "".join(f"{number}\n" for number in range(100_000))
-        emulated.write("/root/folder/file", text)
-        emulated.run(["sync", "/root/folder/file"])
-        emulated.reboot(hard=True)
-        assert emulated.read("/root/folder/file") == text
-        assert emulated.run(["ip", "link", "show", "vxlan26"], check=False).code == 1
 
 
 @pytest.mark.lab

@@ -1,7 +1,8 @@
-"""The host's own firewall, as on a node of Kubernetes: what it stops, and the rules of the pages.
+"""What needs a whole kernel, emulated: the host's own firewall, as on a node of Kubernetes.
 
-Under QEMU, with Debian's own kernel: that of User-Mode Linux has no nf_tables for IP. The host
-alone, without a fabric, which would take minutes to boot there: all guests are its own.
+What it stops, and the rules of the pages. Debian's own kernel, under QEMU, as that of User-Mode
+Linux has no nf_tables for IP. The host alone, without a fabric, which would take minutes to boot
+there: all guests are its own. It comes as where User-Mode Linux does not start.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tests import documents
 from tests.lab.claims import ONE, runs_on
 from tests.lab.conftest import boot
 from tests.lab.test_isolation import DOCUMENT, GATEWAYS
+from tests.lab.test_machine import BROKEN
 
 FAMILIES = (4, 6)
 # What a guest finds of a TCP service: an answer at once, or nothing.
@@ -54,7 +56,8 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Host]:
     runs_on(request.node, suite, backend)
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         patch.delenv("EVPN_HOST_LAB_MACHINE", raising=False)
-        patch.setattr(machine, "KERNELS", [QEMU])
+        patch.setattr(machine, "KERNELS", [BROKEN, QEMU])
+        patch.setattr(machine, "notes", [])
         booted = boot(stack, Machine(suite))
         for nic in ("ens4", "ens5"):
             cable = f"ip link add {nic} type veth peer name far-{nic}"
@@ -135,6 +138,17 @@ def later(generations: int) -> dict[str, Any]:
     return {**DOCUMENT, "generation": DOCUMENT["generation"] + generations}
 
 
+def test_qemu_takes_over(host: Host) -> None:
+    """Where User-Mode Linux does not start, QEMU boots the same disk, and that is said once."""
+    [said] = machine.notes
+    assert said.startswith("qemu takes the place of uml")
+    assert "this computer is too strange" in said
+    assert machine.kernels() == [QEMU]
+    assert machine.patience() > 1
+    [vxlan] = host.run(["ip", "-json", "-detail", "link", "show", "vxlan60"]).json
+    assert (vxlan["master"], vxlan["linkinfo"]["info_data"]["id"]) == ("nbr-60", 60)
+
+
 @pytest.mark.claim("13.8", "A firewall that drops what is forwarded: the documented rules suffice")
 def test_a_firewall_drops_what_is_forwarded(host: Host, guests: Guests) -> None:
     """With `br_netfilter`: bridged and routed frames stop, and pass with the rules; no others."""
@@ -164,3 +178,14 @@ def test_bgp_and_bfd_are_closed_to_guests(host: Host, guests: Guests) -> None:
     assert guests.a[0].ping(GATEWAYS[0], count=1)
     own = ["python3", "-c", CONNECT, "127.0.0.1", "::1"]
     assert host.run(own).out.split() == ["open", "open"]
+
+
+def test_its_disk_outlives_a_power_cut(host: Host) -> None:
+    """What was synced is there; what was only in memory is not."""
+    text = "".join(f"{number}\n" for number in range(100_000))
+    host.machine.write("/root/folder/file", text)
+    host.run(["sync", "/root/folder/file"])
+    host.machine.write("/run/file", text)
+    host.machine.reboot(hard=True)
+    assert host.machine.read("/root/folder/file") == text
+    assert host.run(["test", "-e", "/run/file"], check=False).code == 1
