@@ -1,5 +1,10 @@
-"""Steps whose command is made of names."""
+"""Steps whose command is made of names, and patience with what they set going."""
 
+import time
+
+import pytest
+
+from generator import activate
 from generator.activate import Step, forget_neighbors, run, silent
 
 
@@ -17,3 +22,28 @@ def test_who_asks_networkd_is_as_patient_as_the_step() -> None:
     told = run(Step(("sh", "-c", "echo $SYSTEMD_BUS_TIMEOUT; echo $PATH"), "", timeout=90), silent)
     assert told.split("\n", 1)[0] == "90"
     assert told.split("\n")[1]
+
+
+@pytest.mark.parametrize(
+    ("looks", "left", "seconds"),
+    [
+        ([3, 3, 2, 2, 1, 1, 0], 0, 60),  # slow, and getting there
+        ([3, 2], 2, 30),  # there it stays
+        ([2, 3, 2, 3], 2, 20),  # up and down is not nearer
+        ([0], 0, 0),
+    ],
+)
+def test_until(monkeypatch: pytest.MonkeyPatch, looks: list[int], left: int, seconds: int) -> None:
+    """Patience (15 s) is with what does not become less, not with how long all of it takes."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "sleep", lambda _: clock.__setitem__(0, clock[0] + 10))
+    seen = iter(looks)
+    last = [0]
+
+    def look() -> list[int]:
+        last[0] = next(seen, last[0])
+        return [1] * last[0]
+
+    assert activate.until(look, 15) == [1] * left
+    assert clock[0] == seconds
