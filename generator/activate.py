@@ -189,10 +189,10 @@ def flush_tables(tables: list[int]) -> list[Step]:
     ]
 
 
-def put_back(lines: list[str]) -> Step:
+def put_back(lines: list[str], tool: str = "ip") -> Step:
     """Routes and neighbours that FRR believes to be in the kernel; addresses it did not hear of."""
     return Step(
-        ("ip", "-force", "-batch", "-"),
+        (tool, "-force", "-batch", "-"),
         f"the kernel and FRR do not agree: {'; '.join(lines)}",
         input="".join(f"{line}\n" for line in lines),
         may_fail=True,

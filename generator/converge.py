@@ -400,9 +400,12 @@ def _settle_frr(wanted: Wanted, log: Log) -> list[str]:
 
 def _put_back(lost: list[Lost], root: Path, log: Log) -> None:
     """Next hops' neighbours, then routes; addresses are said again. Raises `Silent`."""
-    if not lost:
+    if lines := [each.line for each in lost if each.line]:
+        activate.run(activate.put_back(lines), log)
+    if entries := [entry for each in lost for entry in each.entries]:
+        activate.run(activate.put_back(entries, "bridge"), log)
+    if not lines:
         return
-    activate.run(activate.put_back([each.line for each in lost]), log)
     # What FRR withdrew in between it will not remove again.
     left = kernel.installed(root)
     if undo := [each.undo for each in lost if each.undo and each.prefix not in left]:

@@ -1,10 +1,11 @@
 """What the kernel and FRR have against what they should have: each difference in a line."""
 
+import re
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -17,6 +18,7 @@ _MAIN_TABLE = 254
 _UNREACHABLE = 7  # RTN_UNREACHABLE, linux/rtnetlink.h
 _BGP = 186  # RTPROT_BGP, linux/rtnetlink.h
 _FAILED = 0x20  # NUD_FAILED
+_ROUTER_MAC = re.compile(r"\bRmac:([0-9a-f:]{17})")
 STAND_IN = "169.254.0.1"  # FRR's next hop for a leaf that has an IPv6 address only (RFC 5549)
 
 
@@ -165,9 +167,10 @@ class Lost(msgspec.Struct, frozen=True):
     """What FRR and the kernel do not agree on, and how to bring them together."""
 
     text: str
-    line: str  # for `ip -batch`
+    line: str = ""  # for `ip -batch`
     prefix: str = ""  # of a route
     undo: str = ""  # for `ip -batch`, should FRR have withdrawn it meanwhile
+    entries: tuple[str, ...] = ()  # for `bridge -batch`
 
 
 def lost(root: Path) -> list[Lost]:
@@ -175,40 +178,106 @@ def lost(root: Path) -> list[Lost]:
 
     The kernel drops every route through a NIC along with the NIC's last IPv4 address, and tells
     nobody (fib_disable_ip); networkd up to 255 takes addresses away and adds them again whenever
-    it reconfigures a link.
+    it reconfigures a link. And FRR itself forgets router MACs.
     """
     # Before FRR is asked and after: what it installs or withdraws in between is no loss.
     there = _there()
     routes = dict(_installed(root))
     missing = _missing(routes, there)
-    if not missing:
+    if not missing and not there.mute:
         return []
-    still = {each.text for each in _missing(routes, _there())}
-    return [each for each in missing if each.text in still]
+    again = _there()
+    still = {each.text for each in _missing(routes, again)}
+    found = [each for each in missing if each.text in still]
+    for router in sorted(there.mute.keys() & again.mute.keys()):
+        found += _told(router, again.mute[router], root)
+    return found
+
+
+class Router(NamedTuple):
+    """A next hop in a VPC, which is another VTEP: the L3VNI's bridge, and the address there."""
+
+    device: str
+    address: str
+
+
+class Use(NamedTuple):
+    """What leads to a router: a route's prefix and VRF, and the L3VNI's VXLAN port."""
+
+    prefix: str
+    vrf: str
+    port: str
 
 
 class _There(msgspec.Struct, frozen=True):
-    """FRR's routes as (family, prefix), and the MACs of neighbours by (device, address)."""
+    """FRR's routes as (family, prefix), the MACs of neighbours by (device, address).
+
+    And the routers to which the kernel knows no way, for want of a MAC or of what VTEP has it.
+    """
 
     routes: set[tuple[int, str]]
-    neighbours: dict[tuple[str | None, str], str]
+    neighbours: dict[tuple[str, str], str]
+    mute: dict[Router, Use]
 
 
 def _there() -> _There:
-    names = {link.index: link.name for link in netlink.links().values()}
-    routes = {
-        (route.family, route.prefix)
-        for family in _FAMILIES
-        for route in netlink.routes(family)
-        if route.table == _MAIN_TABLE and route.protocol == _BGP
-    }
-    neighbours = [
-        neighbour
+    links = {link.index: link for link in netlink.links().values()}
+    neighbours = {
+        (links[neighbour.index].name, neighbour.address): neighbour.mac
         for family in _FAMILIES
         for neighbour in netlink.neighbours(family)
-        if neighbour.mac and not neighbour.state & _FAILED
+        if neighbour.index in links and neighbour.mac and not neighbour.state & _FAILED
+    }
+    routes = [
+        route for family in _FAMILIES for route in netlink.routes(family) if route.protocol == _BGP
     ]
-    return _There(routes, {(names.get(n.index), n.address): n.mac for n in neighbours})
+    main = {(route.family, route.prefix) for route in routes if route.table == _MAIN_TABLE}
+    vrfs = {link.table: link.name for link in links.values() if link.kind == "vrf"}
+    ports = {link.master: link for link in links.values() if link.kind == "vxlan"}
+    used = {
+        Router(links[index].name, address): (route, ports[index])
+        for route in routes
+        if route.table in vrfs
+        for address, index in route.hops
+        if index in ports
+    }
+    reached = {
+        port: netlink.remote_macs(port) for port in {port.index for _, port in used.values()}
+    }
+    mute = {
+        router: Use(route.prefix, vrfs[route.table], port.name)
+        for router, (route, port) in used.items()
+        if neighbours.get(router) not in reached[port.index]
+    }
+    return _There(main, neighbours, mute)
+
+
+def _told(router: Router, use: Use, root: Path) -> Iterator[Lost]:
+    """What the kernel has to be told of a router, if BGP knows its MAC. Raises `Silent`.
+
+    zebra forgets it with the last IPv6 host route from that VTEP, whatever other routes there are
+    (FRRouting/frr#16340). What is routed to it goes nowhere then.
+    """
+    vtep = _ipv4(router.address)
+    family = "ipv6" if ":" in use.prefix else "ipv4"
+    command = f"show bgp vrf {use.vrf} {family} unicast {use.prefix} json"
+    for path in frr.show("bgpd", command, root).get("paths", ()):
+        mac = _ROUTER_MAC.search(path.get("extendedCommunity", {}).get("string", ""))
+        if mac and any(hop.get("ip") == vtep for hop in path.get("nexthops", ())):
+            neighbour = f"{router.address} lladdr {mac[1]} dev {router.device}"
+            entry = f"fdb replace {mac[1]} dev {use.port}"
+            yield Lost(
+                f"it has forgotten the router MAC of {router.address} on {router.device}",
+                f"neighbour replace {neighbour} nud noarp extern_learn proto zebra",
+                entries=(f"{entry} dst {vtep} self extern_learn", f"{entry} master extern_learn"),
+            )
+            return
+
+
+def _ipv4(address: str) -> str:
+    """A VTEP's address, which as the next hop of an IPv6 route is mapped."""
+    found = ip_address(address)
+    return str(getattr(found, "ipv4_mapped", None) or found)
 
 
 def _missing(routes: dict[tuple[int, str], list[Hop]], there: _There) -> list[Lost]:

@@ -249,3 +249,11 @@ def neighbours(family: int) -> Iterator[Neighbour]:
         if 1 in attributes:
             address = str(ip_address(attributes[1]))
             yield Neighbour(index, address, _mac(attributes.get(2, b"")), state)
+
+
+def remote_macs(port: int) -> set[str]:
+    """MACs that a VXLAN device (index) sends to another VTEP."""
+    only = struct.pack("=HHI", 8, 8, port)  # NDA_IFINDEX
+    body = struct.pack("=BxHiHBB", socket.AF_BRIDGE, 0, 0, 0, 0, 0) + only
+    entries = (attributes_of(message, 12) for message in dump(RTM_GETNEIGH, body))
+    return {_mac(entry[2]) for entry in entries if 1 in entry and 2 in entry}

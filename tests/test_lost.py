@@ -40,6 +40,70 @@ def test_only_what_is_gone_before_and_after_is_lost(
     assert [each.text for each in kernel.lost(Path("/"))] == lost
 
 
+LINKS = [
+    netlink.Link(5, "Vrf_33", True, 65575, "", 0, "vrf", table=1033),
+    netlink.Link(6, "l3br-1033", True, 1500, "", 5, "bridge"),
+    netlink.Link(7, "l3vx-1033", True, 1500, "", 6, "vxlan"),
+]
+MAC, OTHER = "02:1e:af:03:04:09", "02:1e:af:02:04:09"
+IN_A_VPC = [
+    netlink.Route(socket.AF_INET, 1033, "10.0.0.20/32", 1, 186, 20, (("10.2.0.3", 6),)),
+    netlink.Route(socket.AF_INET6, 1033, "fd00::20/128", 1, 186, 20, (("::ffff:10.2.0.3", 6),)),
+]
+PATHS = {
+    "paths": [
+        {
+            "nexthops": [{"ip": address}],
+            "extendedCommunity": {"string": f"RT:1:2 ET:8 Rmac:{mac}"},
+        }
+        for address, mac in (("10.2.0.2", OTHER), ("10.2.0.3", MAC))
+    ]
+}
+
+
+@pytest.mark.parametrize("route", IN_A_VPC, ids=["ipv4", "ipv6"])
+@pytest.mark.parametrize(
+    ("neighbour", "remote", "shown", "told"),
+    [
+        (MAC, {MAC}, PATHS, False),
+        (MAC, set(), PATHS, True),  # forgotten in the forwarding table
+        ("", {MAC}, PATHS, True),  # and as a neighbour
+        ("", set(), PATHS, True),
+        ("", set(), {}, False),  # BGP does not know it either
+    ],
+)
+def test_router_macs_that_frr_forgot(  # noqa: PLR0917 - what stands in for the kernel
+    monkeypatch: pytest.MonkeyPatch,
+    route: netlink.Route,
+    neighbour: str,
+    remote: set[str],
+    shown: dict[str, object],
+    told: bool,
+) -> None:
+    """The kernel is told of a VTEP what BGP has of that one, and not of another."""
+    address = route.hops[0][0]
+    there = [netlink.Neighbour(6, address, neighbour, 0x40)]
+    monkeypatch.setattr(netlink, "links", lambda: {link.name: link for link in LINKS})
+    monkeypatch.setattr(netlink, "neighbours", lambda _: there)
+    monkeypatch.setattr(netlink, "remote_macs", lambda _: remote)
+    monkeypatch.setattr(netlink, "routes", lambda family: [route] * (family == route.family))
+    monkeypatch.setattr(frr, "show", lambda *said: shown if said[0] == "bgpd" else {})
+    found = [(each.text, each.line, each.entries) for each in kernel.lost(Path("/"))]
+    line = f"neighbour replace {address} lladdr {MAC} dev l3br-1033"
+    entry = f"fdb replace {MAC} dev l3vx-1033"
+    assert (
+        found
+        == [
+            (
+                f"it has forgotten the router MAC of {address} on l3br-1033",
+                f"{line} nud noarp extern_learn proto zebra",
+                (f"{entry} dst 10.2.0.3 self extern_learn", f"{entry} master extern_learn"),
+            )
+        ]
+        * told
+    )
+
+
 def test_addresses_that_frr_does_not_know_are_said_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a bridge that it knows, and of one that it has yet to hear of; others' play no part."""
     shown = {"nbr-26": {"addresses": ["10.0.0.254/24"]}, "ens4": {"addresses": []}}

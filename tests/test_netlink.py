@@ -45,6 +45,12 @@ rule add pref 500 from 10.0.0.0/8 table 5000
 neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev nic1 nud permanent
 neigh add 192.0.2.3 dev nic1 nud failed
 """
+FORWARDING = """
+fdb add 02:00:00:00:00:0a dev vx10 dst 10.2.0.3 self extern_learn
+fdb add 02:00:00:00:00:0a dev vx10 master extern_learn
+fdb add 02:00:00:00:00:0b dev vx10 master static
+fdb add 02:00:00:00:00:0c dev vx11 dst 10.2.0.4 self
+"""
 SETUP6 = """
 route add unreachable default metric 4278198272 table 4294967295
 route add 2001:db8:1::/48 proto bgp nexthop via 2001:db8::2 dev nic1 nexthop via fe80::2 dev nic2
@@ -64,6 +70,10 @@ print(msgspec.json.encode({
     "rules": netlink.rules(),
     "neighbours4": list(netlink.neighbours(socket.AF_INET)),
     "neighbours6": list(netlink.neighbours(socket.AF_INET6)),
+    "remote": {
+        link.name: sorted(netlink.remote_macs(link.index))
+        for link in netlink.links().values() if link.kind == "vxlan"
+    },
 }).decode())
 """
 
@@ -89,11 +99,15 @@ def both(root_user: None) -> Both:
     if possible.returncode:
         unavailable(f"no network namespace: {possible.stderr.decode().strip()}")
     setup = ['printf %s "$1" | ip -batch -', 'printf %s "$2" | ip -6 -batch -']
+    setup += ['printf %s "$5" | bridge -batch -']
     script = "; ".join(
         ["set -e", *setup, '"$3" -c "$4"', *(f"ip -j {words}" for words in shows.values())]
     )
     done = subprocess.run(
-        ["unshare", "--net", "sh", "-c", script, "-", SETUP, SETUP6, sys.executable, READ],
+        [
+            *("unshare", "--net", "sh", "-c", script, "-"),
+            *(SETUP, SETUP6, sys.executable, READ, FORWARDING),
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -216,3 +230,9 @@ def test_neighbours(both: Both, family: int) -> None:
     found = [n for n in ours[f"neighbours{family}"] if not ip_address(n["address"]).is_multicast]
     assert sorted(map(str, found)) == sorted(map(str, theirs))
     assert any(neighbour["state"] == 0x80 for neighbour in theirs)
+
+
+def test_remote_macs(both: Both) -> None:
+    """What a VXLAN device sends to others, and not what only its bridge knows."""
+    ours, _ = both
+    assert ours["remote"] == {"vx10": ["02:00:00:00:00:0a"], "vx11": ["02:00:00:00:00:0c"]}
