@@ -400,19 +400,26 @@ def test_a_host_that_is_too_busy(story: Life, ends: tuple[Node, Node]) -> None:
 
 @pytest.mark.claim("17.10", "A router MAC that FRR forgot: status names it, apply mends it")
 def test_a_router_mac_that_frr_forgot(story: Life, ends: tuple[Node, Node]) -> None:
-    """It goes with the last IPv6 host route of a VTEP: IPv4 reaches nobody there (frr#16340)."""
-    _, server = ends
-    six = story.fabric.server(
-        "six", vni=40, ipv4="10.188.4.20/24", ipv6="fd00:188:4::20/64",
-        gateway="10.188.4.254", gateway6="fd00:188:4::254",
+    """It goes with the last IPv6 host route of a VTEP: IPv4 reaches nobody there (frr#16340).
+
+    10.3 forgets it where an IPv6 route was the first from that VTEP, 8.4.4 in any case.
+    """
+    del ends
+    leaf, fabric = story.fabric.leaf("ns-leaf-0"), story.fabric
+    six = fabric.server(
+        "six", leaf=leaf.name, vni=40, ipv4="", ipv6="fd00:188:4::20/64",
+        gateway="", gateway6="fd00:188:4::254",
     )  # fmt: skip
-    pod = guest(story.host, "other", 31, "10.188.1.254", 10)
+    routes = "ip -6 route show table 1033 proto bgp"
     eventually(lambda: six.ping("fd00:188:4::254", count=1, family=6))
+    eventually(lambda: "fd00:188:4::20 via ::ffff:10.2.0.1" in story.sh(routes))
+    server = fabric.server("four", leaf=leaf.name, ipv4="10.188.0.30/24")
+    pod = guest(story.host, "other", 31, "10.188.1.254", 10)
     eventually(lambda: pod.ping(server, count=1))
     six.run(["ip", "-6", "address", "flush", "dev", "eth0"])
-    story.fabric.leaf("ns-leaf-2").run(["ip", "-6", "neigh", "flush", "dev", "br-40"])
+    leaf.run(["ip", "-6", "neigh", "flush", "dev", "br-40"])
     eventually(lambda: not pod.ping(server, count=1))
-    named = ["FRR: it has forgotten the router MAC of 10.2.0.3 on l3br-1033"]
+    named = ["FRR: it has forgotten the router MAC of 10.2.0.1 on l3br-1033"]
     eventually(lambda: story.differences() == named)
     said = story.host.evpn_host("apply", "-p", "/root/payload.json").err
     assert "forgotten the router MAC" in said
