@@ -286,7 +286,7 @@ def _restart_networkd(wanted: Wanted, log: Log) -> None:
     """Have networkd look at all that there is.
 
     A device of which it does not hear within 25 s that it was made, on a busy host, counts as
-    failed for as long as it runs, and what goes into that device waits for ever (systemd 252).
+    failed for as long as it runs, and what goes into that device waits for ever (252, 257).
     """
     reason = "networkd gave up devices that are there"
     activate.run(activate.restart_networkd(reason, wanted.size), log)

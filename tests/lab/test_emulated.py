@@ -7,9 +7,10 @@ there: all guests are its own. It comes as where User-Mode Linux does not start.
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stderr
 from typing import Any, NamedTuple
 
 import pytest
@@ -58,7 +59,9 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Host]:
         patch.delenv("EVPN_HOST_LAB_MACHINE", raising=False)
         patch.setattr(machine, "KERNELS", [BROKEN, QEMU])
         patch.setattr(machine, "notes", [])
-        booted = boot(stack, Machine(suite))
+        with redirect_stderr(io.StringIO()) as said:
+            booted = boot(stack, Machine(suite))
+        assert said.getvalue().count("qemu takes the place of uml") == 1
         for nic in ("ens4", "ens5"):
             cable = f"ip link add {nic} type veth peer name far-{nic}"
             booted.run(cable.split())
