@@ -67,21 +67,23 @@ class Kernel:
 
 @functools.cache
 def _processor() -> str:
-    """Claim a processor of this computer for the machines of this process, if one is free.
+    """Claim half a processor of this computer for the machines of this process, if one is free.
 
-    The kernel and the programs of a machine that has one are processes, of which one waits for the
-    other at every system call: slower by up to a quarter when each is on a processor of its own.
+    The kernel and the programs of a machine are processes, of which one waits for the other at
+    every system call: slower by up to a quarter when each is on a processor of its own.
     """
     numbers = [str(number) for number in sorted(os.sched_getaffinity(0))]
-    for number in numbers:
-        # Never closed: the claim is good as long as this process lives.
-        lock = os.open(cache() / f".processor-{number}.lock", os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-        else:
-            return number
+    for half in ("first", "second"):
+        for number in numbers:
+            # Never closed: the claim is good as long as this process lives.
+            path = cache() / f".processor-{number}-{half}.lock"
+            lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+            else:
+                return number
     return ",".join(numbers)
 
 
