@@ -15,6 +15,11 @@ from typing import Any
 from lab.result import LabError, Result
 
 
+def latin(text: str) -> str:
+    """Give bytes the form in which they travel."""
+    return text.encode(errors="surrogateescape").decode("latin-1")
+
+
 class Process:
     """A command that runs in the machine."""
 
@@ -102,8 +107,8 @@ class Channel:
         self, argv: Sequence[str], given: str, cwd: str, environment: Mapping[str, str]
     ) -> Process:
         """Start a command, with something on its standard input."""
-        text = given.encode(errors="surrogateescape").decode("latin-1")
-        return self._ask(argv, {"argv": argv, "input": text, "cwd": cwd, "env": environment})
+        request = {"argv": argv, "input": latin(given), "cwd": cwd, "env": environment}
+        return self._ask(argv, request)
 
     def call(self, argv: Sequence[str]) -> Process:
         """Have the agent itself do something."""

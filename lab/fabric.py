@@ -303,7 +303,6 @@ class Fabric:
         """Replace parts of what the fabric should be, and have it follow."""
         self.state |= parts
         self.machine.write(str(inside.STATE), json.dumps(self.state))
-        self.machine.run(["sync", str(inside.STATE)])  # it outlives a power cut
         self.machine.call("converge")
 
     def wait(self, within: float = 30) -> float:

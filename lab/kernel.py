@@ -55,7 +55,7 @@ class Kernel:
         """Power on; standard output is the console."""
         places = [str(place) for place in (self.tree(), image, own, REPO)]
         arguments = self.arguments(memory, line, parameters)
-        kept = ["taskset", "--cpu-list", _processor()] if self.processors == 1 else []
+        kept = ["taskset", "--cpu-list", ",".join(_processors())] if self.processors == 1 else []
         return subprocess.Popen(
             [*kept, *CONFINED, "sh", "-c", MOUNT + self.script, self.name, *places, *arguments],
             stdin=subprocess.DEVNULL,
@@ -65,16 +65,23 @@ class Kernel:
         )
 
 
+def processors(machines: bool) -> list[str]:
+    """Number those on which this process runs, or its machines alone."""
+    if machines and _processors.cache_info().currsize:
+        return _processors()
+    return [str(number) for number in sorted(os.sched_getaffinity(0))]
+
+
 @functools.cache
-def _processor() -> str:
+def _processors() -> list[str]:
     """Claim half a processor of this computer for the machines of this process, if one is free.
 
     The kernel and the programs of a machine are processes, of which one waits for the other at
     every system call: slower by up to a quarter when each is on a processor of its own.
     """
-    numbers = [str(number) for number in sorted(os.sched_getaffinity(0))]
+    every = processors(machines=False)
     for half in ("first", "second"):
-        for number in numbers:
+        for number in every:
             # Never closed: the claim is good as long as this process lives.
             path = cache() / f".processor-{number}-{half}.lock"
             lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
@@ -83,8 +90,8 @@ def _processor() -> str:
             except BlockingIOError:
                 os.close(lock)
             else:
-                return number
-    return ",".join(numbers)
+                return [number]
+    return every
 
 
 def unpack(folder: Path, suite: str, packages: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from lab import build, image
-from lab.channel import Channel, Process
+from lab.channel import Channel, Process, latin
 from lab.kernel import Kernel
 from lab.qemu import QEMU
 from lab.result import LabError, LabUnavailable, Result
@@ -136,12 +136,11 @@ class Machine:
 
     def read(self, path: str) -> str:
         """Read a file of the machine."""
-        return self.run(["cat", path]).out
+        return self.call("read", path).out
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
         """Write a file of the machine, with the folders above it."""
-        script = 'mkdir -p "$(dirname "$1")" && cat > "$1" && chmod "$2" "$1"'
-        self.run(["sh", "-c", script, "write", path, f"{mode:o}"], input=text)
+        self.call("write", path, latin(text), f"{mode:o}")
 
     def reboot(self, hard: bool = False) -> float:
         """Shut down (`hard`: cut the power), boot from the same disk; seconds that it took."""

@@ -30,6 +30,8 @@ from typing import Any
 
 STATE = Path("/var/lib/lab/fabric.json")
 RUN = Path("/run/lab")
+Devices = list[dict[str, Any]]
+"""What `ip -json link` says of them."""
 MTU = 9216
 MANAGEMENT_VNI = 14
 
@@ -169,12 +171,13 @@ def _start(switches: Sequence[Router]) -> None:
 def converge() -> None:
     """Follow the state file; what stays the same is not touched."""
     wanted = state()
+    there = {}
     for leaf in LEAVES:
         _configure(leaf, wanted, only_removals=True)
-        _devices_of(leaf, wanted)
+        there[leaf.name] = _devices_of(leaf, wanted)
     made = _servers(wanted)
     for leaf in LEAVES:
-        plugged = _ports_of(leaf, wanted)
+        plugged = _ports_of(leaf, wanted, None if made else there[leaf.name])
         _configure(leaf, wanted)
         _learn_anew(leaf, plugged)
     _greet(made)
@@ -198,10 +201,14 @@ def _nic(nic: str, port: str, namespace: str) -> str:
     return f"link add {nic} address {mac} type veth peer name {port} mtu {MTU} netns {namespace}"
 
 
-def _devices_of(leaf: Router, wanted: dict[str, Any]) -> None:
-    """Make the VRFs, bridges and VXLAN ports of a leaf: a full VTEP, as a controller would."""
+def _devices_of(leaf: Router, wanted: dict[str, Any]) -> Devices | None:
+    """Make the VRFs, bridges and VXLAN ports of a leaf: a full VTEP, as a controller would.
+
+    Give all that it has if that was nothing new.
+    """
     recipes = _recipes(leaf, wanted)
-    there = {device["ifname"]: device.get("ifalias") for device in _devices(leaf.name)}
+    devices = _devices(leaf.name)
+    there = {device["ifname"]: device.get("ifalias") for device in devices}
     ours = ("Vrf_", "br-", "vx-", "l3br-", "l3vx-")
     made = {name for name, steps in recipes.items() if there.get(name) == _alias(steps)}
     stale = [name for name in there if name.startswith(ours) and name not in made]
@@ -225,6 +232,7 @@ def _devices_of(leaf: Router, wanted: dict[str, Any]) -> None:
         if name in moved:
             lines += [f"link set {name} up", *steps[1:]]
     _ip(leaf.name, lines)
+    return None if stale or lines else devices
 
 
 def _delete(leaf: Router, stale: list[str]) -> None:
@@ -307,7 +315,7 @@ def _servers(wanted: dict[str, Any]) -> list[dict[str, Any]]:
 
     One that only gets another V-Net stays: its port moves (`_ports_of`).
     """
-    there = {name["name"] for name in json.loads(_run(["ip", "-json", "netns"]) or "[]")}
+    there = {place.name for place in Path("/run/netns").iterdir()}
     known = RUN / "servers"
     made: dict[str, Any] = json.loads(known.read_text()) if known.exists() else {}
     servers = {server["name"]: server for server in wanted["servers"]}
@@ -348,7 +356,7 @@ def _port(server: str) -> str:
     return f"swp-{server}"[:15]
 
 
-def _ports_of(leaf: Router, wanted: dict[str, Any]) -> list[str]:
+def _ports_of(leaf: Router, wanted: dict[str, Any], there: Devices | None = None) -> list[str]:
     """Put the leaf's ports into the bridges of their V-Nets (and name them), or out of them."""
     bridges = {
         _port(server["name"]): f"br-{server['vni']}"
@@ -358,7 +366,7 @@ def _ports_of(leaf: Router, wanted: dict[str, Any]) -> list[str]:
     if leaf.nic:
         routed = leaf.name in wanted["underlay"]
         bridges[HOST_PORT] = "" if routed else f"br-{MANAGEMENT_VNI}"
-    devices = {device["ifname"]: device for device in _devices(leaf.name)}
+    devices = {device["ifname"]: device for device in there or _devices(leaf.name)}
     lines, plugged = [], []
     for port, bridge in bridges.items():
         if port not in devices or devices[port].get("master", "") == bridge:
@@ -537,8 +545,8 @@ def _alias(steps: list[str]) -> str:
     return hashlib.sha256("\n".join(steps).encode()).hexdigest()[:16]
 
 
-def _devices(namespace: str) -> list[dict[str, Any]]:
-    devices: list[dict[str, Any]] = json.loads(_run(["ip", "-n", namespace, "-json", "link"]))
+def _devices(namespace: str) -> Devices:
+    devices: Devices = json.loads(_run(["ip", "-n", namespace, "-json", "link"]))
     return devices
 
 
