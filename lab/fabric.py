@@ -152,6 +152,8 @@ class Router(Speaker):
 
     def configure(self, *lines: str) -> None:
         """Give its FRR configuration lines, until its next reboot."""
+        if any(line.endswith(" bfd") for line in lines):
+            self.machine.call("bfd", self.name)
         words = [word for line in ("configure terminal", *lines) for word in ("-c", line)]
         self.run(["vtysh", "--vty_socket", f"/run/lab/{self.name}", *words])
 

@@ -54,7 +54,7 @@ LEAVES = (
 SPINE = Router("ns-spine-0", 4200300100, "10.2.0.100")
 SWITCHES = (*LEAVES, SPINE)
 # With options: of zebra the size of its netlink socket that Debian gives it; bursts overflow less.
-DAEMONS = {"mgmtd": "", "zebra": " -s 90000000", "bgpd": "", "bfdd": ""}
+DAEMONS = {"mgmtd": "", "zebra": " -s 90000000", "bgpd": ""}
 # Which daemon is asked for what `show` is followed by.
 DAEMON_OF = {"bgp": "bgpd", "bfd": "bfdd"} | dict.fromkeys(
     ("evpn", "interface", "ip", "ipv6", "vrf"), "zebra"
@@ -148,6 +148,12 @@ def start(name: str) -> None:
     _start([router for router in SWITCHES if router.name == name])
 
 
+def bfd(name: str) -> None:
+    """Start a switch's bfdd, which most have no use for and which would make each boot longer."""
+    if not (RUN / name / "bfdd.vty").exists():
+        _daemons(name, {"bfdd": ""}).wait()
+
+
 def _cables(name: str) -> list[str]:
     shown = _run(["ip", "-n", name, "-json", "link", "show", "type", "veth"])
     return [device["ifname"] for device in json.loads(shown)]
@@ -162,7 +168,7 @@ def _start(switches: Sequence[Router]) -> None:
             place.mkdir(parents=True)
             shutil.chown(place, "frr", "frr")
         (folder / "applied").write_text("{}")
-    for process in [_daemons(router.name) for router in switches]:
+    for process in [_daemons(router.name, DAEMONS) for router in switches]:
         process.wait()
     for router in switches:
         _configure(router, wanted)
@@ -526,12 +532,12 @@ def _installed(daemon: str) -> bool:
     return Path("/usr/lib/frr", daemon).exists()
 
 
-def _daemons(router: str) -> subprocess.Popen[bytes]:
-    """Start its daemons with folders of its own in place of the host's; not all are options."""
+def _daemons(router: str, which: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start daemons with folders of its own in place of the host's; not all are options."""
     folder = RUN / router
     script = f"mount --bind {folder} /run/frr; mount --bind {folder}/etc /etc/frr\n" + "".join(
         f"/usr/lib/frr/{daemon} --daemon{options} > {folder}/{daemon}.log 2>&1\n"
-        for daemon, options in DAEMONS.items()
+        for daemon, options in which.items()
         if _installed(daemon)
     )
     return subprocess.Popen(
