@@ -74,16 +74,16 @@ def processors(machines: bool) -> list[str]:
 
 @functools.cache
 def _processors() -> list[str]:
-    """Claim half a processor of this computer for the machines of this process, if one is free.
+    """Claim a third of a processor for the machines of this process, if one is free.
 
     The kernel and the programs of a machine are processes, of which one waits for the other at
     every system call: slower by up to a quarter when each is on a processor of its own.
     """
     every = processors(machines=False)
-    for half in ("first", "second"):
+    for third in range(3):
         for number in every:
             # Never closed: the claim is good as long as this process lives.
-            path = cache() / f".processor-{number}-{half}.lock"
+            path = cache() / f".processor-{number}-{third}.lock"
             lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
