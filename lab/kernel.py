@@ -55,7 +55,7 @@ class Kernel:
         """Power on; standard output is the console."""
         places = [str(place) for place in (self.tree(), image, own, REPO)]
         arguments = self.arguments(memory, line, parameters)
-        kept = ["taskset", "--cpu-list", ",".join(_processors())] if self.processors == 1 else []
+        kept = ["taskset", "--cpu-list", _processor()] if self.processors == 1 else []
         return subprocess.Popen(
             [*kept, *CONFINED, "sh", "-c", MOUNT + self.script, self.name, *places, *arguments],
             stdin=subprocess.DEVNULL,
@@ -65,23 +65,16 @@ class Kernel:
         )
 
 
-def processors(machines: bool) -> list[str]:
-    """Number those on which this process runs, or its machines alone."""
-    if machines and _processors.cache_info().currsize:
-        return _processors()
-    return [str(number) for number in sorted(os.sched_getaffinity(0))]
-
-
 @functools.cache
-def _processors() -> list[str]:
+def _processor() -> str:
     """Claim a third of a processor for the machines of this process, if one is free.
 
     The kernel and the programs of a machine are processes, of which one waits for the other at
     every system call: slower by up to a quarter when each is on a processor of its own.
     """
-    every = processors(machines=False)
+    numbers = [str(number) for number in sorted(os.sched_getaffinity(0))]
     for third in range(3):
-        for number in every:
+        for number in numbers:
             # Never closed: the claim is good as long as this process lives.
             path = cache() / f".processor-{number}-{third}.lock"
             lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
@@ -90,8 +83,8 @@ def _processors() -> list[str]:
             except BlockingIOError:
                 os.close(lock)
             else:
-                return [number]
-    return every
+                return number
+    return ",".join(numbers)
 
 
 def unpack(folder: Path, suite: str, packages: Sequence[str]) -> None:

@@ -12,8 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -59,6 +59,7 @@ class Machine:
         """Describe it; `parameters` are for the guest's kernel command line."""
         self.suite = suite
         self.boot_seconds = 0.0
+        self._nice = 0
         self._memory = memory
         self._parameters = list(parameters)
         self._open = ExitStack()
@@ -155,6 +156,18 @@ class Machine:
         self._boot()
         return self.boot_seconds
 
+    def hurry(self, nice: int) -> None:
+        """Have it come before others of this computer, as nice(1) numbers it; after a boot too."""
+        self._nice = nice
+        assert self._power
+        ours = os.getsid(0)
+        for process in _below(self._power.pid):
+            with suppress(OSError):  # ended meanwhile, or we are not root
+                os.setpriority(os.PRIO_PROCESS, process, nice)
+                # Where sessions are scheduled as one, it is theirs that counts (sched(7)).
+                if os.getsid(process) == process != ours:
+                    Path(f"/proc/{process}/autogroup").write_text(str(nice))
+
     def stop(self) -> None:
         """Cut the power and delete the disk."""
         atexit.unregister(self.stop)
@@ -190,6 +203,8 @@ class Machine:
             time.sleep(0.02)
         self.run(["systemctl", "is-system-running", "--wait"], check=False, timeout=BOOT_TIMEOUT)
         self.boot_seconds = time.monotonic() - started
+        if self._nice:
+            self.hurry(self._nice)
 
     def _kill(self) -> None:
         if self._power is None:
@@ -207,3 +222,11 @@ class Machine:
         while chunk := os.read(power.stdout.fileno(), 65536):
             self._console += chunk
         power.stdout.close()
+
+
+def _below(process: int) -> Iterator[int]:
+    """Number all that a process started, and all that those did."""
+    with suppress(FileNotFoundError):  # it ended meanwhile
+        for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
+            yield int(child)
+            yield from _below(int(child))

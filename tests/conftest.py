@@ -10,7 +10,6 @@ import sys
 import time
 import timeit
 from collections.abc import Callable, Generator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,7 +19,6 @@ REPO = Path(__file__).parents[1]
 sys.path.append(str(REPO))  # for `lab` and `tests`, which are not installed
 
 from generator.cli import main  # noqa: E402
-from lab.kernel import processors  # noqa: E402
 from lab.result import Result  # noqa: E402
 
 pytest_plugins = "tests.lab.claims"  # here, for the process that collects from all others
@@ -32,27 +30,14 @@ BACKENDS = ("netplan", "ifupdown")
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Have a test that is marked `alone` wait for the other processes' tests, and them for it.
-
-    Those are concerned that run on the same processor: a test in the lab on that of its machine.
-    """
+    """Have a test that is marked `alone` wait for the other processes' tests, and them for it."""
     how = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
-    with ExitStack() as stack:
-        for number in processors(item.get_closest_marker("lab") is not None):
-            room = _opened(stack, f"/sys/devices/system/cpu/cpu{number}")
-            door = _opened(stack, f"/sys/devices/system/cpu/cpu{number}/topology")
-            # Who waits to be alone keeps the door: nobody slips in before.
-            fcntl.flock(door, fcntl.LOCK_EX)
-            fcntl.flock(room, how)
-            fcntl.flock(door, fcntl.LOCK_UN)
+    # Who waits to be alone keeps the door: nobody slips in before.
+    with Path(__file__).open() as room, (REPO / "pyproject.toml").open() as door:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        fcntl.flock(room, how)
+        fcntl.flock(door, fcntl.LOCK_UN)
         return (yield)
-
-
-def _opened(stack: ExitStack, folder: str) -> int:
-    """Open something that can be locked, for as long as the stack lasts."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    stack.callback(os.close, descriptor)
-    return descriptor
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

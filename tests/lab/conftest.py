@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import pytest
@@ -20,6 +19,8 @@ from tests.lab.evpn import beliefs
 __all__ = ["SOME", "SYSTEMS"]
 
 SUITE = "trixie"
+# How machines come before others where seconds are judged, as nice(1) has it.
+URGENT, FOREMOST = -10, -20
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -83,16 +84,6 @@ def boot(stack: ExitStack, machine: Booted) -> Booted:
         return stack.enter_context(machine)
     except LabUnavailable as reason:
         unavailable(f"no lab here: {reason}")
-
-
-@pytest.fixture(scope="module")
-def urgent() -> Iterator[None]:
-    """Have a module's machines come before others of this computer: their seconds are measured."""
-    usual = os.getpriority(os.PRIO_PROCESS, 0)
-    with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, usual - 10)
-    yield
-    os.setpriority(os.PRIO_PROCESS, 0, usual)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from lab.fabric import Host, Lab, Router, eventually
+from tests.lab.conftest import URGENT
 from tests.lab.story import (
     ADDRESS,
     BRIDGE,
@@ -34,12 +35,12 @@ from tests.lab.story import (
     write_figures,
 )
 
-pytestmark = pytest.mark.usefixtures("urgent")
-
 
 @pytest.fixture(scope="module", params=["netplan", "ifupdown"])
 def story(request: pytest.FixtureRequest, fresh_lab: Callable[..., Lab]) -> Iterator[Story]:
-    found = Story(fresh_lab(SUITE, request.param), request.param)
+    lab = fresh_lab(SUITE, request.param)
+    lab.machine.hurry(URGENT)
+    found = Story(lab, request.param)
     found.provision()
     found.watch()
     yield found

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import pytest
 
 from lab.fabric import Lab, Node, eventually
-from tests.lab.conftest import SYSTEMS
+from tests.lab.conftest import FOREMOST, SYSTEMS, URGENT
 from tests.lab.test_k8s01 import (
     DUAL,
     LEAVES,
@@ -29,8 +30,6 @@ from tests.lab.test_k8s01 import (
     resets,
     vnet,
 )
-
-pytestmark = pytest.mark.usefixtures("urgent")
 
 REBOOTS = int(os.environ.get("EVPN_HOST_REBOOTS", "2"))
 APPLIES = int(os.environ.get("EVPN_HOST_OPERATORS_APPLIES", "3"))
@@ -133,6 +132,7 @@ def story(request: pytest.FixtureRequest, fresh_lab: Any) -> Life:
     """A fabric with a server that has never heard of us."""
     suite, backend = request.param
     lab: Lab = fresh_lab(suite, backend)
+    lab.machine.hurry(URGENT)
     life = Life(lab, suite, backend)
     eventually(lambda: "tentative" not in life.sh("ip -6 address"))
     return life
@@ -246,6 +246,14 @@ def _heard(leaf: Any, pod: Node) -> bool:
 
 
 @pytest.fixture
+def foremost(story: Life) -> Iterator[None]:
+    """Have the machine come before all others: how long forwarding is away is judged."""
+    story.lab.machine.hurry(FOREMOST)
+    yield
+    story.lab.machine.hurry(URGENT)
+
+
+@pytest.fixture
 def ends(story: Life) -> tuple[Node, Node]:
     """A guest and a bare-metal server of one V-Net that hear each other; nothing differs."""
     change(story.lab, full_size(payload(DUAL)))
@@ -300,7 +308,7 @@ def test_the_operator_applies_again_and_again(story: Life, ends: tuple[Node, Nod
     story.sh("ip link delete tap-vm")
 
 
-@pytest.mark.alone
+@pytest.mark.usefixtures("foremost")
 @pytest.mark.claim("17.5", "An uplink reconfigured, the network's daemon restarted: back in 10 s")
 def test_an_uplink_is_reconfigured(story: Life, ends: tuple[Node, Node]) -> None:
     """By the backend's own tools; by hand; and the daemon, where there is one, is restarted."""
@@ -313,7 +321,7 @@ def test_an_uplink_is_reconfigured(story: Life, ends: tuple[Node, Node]) -> None
         survives(story, ends, command)
 
 
-@pytest.mark.alone
+@pytest.mark.usefixtures("foremost")
 @pytest.mark.claim("17.6", "FRR restarted, FRR and the backend upgraded: back in 10 s")
 def test_packages_are_upgraded(story: Life, ends: tuple[Node, Node]) -> None:
     """By what dpkg runs of the package itself, and what deb-systemd-invoke does then."""
