@@ -59,7 +59,6 @@ class Machine:
         """Describe it; `parameters` are for the guest's kernel command line."""
         self.suite = suite
         self.boot_seconds = 0.0
-        self._nice = 0
         self._memory = memory
         self._parameters = list(parameters)
         self._open = ExitStack()
@@ -157,8 +156,7 @@ class Machine:
         return self.boot_seconds
 
     def hurry(self, nice: int) -> None:
-        """Have it come before others of this computer, as nice(1) numbers it; after a boot too."""
-        self._nice = nice
+        """Have it come before others of this computer, as nice(1) numbers it, until it boots."""
         assert self._power
         ours = os.getsid(0)
         for process in _below(self._power.pid):
@@ -203,8 +201,6 @@ class Machine:
             time.sleep(0.02)
         self.run(["systemctl", "is-system-running", "--wait"], check=False, timeout=BOOT_TIMEOUT)
         self.boot_seconds = time.monotonic() - started
-        if self._nice:
-            self.hurry(self._nice)
 
     def _kill(self) -> None:
         if self._power is None:

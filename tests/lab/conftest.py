@@ -19,8 +19,6 @@ from tests.lab.evpn import beliefs
 __all__ = ["SOME", "SYSTEMS"]
 
 SUITE = "trixie"
-# How machines come before others where seconds are judged, as nice(1) has it.
-URGENT, FOREMOST = -10, -20
 
 
 @pytest.hookimpl(tryfirst=True)

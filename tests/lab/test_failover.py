@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 from lab.fabric import Host, Lab, Router, eventually
-from tests.lab.conftest import URGENT
 from tests.lab.story import (
     ADDRESS,
     BRIDGE,
@@ -38,9 +37,7 @@ from tests.lab.story import (
 
 @pytest.fixture(scope="module", params=["netplan", "ifupdown"])
 def story(request: pytest.FixtureRequest, fresh_lab: Callable[..., Lab]) -> Iterator[Story]:
-    lab = fresh_lab(SUITE, request.param)
-    lab.machine.hurry(URGENT)
-    found = Story(lab, request.param)
+    found = Story(fresh_lab(SUITE, request.param), request.param)
     found.provision()
     found.watch()
     yield found

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from lab.fabric import Lab, Node, eventually
-from tests.lab.conftest import FOREMOST, SYSTEMS, URGENT
+from tests.lab.conftest import SYSTEMS
 from tests.lab.test_k8s01 import (
     DUAL,
     LEAVES,
@@ -132,7 +132,6 @@ def story(request: pytest.FixtureRequest, fresh_lab: Any) -> Life:
     """A fabric with a server that has never heard of us."""
     suite, backend = request.param
     lab: Lab = fresh_lab(suite, backend)
-    lab.machine.hurry(URGENT)
     life = Life(lab, suite, backend)
     eventually(lambda: "tentative" not in life.sh("ip -6 address"))
     return life
@@ -246,11 +245,11 @@ def _heard(leaf: Any, pod: Node) -> bool:
 
 
 @pytest.fixture
-def foremost(story: Life) -> Iterator[None]:
-    """Have the machine come before all others: how long forwarding is away is judged."""
-    story.lab.machine.hurry(FOREMOST)
+def urgent(story: Life) -> Iterator[None]:
+    """Have the machine come before those of other tests: how long forwarding is away is judged."""
+    story.lab.machine.hurry(-10)
     yield
-    story.lab.machine.hurry(URGENT)
+    story.lab.machine.hurry(0)
 
 
 @pytest.fixture
@@ -308,7 +307,7 @@ def test_the_operator_applies_again_and_again(story: Life, ends: tuple[Node, Nod
     story.sh("ip link delete tap-vm")
 
 
-@pytest.mark.usefixtures("foremost")
+@pytest.mark.usefixtures("urgent")
 @pytest.mark.claim("17.5", "An uplink reconfigured, the network's daemon restarted: back in 10 s")
 def test_an_uplink_is_reconfigured(story: Life, ends: tuple[Node, Node]) -> None:
     """By the backend's own tools; by hand; and the daemon, where there is one, is restarted."""
@@ -321,7 +320,7 @@ def test_an_uplink_is_reconfigured(story: Life, ends: tuple[Node, Node]) -> None
         survives(story, ends, command)
 
 
-@pytest.mark.usefixtures("foremost")
+@pytest.mark.usefixtures("urgent")
 @pytest.mark.claim("17.6", "FRR restarted, FRR and the backend upgraded: back in 10 s")
 def test_packages_are_upgraded(story: Life, ends: tuple[Node, Node]) -> None:
     """By what dpkg runs of the package itself, and what deb-systemd-invoke does then."""
