@@ -67,16 +67,16 @@ class Kernel:
 
 @functools.cache
 def _processor() -> str:
-    """Claim a third of a processor for the machines of this process, if one is free.
+    """Claim half a processor for the machines of this process, if one is free.
 
     The kernel and the programs of a machine are processes, of which one waits for the other at
     every system call: slower by up to a quarter when each is on a processor of its own.
     """
     numbers = [str(number) for number in sorted(os.sched_getaffinity(0))]
-    for third in range(3):
+    for half in range(2):
         for number in numbers:
             # Never closed: the claim is good as long as this process lives.
-            path = cache() / f".processor-{number}-{third}.lock"
+            path = cache() / f".processor-{number}-{half}.lock"
             lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -63,8 +63,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Hear it there."""
-    machine.notes.extend(set(node.workeroutput["lab"]) - set(machine.notes))
+    """Hear it there, unless the process crashed and said nothing."""
+    told = getattr(node, "workeroutput", {}).get("lab", [])
+    machine.notes.extend(set(told) - set(machine.notes))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
