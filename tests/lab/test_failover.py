@@ -566,6 +566,7 @@ def test_idle_cost(story: Story) -> None:
             leaf.power(on=False)
             leaf.run(["ip", "link", "delete", "churn"])
             leaf.power(on=True)
+            eventually(lambda: _macs(leaf) < 100, 60)
         eventually(lambda: _macs(story.host) < 100, 60)
     story.right(BRIDGE)
 
