@@ -271,10 +271,26 @@ def frr_start() -> list[Step]:
     ]
 
 
-def frr_reload(devices: int) -> Step:
-    """FRR takes up what differs, sessions go on."""
-    reason = "FRR takes up the changed file"
-    return Step(("systemctl", "reload", "frr.service"), reason, timeout=120 + devices / 2)
+def frr_processes() -> Step:
+    """What FRR's service runs, asked of systemd: the service that we run in hides it in /proc.
+
+    Among it, until the daemons have read their file, the script that started them: watchfrr counts
+    as started when they answer, which is before (FRR's tools/frrcommon.sh.in, all_start).
+    """
+    words = ("status", "--lines=0", "--full", "--no-pager", "frr.service")
+    return Step(("systemctl", *words), "is FRR still reading its file?", may_fail=True)
+
+
+def frr_reload(devices: int, *, service: bool = False) -> Step:
+    """FRR takes up what differs, sessions go on.
+
+    By its reload script alone. As a service (`systemctl reload frr`) it also reads its file of
+    daemons, and ends watchfrr and starts another, which takes twice as long; and where the script
+    fails, systemd then stops FRR with all its sessions (252).
+    """
+    script = ("/usr/lib/frr/frr-reload.py", "--reload", "/etc/frr/frr.conf")
+    argv = ("systemctl", "reload", "frr.service") if service else script
+    return Step(argv, "FRR takes up the changed file", timeout=120 + devices / 2)
 
 
 def forget_neighbors(asn: int, neighbors: list[str]) -> Step:
@@ -302,6 +318,15 @@ def advertise(stanzas: list[str]) -> Step:
     would conflict with configured ra-lifetime!").
     """
     return _configure(stanzas, "FRR advertises itself on new uplinks")
+
+
+def map_vnis(stanzas: list[str]) -> Step:
+    """Give VRFs that are new their VNI, as the lines of its file say.
+
+    FRR 8.4.4's frr-reload.py says a new VRF after what is new of BGP, from where `vrf NAME` is
+    taken for `vrf-policy`, and the VNI for one of the default VRF.
+    """
+    return _configure(stanzas, "FRR maps new VRFs to their VNIs")
 
 
 def _is_address(neighbor: str) -> bool:

@@ -16,10 +16,11 @@ from generator.activate import Log, Step
 from generator.errors import ActivationFailed
 from generator.kernel import Lost
 from generator.model import Device
-from generator.record import Record
+from generator.record import Record, Vni
 
 HOOK = "evpn-host-failover.service"
 _FRR_CONF = "etc/frr/frr.conf"
+_FRR_DAEMONS = "etc/frr/daemons"
 _NETWORKD_CONF = "etc/systemd/networkd.conf.d/90-evpn-host.conf"
 _SYSCTL = "etc/sysctl.d/90-evpn-host.conf"
 LET_GO = 3.0  # seconds that the hook has to take the management address off a bridge that goes
@@ -70,8 +71,11 @@ def converge(wanted: Wanted, tree: Path, log: Log, say: Log) -> list[str]:
     _remove_stand_ins(wanted, log)
     _remove_numbered(wanted, log)
     _wait_for_devices(wanted, log, say)
-    _activate_frr(wanted, log, say)
-    mended = _settle_frr(wanted, log)
+    try:
+        _activate_frr(wanted, log, say)
+    except frr.Silent as silent:
+        raise ActivationFailed(str(silent)) from None
+    mended = _settle_frr(wanted, log, say)
     _start_hook(wanted, log, say)
     return mended
 
@@ -294,11 +298,12 @@ def _restart_networkd(wanted: Wanted, log: Log) -> None:
 
 def _activate_frr(wanted: Wanted, log: Log, say: Log) -> None:
     root = wanted.root
+    _wait_for_start(wanted)  # of a host that has just booted
     if wanted.first or not _answers(root) or _runs_as_another(wanted.goal, root):
         say("FRR is started with its new files")
-        activate.run_all(activate.frr_start(), log)
+        _start_frr(wanted, log)
         return
-    if _FRR_CONF not in wanted.changed:
+    if not {_FRR_CONF, _FRR_DAEMONS} & wanted.changed:
         return
 
     def unknown() -> list[str]:
@@ -309,24 +314,47 @@ def _activate_frr(wanted: Wanted, log: Log, say: Log) -> None:
         raise ActivationFailed(f"FRR does not see the VRFs {', '.join(left)}")
     if ended := sorted(wanted.sessions - set(wanted.goal.sessions)):
         activate.run(activate.forget_neighbors(wanted.goal.asn, ended), log)
-    if lines := _stanzas(wanted.root, set(wanted.goal.sessions) - wanted.sessions):
-        activate.run(activate.advertise(lines), log)
-    activate.run(activate.frr_reload(wanted.size), log)
+    _reload_frr(wanted, log)
     if gone := [device.name for device in wanted.gone if device.kind == "vrf"]:
         activate.run(activate.forget_vrfs(gone), log)
 
 
-def _stanzas(root: Path, interfaces: set[str]) -> list[str]:
-    """What FRR's file says of these interfaces, line by line."""
+def _start_frr(wanted: Wanted, log: Log) -> None:
+    activate.run_all(activate.frr_start(), log)
+    _wait_for_start(wanted)
+
+
+def _wait_for_start(wanted: Wanted) -> None:
+    """What FRR has not read yet is not missing, and reading its file may take it long."""
+
+    def starting() -> list[str]:
+        said = activate.run(activate.frr_processes(), activate.silent)
+        return [line for line in said.splitlines() if "/watchfrr.sh " in line]
+
+    activate.until(starting, 120 + wanted.size / 2)
+
+
+def _reload_frr(wanted: Wanted, log: Log) -> None:
+    """Have FRR take up its file, and before that what its reload gets wrong. Raises `Silent`."""
+    sessions, vnis = _lacking(wanted.goal, wanted.root)
+    if lines := _stanzas(wanted.root, {f"interface {name}" for name in sessions}):
+        activate.run(activate.advertise(lines), log)
+    if lines := _stanzas(wanted.root, {f"vrf {vni.vrf}" for vni in vnis if vni.type == "L3"}):
+        activate.run(activate.map_vnis(lines), log)
+    service = wanted.full or _FRR_DAEMONS in wanted.changed
+    activate.run(activate.frr_reload(wanted.size, service=service), log)
+
+
+def _stanzas(root: Path, heads: Names[str]) -> list[str]:
+    """What FRR's file has of the stanzas that begin with one of these lines, line by line."""
     lines: list[str] = []
     ours = False
     for line in (root / _FRR_CONF).read_text().splitlines():
-        if line.startswith("interface "):
-            ours = line.removeprefix("interface ") in interfaces
-        elif line == "exit":
-            ours = False
+        ours |= line in heads
         if ours:
             lines.append(line)
+        if line.startswith("exit"):
+            ours = False
     return lines
 
 
@@ -360,22 +388,30 @@ def frr_differences(goal: Record, root: Path) -> list[str]:
     return wrong + [f"FRR: {each.text}" for each in lost + unheard]
 
 
-def _compare_frr(goal: Record, root: Path) -> tuple[list[str], list[Lost], list[Lost]]:
-    """What is not as planned; what the kernel lost and what FRR did not hear. Raises `Silent`."""
+def _lacking(goal: Record, root: Path) -> tuple[list[str], dict[Vni, str]]:
+    """Sessions that FRR does not have; VNIs not as planned, and what they are. Raises `Silent`."""
     have = frr.sessions(root)
     known = frr.show("zebra", "show evpn vni json", root)
-    wrong = [f"FRR: no session {name}" for name in goal.sessions if name not in have]
+    vnis = {}
     for vni in goal.vnis:
         shown = known.get(str(vni.vni))
         if shown is None:
-            wrong.append(f"FRR: VNI {vni.vni} is not known")
+            vnis[vni] = "not known"
         elif (shown.get("type"), shown.get("tenantVrf")) != (vni.type, vni.vrf):
             is_ = f"{shown.get('type')} in {shown.get('tenantVrf')}"
-            wrong.append(f"FRR: VNI {vni.vni} is {is_}, not {vni.type} in {vni.vrf}")
+            vnis[vni] = f"{is_}, not {vni.type} in {vni.vrf}"
+    return [name for name in goal.sessions if name not in have], vnis
+
+
+def _compare_frr(goal: Record, root: Path) -> tuple[list[str], list[Lost], list[Lost]]:
+    """What is not as planned; what the kernel lost and what FRR did not hear. Raises `Silent`."""
+    sessions, vnis = _lacking(goal, root)
+    wrong = [f"FRR: no session {name}" for name in sessions]
+    wrong += [f"FRR: VNI {vni.vni} is {how}" for vni, how in vnis.items()]
     return wrong, kernel.lost(root), kernel.unheard(goal.devices, root)
 
 
-def _settle_frr(wanted: Wanted, log: Log) -> list[str]:
+def _settle_frr(wanted: Wanted, log: Log, say: Log) -> list[str]:
     """Wait until FRR is as planned; what was put back meanwhile. Raises `ActivationFailed`."""
     mended: list[str] = []
     missed: list[Lost] = []
@@ -393,7 +429,15 @@ def _settle_frr(wanted: Wanted, log: Log) -> list[str]:
         mended.extend(each.text for each in lost)
         return wrong + [f"FRR: {each.text}" for each in dict.fromkeys(lost + unheard)]
 
-    if wrong := activate.until(left, _patience(wanted)):
+    wrong = activate.until(left, _patience(wanted) / 2)
+    if wrong:
+        say("FRR does not have all of its file: it is given it again")
+        try:
+            _reload_frr(wanted, log)
+        except frr.Silent:
+            _start_frr(wanted, log)
+        wrong = activate.until(left, _patience(wanted))
+    if wrong:
         raise ActivationFailed("FRR is not as planned:", *(f"  {text}" for text in wrong))
     return list(dict.fromkeys(mended))
 

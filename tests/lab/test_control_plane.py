@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,11 +22,19 @@ from tests.lab.test_k8s01 import (
     established,
     no_reload_pending,
     payload,
+    resets,
     vnet,
 )
 
 UPLINKS = {"ens4", "ens5"}
 LEAF_ONLY = vnet(95, 33, "10.188.95.254/24", "fd00:188:95::254/64")
+VTYSH = "/usr/bin/vtysh"
+SLOW_VTYSH = f"""\
+#!/bin/sh
+[ "$1" = -b ] && sleep 25
+exec {VTYSH}.real "$@"
+"""
+UNIT = Path(__file__).parents[2] / "packaging/systemd/evpn-host.service"
 SECRET = "not-to-be-read-aloud"  # noqa: S105 - of the lab
 
 
@@ -175,9 +185,14 @@ def peer(router: Host | Leaf, name: str) -> Payload:
 
 @pytest.mark.claim("12.2", "Keepalive and hold time are what both ends of the session run with")
 def test_timers_are_negotiated(lab: Lab) -> None:
-    """The leaf has 3 and 9; a session runs with the smaller hold time (RFC 4271, 4.2)."""
-    host = lab.host
-    host.apply(tuned(keepalive=1, holdtime=5))
+    """The leaf has 3 and 9; a session runs with the smaller hold time (RFC 4271, 4.2).
+
+    A tenant comes at the same time, which FRR 8.4's reload would not get right.
+    """
+    host, document = lab.host, tuned(keepalive=1, holdtime=5)
+    document["vpcs"].append({"id": 60, "name": "more", "vni": 1060})
+    document["vnets"].append(vnet(81, 60, "10.60.0.254/24"))
+    host.apply(document)
     host.run(["vtysh", "-c", "clear bgp *"])  # a running session keeps what it was opened with
     for router, name in ((host, "ens4"), (lab.fabric.leaf("ns-leaf-0"), "swp9s1")):
         eventually(partial(_has_timers, router, name))
@@ -312,3 +327,48 @@ def test_explicit_route_targets(lab: Lab, far: Leaf) -> None:
 def _targets(leaf: Leaf, prefix: str) -> set[str]:
     found = [route for route in routes(leaf, "prefix") if route.prefix == prefix]
     return {each for route in found for each in route.communities if each.startswith("RT:")}
+
+
+# --- FRR and its file ---
+
+
+@pytest.mark.claim("17.11", "FRR takes half a minute to read its file: apply waits until it has")
+def test_frr_reads_its_file_slowly(host: Host) -> None:
+    """As at boot, confined as a service; FRR 8.4's watchfrr would stop the reading after 20 s."""
+    host.run(["mv", VTYSH, f"{VTYSH}.real"])
+    try:
+        host.machine.write(VTYSH, SLOW_VTYSH)
+        host.run(["chmod", "755", VTYSH])
+        host.machine.write("/run/slow.json", json.dumps(payload(DUAL, DUAL_2)))
+        host.run(["systemctl", "restart", "frr"])
+        apply = ["evpn-host", "apply", "-p", "/run/slow.json"]
+        applied = host.run(["systemd-run", "--pipe", "--wait", *_confined(), *apply], timeout=90)
+    finally:
+        host.run(["mv", f"{VTYSH}.real", VTYSH])
+    assert "again" not in applied.err
+    assert no_reload_pending(host)
+    eventually(lambda: established(host) == UPLINKS)
+
+
+def _confined() -> list[str]:
+    """How evpn-host.service is confined, as options of systemd-run."""
+    _, _, confined = UNIT.read_text().partition("KillMode=process\n")
+    lines = confined.partition("[Install]")[0].splitlines()
+    return [f"--property={line}" for line in lines if "=" in line and not line.startswith("#")]
+
+
+@pytest.mark.claim("17.12", "What is taken out of FRR by hand: status names it, apply mends it")
+def test_lines_taken_out_of_frr(host: Host) -> None:
+    """One of two sessions and a VNI; the other session goes on."""
+    document, before = payload(DUAL, DUAL_2), resets(host)["ens5"]
+    host.apply(document)
+    taken = ("router bgp 4200000001", "no neighbor ens4", "exit", "vrf Vrf_33", "no vni 1033")
+    words = [word for line in ("configure terminal", *taken) for word in ("-c", line)]
+    host.run(["vtysh", *words])
+    differences = host.evpn_host("status", "--json", check=False).json["differences"]
+    assert "FRR: no session ens4" in differences
+    assert any("VNI 1033" in each for each in differences)
+    host.apply(document)
+    assert no_reload_pending(host)
+    eventually(lambda: established(host) == UPLINKS)
+    assert resets(host)["ens5"] == before
