@@ -3,13 +3,16 @@
     python bench/host.py [--suite trixie] [--backend netplan] [--sizes 10 100 500]
 
 Needs root. Times are of a virtual machine with one processor, good for comparing one with another.
-Prints a Markdown table. `--steps` lists instead what an apply of one V-Net more spends its time on.
+Prints a Markdown table. `--steps` lists instead what an apply of one V-Net more spends its time on,
+`--frr` in how many ways FRR can be told of one VPC more.
 """
 
 import argparse
 import json
+import re
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +164,36 @@ def steps(suite: str, backend: str, size: int) -> None:
             print(f"{time.perf_counter() - begun:7.2f} s  end\n", flush=True)
 
 
+def frr(suite: str, backend: str, size: int) -> Iterator[tuple[str, float]]:
+    """How FRR can be told of one VPC more, and the seconds that it takes."""
+    script = "/usr/lib/frr/frr-reload.py --reload /etc/frr/frr.conf"
+    found = documents(size)
+    with Lab(suite, backend) as lab:
+        bench = Bench(lab)
+        bench.apply(found["few"])
+        path, last = "/etc/frr/frr.conf", found["few"]["vpcs"][-1]
+        before = lab.machine.read(path)
+        head = rf"(?:vrf|router bgp \d+ vrf) Vrf_{last['id']}"
+        stanzas = re.findall(rf"^{head}\n(?:.+\n)*?exit.*\n", before, re.MULTILINE)
+        more = "".join(stanzas).replace(f"Vrf_{last['id']}\n", "Vrf_4999\n")
+        more = more.replace(f" vni {last['vni']}\n", " vni 4999\n")
+        lab.host.run("ip link add Vrf_4999 type vrf table 4999".split())
+        lab.machine.write("/root/more.conf", more)
+        for name, new, command in (
+            ("`systemctl reload frr`, nothing new", "", "systemctl reload frr"),
+            ("`frr-reload.py`, nothing new", "", script),
+            ("`systemctl reload frr`, a VPC more", more, "systemctl reload frr"),
+            ("… less", "", "systemctl reload frr"),
+            ("`frr-reload.py`, a VPC more", more, script),
+            ("… less", "", script),
+            ("one `vtysh` with the lines of the VPC", "", "vtysh -f /root/more.conf"),
+        ):
+            lab.machine.write(path, before + new)
+            start = time.perf_counter()
+            lab.machine.run(command.split(), timeout=600)
+            yield name, time.perf_counter() - start
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -168,7 +201,13 @@ def main() -> None:
     parser.add_argument("--backend", default="netplan")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10, 100, 500])
     parser.add_argument("--steps", action="store_true")
+    parser.add_argument("--frr", action="store_true")
     options = parser.parse_args()
+    if options.frr:
+        for size in options.sizes:
+            for way, seconds in frr(options.suite, options.backend, size):
+                print(f"| {size} | {way} | {seconds:.1f} s |", flush=True)
+        return
     if options.steps:
         for size in options.sizes:
             steps(options.suite, options.backend, size)
