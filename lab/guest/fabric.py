@@ -59,6 +59,8 @@ DAEMONS = {"mgmtd": "", "zebra": " -s 90000000", "bgpd": ""}
 DAEMON_OF = {"bgp": "bgpd", "bfd": "bfdd"} | dict.fromkeys(
     ("evpn", "interface", "ip", "ipv6", "vrf"), "zebra"
 )
+# Which one takes the VNI of a VRF, where there is no mgmtd and where there is.
+VRFS_DAEMON = ("zebra", "mgmtd")
 HOST_PORT, UPLINK = "swp9s1", "swp51"
 
 # What the fabric carries before anybody provisions a tenant: the management V-Net, with the
@@ -494,36 +496,49 @@ def _configure(router: Router, wanted: dict[str, Any], only_removals: bool = Fal
 
 
 def _load(folder: Path, text: str, attempts: int = 1) -> None:
-    if not text:
-        return
-    (folder / "change").write_text(text)
-    # FRR 10 reads a file in twenty processes unless told not to; 8.4 has no such option.
-    quick = ["--no-fork"] if _installed("mgmtd") else []
-    while True:
-        attempts -= 1
-        try:
-            _run(["vtysh", *quick, "--vty_socket", str(folder), "-f", str(folder / "change")])
-            return
-        except (RuntimeError, subprocess.CalledProcessError, SystemExit):
-            if not attempts:
-                raise
-            time.sleep(0.2)
+    """Give daemons what they have to know: VRFs' VNIs one of them, all else bgpd."""
+    lines: dict[str, list[str]] = {}
+    daemon = ""
+    for line in text.splitlines():
+        if not line.startswith((" ", "exit")):
+            daemon = "bgpd" if not line.startswith("vrf ") else VRFS_DAEMON[_installed("mgmtd")]
+        lines.setdefault(daemon, []).append(line)
+    for daemon, some in lines.items():
+        while True:
+            attempts -= 1
+            try:
+                _tell(folder / f"{daemon}.vty", "configure terminal", *some)
+                break
+            except RuntimeError:
+                if attempts <= 0:
+                    raise
+                time.sleep(0.2)
 
 
 def ask(router: str, command: str) -> str:
-    """What a daemon shows, of a switch or (name "") of the host: in vtysh's way (lib/vty.c)."""
+    """What a daemon shows, of a switch or (name "") of the host."""
     folder = RUN / router if router else Path("/run/frr")
-    daemon = DAEMON_OF[command.split()[1]]
+    return _tell(folder / f"{DAEMON_OF[command.split()[1]]}.vty", command)
+
+
+def _tell(path: Path, *lines: str) -> str:
+    """What a daemon answers to the last of some commands, given in vtysh's way (lib/vty.c).
+
+    vtysh itself costs thirty times as much. What is wrong with a line of configuration is raised.
+    """
+    answer = b""
     with socket.socket(socket.AF_UNIX) as vty:
         vty.settimeout(30)
-        vty.connect(str(folder / f"{daemon}.vty"))
-        for line in ("enable", command):
+        vty.connect(str(path))
+        for line in ("enable", *lines):
             vty.sendall(line.encode() + b"\0")
             answer = b""
             while answer[-4:-1] != b"\0\0\0":  # and a byte that says how it went
                 answer += (more := vty.recv(1 << 16))
                 if not more:
-                    raise ConnectionResetError(f"{daemon} is gone")
+                    raise ConnectionResetError(f"{path} is gone")
+            if answer[-1] and len(lines) > 1:
+                raise RuntimeError(f"{path}: {line}: {answer[-1]}: {answer[:-4].decode()}")
     return answer[:-4].decode()
 
 
