@@ -321,6 +321,7 @@ def _activate_frr(wanted: Wanted, log: Log, say: Log) -> None:
 
 def _start_frr(wanted: Wanted, log: Log) -> None:
     activate.run_all(activate.frr_start(), log)
+    _enable("frr.service", "FRR at every boot", log)
     _wait_for_start(wanted)
 
 
@@ -461,10 +462,16 @@ def _start_hook(wanted: Wanted, log: Log, say: Log) -> None:
         return
     folders = ("etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system")
     if any((wanted.root / folder / HOOK).exists() for folder in folders):
-        argv = ("systemctl", "enable", "--now", HOOK)
-        activate.run(Step(argv, "the management address follows the fabric"), log)
+        _enable(HOOK, "the management address follows the fabric", log)
     else:
         say(f"warning: {HOOK} is not installed: the management address stays on the NIC")
+
+
+def _enable(unit: str, reason: str, log: Log) -> None:
+    """Have a unit run, now and after every boot, where it does not already."""
+    state = activate.run(activate.unit_state(unit), log).split()
+    if not {"UnitFileState=enabled", "ActiveState=active"} <= set(state):
+        activate.run(activate.enable(unit, reason), log)
 
 
 def withdraw(goal: Record, log: Log) -> None:
