@@ -28,6 +28,18 @@ REFUSED = sorted((REPO / "tests/payloads/refused").glob("*"))
 BACKENDS = ("netplan", "ifupdown")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have what runs in a distribution's tree stay in one process, module by module.
+
+    So each tree is made once. And pytest-xdist begins with what is many: they run beside the first
+    labs, which wait much, and not after the last.
+    """
+    for item in items:
+        if {"root", "root_user"} <= set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Have a test that is marked `alone` wait for the other processes' tests, and them for it."""
