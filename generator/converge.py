@@ -432,7 +432,7 @@ def _settle_frr(wanted: Wanted, log: Log, say: Log) -> list[str]:
 
     wrong = activate.until(left, _patience(wanted) / 2)
     if wrong:
-        say("FRR does not have all of its file: it is given it again")
+        say("FRR is not as planned: it is given its file again")
         try:
             _reload_frr(wanted, log)
         except frr.Silent:
