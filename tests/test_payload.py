@@ -1,6 +1,7 @@
 """What `load` promises: what a host derives, what is refused and how it is told, and its limits."""
 
 import json
+import math
 import random
 import time
 from functools import partial
@@ -798,7 +799,14 @@ def _large(count: int) -> bytes:
 def test_time_grows_with_the_number_of_vnets(was: str, becomes: str) -> None:
     """Four times the V-Nets take about four times as long, also where every one has a problem."""
     few, many = (_large(n).decode().replace(was, becomes).encode() for n in (1000, 4000))
-    assert processor_time(partial(refusals, many)) < 6 * processor_time(partial(refusals, few))
+    took = {few: math.inf, many: math.inf}
+    for _ in range(5):  # until both had a quiet moment: other work only ever adds
+        took = {
+            data: min(best, processor_time(partial(refusals, data))) for data, best in took.items()
+        }
+        if took[many] < 6 * took[few]:
+            return
+    pytest.fail(f"{took[few]:.3f} s became {took[many]:.3f} s")
 
 
 def test_an_object_of_many_keys_is_read_in_time() -> None:
