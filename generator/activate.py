@@ -299,7 +299,7 @@ def frr_reload(devices: int, *, service: bool = False) -> Step:
     """FRR takes up what differs, sessions go on.
 
     By its reload script alone. As a service (`systemctl reload frr`) it also reads its file of
-    daemons, and ends watchfrr and starts another, which takes twice as long; and where the script
+    daemons, and ends watchfrr and starts another, which takes a second or two; and where the script
     fails, systemd then stops FRR with all its sessions (252).
     """
     script = ("/usr/lib/frr/frr-reload.py", "--reload", "/etc/frr/frr.conf")

@@ -59,8 +59,6 @@ DAEMONS = {"mgmtd": "", "zebra": " -s 90000000", "bgpd": ""}
 DAEMON_OF = {"bgp": "bgpd", "bfd": "bfdd"} | dict.fromkeys(
     ("evpn", "interface", "ip", "ipv6", "vrf"), "zebra"
 )
-# Which one takes the VNI of a VRF, where there is no mgmtd and where there is.
-VRFS_DAEMON = ("zebra", "mgmtd")
 HOST_PORT, UPLINK = "swp9s1", "swp51"
 
 # What the fabric carries before anybody provisions a tenant: the management V-Net, with the
@@ -496,12 +494,13 @@ def _configure(router: Router, wanted: dict[str, Any], only_removals: bool = Fal
 
 
 def _load(folder: Path, text: str, attempts: int = 1) -> None:
-    """Give daemons what they have to know: VRFs' VNIs one of them, all else bgpd."""
+    """Give daemons what they have to know: VRFs' VNIs mgmtd, or zebra without it; all else bgpd."""
     lines: dict[str, list[str]] = {}
+    vrfs_daemon = "mgmtd" if _installed("mgmtd") else "zebra"
     daemon = ""
     for line in text.splitlines():
         if not line.startswith((" ", "exit")):
-            daemon = "bgpd" if not line.startswith("vrf ") else VRFS_DAEMON[_installed("mgmtd")]
+            daemon = vrfs_daemon if line.startswith("vrf ") else "bgpd"
         lines.setdefault(daemon, []).append(line)
     for daemon, some in lines.items():
         while True:

@@ -354,6 +354,7 @@ def _confined() -> list[str]:
     """How evpn-host.service is confined, as options of systemd-run."""
     _, _, confined = UNIT.read_text().partition("KillMode=process\n")
     lines = confined.partition("[Install]")[0].splitlines()
+    assert "ProtectProc=invisible" in lines
     return [f"--property={line}" for line in lines if "=" in line and not line.startswith("#")]
 
 
