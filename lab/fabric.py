@@ -193,6 +193,10 @@ class Host(Speaker):
         """Run the product's command."""
         return self.run(["evpn-host", *arguments], check=check, timeout=timeout)
 
+    def await_dad(self) -> None:
+        """Wait for the detection of duplicates: no IPv6 address has its local route before."""
+        eventually(lambda: not self.run(["ip", "-6", "address", "show", "tentative"]).out)
+
     def pod(  # noqa: PLR0913, PLR0917 - what a guest has
         self,
         name: str,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import functools
-import os
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.build import REPO, cache, debootstrap
+from lab import processors
+from lab.build import REPO, debootstrap
 
 # Everything that the program starts lives in a process namespace of its own, which dies with it,
 # and the program dies with us.
@@ -55,7 +53,7 @@ class Kernel:
         """Power on; standard output is the console."""
         places = [str(place) for place in (self.tree(), image, own, REPO)]
         arguments = self.arguments(memory, line, parameters)
-        kept = ["taskset", "--cpu-list", _processor()] if self.processors == 1 else []
+        kept = ["taskset", "--cpu-list", processors.claim()] if self.processors == 1 else []
         return subprocess.Popen(
             [*kept, *CONFINED, "sh", "-c", MOUNT + self.script, self.name, *places, *arguments],
             stdin=subprocess.DEVNULL,
@@ -63,28 +61,6 @@ class Kernel:
             stderr=subprocess.STDOUT,
             pass_fds=[line],
         )
-
-
-@functools.cache
-def _processor() -> str:
-    """Claim half a processor for the machines of this process, if one is free.
-
-    The kernel and the programs of a machine are processes, of which one waits for the other at
-    every system call: slower by up to a quarter when each is on a processor of its own.
-    """
-    numbers = [str(number) for number in sorted(os.sched_getaffinity(0))]
-    for half in range(2):
-        for number in numbers:
-            # Never closed: the claim is good as long as this process lives.
-            path = cache() / f".processor-{number}-{half}.lock"
-            lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(lock)
-            else:
-                return number
-    return ",".join(numbers)
 
 
 def unpack(folder: Path, suite: str, packages: Sequence[str]) -> None:

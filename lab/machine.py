@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ from typing import Self
 from lab import build, image
 from lab.channel import Channel, Process, latin
 from lab.kernel import Kernel
+from lab.processors import balance, below
 from lab.qemu import QEMU
 from lab.result import LabError, LabUnavailable, Result
 from lab.uml import UML
@@ -159,7 +160,7 @@ class Machine:
         """Have it come before others of this computer, as nice(1) numbers it, until it boots."""
         assert self._power
         ours = os.getsid(0)
-        for process in _below(self._power.pid):
+        for process in below(self._power.pid):
             with suppress(OSError):  # ended meanwhile, or we are not root
                 os.setpriority(os.PRIO_PROCESS, process, nice)
                 # Where sessions are scheduled as one, it is theirs that counts (sched(7)).
@@ -192,6 +193,7 @@ class Machine:
             )
         self._drain = threading.Thread(target=self._listen, args=(power,), daemon=True)
         self._drain.start()
+        threading.Thread(target=balance, args=(power.pid,), daemon=True).start()
         latest = started + BOOT_TIMEOUT * self._kernel.patience
         while not channel.hello.output:
             if power.poll() is not None or time.monotonic() > latest:
@@ -218,11 +220,3 @@ class Machine:
         while chunk := os.read(power.stdout.fileno(), 65536):
             self._console += chunk
         power.stdout.close()
-
-
-def _below(process: int) -> Iterator[int]:
-    """Number all that a process started, and all that those did."""
-    with suppress(FileNotFoundError):  # it ended meanwhile
-        for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
-            yield int(child)
-            yield from _below(int(child))

@@ -37,8 +37,10 @@ COMPUTER = (
     " -device nvme,serial=lab,drive=disk -device vhost-user-fs-pci,chardev=outer,tag=outer"
     " -chardev stdio,id=console,signal=off -serial chardev:console -kernel /boot/vmlinuz"
 ).split()
+# To write zeros into all memory before it is used, as Debian has its kernel do, is work as well.
 PARAMETERS = (
-    "console=ttyS0 panic=-1 mitigations=off net.ifnames=0 root=/dev/nvme0n1 rw init=/bin/sh"
+    "console=ttyS0 panic=-1 mitigations=off init_on_alloc=0 net.ifnames=0"
+    " root=/dev/nvme0n1 rw init=/bin/sh"
 ).split()
 INIT = (
     "mount -t virtiofs outer /opt/outer && mount --bind /opt/outer/modules /usr/lib/modules"

@@ -6,6 +6,7 @@ own packages, which needs root. What it does to a running host is in tests/lab/t
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -28,6 +29,25 @@ APT = ["apt-get", "--yes", "--quiet=2", "--no-install-recommends"]
 NONINTERACTIVE = {"DEBIAN_FRONTEND": "noninteractive"}
 # What apt and dpkg know of themselves, caches, and what the tests put there.
 ASIDE = r"^/(proc|dev|opt|tmp|run|var/(lib/(apt|dpkg)|log|cache))|^/etc/apt/"
+
+# Lists of arguments in, a list of code, output and errors out: all in one process, as the command
+# takes longer to start than to do its work.
+TOGETHER = """
+import contextlib, io, json, sys
+sys.path.insert(0, "/usr/share/evpn-host")
+from generator.cli import main
+said = []
+for arguments in json.load(sys.stdin):
+    sys.argv = ["evpn-host", *arguments]
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code or 0
+    said.append((code, out.getvalue(), err.getvalue()))
+json.dump(said, sys.stdout)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +116,13 @@ def installed(root: Root, before: str) -> Root:
     del before
     install(root)
     return root
+
+
+def together(root: Root, commands: list[list[str]]) -> list[Result]:
+    """What the package's command gives for each list of arguments."""
+    argv = ["/usr/bin/python3", "-c", TOGETHER]
+    done = root.run(argv, input=json.dumps(commands), timeout=300)
+    return [Result(*each) for each in done.json]
 
 
 def files(root: Root) -> str:
@@ -174,10 +201,9 @@ def test_the_page_says_what_help_says(installed: Root, packages: Path, tmp_path:
     page = page.replace(r"\-", "-")
     verbs = re.findall(r"^  ([a-z-]+)  ", installed.run(["evpn-host", "--help"]).out, re.MULTILINE)
     assert len(verbs) > 10
-    for verb in verbs:
+    for verb, said in zip(verbs, together(installed, [[v, "--help"] for v in verbs]), strict=True):
         section = page.partition(f'.SS "evpn-host {verb}')[2].partition(".SS")[0]
-        said = installed.run(["evpn-host", verb, "--help"]).out
-        for option in re.findall(r"^  (?:-\w, )?(--[a-z-]+)", said, re.MULTILINE):
+        for option in re.findall(r"^  (?:-\w, )?(--[a-z-]+)", said.out, re.MULTILINE):
             assert option in section, (verb, option)
 
 
@@ -198,11 +224,13 @@ def test_the_same_bytes_with_the_distributions_libraries(
     """Jinja2, msgspec and so on of Debian 12 and 13 give the files of the snapshots."""
     hosts = [case for case in cases if case.stem != "fleet"]
     with tempfile.TemporaryDirectory() as folder:
-        for backend in ("netplan", "ifupdown"):
-            for case in hosts:
-                out = Path(folder) / f"{case.stem}-{backend}"
-                argv = ["evpn-host", "render", "-p", f"/opt/repo/{case.relative_to(REPO)}"]
-                installed.run([*argv, "-b", backend, "-o", out])
+        renderings = [
+            f"render -b {backend} -p /opt/repo/{case.relative_to(REPO)}"
+            f" -o {folder}/{case.stem}-{backend}".split()
+            for backend in ("netplan", "ifupdown")
+            for case in hosts
+        ]
+        assert {done.code for done in together(installed, renderings)} == {0}
         made = {p.relative_to(folder): p for p in Path(folder).rglob("*") if p.is_file()}
         assert len(made) > 100
         for path, file in made.items():
@@ -210,11 +238,9 @@ def test_the_same_bytes_with_the_distributions_libraries(
 
 
 def test_refusals_with_their_libraries(installed: Root, evpn_host: Callable[..., Result]) -> None:
-    """The messages are the same, too; of a part of the payloads, for each costs a start."""
-    for payload in REFUSED[::6]:
-        theirs = installed.run(
-            ["evpn-host", "check", "-p", f"/opt/repo/{payload.relative_to(REPO)}"], check=False
-        )
+    """The messages are the same, too."""
+    checks = [["check", "-p", f"/opt/repo/{payload.relative_to(REPO)}"] for payload in REFUSED]
+    for payload, theirs in zip(REFUSED, together(installed, checks), strict=True):
         ours = evpn_host("check", "-p", payload)
         assert (theirs.code, theirs.err) == (1, ours.err), payload
 

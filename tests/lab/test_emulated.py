@@ -186,6 +186,7 @@ def test_bgp_and_bfd_are_closed_to_guests(host: Host, guests: Guests) -> None:
 def test_its_disk_outlives_a_power_cut(host: Host) -> None:
     """What was synced is there; what was only in memory is not."""
     text = "".join(f"{number}\n" for number in range(100_000))
+    host.run(["systemctl", "set-default", "basic.target"])  # FRR, which is slow, can stay away
     host.machine.write("/root/folder/file", text)
     host.run(["sync", "/root/folder/file"])
     host.machine.write("/run/file", text)

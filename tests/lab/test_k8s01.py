@@ -64,8 +64,7 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     lab.backend = backend  # type: ignore[attr-defined]
     lab.host.run(["ip", "link", "add", "br-foreign", "type", "bridge"])
     lab.host.run(["ip", "link", "set", "br-foreign", "up"])
-    addresses = ["ip", "-6", "address", "show", "br-foreign"]
-    eventually(lambda: "tentative" not in lab.host.run(addresses).out)
+    lab.host.await_dad()
     lab.foreign = _foreign(lab)  # type: ignore[attr-defined]
     bring_up(lab)
     return lab

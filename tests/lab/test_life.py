@@ -133,7 +133,7 @@ def story(request: pytest.FixtureRequest, fresh_lab: Any) -> Life:
     suite, backend = request.param
     lab: Lab = fresh_lab(suite, backend)
     life = Life(lab, suite, backend)
-    eventually(lambda: "tentative" not in life.sh("ip -6 address"))
+    lab.host.await_dad()
     return life
 
 

@@ -22,6 +22,7 @@ MANY = vnet(45, 33, "10.45.0.254/24", "fd00:45::254/64", "10.45.1.254/24", "fd00
 def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """A fabric and a server to which nothing was applied yet; both ports are access ports."""
     lab: Lab = fresh_lab(*request.param)
+    lab.host.await_dad()
     return lab
 
 

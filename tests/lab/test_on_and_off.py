@@ -77,7 +77,7 @@ class Story:
         machine.write("/root/bad-token", "another\n", 0o600)
         self.give(payload())
         self.serve()
-        eventually(lambda: "tentative" not in self.host.run(["ip", "-6", "address"]).out)
+        self.host.await_dad()
         self.before = self.picture()
 
     def picture(self) -> list[str]:
