@@ -66,8 +66,12 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 @contextlib.contextmanager
-def lock(root: Path) -> Iterator[None]:
-    """One run at a time. Raises `Refused` when the other one does not end."""
+def lock(root: Path, *, uninstalled: bool = False) -> Iterator[None]:
+    """One run at a time. Raises `Refused` when the other one does not end.
+
+    Or when that was an uninstall, which nobody wants undone by who only waited: one that cron
+    started, say. With `uninstalled` that is no reason.
+    """
     folder = root / RUN
     # The payload, and files kept and of earlier generations, may hold passwords.
     (root / record.STATE).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -80,6 +84,8 @@ def lock(root: Path) -> Iterator[None]:
                 if _is_at(descriptor, folder / "lock"):
                     break
                 # An uninstall has removed it meanwhile: the lock of others is another file.
+                if not uninstalled:
+                    raise Refused("evpn-host was uninstalled while this run waited for its turn")
                 os.close(descriptor)
                 descriptor = _open(folder)
             except BlockingIOError:

@@ -78,11 +78,12 @@ def _kept(root: Path, last: Record, generation: int | None) -> tuple[Record, dic
 def uninstall(options: Options, log: Log, say: Log) -> list[str]:
     """Take away all that is ours, and give back what ours took the place of; the paths removed."""
     root = options.root
-    with lock(root):
+    with lock(root, uninstalled=True):
         last = record.read(root)
         known = before.read(root)
         if options.activate:
             activate.run_all(units.stop(root), log)
+        written = units.remove(root, log, reload=options.activate)
         if options.activate and last and last.management:
             failover.give_back(root, last.management, log)
         removed = [
@@ -102,5 +103,4 @@ def uninstall(options: Options, log: Log, say: Log) -> list[str]:
         before.remove_folders(root, known)
         shutil.rmtree(root / RUN, ignore_errors=True)
         shutil.rmtree(root / record.STATE, ignore_errors=True)
-        written = units.remove(root, log, reload=options.activate)
     return [change.path for change in removed] + written

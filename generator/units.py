@@ -70,11 +70,18 @@ def install(root: Path, log: Log, *, cron: bool, reload: bool) -> list[str]:
 
 
 def stop(root: Path) -> list[Step]:
-    """Stop our units and have none of them start again, whoever installed them."""
+    """Stop our units and have none of them start again, whoever installed them.
+
+    The timer first, which could start one that was stopped just before.
+    """
     names = {path.name for path, _ in _texts(cron=False)}
     found = sorted(name for name in names if any((root / f / name).exists() for f in _FOLDERS))
-    argv = ("systemctl", "disable", "--now", *found)
-    return [Step(argv, "nothing brings it back", may_fail=True)] if found else []
+    timers = [name for name in found if name.endswith(".timer")]
+    commands = [("stop", timers), ("disable", ["--now", *found])]
+    reason = "nothing brings it back"
+    return [
+        Step(("systemctl", verb, *what), reason, may_fail=True) for verb, what in commands if found
+    ]
 
 
 def remove(root: Path, log: Log, *, reload: bool) -> list[str]:

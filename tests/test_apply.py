@@ -513,6 +513,28 @@ def test_lock(root: Path, tmp_path: Path) -> None:
     assert FRR in owned(root)
 
 
+def test_uninstalled_while_it_waited(root: Path, tmp_path: Path) -> None:
+    """A run that waits for an uninstall does not undo it; nothing of it stays either."""
+    run, state = root / "run/evpn-host", root / "var/lib/evpn-host"
+    run.mkdir(parents=True)
+    argv = [sys.executable, "-m", "generator", "apply", "--root", str(root), "-p"]
+    with (run / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = subprocess.Popen(
+            [*argv, str(given(tmp_path, OLD))], stderr=subprocess.PIPE, text=True
+        )
+        time.sleep(1)
+        assert waiting.poll() is None
+        for folder in (run, state):
+            shutil.rmtree(folder)
+    _, said = waiting.communicate(timeout=30)
+    assert waiting.returncode == 1
+    assert "was uninstalled while this run waited" in said
+    assert owned(root).keys() == {OPERATOR}
+    assert not run.exists()
+    assert not state.exists()
+
+
 def test_vpc_with_everything_gone(apply: Command, root: Path) -> None:
     """From many V-Nets to none: no file of a device is left, and FRR knows no VRF."""
     apply(OLD)

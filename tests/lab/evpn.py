@@ -57,6 +57,9 @@ def beliefs(lab: Lab) -> Iterator[tuple[str, str]]:
                 yield f"{name}: show {words}", "\n".join(lines[:200])
         except LabError as error:
             yield name, str(error)
+    journal = "journalctl --boot --output short-precise --lines 80"
+    ours = lab.host.run([*journal.split(), "-t", "evpn-host", "-t", "systemd"], check=False).out
+    yield "the host: journal of evpn-host and systemd", ours
 
 
 def _routes(shown: dict[str, object]) -> Iterator[Route]:

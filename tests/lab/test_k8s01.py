@@ -233,7 +233,9 @@ def test_guest_and_bare_metal_share_a_vnet(fabric: Fabric, pod: Node, gpu: Node)
         (gpu, pod, "10.2.0.3.{port} > 10.2.0.101.4789"),
     ):
         leaf = fabric.leaf("ns-leaf-2")
-        with leaf.capture("any", "udp port 4789", count=12) as wire:
+        # What is in it is ICMP in IPv4; others ask for routers meanwhile.
+        icmp = "udp port 4789 and udp[28:2] = 0x0800 and udp[39] = 1"
+        with leaf.capture("any", icmp, count=12) as wire:
             assert source.ping(target, count=6)
         start, end = outer.split(".{port}")
         lines = [line for line in wire.text.splitlines() if start in line and end in line]
@@ -264,7 +266,8 @@ def test_routing_between_vnets_of_a_vpc_in_both_families(lab: Lab) -> None:
         eventually(partial(node.ping, v6, count=1, family=6))
     eventually(lambda: here.ping(there, count=1))
     eventually(lambda: here.ping(there, count=1, family=6))
-    with lab.fabric.leaf("ns-leaf-2").capture("any", "udp port 4789", count=20) as wire:
+    of_the_vpc = f"udp port 4789 and udp[12:4] = {1033 << 8}"
+    with lab.fabric.leaf("ns-leaf-2").capture("any", of_the_vpc, count=20) as wire:
         assert here.ping(there)
         assert there.ping(here)
         assert here.ping(there, family=6)
