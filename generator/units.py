@@ -76,12 +76,11 @@ def stop(root: Path) -> list[Step]:
     """
     names = {path.name for path, _ in _texts(cron=False)}
     found = sorted(name for name in names if any((root / f / name).exists() for f in _FOLDERS))
+    if not found:
+        return []
     timers = [name for name in found if name.endswith(".timer")]
-    commands = [("stop", timers), ("disable", ["--now", *found])]
-    reason = "nothing brings it back"
-    return [
-        Step(("systemctl", verb, *what), reason, may_fail=True) for verb, what in commands if found
-    ]
+    commands = (("systemctl", "stop", *timers), ("systemctl", "disable", "--now", *found))
+    return [Step(argv, "nothing brings it back", may_fail=True) for argv in commands]
 
 
 def remove(root: Path, log: Log, *, reload: bool) -> list[str]:

@@ -48,7 +48,7 @@ def balance(program: int) -> None:
     What may use several processors is left alone.
     """
     ours = os.sched_getaffinity(0)
-    with suppress(OSError), (cache() / ".move.lock").open("w") as lock:  # it ended, or not root
+    with suppress(OSError), (cache() / ".move.lock").open("w") as lock:  # it ended
         while not (process := next(below(program), 0)):
             time.sleep(PAUSE)
             os.getpgid(program)  # raises ProcessLookupError once it has ended

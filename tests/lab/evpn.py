@@ -37,6 +37,7 @@ def prefixes(router: Router | Host, kind: str, vtep: str = VTEP) -> set[str]:
     return {route.prefix for route in routes(router, kind, vtep)}
 
 
+JOURNAL = "journalctl --boot --output short-precise --lines 80 -t evpn-host -t systemd"
 BELIEFS = ("ip -4 route", "ip neighbour", "bridge fdb", "ip -brief link", "ss -tino")
 HEARD = ("bgp summary", "evpn mac vni all", "evpn arp-cache vni all", "bgp l2vpn evpn route")
 
@@ -47,6 +48,8 @@ def beliefs(lab: Lab) -> Iterator[tuple[str, str]]:
     for router in routers:
         name = router.name or "the host"
         try:
+            if router is lab.host:
+                yield f"{name}: {JOURNAL}", router.run(JOURNAL.split(), check=False).out
             for words in BELIEFS:
                 out = router.run(words.split(), check=False).out
                 # A device's own MACs and groups say nothing of where others are.
@@ -57,9 +60,6 @@ def beliefs(lab: Lab) -> Iterator[tuple[str, str]]:
                 yield f"{name}: show {words}", "\n".join(lines[:200])
         except LabError as error:
             yield name, str(error)
-    journal = "journalctl --boot --output short-precise --lines 80"
-    ours = lab.host.run([*journal.split(), "-t", "evpn-host", "-t", "systemd"], check=False).out
-    yield "the host: journal of evpn-host and systemd", ours
 
 
 def _routes(shown: dict[str, object]) -> Iterator[Route]:
