@@ -479,17 +479,19 @@ def _configure(router: Router, wanted: dict[str, Any], only_removals: bool = Fal
     gone = {name: applied[name] for name in applied if applied[name] != stanzas.get(name)}
     vnis = {name: text.partition(" vni ")[2].partition("\n")[0] for name, text in gone.items()}
     _load(folder, "".join(f"vrf {n}\n no vni {vni}\nexit-vrf\n" for n, vni in vnis.items() if vni))
-    text = "".join(_undo(router, name) for name in gone)
     for name in gone:
+        # bgpd refuses to lose a VRF until it has heard, a moment later, that its VNI is gone; one
+        # that it has lost it knows no more, so each is tried again by itself.
+        _load(folder, _undo(router, name), attempts=100)
         del applied[name]
+    text = ""
     if not only_removals:
         for name, stanza in stanzas.items():
             if name not in applied:
                 text += stanza
                 applied[name] = stanza
+    _load(folder, text)
     if gone or text:
-        # bgpd refuses to lose a VRF until it has heard, a moment later, that its VNI is gone.
-        _load(folder, text, attempts=100)
         (folder / "applied").write_text(json.dumps(applied))
 
 
