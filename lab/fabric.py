@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -183,6 +183,7 @@ class Host(Speaker):
     def __init__(self, machine: Machine) -> None:
         """Take the machine."""
         super().__init__(machine, "")
+        self._vms: list[Process] = []
 
     def apply(self, payload: Mapping[str, Any], *options: str, check: bool = True) -> Result:
         """Run `evpn-host apply` with a payload document."""
@@ -230,10 +231,18 @@ class Host(Speaker):
         self.run(["modprobe", "tun"])
         port = f"tap-{name}"[:15]
         running = self.start(["python3", "-B", "/opt/repo/lab/guest/vm.py", port, name])
+        self._vms.append(running)
         eventually(lambda: "ready" in running.output)
         self._ip([f"link set {port} master {bridge}", f"link set {port} up"])
         eventually(lambda: self._known(port))
         return self._guest(name, ipv4, gateway)
+
+    def clear(self, others: Set[str]) -> None:
+        """Take all guests away: VMs, and namespaces that have other names than these."""
+        while self._vms:
+            self._vms.pop().stop()
+        there = {each["name"] for each in self.run(["ip", "-json", "netns"]).json}
+        self._ip([f"netns delete {name}" for name in sorted(there - others)])
 
     def _known(self, port: str) -> bool:
         """Whether zebra, if it runs, knows that the port is a bridge's.
@@ -349,6 +358,12 @@ class Lab:
     ) -> None:
         """Throw it all away."""
         self._open.close()
+
+    def clear(self) -> None:
+        """Take guests and bare-metal servers away; what was applied stays."""
+        self.fabric.change(servers=inside.INITIAL["servers"])
+        servers = {server["name"] for server in inside.INITIAL["servers"]}
+        self.host.clear({*inside.NAMESPACES, *servers})
 
     def reboot(self, hard: bool = False) -> float:
         """Reboot the machine and with it the fabric, as it was; guests are gone. Seconds."""

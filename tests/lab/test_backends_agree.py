@@ -17,7 +17,7 @@ from lab.fabric import Lab, at_rest, eventually
 from tests.conftest import BACKENDS
 from tests.lab.claims import runs_on
 from tests.lab.evpn import VTEP
-from tests.lab.test_k8s01 import (
+from tests.lab.k8s01 import (
     DUAL,
     DUAL_2,
     TENANT_A,

@@ -17,7 +17,7 @@ from lab.fabric import Host, Lab, Leaf, Node, Router, eventually
 from tests.lab import second_host
 from tests.lab.conftest import SOME
 from tests.lab.evpn import VTEP, routes
-from tests.lab.test_k8s01 import LEAVES, Payload, bring_up, established, payload, vnet
+from tests.lab.k8s01 import LEAVES, Payload, bring_up, established, payload, vnet
 
 UPLINKS = {"ens4", "ens5"}
 V4, V6 = "10.188.4.254", "fd00:188:4::254"
@@ -38,9 +38,9 @@ def roomy(mtu: int = 9216, **bgp: Any) -> Payload:
 
 
 @pytest.fixture(scope="module", params=SOME, ids="-".join)
-def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
+def lab(request: pytest.FixtureRequest, shared_lab: Any) -> Lab:
     """A fabric with K8S01 as a VTEP, with room for full-size packets."""
-    lab: Lab = fresh_lab(*request.param)
+    lab: Lab = shared_lab(*request.param)
     bring_up(lab, roomy())
     return lab
 

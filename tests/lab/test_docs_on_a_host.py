@@ -11,7 +11,7 @@ import pytest
 from lab.fabric import Lab
 from tests import documents
 from tests.documents import REPO, Block
-from tests.lab.test_k8s01 import payload
+from tests.lab.k8s01 import payload
 
 FOLDER = "/srv/documents"  # below /root the units see nothing
 # These say by their exit code what they found.

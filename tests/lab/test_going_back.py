@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lab.fabric import Host, Lab, eventually
-from tests.lab.test_k8s01 import bare_metal, bring_up, established, guest, payload, vnet
+from tests.lab.k8s01 import bare_metal, bring_up, established, guest, payload, vnet
 
 ADDED = vnet(80, 33, "10.188.8.254/24")
 

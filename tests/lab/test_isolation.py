@@ -16,7 +16,7 @@ import pytest
 from lab.fabric import Host, Lab, Node, eventually
 from tests.lab.conftest import SYSTEMS
 from tests.lab.evpn import VTEP, routes
-from tests.lab.test_k8s01 import bring_up, established, payload, resets, vnet
+from tests.lab.k8s01 import bring_up, established, payload, resets, vnet
 
 GATEWAYS = ("172.20.0.254", "fd00:20::254")
 PREFIXES = ("172.20.0.254/24", "fd00:20::254/64")
@@ -47,10 +47,10 @@ class Tenants(NamedTuple):
 
 
 @pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
-def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
+def lab(request: pytest.FixtureRequest, shared_lab: Any) -> Lab:
     """A fabric with K8S01 as a VTEP of two tenants."""
-    lab: Lab = fresh_lab(*request.param)
-    bring_up(lab, DOCUMENT)
+    lab: Lab = shared_lab(*request.param)
+    bring_up(lab, {**DOCUMENT, "generation": payload()["generation"]})
     return lab
 
 

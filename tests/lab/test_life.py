@@ -17,7 +17,7 @@ import pytest
 
 from lab.fabric import Lab, Node, eventually
 from tests.lab.conftest import SYSTEMS
-from tests.lab.test_k8s01 import (
+from tests.lab.k8s01 import (
     DUAL,
     LEAVES,
     Payload,

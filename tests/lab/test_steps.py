@@ -20,7 +20,7 @@ from generator.errors import Refused
 from generator.payload import load
 from lab.fabric import Lab, Node, eventually
 from tests.lab.conftest import SYSTEMS
-from tests.lab.test_k8s01 import (
+from tests.lab.k8s01 import (
     LEAVES,
     Payload,
     bare_metal,

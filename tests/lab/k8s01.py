@@ -1,0 +1,115 @@
+"""K8S01 of the documentation: its payload with changes to it, and the steps of tests about it."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+from lab.fabric import Fabric, Host, Lab, Node, eventually
+
+EXAMPLE = Path(__file__).parents[2] / "examples/k8s01.json"
+LEAVES = ("ns-leaf-0", "ns-leaf-1")
+PORTS = [{"name": f"swp9s1@{leaf}"} for leaf in LEAVES]
+# What an operator, or the system's own occasions, does to the network of a running host.
+OPERATORS_COMMANDS = {
+    "netplan": (
+        ["netplan", "apply"],
+        ["networkctl", "reconfigure", "ens4", "ens5"],
+        ["systemctl", "restart", "systemd-networkd"],
+    ),
+    "ifupdown": (["ifreload", "-a"], ["ifreload", "-a"]),
+}
+
+Payload = dict[str, Any]
+_generations = itertools.count(1)
+
+
+def payload(*vnets: Payload, vpcs: tuple[Payload, ...] = ()) -> Payload:
+    """K8S01's payload, of the next generation, with more V-Nets and VPCs if wanted."""
+    document: Payload = json.loads(EXAMPLE.read_text())
+    document["generation"] = next(_generations)
+    document["vnets"] += copy.deepcopy(vnets)
+    document["vpcs"] += copy.deepcopy(vpcs)
+    return document
+
+
+def vnet(vni: int, vpc: int, *gateways: str, **more: Any) -> Payload:
+    """A V-Net on both of K8S01's ports, tagged."""
+    found = {"name": f"vnet-{vni}", "vxlanID": vni, "vpc": {"id": vpc}, "ports": PORTS}
+    if gateways:
+        found["macAddress"] = f"44:38:39:ff:{vni >> 8:02x}:{vni & 255:02x}"
+        found["gateways"] = [{"prefix": prefix} for prefix in gateways]
+    return found | more
+
+
+DUAL = vnet(40, 33, "10.188.4.254/24", "fd00:188:4::254/64")
+DUAL_2 = vnet(41, 33, "10.188.5.254/24", "fd00:188:5::254/64")
+TENANT_A = {"id": 50, "name": "tenant-a", "vni": 1050}
+TENANT_B = {"id": 51, "name": "tenant-b", "vni": 1051}
+
+
+def bring_up(lab: Lab, document: Payload | None = None) -> None:
+    """Apply a payload, the documentation's if none, then put both ports into the underlay."""
+    document = document or payload()
+    lab.fabric.carry(document)
+    lab.host.apply(document)
+    for leaf in LEAVES:
+        lab.fabric.leaf(leaf).underlay(on=True)
+    eventually(lambda: established(lab.host) == {"ens4", "ens5"}, within=60)
+
+
+def established(host: Host) -> set[str]:
+    """Neighbors with which both address families are Established."""
+    shown = host.show("show bgp summary json")
+    families = [shown.get(name, {}).get("peers", {}) for name in ("ipv4Unicast", "l2VpnEvpn")]
+    up = [{n for n, peer in f.items() if peer["state"] == "Established"} for f in families]
+    return up[0] & up[1]
+
+
+def resets(host: Host) -> dict[str, tuple[int, int]]:
+    """How often each session came up, and how often it went down."""
+    shown = host.show("show bgp neighbors json")
+    return {
+        n: (peer["connectionsEstablished"], peer["connectionsDropped"]) for n, peer in shown.items()
+    }
+
+
+def change(lab: Lab, document: Payload) -> None:
+    """What a controller does: the leaves first, then the host."""
+    lab.fabric.carry(document)
+    lab.host.apply(document)
+
+
+def no_reload_pending(host: Host) -> bool:
+    """Whether FRR runs exactly what its file says."""
+    said = host.run(["/usr/lib/frr/frr-reload.py", "--test", "/etc/frr/frr.conf"]).out
+    return "Lines To" not in said
+
+
+def addresses(host: Node, device: str) -> set[str]:
+    """The global addresses of a device, with their lengths."""
+    [shown] = host.run(["ip", "-json", "address", "show", "dev", device]).json
+    return {
+        f"{each['local']}/{each['prefixlen']}"
+        for each in shown["addr_info"]
+        if each["scope"] == "global"
+    }
+
+
+def bare_metal(fabric: Fabric, name: str, vni: int, gateway: str, number: int) -> Node:
+    """A server behind the third leaf that, as servers do, has spoken with its gateway once."""
+    network = gateway.rsplit(".", 1)[0]
+    server = fabric.server(name, vni=vni, ipv4=f"{network}.{number}/24", gateway=gateway)
+    eventually(lambda: server.ping(gateway, count=1))
+    return server
+
+
+def guest(host: Host, name: str, vni: int, gateway: str, number: int) -> Node:
+    """A guest on the host's bridge of a V-Net."""
+    network = gateway.rsplit(".", 1)[0]
+    pod = host.pod(name, bridge=f"nbr-{vni}", ipv4=f"{network}.{number}/24", gateway=gateway)
+    eventually(lambda: pod.ping(gateway, count=1))
+    return pod
