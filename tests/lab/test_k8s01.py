@@ -107,6 +107,16 @@ def test_status_finds_no_difference(host: Host) -> None:
     assert found["ok"]
 
 
+def test_networkd_listens_for_lldp_on_nics_alone(lab: Lab) -> None:
+    """Each device that it listens on takes one of the 1,024 files that it may have open."""
+    links = {
+        str(link["ifindex"]): link["ifname"] for link in lab.host.run(["ip", "-json", "link"]).json
+    }
+    sockets = [line.split() for line in lab.host.machine.read("/proc/net/packet").splitlines()[1:]]
+    heard = {links[device] for _, _, _, protocol, device, *_ in sockets if protocol == "88cc"}
+    assert heard == ({"ens4", "ens5", "ens6"} if lab.backend == "netplan" else set())  # type: ignore[attr-defined]
+
+
 @pytest.mark.claim("6.1", "A remote VTEP has two next hops, and many flows use both uplinks")
 def test_both_uplinks_carry_traffic(host: Host, fabric: Fabric, pod: Node) -> None:
     """The third leaf's loopback has two next hops, and traffic to many servers uses both.
