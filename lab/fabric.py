@@ -183,7 +183,6 @@ class Host(Speaker):
     def __init__(self, machine: Machine) -> None:
         """Take the machine."""
         super().__init__(machine, "")
-        self._vms: list[Process] = []
 
     def apply(self, payload: Mapping[str, Any], *options: str, check: bool = True) -> Result:
         """Run `evpn-host apply` with a payload document."""
@@ -231,7 +230,6 @@ class Host(Speaker):
         self.run(["modprobe", "tun"])
         port = f"tap-{name}"[:15]
         running = self.start(["python3", "-B", "/opt/repo/lab/guest/vm.py", port, name])
-        self._vms.append(running)
         eventually(lambda: "ready" in running.output)
         self._ip([f"link set {port} master {bridge}", f"link set {port} up"])
         eventually(lambda: self._known(port))
@@ -239,8 +237,7 @@ class Host(Speaker):
 
     def clear(self, others: Set[str]) -> None:
         """Take all guests away: VMs, and namespaces that have other names than these."""
-        while self._vms:
-            self._vms.pop().stop()
+        self.run(["pkill", "-f", "/guest/vm.py"], check=False)
         there = {each["name"] for each in self.run(["ip", "-json", "netns"]).json}
         self._ip([f"netns delete {name}" for name in sorted(there - others)])
 
