@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -235,12 +235,6 @@ class Host(Speaker):
         eventually(lambda: self._known(port))
         return self._guest(name, ipv4, gateway)
 
-    def clear(self, others: Set[str]) -> None:
-        """Take all guests away: VMs, and namespaces that have other names than these."""
-        self.run(["pkill", "-f", "/guest/vm.py"], check=False)
-        there = {each["name"] for each in self.run(["ip", "-json", "netns"]).json}
-        self._ip([f"netns delete {name}" for name in sorted(there - others)])
-
     def _known(self, port: str) -> bool:
         """Whether zebra, if it runs, knows that the port is a bridge's.
 
@@ -355,12 +349,6 @@ class Lab:
     ) -> None:
         """Throw it all away."""
         self._open.close()
-
-    def clear(self) -> None:
-        """Take guests and bare-metal servers away; what was applied stays."""
-        self.fabric.change(servers=inside.INITIAL["servers"])
-        servers = {server["name"] for server in inside.INITIAL["servers"]}
-        self.host.clear({*inside.NAMESPACES, *servers})
 
     def reboot(self, hard: bool = False) -> float:
         """Reboot the machine and with it the fabric, as it was; guests are gone. Seconds."""

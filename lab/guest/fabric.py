@@ -93,7 +93,6 @@ SYSCTLS = {
     "net/ipv4/fib_multipath_hash_policy": 1,
     "net/ipv6/conf/default/accept_dad": 0,
 }
-NAMESPACES = (*(router.name for router in SWITCHES), "office")
 
 
 def state() -> dict[str, Any]:
@@ -103,7 +102,8 @@ def state() -> dict[str, Any]:
 
 def links() -> None:
     """Lay the cables, then everything that hangs on them."""
-    cables = [f"netns add {name}" for name in NAMESPACES]
+    names = [router.name for router in SWITCHES] + ["office"]
+    cables = [f"netns add {name}" for name in names]
     for number, leaf in enumerate(LEAVES, start=1):
         cables.append(
             f"link add {UPLINK} mtu {MTU} netns {leaf.name} type veth"

@@ -19,28 +19,18 @@ from tests.lab.evpn import beliefs
 __all__ = ["SOME", "SYSTEMS"]
 
 SUITE = "trixie"
-# Modules that share one machine of each system, in this order: what the first ones look at needs
-# one to which nothing was done yet, the last one leaves most behind.
-SHARING = ("k8s01", "guest_ports", "isolation", "control_plane", "datapath")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what uses the lab, for `-m 'not lab'`; what shares one runs in one process."""
-    items.sort(key=lambda item: _turn(item.path.stem))  # a stable order otherwise
     for item in items:
         if {"lab", "fresh_lab"} & set(getattr(item, "fixturenames", ())):
             parameters = item.callspec.params if hasattr(item, "callspec") else {}
             shared = [str(parameters[name]) for name in ("lab", "story") if name in parameters]
-            module = "shared" if _turn(item.path.stem) else item.nodeid.partition("::")[0]
+            module = item.nodeid.partition("::")[0]
             item.add_marker("lab")
             item.add_marker(pytest.mark.xdist_group("-".join([module, *shared])))
-
-
-def _turn(module: str) -> int:
-    """Which of those that share a machine it is, from 1 on; 0 for others."""
-    name = module.removeprefix("test_")
-    return SHARING.index(name) + 1 if name in SHARING else 0
 
 
 @pytest.hookimpl(wrapper=True)
@@ -129,55 +119,13 @@ def fabric(lab: Lab) -> Fabric:
     return lab.fabric
 
 
-class _Shared:
-    """The machine of the `SHARING` modules, of one system at a time."""
-
-    def __init__(self) -> None:
-        self._stack = ExitStack()
-        self._lab: dict[tuple[str, str], Lab] = {}
-
-    def of(self, suite: str, backend: str) -> Lab:
-        """Give it as the module before left it, but for guests and servers; or boot it."""
-        if lab := self._lab.get((suite, backend)):
-            lab.clear()
-            return lab
-        self.end()
-        self._lab[suite, backend] = boot(self._stack, Lab(suite, backend))
-        return self._lab[suite, backend]
-
-    def end(self) -> None:
-        """Throw it away."""
-        self._lab.clear()
-        self._stack.close()
-
-
-@pytest.fixture(scope="session")
-def shared() -> Iterator[_Shared]:
-    """Give the machine that modules share, if any."""
-    machine = _Shared()
-    yield machine
-    machine.end()
-
-
 @pytest.fixture(scope="module")
-def shared_lab(request: pytest.FixtureRequest, shared: _Shared) -> Callable[..., Lab]:
-    """Give the machine of all `SHARING` modules: `shared_lab("trixie", backend="ifupdown")`."""
-
-    def of(suite: str, backend: str) -> Lab:
-        runs_on(request.node, suite, backend)
-        return shared.of(suite, backend)
-
-    return of
-
-
-@pytest.fixture(scope="module")
-def fresh_lab(request: pytest.FixtureRequest, shared: _Shared) -> Iterator[Callable[..., Lab]]:
+def fresh_lab(request: pytest.FixtureRequest) -> Iterator[Callable[..., Lab]]:
     """Boot a module's own machine, and end its last: `fresh_lab("trixie", backend="ifupdown")`."""
     with ExitStack() as stack:
 
         def another(suite: str = SUITE, backend: str = "netplan") -> Lab:
             stack.close()
-            shared.end()
             runs_on(request.node, suite, backend)
             return boot(stack, Lab(suite, backend))
 

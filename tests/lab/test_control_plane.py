@@ -39,9 +39,9 @@ SECRET = "not-to-be-read-aloud"  # noqa: S105 - of the lab
 
 
 @pytest.fixture(scope="module", params=SOME, ids="-".join)
-def lab(request: pytest.FixtureRequest, shared_lab: Any) -> Lab:
+def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """A fabric with K8S01 as a VTEP, two V-Nets in both families."""
-    lab: Lab = shared_lab(*request.param)
+    lab: Lab = fresh_lab(*request.param)
     bring_up(lab, payload(DUAL, DUAL_2))
     return lab
 

@@ -38,9 +38,9 @@ def roomy(mtu: int = 9216, **bgp: Any) -> Payload:
 
 
 @pytest.fixture(scope="module", params=SOME, ids="-".join)
-def lab(request: pytest.FixtureRequest, shared_lab: Any) -> Lab:
+def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """A fabric with K8S01 as a VTEP, with room for full-size packets."""
-    lab: Lab = shared_lab(*request.param)
+    lab: Lab = fresh_lab(*request.param)
     bring_up(lab, roomy())
     return lab
 

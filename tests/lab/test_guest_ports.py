@@ -30,10 +30,10 @@ GATEWAY = "10.188.0.254"
 
 
 @pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
-def lab(request: pytest.FixtureRequest, shared_lab: Any) -> Lab:
+def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """K8S01 as a VTEP, both switch ports in the underlay."""
     suite, backend = request.param
-    lab: Lab = shared_lab(suite, backend)
+    lab: Lab = fresh_lab(suite, backend)
     lab.backend = backend  # type: ignore[attr-defined]
     bring_up(lab)
     return lab

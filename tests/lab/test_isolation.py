@@ -47,10 +47,10 @@ class Tenants(NamedTuple):
 
 
 @pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
-def lab(request: pytest.FixtureRequest, shared_lab: Any) -> Lab:
+def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """A fabric with K8S01 as a VTEP of two tenants."""
-    lab: Lab = shared_lab(*request.param)
-    bring_up(lab, {**DOCUMENT, "generation": payload()["generation"]})
+    lab: Lab = fresh_lab(*request.param)
+    bring_up(lab, DOCUMENT)
     return lab
 
 

@@ -36,10 +36,10 @@ FOREIGN = {"netplan": "/etc/netplan/50-operator.yaml", "ifupdown": "/etc/network
 
 
 @pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
-def lab(request: pytest.FixtureRequest, shared_lab: Any) -> Lab:
+def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """A fabric with K8S01 as a VTEP, both switch ports in the underlay."""
     suite, backend = request.param
-    lab: Lab = shared_lab(suite, backend)
+    lab: Lab = fresh_lab(suite, backend)
     lab.backend = backend  # type: ignore[attr-defined]
     lab.host.run(["ip", "link", "add", "br-foreign", "type", "bridge"])
     lab.host.run(["ip", "link", "set", "br-foreign", "up"])
