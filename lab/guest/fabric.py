@@ -490,7 +490,7 @@ def _configure(router: Router, wanted: dict[str, Any], only_removals: bool = Fal
             if name not in applied:
                 text += stanza
                 applied[name] = stanza
-    _load(folder, text)
+    _load(folder, text, attempts=100)
     if gone or text:
         (folder / "applied").write_text(json.dumps(applied))
 
