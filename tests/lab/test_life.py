@@ -249,9 +249,8 @@ def _heard(leaf: Any, pod: Node) -> bool:
 @pytest.fixture
 def urgent(story: Life) -> Iterator[None]:
     """Have the machine come before those of other tests: how long forwarding is away is judged."""
-    story.lab.machine.hurry(-10)
-    yield
-    story.lab.machine.hurry(0)
+    with story.lab.machine.hurry():
+        yield
 
 
 @pytest.fixture
