@@ -327,6 +327,7 @@ class Lab:
 
     def __init__(self, suite: str = "trixie", backend: str = "netplan") -> None:
         """Choose the suite, and how its operator configured the NICs: netplan or ifupdown."""
+        self.backend = backend
         parameters = ["lab_fabric=1", f"lab_backend={backend}"]
         self.machine = Machine(suite, parameters=parameters)
         self.host = Host(self.machine)

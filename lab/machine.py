@@ -169,7 +169,7 @@ class Machine:
                 self._nice(0)
 
     def _nice(self, nice: int) -> None:
-        """How much it comes before others, as nice(1) numbers it, until it boots."""
+        """Set how much it comes before others, as nice(1) numbers it, until it boots."""
         assert self._power
         ours = os.getsid(0)
         for process in below(self._power.pid):

@@ -32,9 +32,7 @@ GATEWAY = "10.188.0.254"
 @pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
 def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """K8S01 as a VTEP, both switch ports in the underlay."""
-    suite, backend = request.param
-    lab: Lab = fresh_lab(suite, backend)
-    lab.backend = backend  # type: ignore[attr-defined]
+    lab: Lab = fresh_lab(*request.param)
     bring_up(lab)
     return lab
 
@@ -152,7 +150,7 @@ def test_ports_survive(lab: Lab, guests: dict[str, Node], gpu: Node) -> None:
         "a V-Net goes": lambda: change(lab, payload()),
         "apply --full": lambda: host.apply(payload(), "--full"),
     }
-    for command in OPERATORS_COMMANDS[lab.backend]:  # type: ignore[attr-defined]
+    for command in OPERATORS_COMMANDS[lab.backend]:
         steps[" ".join(command)] = partial(host.run, command, timeout=120)
     for what, step in steps.items():
         with ExitStack() as stack:

@@ -38,9 +38,7 @@ FOREIGN = {"netplan": "/etc/netplan/50-operator.yaml", "ifupdown": "/etc/network
 @pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
 def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """A fabric with K8S01 as a VTEP, both switch ports in the underlay."""
-    suite, backend = request.param
-    lab: Lab = fresh_lab(suite, backend)
-    lab.backend = backend  # type: ignore[attr-defined]
+    lab: Lab = fresh_lab(*request.param)
     lab.host.run(["ip", "link", "add", "br-foreign", "type", "bridge"])
     lab.host.run(["ip", "link", "set", "br-foreign", "up"])
     lab.host.await_dad()
@@ -114,7 +112,7 @@ def test_networkd_listens_for_lldp_on_nics_alone(lab: Lab) -> None:
     }
     sockets = [line.split() for line in lab.host.machine.read("/proc/net/packet").splitlines()[1:]]
     heard = {links[device] for _, _, _, protocol, device, *_ in sockets if protocol == "88cc"}
-    assert heard == ({"ens4", "ens5", "ens6"} if lab.backend == "netplan" else set())  # type: ignore[attr-defined]
+    assert heard == ({"ens4", "ens5", "ens6"} if lab.backend == "netplan" else set())
 
 
 @pytest.mark.claim("6.1", "A remote VTEP has two next hops, and many flows use both uplinks")
@@ -341,7 +339,7 @@ def test_an_operators_own_apply_costs_nothing(lab: Lab, pod: Node, gpu: Node) ->
     """Prevented, not mended: FRR's routes and neighbours stay, the guest's ping goes on."""
     change(lab, payload())
     eventually(lambda: pod.ping(gpu, count=1))
-    for command in OPERATORS_COMMANDS[lab.backend]:  # type: ignore[attr-defined]
+    for command in OPERATORS_COMMANDS[lab.backend]:
         with pod.pinging(gpu, interval=0.05) as running:
             lab.host.run(command, timeout=120)
             time.sleep(5)
@@ -364,7 +362,7 @@ def test_what_is_not_ours_is_as_before(lab: Lab) -> None:
 
 
 def _foreign(lab: Lab) -> dict[str, Any]:
-    host, path = lab.host, FOREIGN[lab.backend]  # type: ignore[attr-defined]
+    host, path = lab.host, FOREIGN[lab.backend]
 
     def shown(device: str) -> Payload:
         [found] = host.run(["ip", "-details", "-json", "address", "show", device]).json
