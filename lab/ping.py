@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 
-REPLY = re.compile(r"^\[(?P<at>[\d.]+)\] .*icmp_seq=(?P<number>\d+) .*time=", re.MULTILINE)
+REPLY = re.compile(
+    r"^\[(?P<at>[\d.]+)\] .*icmp_seq=(?P<number>\d+) .*time=(?P<took>[\d.]+) ms", re.MULTILINE
+)
 SUMMARY = re.compile(r"^(\d+) packets transmitted", re.MULTILINE)
 
 
@@ -16,7 +18,7 @@ class Ping:
 
     sent: int
     received: int
-    silence: tuple[float, float]  # the longest time without an answer; seconds since the epoch
+    silence: tuple[float, float]  # the longest wait for an answer; seconds since the epoch
     said: str
 
     @property
@@ -39,12 +41,22 @@ class Ping:
 
 
 def parse(said: str, cut_off: bool = False) -> Ping:
-    """Read what `ping -D` said; when it was `cut_off`, its last packets were still on their way."""
+    """Read what `ping -D` said; when it was `cut_off`, its last packets were still on their way.
+
+    A silence lasts from one answer to the next. Where no packet between them is missing, it begins
+    with the sending of the second at the earliest: before that, ping itself was kept from sending.
+    """
     summary = SUMMARY.search(said)
     sent = int(summary[1]) if summary else 0
-    replies = {int(reply["number"]): float(reply["at"]) for reply in REPLY.finditer(said)}
+    replies = {
+        int(reply["number"]): (float(reply["at"]), float(reply["took"]) / 1000)
+        for reply in REPLY.finditer(said)
+    }
     if cut_off:
         sent = min(sent, max(replies, default=0))
-    times = sorted(replies.values())
-    silence = max(pairwise(times), key=lambda pair: pair[1] - pair[0], default=(0.0, 0.0))
+    silence = (0.0, 0.0)
+    in_time = sorted((at, number, took) for number, (at, took) in replies.items())
+    for (before, last, _), (at, number, took) in pairwise(in_time):
+        begin = max(before, at - took) if number == last + 1 else before
+        silence = max(silence, (begin, at), key=lambda pair: pair[1] - pair[0])
     return Ping(sent, len(replies), silence, said)

@@ -1,0 +1,42 @@
+"""What the lab's pings say of a network, and what only of ping itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.ping import parse
+
+
+def said(*replies: tuple[float, int, float], sent: int) -> str:
+    """Write what `ping -D` says: when each came, its number, and how many seconds it took."""
+    lines = [
+        f"[{at:.6f}] 64 bytes from 10.0.0.1: icmp_seq={number} ttl=64 time={took * 1000:g} ms"
+        for at, number, took in replies
+    ]
+    end = f"{sent} packets transmitted, {len(replies)} received"
+    return "\n".join(["PING 10.0.0.1 (10.0.0.1) 56(84) bytes of data.", *lines, "", end, ""])
+
+
+@pytest.mark.parametrize(
+    ("replies", "gap"),
+    [
+        ([(100.0, 1, 0.001), (101.0, 2, 0.001), (105.0, 6, 0.001)], 4.0),
+        ([(100.0, 1, 0.001), (104.0, 2, 3.0), (104.1, 3, 2.1)], 3.0),
+        ([(100.0, 1, 0.001), (104.0, 2, 0.5)], 0.5),
+        ([(100.0, 1, 0.001), (100.05, 2, 2.0)], 0.05),
+        ([(103.0, 2, 0.001), (100.0, 1, 0.001), (107.0, 3, 6.0)], 4.0),
+        ([(100.0, 1, 0.001)], 0.0),
+        ([], 0.0),
+    ],
+    ids=["lost", "late", "not sent", "all late", "in any order", "one", "none"],
+)
+def test_longest_gap(replies: list[tuple[float, int, float]], gap: float) -> None:
+    """What was not sent is no silence of the network; what was lost or late is."""
+    assert parse(said(*replies, sent=6)).longest_gap_s == pytest.approx(gap)
+
+
+def test_what_is_lost() -> None:
+    """A ping that was cut off had its last packets on their way."""
+    text = said((100.0, 1, 0.001), (102.0, 3, 0.001), sent=5)
+    assert (parse(text).sent, parse(text).lost) == (5, 3)
+    assert (parse(text, cut_off=True).sent, parse(text, cut_off=True).lost) == (3, 1)
