@@ -9,6 +9,7 @@ import os
 import sys
 import time
 import timeit
+from collections import Counter
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import NoReturn
@@ -26,18 +27,33 @@ pytest_plugins = "tests.lab.claims"  # here, for the process that collects from 
 ACCEPTED = sorted([*(REPO / "examples").glob("*.json"), *(REPO / "tests/payloads").glob("*.json")])
 REFUSED = sorted((REPO / "tests/payloads/refused").glob("*"))
 BACKENDS = ("netplan", "ifupdown")
+AS_MANY = 25
+"""As how many tests one that is marked `long` counts."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, object, object]:
     """Have what runs in a distribution's tree stay in one process, module by module.
 
-    So each tree is made once. And pytest-xdist begins with what is many: they run beside the first
-    labs, which wait much, and not after the last.
+    So each tree is made once. And what is many or marked `long` begins first: it runs beside the
+    first labs, which wait much, and no process is left with it when the others have done all.
     """
     for item in items:
         if {"root", "root_user"} <= set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    result = yield
+    groups = {item: _group(item) for item in items}
+    weights = Counter(groups.values())
+    long = (groups[item] for item in items if item.get_closest_marker("long"))
+    weights |= Counter(dict.fromkeys(long, AS_MANY))
+    items.sort(key=lambda item: weights[groups[item]], reverse=True)
+    return result
+
+
+def _group(item: pytest.Item) -> str:
+    """What it shares a process with, under a name; most tests are alone."""
+    mark = item.get_closest_marker("xdist_group")
+    return str(mark.args[0]) if mark else item.nodeid
 
 
 @pytest.hookimpl(wrapper=True)

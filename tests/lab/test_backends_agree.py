@@ -181,6 +181,7 @@ def _look(lab: Lab) -> dict[str, list[str]]:
     return kernel(lab) | daemons(lab)
 
 
+@pytest.mark.long
 @pytest.mark.claim("4.3", "The same payload gives the same kernel and FRR on both backends")
 def test_the_same_payload_gives_the_same_host(both: dict[str, dict[str, list[str]]]) -> None:
     """Devices, addresses, routes, rules, bridge ports; VRFs, VNIs, routes, configuration."""

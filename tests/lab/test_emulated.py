@@ -60,7 +60,8 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Host]:
         patch.setattr(machine, "KERNELS", [BROKEN, QEMU])
         patch.setattr(machine, "notes", [])
         with redirect_stderr(io.StringIO()) as said:
-            booted = boot(stack, Machine(suite))
+            # FRR, which is slow there, stays away until apply wants it.
+            booted = boot(stack, Machine(suite, parameters=["systemd.unit=basic.target"]))
         assert said.getvalue().count("qemu takes the place of uml") == 1
         for nic in ("ens4", "ens5"):
             cable = f"ip link add {nic} type veth peer name far-{nic}"
@@ -186,7 +187,6 @@ def test_bgp_and_bfd_are_closed_to_guests(host: Host, guests: Guests) -> None:
 def test_its_disk_outlives_a_power_cut(host: Host) -> None:
     """What was synced is there; what was only in memory is not."""
     text = "".join(f"{number}\n" for number in range(100_000))
-    host.run(["systemctl", "set-default", "basic.target"])  # FRR, which is slow, can stay away
     host.machine.write("/root/folder/file", text)
     host.run(["sync", "/root/folder/file"])
     host.machine.write("/run/file", text)

@@ -198,6 +198,7 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     return lab
 
 
+@pytest.mark.long
 @pytest.mark.claim(
     "16.1", "After each random step kernel and FRR equal the plan; others lose nothing"
 )
