@@ -54,9 +54,10 @@ def parse(said: str, cut_off: bool = False) -> Ping:
     }
     if cut_off:
         sent = min(sent, max(replies, default=0))
-    silence = (0.0, 0.0)
     in_time = sorted((at, number, took) for number, (at, took) in replies.items())
-    for (before, last, _), (at, number, took) in pairwise(in_time):
-        begin = max(before, at - took) if number == last + 1 else before
-        silence = max(silence, (begin, at), key=lambda pair: pair[1] - pair[0])
+    silences = [
+        (max(before, at - took) if number == last + 1 else before, at)
+        for (before, last, _), (at, number, took) in pairwise(in_time)
+    ]
+    silence = max(silences, key=lambda pair: pair[1] - pair[0], default=(0.0, 0.0))
     return Ping(sent, len(replies), silence, said)
