@@ -2,8 +2,9 @@
 
     python bench/host.py [--suite trixie] [--backend netplan] [--sizes 10 100 500]
 
-Needs root. Times are of a virtual machine with one processor, good for comparing one with another.
-Prints a Markdown table. `--steps` lists instead what an apply of one V-Net more spends its time on,
+Needs root, and a computer that does nothing else. Times are of a virtual machine with one processor.
+Beside a first apply stands its limit, measured in the same run: the same devices made by one `ip -batch`
+in a fresh machine, until udev and zebra know them all. Prints a Markdown table. `--steps` lists instead what an apply of one V-Net more spends its time on,
 `--frr` in how many ways FRR can be told of one VPC more.
 """
 
@@ -19,11 +20,16 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.render import payload
+from generator.model import devices
+from generator.payload import load
+from lab.by_hand import ip_lines
 from lab.fabric import Lab, eventually
 
 LEAVES = ("ns-leaf-0", "ns-leaf-1")
 COLUMNS = (
+    "limit: the devices by one `ip -batch`",
     "first apply",
+    "… times the limit",
     "… until a guest's ping is answered",
     "nothing to do",
     "one V-Net more",
@@ -113,9 +119,24 @@ class Bench:
         return ", ".join(f"{line.replace('systemd-', '')} MB" for line in lines)
 
 
+def limit(suite: str, backend: str, document: dict[str, Any]) -> float:
+    """Seconds for the devices of a payload by one `ip -batch`, until udev and zebra know them."""
+    [host] = load(json.dumps(document).encode()).hosts
+    planned = list(devices(host))
+    lines = "".join(f"{line}\n" for line in ip_lines(planned))
+    with Lab(suite, backend) as lab:
+        start = time.perf_counter()
+        lab.host.run(["ip", "-batch", "-"], input=lines, timeout=1800)
+        lab.host.run(["udevadm", "settle", "--timeout=1800"], timeout=1800)
+        last = f"show interface {planned[-1].name}"
+        eventually(lambda: "Interface Type Vxlan" in lab.host.show(last), within=600)
+        return time.perf_counter() - start
+
+
 def measure(suite: str, backend: str, size: int) -> list[str]:
-    """What stands in COLUMNS."""
+    """Measure what stands in COLUMNS."""
     found = documents(size)
+    least = limit(suite, backend, found["few"])
     with Lab(suite, backend) as lab:
         bench = Bench(lab)
         bench.serve(found["few"])
@@ -134,8 +155,9 @@ def measure(suite: str, backend: str, size: int) -> list[str]:
         daemons = bench.daemons()
         times.append(bench.apply(found["few"]))
         times.append(bench.apply(found["more"], "--full"))
-        seconds = [f"{each:.1f} s" for each in times]
-        return [*seconds, f"{bench.memory / 1024:.0f} MB", daemons]
+        first, *others = [f"{each:.1f} s" for each in times]
+        ratio = f"{times[0] / least:.1f}"
+        return [f"{least:.1f} s", first, ratio, *others, f"{bench.memory / 1024:.0f} MB", daemons]
 
 
 def steps(suite: str, backend: str, size: int) -> None:

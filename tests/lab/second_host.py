@@ -9,8 +9,9 @@ import copy
 import json
 from typing import Any
 
-from generator.model import Device, devices
+from generator.model import devices
 from generator.payload import load
+from lab.by_hand import ip_lines
 from lab.fabric import Lab, Node, Router, eventually
 from lab.guest.fabric import DAEMONS
 
@@ -46,7 +47,7 @@ def start(lab: Lab, document: dict[str, Any]) -> Router:
         "link set lo up",
         "link set ens4 up",
         f"address add {VTEP}/32 dev lo",
-        *(line for device in devices(planned) for line in _recipe(device)),
+        *ip_lines(devices(planned)),
     ]
     host.run(["ip", "-batch", "-"], input="".join(f"{line}\n" for line in lines))
     sysctls = "/root/second/etc/sysctl.d/90-evpn-host.conf"
@@ -66,31 +67,6 @@ def start(lab: Lab, document: dict[str, Any]) -> Router:
     )
     eventually(lambda: "Established" in str(host.show("show bgp neighbors ens4 json")), within=40)
     return host
-
-
-def _recipe(device: Device) -> list[str]:
-    """The `ip` lines of a device; a plan names VRFs before their bridges, bridges before ports."""
-    name, master = device.name, f" master {device.master}" if device.master else ""
-    if device.kind == "vrf":
-        add = f"link add {name} up type vrf table {device.table}"
-        closed = f"table {device.table} metric 4278198272"
-        return [add, *(f"route add unreachable {all_} {closed}" for all_ in ("0.0.0.0/0", "::/0"))]
-    if device.kind == "bridge":
-        head = f"link add {name} mtu {device.mtu} address {device.mac}{master}"
-        add = f"{head} type bridge stp_state 0 forward_delay 0"
-        addresses = [f"address add {each} dev {name}{_nodad(each)}" for each in device.addresses]
-        return [add, f"link set {name} up", *addresses]
-    suppress = "on" if device.suppress else "off"
-    kind = f"type vxlan id {device.vni} local {device.local} dstport 4789 nolearning"
-    return [
-        f"link add {name} mtu {device.mtu}{master} {kind}",
-        f"link set {name} addrgenmode none up",
-        f"link set {name} type bridge_slave learning off neigh_suppress {suppress}",
-    ]
-
-
-def _nodad(address: str) -> str:
-    return " nodad" if ":" in address else ""
 
 
 def _route(host: Node) -> None:
