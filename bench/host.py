@@ -2,10 +2,11 @@
 
     python bench/host.py [--suite trixie] [--backend netplan] [--sizes 10 100 500]
 
-Needs root, and a computer that does nothing else. Times are of a virtual machine with one processor.
-Beside a first apply stands its limit, measured in the same run: the same devices made by one `ip -batch`
-in a fresh machine, until udev and zebra know them all. Prints a Markdown table. `--steps` lists instead what an apply of one V-Net more spends its time on,
-`--frr` in how many ways FRR can be told of one VPC more.
+Needs root, and a computer that does nothing else. Times are of a virtual machine with one
+processor. Beside a first apply stands its limit, measured in the same run: the same devices made by
+one `ip -batch` in a fresh machine, until udev and zebra know them all. Prints a Markdown table.
+`--steps` lists instead what an apply of one V-Net more spends its time on, `--frr` in how many ways
+FRR can be told of one VPC more.
 """
 
 import argparse

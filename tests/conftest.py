@@ -22,7 +22,8 @@ sys.path.append(str(REPO))  # for `lab` and `tests`, which are not installed
 from generator.cli import main  # noqa: E402
 from lab.result import Result  # noqa: E402
 
-pytest_plugins = "tests.lab.claims"  # here, for the process that collects from all others
+# Here, for their options, and for the process that collects from all others.
+pytest_plugins = ["tests.lab.systems", "tests.lab.claims", "tests.second_try"]
 
 ACCEPTED = sorted([*(REPO / "examples").glob("*.json"), *(REPO / "tests/payloads").glob("*.json")])
 REFUSED = sorted((REPO / "tests/payloads/refused").glob("*"))

@@ -40,7 +40,9 @@ def test_a_partial_run_leaves_the_rest(monkeypatch: pytest.MonkeyPatch, tmp_path
     claims.write({(old.test, "bookworm-ifupdown"): "can't: no | such option"})
     rows = claims.read(claims.TABLE.read_text())
     assert list(rows) == [old, new]
-    assert list(rows[old].values()) == ["pass", "—", "—", "can't: no | such option"]
+    assert rows[old]["trixie-netplan"] == "pass"
+    assert rows[old]["trixie-ifupdown"] == "—"
+    assert rows[old]["bookworm-ifupdown"] == "can't: no | such option"
     assert set(rows[new].values()) == {"—"}
 
 
@@ -55,11 +57,12 @@ def test_what_became_of_tests_is_written(
         from pathlib import Path
         import pytest
         from tests.lab import claims
+        from tests.lab.systems import RELEASED
         pytest_plugins = "tests.lab.claims"
         claims.LAB = Path(__file__).parent
         claims.TABLE = claims.LAB / "claims.md"
 
-        @pytest.fixture(scope="module", params=claims.SYSTEMS, ids="-".join)
+        @pytest.fixture(scope="module", params=RELEASED, ids="-".join)
         def lab(request):
             claims.runs_on(request.node, *request.param)
             if request.param == ("bookworm", "ifupdown"):
@@ -87,7 +90,7 @@ def test_what_became_of_tests_is_written(
     )
     pytester.runpytest_subprocess("-n", processes, "--dist", "load", "-p", "no:cacheprovider")
     rows = claims.read((pytester.path / "claims.md").read_text())
-    assert {row.number: list(cells.values()) for row, cells in rows.items()} == {
+    assert {row.number: list(cells.values())[:4] for row, cells in rows.items()} == {
         "1.1": ["pass", "**fails**", "pass", "**fails**"],
         "1.2": ["pass", "pass", "can't: netplan: unknown key", "**fails**"],
         "2.1": ["pass", "pass", "can't: netplan: unknown key", "**fails**"],

@@ -19,17 +19,11 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.lab.systems import NAMES, SYSTEMS
+
 LAB = Path(__file__).parent
 TABLE = LAB.parents[1] / "docs/claims.md"
-SYSTEMS = tuple(
-    (suite, backend) for suite in ("trixie", "bookworm") for backend in ("netplan", "ifupdown")
-)
-# Each suite and each backend once, or one system, for modules that hardly differ by them;
-# EVPN_HOST_SYSTEMS=all runs these on all four too.
-ALL = os.environ.get("EVPN_HOST_SYSTEMS") == "all"
-SOME = SYSTEMS if ALL else (SYSTEMS[0], SYSTEMS[3])
-ONE = SYSTEMS if ALL else SYSTEMS[:1]
-COLUMNS = tuple("-".join(system) for system in SYSTEMS)
+SOME = ONE = SYSTEMS
 UNSEEN, PASS, FAIL, CANNOT = "—", "pass", "**fails**", "can't: "
 
 # The claims of the documentation by number, and what they are about.
@@ -43,15 +37,16 @@ PARTS = (
 INTRODUCTION = """\
 # Claims, and where they were seen to hold
 
-Written by the tests (`EVPN_HOST_CLAIMS=1 tests/run`), not by hand: each row is a test on a real
-kernel with the real daemons, in the lab (`lab/README.md`). `pass` is the outcome of the last run
-on that system, `—` means not seen there yet, and where a system's own tool can't do it, its message
-stands there.
+Written by the tests (`EVPN_HOST_CLAIMS=1 tests/run --all`), not by hand: each row is a test on a
+real kernel with the real daemons, in the lab (`lab/README.md`). `pass` is the outcome of the last
+run on that system, `—` means not seen there yet, and where a system's own tool can't do it, its
+message stands there.
 
 | system | |
 | --- | --- |
 | trixie | Debian 13: systemd 257, FRR 10.3; netplan 1.1 or ifupdown2 3.0 |
 | bookworm | Debian 12: systemd 252, FRR 8.4.4 as in Ubuntu 24.04; netplan 0.106 or ifupdown2 3.0 |
+| forky | Debian testing on 2026-11-28: systemd 262, FRR 10.7; netplan 1.2 or ifupdown2 3.0 |
 
 Kernel of the lab: Linux 7.2.
 """
@@ -98,9 +93,9 @@ def read(text: str) -> dict[Claim, dict[str, str]]:
     for line in text.splitlines():
         cells = re.split(r"(?<!\\)\|", line.strip("|"))
         cells = [cell.strip().replace(r"\|", "|") for cell in cells]
-        if len(cells) == 3 + len(COLUMNS) and cells[0][:1].isdigit():
+        if len(cells) == 3 + len(NAMES) and cells[0][:1].isdigit():
             number, sentence, test, *seen = cells
-            rows[Claim(number, sentence, test.strip("`"))] = dict(zip(COLUMNS, seen, strict=True))
+            rows[Claim(number, sentence, test.strip("`"))] = dict(zip(NAMES, seen, strict=True))
     return rows
 
 
@@ -110,10 +105,10 @@ def table(rows: Outcomes) -> str:
     for (first, part), (last, _) in zip(PARTS, (*PARTS[1:], (10**6, "")), strict=True):
         inside = [row for row in sorted(rows, key=_order) if first <= int(float(row.number)) < last]
         if inside:
-            text += f"\n## {part}\n\n| | claim | test | {' | '.join(COLUMNS)} |\n"
-            text += f"|{' --- |' * (3 + len(COLUMNS))}\n"
+            text += f"\n## {part}\n\n| | claim | test | {' | '.join(NAMES)} |\n"
+            text += f"|{' --- |' * (3 + len(NAMES))}\n"
         for claim in inside:
-            seen = [rows[claim].get(column, UNSEEN) for column in COLUMNS]
+            seen = [rows[claim].get(column, UNSEEN) for column in NAMES]
             cells = [claim.number, claim.sentence, f"`{claim.test}`", *seen]
             text += "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |\n"
     return text
@@ -124,7 +119,7 @@ def merged(there: Outcomes, outcomes: Mapping[tuple[str, str], str]) -> Outcomes
     return {
         claim: {
             column: outcomes.get((claim.test, column), there.get(claim, {}).get(column, UNSEEN))
-            for column in COLUMNS
+            for column in NAMES
         }
         for claim in claims()
     }

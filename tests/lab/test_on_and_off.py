@@ -23,8 +23,9 @@ from lab.fabric import Host, Lab, Node, eventually
 from lab.result import LabUnavailable, Result
 from tests.conftest import unavailable
 from tests.debs import FORGET, NEXT, REPOSITORY, debs
-from tests.lab.claims import SOME, SYSTEMS
+from tests.lab.claims import SOME
 from tests.lab.k8s01 import LEAVES, bare_metal, established, guest, payload, vnet
+from tests.lab.systems import SYSTEMS
 
 REPO = Path(__file__).parents[2]
 # Both suites; EVPN_HOST_SYSTEMS=all tells it on ifupdown2 too.

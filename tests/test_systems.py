@@ -1,0 +1,70 @@
+"""The table of what the gate runs where: no claim is left out, and no system."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.lab import claims
+from tests.lab.systems import GATE, MORE, NAMES, NEXT, RELEASED, gate
+
+LAB = claims.LAB
+# The tests that show on each system of the gate that the published example boots, takes a change,
+# comes back after a power cut, and fails over.
+EVERYWHERE = (
+    "test_k8s01.py::test_addresses_are_as_documented",
+    "test_k8s01.py::test_a_vnet_comes_changes_and_goes_without_touching_others",
+    "test_k8s01.py::test_after_a_power_cut_the_files_alone_bring_all_back",
+    "test_failover.py::test_the_published_story",
+)
+# The modules whose tests take an apply apart: each part is met by both backends and both releases.
+ACTIVATION = (
+    "test_k8s01.py",
+    "test_life.py",
+    "test_going_back.py",
+    "test_steps.py",
+    "test_refresh.py",
+)
+
+
+def names(systems: tuple[tuple[str, str], ...]) -> set[str]:
+    return {"-".join(system) for system in systems}
+
+
+def test_every_claim_is_in_the_gate() -> None:
+    """On at least one released system; what is next is no part of it."""
+    for claim in claims.claims():
+        assert gate(claim.test), claim
+    for test, systems in (GATE | MORE).items():
+        assert set(systems) <= names(RELEASED), test
+    assert names(NEXT) <= set(NAMES)
+
+
+@pytest.mark.parametrize("test", EVERYWHERE)
+def test_every_system_is_in_the_gate(test: str) -> None:
+    """It boots the example, takes a change, reboots and fails over."""
+    module, _, function = test.partition("::")
+    assert f"def {function}(" in (LAB / module).read_text()
+    assert set(gate(test)) == names(RELEASED)
+
+
+@pytest.mark.parametrize("module", ACTIVATION)
+def test_activation_is_met_by_all(module: str) -> None:
+    """Both backends and both releases meet each part of an apply."""
+    for part in {word for system in RELEASED for word in system}:
+        assert any(part in name.split("-") for name in GATE[module]), part
+
+
+def test_the_table_has_each_module_and_each_test() -> None:
+    """A new module with systems is not forgotten, and what is gone leaves the table."""
+    parametrized = {
+        path.name
+        for path in LAB.glob("test_*.py")
+        if re.search(r"^@pytest.fixture\(.*params=", path.read_text(), re.MULTILINE)
+    }
+    assert parametrized <= GATE.keys()
+    for test in (*GATE, *MORE):
+        module, _, function = test.partition("::")
+        assert (LAB / module).exists(), test
+        assert f"def {function}" in (LAB / module).read_text(), test
