@@ -357,7 +357,7 @@ def test_a_guest_speaks_bgp_to_its_gateway(host: Host, tenants: Tenants) -> None
     before = resets(host)
     node = tenants.a.guest
     said = node.run(["python3", "-u", "-c", BGP, *GATEWAYS]).out.split("\n")
-    # From 10.6 on bgpd does not listen in a VRF that has no neighbors.
+    # From 10.5 on bgpd does not listen in a VRF that has no neighbors.
     assert said in (["closed"] * 40 + [""], ["refused"] * 40 + [""])
     bfd = b"\x20\x40\x03\x18" + bytes(20)  # RFC 5880, 4.1
     node.run(["python3", "-c", SEND.replace("4789", "3784"), node.ipv4, GATEWAYS[0], bfd.hex()])
