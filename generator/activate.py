@@ -28,6 +28,14 @@ class Step(msgspec.Struct, frozen=True):
         return f"{' '.join(self.argv)}  # {self.reason}"
 
 
+# What makes networkd's files below a folder: 1.2 calls it `configure`, and has systemd's generator
+# beside it; before it was `generate`, and Debian 12's netplan looks in /lib.
+NETPLAN_GENERATORS = (
+    "/usr/libexec/netplan/configure",
+    "/usr/libexec/netplan/generate",
+    "/lib/netplan/generate",
+)
+
 Log = Callable[[str], None]
 T = TypeVar("T")
 
@@ -236,13 +244,22 @@ def announce_again(groups: dict[str, str]) -> Step:
 def netplan_generate(root: Path, devices: int) -> Step:
     """netplan's own judgement of the files below `root`, and networkd's files made from them.
 
-    From 1.1 on netplan then has systemd reload its units, which has netplan's generator write all
-    files of networkd on the host itself anew, and networkd reconfigure every link. SYSTEMD_OFFLINE
-    keeps systemctl from it (systemd's docs/ENVIRONMENT.md).
+    Raises `ActivationFailed` where netplan is not installed.
+
+    The generator is called without the command `netplan generate`. From 1.1 on that has systemd
+    reload its units, which has netplan's generator write all files of networkd on the host itself
+    anew, and networkd reconfigure every link; 1.2 runs a generator that it looks for below `root`.
+    While the host boots the generator asks systemd to start networkd: SYSTEMD_OFFLINE keeps
+    systemctl from it (systemd's docs/ENVIRONMENT.md).
     """
+    reason = "netplan reads the new files"
+    generator = next((path for path in NETPLAN_GENERATORS if os.access(path, os.X_OK)), None)
+    if generator is None:
+        places = ", ".join(NETPLAN_GENERATORS)
+        raise ActivationFailed(f"netplan is not installed: none of {places} is there ({reason})")
     return Step(
-        ("env", "SYSTEMD_OFFLINE=1", "netplan", "generate", "--root-dir", str(root)),
-        "netplan reads the new files",
+        ("env", "SYSTEMD_OFFLINE=1", generator, "--root-dir", str(root)),
+        reason,
         timeout=60 + devices / 10,
     )
 

@@ -93,13 +93,13 @@ def staged(root: Path, texts: dict[str, str]) -> Iterator[Path]:
 
 def judge(tree: Path, backend: str, devices: int, log: Log) -> None:
     """Have the native tools read a staged tree. Raises `Refused` with what they say."""
-    steps = [activate.frr_check(tree / "etc/frr/frr.conf")]
-    if backend == "netplan":
-        steps.append(activate.netplan_generate(tree, devices))
-    else:
-        steps.append(activate.ifquery(tree / "etc/network/interfaces.d/evpn-host", devices))
     try:
-        activate.run_all(steps, log)
+        activate.run(activate.frr_check(tree / "etc/frr/frr.conf"), log)
+        if backend == "netplan":
+            activate.run(activate.netplan_generate(tree, devices), log)
+        else:
+            file = tree / "etc/network/interfaces.d/evpn-host"
+            activate.run(activate.ifquery(file, devices), log)
     except ActivationFailed as failure:
         raise Refused(*failure.problems) from None
 

@@ -12,7 +12,9 @@ from lab import uml
 from lab.build import REPO, built, debootstrap, run
 
 GUEST_REPO = "/opt/repo"
-SUITES = ("trixie", "bookworm")
+# The releases, and Debian's testing, which changes daily: no gate waits for it.
+RELEASES = ("trixie", "bookworm")
+SUITES = (*RELEASES, "forky")
 # In the order: the system, tools that look at it, what the product drives, what it runs on, whose
 # guests it has.
 PACKAGES = (
@@ -21,6 +23,8 @@ PACKAGES = (
     " ca-certificates containernetworking-plugins libvirt-clients libxml2-utils"
     " isc-dhcp-client udhcpd"
 ).split()
+# What a suite has in place of a package.
+INSTEAD = {"forky": {"isc-dhcp-client": "dhcpcd-base"}}
 # Needed until pyproject.toml is there to say it.
 DEPENDENCIES = ["jinja2", "ruamel.yaml", "click", "netaddr", "msgspec", "pyroute2"]
 DISK_SIZE = "4G"
@@ -28,13 +32,24 @@ DISK_SIZE = "4G"
 # out, and is to be a server that never saw the product. Debian 12 has no msgspec.
 DEBS = "/opt/debs"
 LIBRARIES = "python3-click python3-jinja2 python3-netaddr python3-ruamel.yaml python3-urllib3"
-DEPENDS = {"trixie": f"{LIBRARIES} python3-msgspec", "bookworm": LIBRARIES}
+DEPENDS = {
+    "trixie": f"{LIBRARIES} python3-msgspec",
+    "bookworm": LIBRARIES,
+    "forky": f"{LIBRARIES} python3-msgspec",
+}
 DOWNLOAD = f"""
 mkdir -p "$1{DEBS}"
 export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
 apt-get clean
 apt-get install --yes --download-only --no-install-recommends $DEPENDS
 mv "$1"/var/cache/apt/archives/*.deb "$1{DEBS}/"
+"""
+
+# From 258 on systemctl does nothing without /proc. Both mounts go with their namespace.
+ENTER = """
+mount -t proc proc "$1/proc"
+mount -t sysfs -o ro sysfs "$1/sys"
+exec chroot "$1" sh -c "$2"
 """
 
 # Run inside the new tree. First-boot work is done here, once, instead of at every boot of a
@@ -88,11 +103,17 @@ def dependencies() -> list[str]:
     return list(tomllib.loads(project.read_text())["project"]["dependencies"])
 
 
+def packages(suite: str) -> list[str]:
+    """Give what is installed in a suite's tree."""
+    instead = INSTEAD.get(suite, {})
+    return [instead.get(name, name) for name in PACKAGES]
+
+
 def image(suite: str) -> Path:
     """Return the folder with `root/` and `disk` of a suite, built if need be (about a minute)."""
     if suite not in SUITES:
         raise ValueError(f"{suite}: is not one of {', '.join(SUITES)}")
-    recipe = [FINISH, DISK_SIZE, uml.tree().name, *PACKAGES, *sorted(dependencies())]
+    recipe = [FINISH, DISK_SIZE, uml.tree().name, *packages(suite), *sorted(dependencies())]
     recipe += [DOWNLOAD, DEPENDS[suite]]
     return built(suite, recipe, lambda folder: _build_image(suite, folder))
 
@@ -100,10 +121,10 @@ def image(suite: str) -> Path:
 def _build_image(suite: str, folder: Path) -> None:
     root = folder / "root"
     fetch = f"--customize-hook=DEPENDS='{DEPENDS[suite]}'; set -eu; {DOWNLOAD}"
-    debootstrap(suite, root, "--variant=minbase", "--include=" + ",".join(PACKAGES), fetch)
+    debootstrap(suite, root, "--variant=minbase", "--include=" + ",".join(packages(suite)), fetch)
     modules = uml.tree() / "usr/lib/uml/modules"
     shutil.copytree(modules, root / "usr/lib/modules", dirs_exist_ok=True, symlinks=True)
-    run(["chroot", str(root), "sh", "-c", FINISH])
+    run(["unshare", "--mount", "sh", "-euc", ENTER, "enter", str(root), FINISH])
     _install_dependencies(root)
     run(["mke2fs", "-q", "-t", "ext4", "-d", str(root), str(folder / "disk"), DISK_SIZE])
 
@@ -128,5 +149,5 @@ def _python_with_pip() -> str:
 
 
 if __name__ == "__main__":
-    for each in sys.argv[1:] or SUITES:
+    for each in sys.argv[1:] or RELEASES:
         print(image(each))

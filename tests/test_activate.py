@@ -1,11 +1,14 @@
 """Steps whose command is made of names, and patience with what they set going."""
 
+import re
 import time
+from pathlib import Path
 
 import pytest
 
-from generator import activate
+from generator import activate, stage
 from generator.activate import Step, forget_neighbors, run, silent
+from generator.errors import Refused
 
 
 def test_sessions_that_end() -> None:
@@ -47,3 +50,51 @@ def test_until(monkeypatch: pytest.MonkeyPatch, looks: list[int], left: int, sec
 
     assert activate.until(look, 15) == [1] * left
     assert clock[0] == seconds
+
+
+CONFIGURE, GENERATE, OLD_GENERATE = "configure", "generate", "old/generate"
+RECORD = """#!/bin/sh
+echo "$0 $* offline=${SYSTEMD_OFFLINE-}" >> "${0%/bin/*}/calls"
+"""
+
+
+def a_machine(folder: Path, monkeypatch: pytest.MonkeyPatch, *tools: str) -> None:
+    """One that has these of netplan's generators, and FRR; what is run is a line of `calls`."""
+    names = (CONFIGURE, GENERATE, OLD_GENERATE)
+    places = tuple(str(folder / "bin" / name) for name in names)
+    monkeypatch.setattr(activate, "NETPLAN_GENERATORS", places)
+    monkeypatch.setenv("PATH", f"{folder}/bin", prepend=":")
+    for tool in ("vtysh", "netplan", "systemctl", *tools):
+        file = folder / "bin" / tool
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(RECORD)
+        file.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("there", "used"),
+    [
+        ((CONFIGURE, GENERATE), CONFIGURE),  # 1.2: `generate` is systemd's there
+        ((GENERATE, OLD_GENERATE), GENERATE),  # Debian 12 has both
+        ((GENERATE,), GENERATE),
+        ((OLD_GENERATE,), OLD_GENERATE),
+    ],
+)
+def test_netplans_generator(
+    there: tuple[str, ...], used: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that the machine has makes the files, not the command, and no unit is reloaded."""
+    a_machine(tmp_path, monkeypatch, *there)
+    tree = tmp_path / "tree"
+    stage.judge(tree, "netplan", 3, silent)
+    _, called = (tmp_path / "calls").read_text().splitlines()
+    assert called == f"{tmp_path}/bin/{used} --root-dir {tree} offline=1"
+
+
+def test_no_generator_of_netplan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says which places were looked at."""
+    a_machine(tmp_path, monkeypatch)
+    (tmp_path / "bin/configure").touch()  # not a program
+    places = ", ".join(activate.NETPLAN_GENERATORS)
+    with pytest.raises(Refused, match=re.escape(f"is not installed: none of {places} is there")):
+        stage.judge(tmp_path, "netplan", 3, silent)

@@ -1,6 +1,7 @@
-"""The native tools of both distributions judge what we render: every snapshot, and random hosts.
+"""The native tools of the distributions judge what we render: every snapshot, and random hosts.
 
-Each tool runs in a root tree of its distribution (lab/root.py), which needs root.
+Each tool runs in a root tree of its distribution (lab/root.py), which needs root. With `--all`
+those of Debian's testing release judge too.
 """
 
 import itertools
@@ -15,19 +16,26 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from generator import plan
+from generator import activate, plan
 from generator.payload import load
+from lab.image import RELEASES, SUITES
 from lab.result import LabUnavailable, Result
 from lab.root import Root
 from tests.conftest import BACKENDS, unavailable
 from tests.strategies import Json, documents, encoded
 
 SNAPSHOTS = Path(__file__).parents[1] / "snapshots"
-SUITES = ("bookworm", "trixie")
 INTERFACES = "etc/network/interfaces.d/evpn-host"
 
 
-@pytest.fixture(scope="session", params=SUITES)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Have each suite's tools judge; testing's only where everything is asked for."""
+    if "root" in metafunc.fixturenames:
+        suites = SUITES if metafunc.config.getoption("all_of_it", False) else RELEASES
+        metafunc.parametrize("root", sorted(suites), indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def root(request: pytest.FixtureRequest, root_user: None) -> Iterator[Root]:
     """A distribution's root tree, with its tools."""
     del root_user
@@ -57,9 +65,12 @@ def _said(done: Result) -> str:
     return f"{done.code}: {done.out}{done.err}" if done.code or done.out or done.err else ""
 
 
-GENERATE = """
+GENERATE = f"""
     copy=$(mktemp -d) && cp -r "$1/etc" "$copy" && chmod -R go= "$copy" || exit 9
-    /usr/libexec/netplan/generate --root-dir "$copy"; code=$?
+    for generator in {" ".join(activate.NETPLAN_GENERATORS)}; do
+        [ ! -x $generator ] || break
+    done
+    $generator --root-dir "$copy"; code=$?
 """
 
 
@@ -199,6 +210,22 @@ def test_networkd_finds_a_fault(root: Root, tmp_path: Path) -> None:
     file = tmp_path / "spoilt/etc/systemd/network/10-netplan-vxlan14.network.d/evpn-host.conf"
     file.write_text(file.read_text().replace("Learning", "Learnign"))
     assert "Learnign" in networkd(root, [tmp_path / "spoilt"])
+
+
+def test_the_generator_of_netplan(root: Root, tmp_path: Path) -> None:
+    """What the product calls is there, and makes networkd's files below the folder it is given."""
+    shutil.copytree(SNAPSHOTS / "k8s01-netplan/etc", tmp_path / "etc")
+    script = f"""
+from pathlib import Path
+from generator import activate
+activate.run(activate.netplan_generate(Path({str(tmp_path)!r}), 9), print)
+"""
+    argv = ["/opt/evpn-host/bin/python", "-c", script]
+    said = root.run(argv, cwd="/opt/repo", env={"PYTHONDONTWRITEBYTECODE": "1"}).out
+    name = "configure" if root.suite == "forky" else "generate"
+    assert f" /usr/libexec/netplan/{name} --root-dir {tmp_path} " in said
+    assert (tmp_path / "run/systemd/network/10-netplan-vxlan14.netdev").exists()
+    assert not root.run("find /run /etc/systemd/network -name 10-netplan*".split()).out
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -336,7 +336,11 @@ def test_a_guest_knocks_at_the_hosts_services(host: Host, tenants: Tenants) -> N
 BGP = """
 import socket, sys
 for address in sys.argv[1:] * 20:
-    peer = socket.create_connection((address, 179), 5)
+    try:
+        peer = socket.create_connection((address, 179), 5)
+    except ConnectionRefusedError:
+        print("refused", flush=True)
+        continue
     peer.settimeout(5)
     try:
         peer.sendall(bytes.fromhex("ff" * 16 + "001d01" + "04fa5600b4ac14000a00"))  # RFC 4271, 4.2
@@ -353,7 +357,8 @@ def test_a_guest_speaks_bgp_to_its_gateway(host: Host, tenants: Tenants) -> None
     before = resets(host)
     node = tenants.a.guest
     said = node.run(["python3", "-u", "-c", BGP, *GATEWAYS]).out.split("\n")
-    assert said == ["closed"] * 40 + [""]
+    # From 10.5 on bgpd does not listen in a VRF that has no neighbors.
+    assert said in (["closed"] * 40 + [""], ["refused"] * 40 + [""])
     bfd = b"\x20\x40\x03\x18" + bytes(20)  # RFC 5880, 4.1
     node.run(["python3", "-c", SEND.replace("4789", "3784"), node.ipv4, GATEWAYS[0], bfd.hex()])
     assert resets(host) == before
