@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
+import signal
 import statistics
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from lab.channel import Process
-from lab.fabric import Lab, eventually
+from lab.fabric import Host, Lab, Leaf, Pinging, Router, eventually
 from lab.ping import Ping
 
 REPO = Path(__file__).parents[2]
@@ -26,10 +29,11 @@ for link in PAYLOAD["links"]:
 ADDRESS = "10.12.0.101"
 HOOK = "evpn-host-failover.service"
 NIC, BRIDGE = "ens4", "nbr-14"
-CYCLES = int(os.environ.get("EVPN_HOST_TRANSITIONS", "2"))
-LONG = CYCLES > 10
-LOOP = 60 if LONG else 10  # seconds of each nuisance
+LEAVES = ("ns-leaf-0", "ns-leaf-1")
+WITHIN = 60.0
+"""Seconds for which a condition is waited for; what it took is noted, and not judged."""
 SUITE = os.environ.get("EVPN_HOST_SUITE", "trixie")
+MANY = 10_000  # EVPN routes
 FIGURES: dict[str, list[tuple[str, str]]] = {}
 
 # A connection that lives as long as the test: numbers go to the host and come back in order.
@@ -61,6 +65,21 @@ while data := peer.recv(4096):
         assert int(line) == expected
         expected += 1
     print(expected, flush=True)
+"""
+
+# Routes that come and go. In portions: a zebra that is given all at once loses events of the
+# kernel, and routes with them.
+CHURN = """
+set -eu
+portion() { seq $2 $(($2 + 499)) | awk -v what="$1" \
+  '{printf "fdb %s 02:aa:00:00:%02x:%02x dev churn master static\n", what, $1 / 256, $1 % 256}' |
+  bridge -force -batch -; }
+ip link add churn type dummy && ip link set churn master br-14 up
+portions=$(seq 0 500 $(($1 - 1)))
+for first in $portions; do portion add $first || :; sleep 0.5; done
+while true; do
+  for first in $portions; do portion delete $first; sleep 0.5; portion add $first; done
+done
 """
 
 # What stands in for `ip`: when it is told to, it does so many lines of a move and kills the hook.
@@ -102,10 +121,37 @@ OPERATOR = {
 }
 
 
+# The published story: which ports are underlay then, where the address is, and what FRR says of the
+# session for which it moves.
+WAYS = (
+    ("first port to underlay", ("ns-leaf-0",), BRIDGE, "Up"),
+    ("second port to underlay", LEAVES, BRIDGE, ""),
+    ("first port back", ("ns-leaf-1",), BRIDGE, ""),
+    ("second port back", (), NIC, "Down"),
+)
+# What others do to the address while it is on the bridge.
+BY_HAND = (
+    f"ip address add {ADDRESS}/16 dev {NIC}",
+    f"ip address delete {ADDRESS}/16 dev {BRIDGE}",
+    "ip route delete default",
+    f"ip route replace default via 10.12.0.1 dev {NIC} onlink",
+)
+NATIVE = {
+    "netplan": (
+        "networkctl reload",
+        f"networkctl reconfigure {NIC}",
+        f"networkctl reconfigure {BRIDGE}",
+        "systemctl restart systemd-networkd",
+    ),
+    "ifupdown": (f"ifup --force {NIC}",),
+}
+
+
 @dataclass(frozen=True)
 class Transition:
     """When a session changed and when the address had moved (0: it did not), and what was lost."""
 
+    begun: float
     session: float
     moved: float
     pings: Ping
@@ -123,15 +169,15 @@ class Transition:
         return max(0.0, before), max(0.0, after)
 
 
-def summary(rows: list[Transition]) -> str:
-    """Say what came of a transition that was made several times."""
+def summary(rows: list[Transition], interval: float) -> str:
+    """Say what came of a transition that was made several times, with a ping each so often."""
     times = [row.took for row in rows]
     lost = statistics.median(row.pings.lost for row in rows)
     gaps = [row.pings.longest_gap_s for row in rows]
     text = "did not move"
     if max(times):
         text = f"moved after {statistics.median(times):.3f} s (median), {max(times):.3f} s (worst)"
-    text += f"; {lost:.0f} pings of 10 ms lost (median)"
+    text += f"; {lost:.0f} pings of {interval * 1000:.0f} ms lost (median)"
     text += f", gap {statistics.median(gaps):.2f} s (median), {max(gaps):.2f} s (worst)"
     if max(times):
         before, after = (statistics.median(row.parts[i] for row in rows) for i in (0, 1))
@@ -155,30 +201,92 @@ class Leases:
             server.stop()
 
 
+@dataclass(frozen=True)
+class Adjacency:
+    """That a session came up or went down, as FRR logged it."""
+
+    at: float
+    message: str
+
+
 class Story:
     """A server in the fabric, watched from the controller."""
 
-    def __init__(self, lab: Lab, backend: str) -> None:
-        self.lab, self.backend = lab, backend
+    def __init__(self, lab: Lab, backend: str, interval: float = 0.05) -> None:
+        """Take a lab; pings are sent each so many seconds."""
+        self.lab, self.backend, self.interval = lab, backend, interval
         self.host, self.fabric = lab.host, lab.fabric
         self.controller = lab.fabric.controller
-        self.tcp: Process | None = None
+        self.watchers: tuple[Process, ...] = ()
+        self._fabric = copy.deepcopy(lab.fabric.state)
+        self._settings: dict[str, Any] | None = None
+        """What differs in the server's part of the payload from PAYLOAD; None: it has none."""
         self._generation = PAYLOAD["generation"]
 
-    def provision(self) -> None:
-        self.fabric.carry(PAYLOAD)
+    def ready(self) -> None:
+        """Make it what every test begins with, wherever that is lost: provisioned and watched.
+
+        A server that was uninstalled or rebooted is made so by the next test, if there is one.
+        """
+        carried = {part: PAYLOAD[part] for part in ("vpcs", "vnets")}
+        self._carry(**carried, servers=self._fabric["servers"])
+        if self._settings is None:
+            self._provision()
+        elif self._settings:
+            self.apply()
+        if self.host.run(["systemctl", "is-active", HOOK], check=False).code:
+            self.hook("reset-failed")
+            self.hook("start")
+        if not self.watchers or not all(each.running for each in self.watchers):
+            self._watch()
+
+    def _carry(self, **parts: Any) -> None:
+        """Give the fabric what it does not have yet."""
+        if any(self.fabric.state[part] != wanted for part, wanted in parts.items()):
+            self.fabric.change(**parts)
+
+    def _provision(self) -> None:
+        self.underlay()
         self.lab.machine.write("/root/tcp.py", TCP)
         self.host.evpn_host("install-units")
-        self.host.apply(PAYLOAD)
+        self.apply()
         self.right(NIC)
 
-    def watch(self) -> None:
-        """Begin to watch anew: after a reboot, or for figures of one test."""
+    def apply(self, **settings: Any) -> None:
+        """Apply the payload, with settings of the server that the published example has not."""
+        self._settings = settings  # before: half an apply is to be put right as well
+        self._generation += 1
+        server = PAYLOAD["server"] | settings
+        self.host.apply(PAYLOAD | {"generation": self._generation, "server": server})
+
+    @contextmanager
+    def settings(self, **settings: Any) -> Iterator[None]:
+        """Have the server so for a while."""
+        self.apply(**settings)
+        try:
+            yield
+        finally:
+            self.apply()
+
+    def uninstall(self) -> None:
+        """Take the product off."""
+        self._settings = None
+        self.host.evpn_host("uninstall")
+
+    def reboot(self) -> None:
+        """Boot again; nobody watches then."""
+        self.watchers = ()
+        self.lab.reboot()
+
+    def _watch(self) -> None:
+        for process in self.watchers:
+            process.stop(signal.SIGKILL)
         echo = self.host.start(["python3", "/root/tcp.py", "echo"])
         self.monitor = self.host.start(["ip", "-ts", "-o", "monitor", "address"])
-        eventually(lambda: "ready" in echo.output and self._monitored())
+        eventually(lambda: "ready" in echo.output and self._monitored(), WITHIN)
         self.tcp = self.controller.start(["python3", "/root/tcp.py", ADDRESS])
-        eventually(lambda: self.tcp and self.tcp.output)
+        self.watchers = echo, self.monitor, self.tcp
+        eventually(lambda: self.tcp.output, WITHIN)
 
     def _monitored(self) -> bool:
         """Whether the monitor tells of addresses by now."""
@@ -200,7 +308,7 @@ class Story:
             peers = self.host.show("show bgp l2vpn evpn summary json")["peers"].values()
             return len([peer for peer in peers if peer["state"] == "Established"]) == count
 
-        eventually(found, 40)
+        eventually(found, WITHIN)
 
     def places(self) -> list[str]:
         found = json.loads(self.host.run(["ip", "-json", "address"]).out)
@@ -214,7 +322,7 @@ class Story:
         found = json.loads(self.host.run(["ip", "-json", "route", "show", "default"]).out)
         return [(route["dev"], route["gateway"]) for route in found]
 
-    def right(self, device: str, within: float = 30, reached: bool = True) -> float:
+    def right(self, device: str, within: float = WITHIN, reached: bool = True) -> float:
         """Wait until the address is there, there only, with the route, and answers; seconds."""
         seconds = eventually(lambda: self._on(device), within)
         if reached:
@@ -230,19 +338,40 @@ class Story:
 
     def carries_on(self, within: float = 130) -> float:
         """Wait until the one TCP connection's counter runs: TCP itself waits for up to 120 s."""
-        assert self.tcp
         before = len(self.tcp.output)
-        took = eventually(lambda: self.tcp and len(self.tcp.output) > before, within)
+        took = eventually(lambda: len(self.tcp.output) > before, within)
         assert self.tcp.running, self.tcp.errors
         return took
+
+    def transition(self, names: tuple[str, ...], device: str, way: str) -> Transition:
+        """Switch these ports over, and the others back; all that may be expected is seen to."""
+        since, before = self.now(), self.places()
+        with self.pinging() as pinging:
+            self.underlay(*names)
+            self.established(len(names))
+            self.right(device)
+            time.sleep(1.5)  # whatever might still happen
+        session = moved = 0.0
+        if way:
+            eventually(lambda: self.sessions(since, way) and self.changes(since), WITHIN)
+            session, moved = self.sessions(since, way)[0].at, self.changes(since)[-1][0]
+        changes = [(place, came) for _, place, came in self.changes(since)]
+        assert changes == ([(device, True), (*before, False)] if way else [])
+        assert pinging.result.received
+        return Transition(since, session, moved, pinging.result)
+
+    def pinging(self) -> AbstractContextManager[Pinging]:
+        """Ping the management address from the controller meanwhile."""
+        return self.controller.pinging(ADDRESS, interval=self.interval)
 
     @contextmanager
     def fault(self, what: str) -> Iterator[list[str]]:
         """Let something befall the host: what is said of it, and what was lost, is a figure."""
         said: list[str] = []
-        with self.controller.pinging(ADDRESS, interval=0.01) as pinging:
+        with self.pinging() as pinging:
             yield said
         took, result = self.carries_on(), pinging.result
+        assert result.sent, result
         said.append(f"{result.lost} of {result.sent} pings lost")
         said.append(f"longest gap {result.longest_gap_s:.2f} s")
         said.append("TCP goes on" + (f" {took:.1f} s later" if took > 0.5 else ""))
@@ -270,18 +399,26 @@ class Story:
             on, last = (on | {device} if came else on - {device}), moment
         return both, none
 
+    def nowhere(self, since: float, begin: str = BRIDGE) -> int:
+        """How often the address was taken from the only device that had it."""
+        on, times = {begin}, 0
+        for _, device, came in self.changes(since):
+            on = on | {device} if came else on - {device}
+            times += not on
+        return times
+
     def lapses(self, since: float, begin: str = BRIDGE) -> str:
         """Say the same in words."""
         both, none = (f"{longest * 1000:.0f} ms" for longest in self.twofold(since, begin))
         return f"two places {both}, none {none} at the longest"
 
-    def sessions(self, since: float, way: str) -> list[float]:
-        """When FRR said that a session went "Up" or "Down"."""
+    def sessions(self, since: float, way: str) -> list[Adjacency]:
+        """Each session of which FRR said since then that it went "Up" or "Down"."""
         argv = f"journalctl -u frr -o json --since @{int(since)} -g ADJCHANGE".split()
         lines = self.host.run(argv, check=False).out.splitlines()
         events = [json.loads(line) for line in lines if line.startswith("{")]
-        times = [int(e["__REALTIME_TIMESTAMP"]) / 1e6 for e in events if f" {way}" in e["MESSAGE"]]
-        return [at for at in times if at >= since]
+        found = [Adjacency(int(e["__REALTIME_TIMESTAMP"]) / 1e6, e["MESSAGE"]) for e in events]
+        return [each for each in found if each.at >= since and f" {way}" in each.message]
 
     def figure(self, what: str, text: str) -> None:
         FIGURES.setdefault(self.backend, []).append((what, text))
@@ -297,13 +434,127 @@ class Story:
         found: dict[str, Any] = json.loads(shown)["management"]
         return found
 
-    def next_generation(self) -> int:
+    def another_vni(self, vni: int) -> None:
+        """Give the management V-Net another VNI, first in the fabric, then on the host."""
+        vnets = copy.deepcopy(PAYLOAD["vnets"])
+        vnets[0]["vxlanID"] = vni
+        servers = [server | {"vni": vni} for server in self.fabric.state["servers"]]
+        self._carry(vpcs=PAYLOAD["vpcs"], vnets=vnets, servers=servers)
+        self._settings = {"vni": vni} if vni != PAYLOAD["vnets"][0]["vxlanID"] else {}
         self._generation += 1
-        return int(self._generation)
+        self.host.apply(PAYLOAD | {"generation": self._generation, "vnets": vnets})
 
-    def rename(self, old: str, new: str) -> None:
+    @contextmanager
+    def renamed(self, name: str) -> Iterator[None]:
+        """Have the NIC under another name for a while."""
+        try:
+            self._rename(NIC, name)
+            yield
+        finally:
+            self._rename(name, NIC)
+
+    def _rename(self, old: str, new: str) -> None:
         for words in (f"{old} down", f"{old} name {new}", f"{new} up"):
             self.host.run(["ip", "link", "set", *words.split()])
+
+    @contextmanager
+    def silent(self, leaf: Leaf) -> Iterator[float]:
+        """Have the uplink to a leaf drop everything; give the time at which both ends do."""
+        nic = {"ns-leaf-0": NIC, "ns-leaf-1": "ens5"}[leaf.name]
+        ends, since = ((leaf, "swp9s1"), (self.host, nic)), 0.0
+        try:
+            for node, port in ends:
+                node.run(f"tc qdisc replace dev {port} root netem loss 100%".split())
+                since = self.now()
+            yield since
+        finally:
+            for node, port in ends:
+                node.run(f"tc qdisc delete dev {port} root".split(), check=False)
+
+    @contextmanager
+    def unplugged(self, leaf: Leaf) -> Iterator[float]:
+        """Have the uplink to a leaf without carrier; give the time since which."""
+        try:
+            since = self.now()
+            leaf.run("ip link set swp9s1 down".split())
+            yield since
+        finally:
+            leaf.run("ip link set swp9s1 up".split())
+
+    @contextmanager
+    def carriers(self) -> Iterator[Callable[[str], None]]:
+        """Have the carriers of both uplinks set "down" or "up"; they are up afterwards."""
+
+        def both(way: str) -> None:
+            for name in LEAVES:
+                self.fabric.leaf(name).run(["ip", "link", "set", "swp9s1", way])
+
+        try:
+            yield both
+        finally:
+            both("up")
+
+    @contextmanager
+    def bfd(self) -> Iterator[None]:
+        """Have BFD watch the sessions with both leaves, once it is up."""
+        leaves = [self.fabric.leaf(name) for name in LEAVES]
+        try:
+            self.apply(bgp={"bfd": True})
+            for leaf in leaves:
+                leaf.configure(f"router bgp {leaf.asn}", "neighbor swp9s1 bfd")
+            up = "Status: up"
+            eventually(lambda: self.host.show("show bfd peers").count(up) == len(leaves), WITHIN)
+            yield
+        finally:
+            for leaf in leaves:
+                leaf.configure(f"router bgp {leaf.asn}", "no neighbor swp9s1 bfd")
+            self.apply()
+
+    @contextmanager
+    def off(self, *leaves: Leaf) -> Iterator[None]:
+        """Have leaves without power for a while."""
+        try:
+            for leaf in leaves:
+                leaf.power(on=False)
+            yield
+        finally:
+            for leaf in leaves:
+                leaf.power(on=True)
+
+    @contextmanager
+    def hung(self, daemons: str) -> Iterator[None]:
+        """Have daemons of FRR stand still for a while."""
+        try:
+            self.signal_frr("STOP", daemons)
+            yield
+        finally:
+            self.signal_frr("CONT", daemons)
+
+    @contextmanager
+    def stopped(self, unit: str) -> Iterator[None]:
+        """Have a unit of systemd stopped for a while."""
+        try:
+            self.host.run(["systemctl", "stop", unit])
+            yield
+        finally:
+            self.host.run(["systemctl", "start", unit])
+
+    @contextmanager
+    def routes_coming_and_going(self, count: int) -> Iterator[None]:
+        """Have the fabric advertise so many MACs of the management V-Net, and change its mind."""
+        leaf = self.fabric.leaf("ns-leaf-2")
+        churn = leaf.start(["sh", "-c", CHURN, "churn", str(count)])
+        try:
+            # One portion may be gone just now.
+            eventually(lambda: _macs(self.host) > count - 600, 180)
+            yield
+        finally:
+            churn.stop()
+            # An FRR may miss that one of so many goes; what a leaf knew goes with it.
+            with self.off(leaf):
+                leaf.run(["ip", "link", "delete", "churn"], check=False)
+            eventually(lambda: _macs(leaf) < 100, WITHIN)
+            eventually(lambda: _macs(self.host) < 100, WITHIN)
 
     def signal_frr(self, signal: str, daemons: str) -> None:
         """Only the host's own: the leaves' daemons run in other namespaces."""
@@ -330,7 +581,7 @@ class Story:
     def killed(self) -> int:
         """Wait until it was, and give the number of lines that the move had."""
         file = "/run/evpn-host/killed"
-        eventually(lambda: self.host.run(["test", "-e", file], check=False).code == 0, 30)
+        eventually(lambda: self.host.run(["test", "-e", file], check=False).code == 0, WITHIN)
         lines = self.host.run(["cat", file]).out.splitlines()
         self.host.run(["rm", file])
         return len(lines)
@@ -345,25 +596,25 @@ class Story:
     @contextmanager
     def leasing(self) -> Iterator[Leases]:
         """Have the operator take 10.254.254.10 by DHCP; either kind of port has a server."""
-        servers = []
-        for node, port in ((self.controller, "eth0"), (self.fabric.leaf("ns-leaf-0"), "swp9s1")):
-            node.run(f"ip address add 10.254.254.1/24 dev {port}".split())
-            self.lab.machine.write(f"/root/{port}.conf", LEASES.format(port=port))
-            self.lab.machine.write(f"/run/lab/{port}.leases", "")
-            server = node.start(["busybox", "udhcpd", "-f", f"/root/{port}.conf"])
-            servers.append((node, port, server))
+        servers: list[Process] = []
         file, (static, dynamic) = OPERATOR[self.backend]
         before = self.host.run(["cat", file]).out
         assert static in before
-        self._operator(file, before.replace(static, dynamic))
+        ports = (self.controller, "eth0"), (self.fabric.leaf("ns-leaf-0"), "swp9s1")
         try:
-            yield Leases([server for *_, server in servers])
+            for node, port in ports:
+                node.run(f"ip address replace 10.254.254.1/24 dev {port}".split())
+                self.lab.machine.write(f"/root/{port}.conf", LEASES.format(port=port))
+                self.lab.machine.write(f"/run/lab/{port}.leases", "")
+                servers.append(node.start(["busybox", "udhcpd", "-f", f"/root/{port}.conf"]))
+            self._operator(file, before.replace(static, dynamic))
+            yield Leases(servers)
         finally:
             self.host.run(["sh", "-c", "kill $(cat /run/dhclient.pid) 2>&-; true"])
             self._operator(file, before)
-            for node, port, server in servers:
+            for (node, port), server in zip(ports, servers, strict=False):
                 server.stop()
-                node.run(f"ip address delete 10.254.254.1/24 dev {port}".split())
+                node.run(f"ip address delete 10.254.254.1/24 dev {port}".split(), check=False)
 
     def _operator(self, file: str, text: str) -> None:
         """Change the operator's own file, with nothing left of what it said of that address."""
@@ -373,7 +624,7 @@ class Story:
         again = ["netplan", "apply"] if self.backend == "netplan" else ["ifreload", "-a"]
         self.host.run(again, timeout=120)
         shown = ["ip", "-4", "address", "show", NIC]
-        eventually(lambda: "10.254.254.10/24" in self.host.run(shown).out, 40)
+        eventually(lambda: "10.254.254.10/24" in self.host.run(shown).out, WITHIN)
 
     @contextmanager
     def vnets(self, count: int) -> Iterator[None]:
@@ -406,13 +657,18 @@ class Story:
             eventually(lambda: not count or not self.host.run(answers, check=False).code, 180)
 
 
+def _macs(router: Router | Host) -> int:
+    """How many MACs FRR knows in the management V-Net."""
+    return int(router.show("show evpn vni 14 json")["numMacs"])
+
+
 def write_figures(backend: str) -> None:
     """Put what was measured between the backend's marks in docs/failover.md.
 
     A run of some of the tests replaces their rows alone.
     """
     file = REPO / "docs/failover.md"
-    begin, end = f"<!-- {backend}: written by tests/lab/test_failover.py -->", f"<!-- {backend} -->"
+    begin, end = f"<!-- {backend}: written by tests/lab/story.py -->", f"<!-- {backend} -->"
     before, _, rest = file.read_text().partition(begin)
     old, _, after = rest.partition(end)
     known = re.findall(r"^\| (?!what)([^|-][^|]*) \| (.*) \|$", old, re.MULTILINE)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from tests.lab.k8s01 import (
 )
 
 UPLINKS = {"ens4", "ens5"}
+WITHIN = 60.0  # seconds for which a condition is waited for
 LEAF_ONLY = vnet(95, 33, "10.188.95.254/24", "fd00:188:95::254/64")
 VTYSH = "/usr/bin/vtysh"
 SLOW_VTYSH = f"""\
@@ -58,6 +61,35 @@ def far(lab: Lab) -> Leaf:
     return lab.fabric.leaf("ns-leaf-2")
 
 
+@contextmanager
+def back_again(lab: Lab, sessions: bool = False) -> Iterator[None]:
+    """Whatever the block does to the host or the fabric: afterwards all is as `lab` had it.
+
+    `sessions` begin anew too: a running one keeps what it was opened with.
+    """
+    servers = lab.fabric.state["servers"]
+    try:
+        yield
+    finally:
+        document = payload(DUAL, DUAL_2)
+        parts = {part: document[part] for part in ("vpcs", "vnets")}
+        lab.fabric.change(**parts, servers=servers)
+        lab.host.apply(document)
+        if sessions:
+            lab.host.run(["vtysh", "-c", "clear bgp *"])
+        eventually(lambda: established(lab.host) == UPLINKS, WITHIN)
+
+
+@contextmanager
+def told(leaf: Leaf, *lines: str, undo: tuple[str, ...]) -> Iterator[None]:
+    """Have a leaf's BGP told these lines during the block."""
+    try:
+        leaf.configure(f"router bgp {leaf.asn}", *lines)
+        yield
+    finally:
+        leaf.configure(f"router bgp {leaf.asn}", *undo)
+
+
 def speak(node: Node, ipv4: str = "", ipv6: str = "") -> None:
     """Have a node greet its gateways, as one that boots does."""
     if ipv4:
@@ -77,36 +109,43 @@ def mac_of(node: Node) -> str:
 @pytest.mark.claim("11.3", "A guest's MAC, IPv4 and IPv6 are announced (type 2), and withdrawn")
 def test_a_guest_is_announced_and_withdrawn(host: Host, far: Leaf) -> None:
     """A leaf behind the spine has three routes to the guest's VTEP while the guest is there."""
-    guest = host.pod(
-        "announced", "nbr-40", "10.188.4.10/24", "10.188.4.254",
-        "fd00:188:4::10/64", "fd00:188:4::254",
-    )  # fmt: skip
-    speak(guest, "10.188.4.254", "fd00:188:4::254")
-    mac = f"[2]:[0]:[48]:[{mac_of(guest)}]"
-    wanted = {mac, f"{mac}:[32]:[10.188.4.10]", f"{mac}:[128]:[fd00:188:4::10]"}
-    eventually(lambda: wanted <= prefixes(far, "macip"))
-    [route] = [each for each in routes(far, "macip") if each.prefix == mac]
-    assert route.as_path[-1] == 4200000001
-    assert any(each.endswith(":40") for each in route.communities), route
-    host.run(["ip", "link", "set", "veth-announced", "down"])
-    eventually(lambda: not any(mac in prefix for prefix in prefixes(far, "macip")))
+    try:
+        guest = host.pod(
+            "announced", "nbr-40", "10.188.4.10/24", "10.188.4.254",
+            "fd00:188:4::10/64", "fd00:188:4::254",
+        )  # fmt: skip
+        speak(guest, "10.188.4.254", "fd00:188:4::254")
+        mac = f"[2]:[0]:[48]:[{mac_of(guest)}]"
+        wanted = {mac, f"{mac}:[32]:[10.188.4.10]", f"{mac}:[128]:[fd00:188:4::10]"}
+        eventually(lambda: wanted <= prefixes(far, "macip"), WITHIN)
+        [route] = [each for each in routes(far, "macip") if each.prefix == mac]
+        assert route.as_path[-1] == 4200000001
+        assert any(each.endswith(":40") for each in route.communities), route
+        host.run(["ip", "link", "set", "veth-announced", "down"])
+        eventually(lambda: not any(mac in prefix for prefix in prefixes(far, "macip")), WITHIN)
+    finally:
+        host.run(["ip", "netns", "delete", "announced"], check=False)
 
 
 @pytest.mark.claim("11.4", "A remote MAC and its addresses are learnt (type 2), and forgotten")
 def test_a_remote_server_is_learnt_and_forgotten(lab: Lab, far: Leaf) -> None:
     """The kernel has its MAC behind the leaf's loopback, and both addresses, from FRR alone."""
     host = lab.host
-    server = lab.fabric.server(
-        "remote", vni=40, ipv4="10.188.4.20/24", gateway="10.188.4.254",
-        ipv6="fd00:188:4::20/64", gateway6="fd00:188:4::254",
-    )  # fmt: skip
-    speak(server, "10.188.4.254", "fd00:188:4::254")
-    mac = mac_of(server)
-    eventually(lambda: _behind(host, "vxlan40", mac) == {"10.2.0.3"})
-    eventually(lambda: {"10.188.4.20", "fd00:188:4::20"} <= _neighbours(host, "nbr-40", mac))
-    far.run(["ip", "link", "delete", "vx-40"])  # its leaf leaves the V-Net
-    eventually(lambda: not _behind(host, "vxlan40", mac))
-    eventually(lambda: not _neighbours(host, "nbr-40", mac))
+    others = lab.fabric.state["servers"]
+    try:
+        server = lab.fabric.server(
+            "remote", vni=40, ipv4="10.188.4.20/24", gateway="10.188.4.254",
+            ipv6="fd00:188:4::20/64", gateway6="fd00:188:4::254",
+        )  # fmt: skip
+        speak(server, "10.188.4.254", "fd00:188:4::254")
+        mac, addresses = mac_of(server), {"10.188.4.20", "fd00:188:4::20"}
+        eventually(lambda: _behind(host, "vxlan40", mac) == {"10.2.0.3"}, WITHIN)
+        eventually(lambda: addresses <= _neighbours(host, "nbr-40", mac), WITHIN)
+        far.run(["ip", "link", "delete", "vx-40"])  # its leaf leaves the V-Net
+        eventually(lambda: not _behind(host, "vxlan40", mac), WITHIN)
+        eventually(lambda: not _neighbours(host, "nbr-40", mac), WITHIN)
+    finally:
+        lab.fabric.change(servers=others)  # the leaf has its V-Net again
 
 
 def _behind(host: Host, vxlan: str, mac: str) -> set[str]:
@@ -129,15 +168,15 @@ def test_prefixes_of_a_vpc_come_and_go(lab: Lab, far: Leaf) -> None:
     for route in routes(far, "prefix"):
         assert any(each.startswith("Rmac:") for each in route.communities), route
     theirs = ("10.188.95.0/24", "fd00:188:95::/64")
-    lab.fabric.carry(payload(DUAL, DUAL_2, LEAF_ONLY))
-    for prefix in theirs:
-        eventually(partial(_leads_to, host, prefix, "l3br-1033"))
-    change(lab, payload(DUAL_2))
-    eventually(lambda: not own & prefixes(far, "prefix"))
-    for prefix in theirs:
-        eventually(partial(_leads_nowhere, host, prefix))
-    change(lab, payload(DUAL, DUAL_2))
-    eventually(lambda: own <= prefixes(far, "prefix"))
+    with back_again(lab):
+        lab.fabric.carry(payload(DUAL, DUAL_2, LEAF_ONLY))
+        for prefix in theirs:
+            eventually(partial(_leads_to, host, prefix, "l3br-1033"), WITHIN)
+        change(lab, payload(DUAL_2))
+        eventually(lambda: not own & prefixes(far, "prefix"), WITHIN)
+        for prefix in theirs:
+            eventually(partial(_leads_nowhere, host, prefix), WITHIN)
+    eventually(lambda: own <= prefixes(far, "prefix"), WITHIN)
 
 
 def _leads_nowhere(host: Host, prefix: str) -> bool:
@@ -192,16 +231,13 @@ def test_timers_are_negotiated(lab: Lab) -> None:
     host, document = lab.host, tuned(keepalive=1, holdtime=5)
     document["vpcs"].append({"id": 60, "name": "more", "vni": 1060})
     document["vnets"].append(vnet(81, 60, "10.60.0.254/24"))
-    host.apply(document)
-    host.run(["vtysh", "-c", "clear bgp *"])  # a running session keeps what it was opened with
-    for router, name in ((host, "ens4"), (lab.fabric.leaf("ns-leaf-0"), "swp9s1")):
-        eventually(partial(_has_timers, router, name))
-    eventually(lambda: established(host) == UPLINKS)
-    assert no_reload_pending(host)
-
-
-def _established_is(host: Host, name: str, up: bool) -> bool:
-    return (name in established(host)) == up
+    with back_again(lab, sessions=True):
+        host.apply(document)
+        host.run(["vtysh", "-c", "clear bgp *"])  # a running session keeps what it was opened with
+        for router, name in ((host, "ens4"), (lab.fabric.leaf("ns-leaf-0"), "swp9s1")):
+            eventually(partial(_has_timers, router, name), WITHIN)
+        eventually(lambda: established(host) == UPLINKS, WITHIN)
+        assert no_reload_pending(host)
 
 
 def _has_timers(router: Host | Leaf, name: str) -> bool:
@@ -214,48 +250,45 @@ def _has_timers(router: Host | Leaf, name: str) -> bool:
 def test_a_password_is_what_the_session_needs(lab: Lab) -> None:
     """None on the leaf or another: not Established; the same: Established."""
     host, leaf = lab.host, lab.fabric.leaf("ns-leaf-0")
-    host.apply(tuned(password=SECRET))
-    eventually(lambda: not established(host))
-    for words, up in (
-        (f"neighbor swp9s1 password {SECRET}", True),
-        ("neighbor swp9s1 password another", False),
-    ):
-        leaf.configure(f"router bgp {leaf.asn}", words)
-        eventually(partial(_established_is, host, "ens4", up), within=40)
-    assert "ens5" not in established(host)
-    leaf.configure(f"router bgp {leaf.asn}", "no neighbor swp9s1 password")
-    host.apply(payload(DUAL, DUAL_2))
-    eventually(lambda: established(host) == UPLINKS, within=40)
+    none = ("no neighbor swp9s1 password",)
+    with back_again(lab):
+        host.apply(tuned(password=SECRET))
+        eventually(lambda: not established(host), WITHIN)
+        with told(leaf, f"neighbor swp9s1 password {SECRET}", undo=none):
+            eventually(lambda: "ens4" in established(host), WITHIN)
+            leaf.configure(f"router bgp {leaf.asn}", "neighbor swp9s1 password another")
+            eventually(lambda: "ens4" not in established(host), WITHIN)
+        assert "ens5" not in established(host)
 
 
 @pytest.mark.claim("12.4", "With BFD a silent uplink is noticed before the hold time is over")
 def test_bfd_is_up_and_ends_a_session(lab: Lab) -> None:
     """Up at both ends; with every packet lost the session goes for BFD's reason."""
     host, leaf = lab.host, lab.fabric.leaf("ns-leaf-0")
-    host.apply(tuned(bfd=True, keepalive=20, holdtime=60))
-    _bfd_on_leaves(lab, "neighbor swp9s1 bfd", "neighbor swp9s1 timers 20 60")
-    host.run(["vtysh", "-c", "clear bgp *"])
-    for router, name in ((host, "ens4"), (host, "ens5"), (leaf, "swp9s1")):
-        eventually(partial(_bfd_up, router, name), within=40)
-    leaf.run("tc qdisc add dev swp9s1 root netem loss 100%".split())
-    try:
-        took = eventually(lambda: "ens4" not in established(host), within=10)
-        print(f"session gone {took:.1f} s after the uplink fell silent; hold time 60 s")
-        why = {key: text for key, text in peer(host, "ens4").items() if key.startswith("last")}
-        assert "BFD" in str(why), why
-    finally:
-        leaf.run("tc qdisc delete dev swp9s1 root".split())
-    eventually(lambda: established(host) == UPLINKS, within=40)
-    _bfd_on_leaves(lab, "no neighbor swp9s1 bfd", "neighbor swp9s1 timers 3 9")
-    host.apply(payload(DUAL, DUAL_2))
-    eventually(lambda: established(host) == UPLINKS, within=40)
+    with back_again(lab, sessions=True), _bfd_on_leaves(lab):
+        host.apply(tuned(bfd=True, keepalive=20, holdtime=60))
+        host.run(["vtysh", "-c", "clear bgp *"])
+        for router, name in ((host, "ens4"), (host, "ens5"), (leaf, "swp9s1")):
+            eventually(partial(_bfd_up, router, name), WITHIN)
+        leaf.run("tc qdisc add dev swp9s1 root netem loss 100%".split())
+        try:
+            took = eventually(lambda: "ens4" not in established(host), WITHIN)
+            print(f"session gone {took:.1f} s after the uplink fell silent; hold time 60 s")
+            why = {key: text for key, text in peer(host, "ens4").items() if key.startswith("last")}
+            assert "BFD" in str(why), why
+        finally:
+            leaf.run("tc qdisc delete dev swp9s1 root".split())
+        eventually(lambda: established(host) == UPLINKS, WITHIN)
 
 
-def _bfd_on_leaves(lab: Lab, *lines: str) -> None:
+@contextmanager
+def _bfd_on_leaves(lab: Lab) -> Iterator[None]:
     """On both: FRR 10 leaves a session alone whose BFD is down, be it for want of a peer."""
-    for name in LEAVES:
-        leaf = lab.fabric.leaf(name)
-        leaf.configure(f"router bgp {leaf.asn}", *lines)
+    lines = ("neighbor swp9s1 bfd", "neighbor swp9s1 timers 20 60")
+    undo = ("no neighbor swp9s1 bfd", "neighbor swp9s1 timers 3 9")
+    first, second = (lab.fabric.leaf(name) for name in LEAVES)
+    with told(first, *lines, undo=undo), told(second, *lines, undo=undo):
+        yield
 
 
 def _bfd_up(router: Host | Leaf, name: str) -> bool:
@@ -274,25 +307,25 @@ def test_a_numbered_session(lab: Lab) -> None:
     document = payload(DUAL, DUAL_2)
     document["links"][1]["local"]["ipv4"] = "10.9.9.2/29"
     document["links"][1]["remote"]["ipv4"] = "10.9.9.1/29"
-    leaf.run("ip address add 10.9.9.1/29 dev swp9s1".split())
     session = "neighbor 10.9.9.2"
     families = [
         line
         for family in ("ipv4 unicast", "l2vpn evpn")
         for line in (f"address-family {family}", f"{session} activate", "exit-address-family")
     ]
-    leaf.configure(f"router bgp {leaf.asn}", f"{session} remote-as 4200000001", *families)
-    host.apply(document)
-    eventually(lambda: established(host) == {"ens4", "10.9.9.1"}, within=40)
-    shown = peer(host, "10.9.9.1")
-    assert (shown["hostLocal"], shown["hostForeign"]) == ("10.9.9.2", "10.9.9.1")
-    assert shown["remoteAs"] == leaf.asn
-    eventually(lambda: ("10.9.9.1", "ens5") in _hops(host, "10.2.0.3/32"))
-    assert no_reload_pending(host)
-    leaf.configure(f"router bgp {leaf.asn}", f"no {session}")
-    leaf.run("ip address delete 10.9.9.1/29 dev swp9s1".split())
-    host.apply(payload(DUAL, DUAL_2))
-    eventually(lambda: established(host) == UPLINKS, within=40)
+    lines = (f"{session} remote-as 4200000001", *families)
+    with back_again(lab), told(leaf, *lines, undo=(f"no {session}",)):
+        leaf.run("ip address add 10.9.9.1/29 dev swp9s1".split())
+        try:
+            host.apply(document)
+            eventually(lambda: established(host) == {"ens4", "10.9.9.1"}, WITHIN)
+            shown = peer(host, "10.9.9.1")
+            assert (shown["hostLocal"], shown["hostForeign"]) == ("10.9.9.2", "10.9.9.1")
+            assert shown["remoteAs"] == leaf.asn
+            eventually(lambda: ("10.9.9.1", "ens5") in _hops(host, "10.2.0.3/32"), WITHIN)
+            assert no_reload_pending(host)
+        finally:
+            leaf.run("ip address delete 10.9.9.1/29 dev swp9s1".split())
     assert no_reload_pending(host)
     assert "10.9.9" not in host.run(["ip", "address", "show", "dev", "ens5"]).out
 
@@ -317,15 +350,14 @@ def test_explicit_route_targets(lab: Lab, far: Leaf) -> None:
         vpc["routeTargets"] = {"import": [imports], "export": ["65000:33"]}
         return document
 
-    lab.fabric.carry(targeted("65000:33", LEAF_ONLY))
-    host.apply(targeted("65000:33"))
-    eventually(lambda: _targets(far, "[5]:[0]:[24]:[10.188.4.0]") == {"RT:65000:33"})
-    eventually(lambda: _leads_to(host, theirs, "l3br-1033"))
-    host.apply(targeted("65000:99"))
-    eventually(lambda: not _leads_to(host, theirs, "l3br-1033"))
-    assert _targets(far, "[5]:[0]:[24]:[10.188.4.0]") == {"RT:65000:33"}
-    change(lab, payload(DUAL, DUAL_2))
-    eventually(lambda: established(host) == UPLINKS)
+    with back_again(lab):
+        lab.fabric.carry(targeted("65000:33", LEAF_ONLY))
+        host.apply(targeted("65000:33"))
+        eventually(lambda: _targets(far, "[5]:[0]:[24]:[10.188.4.0]") == {"RT:65000:33"}, WITHIN)
+        eventually(lambda: _leads_to(host, theirs, "l3br-1033"), WITHIN)
+        host.apply(targeted("65000:99"))
+        eventually(lambda: not _leads_to(host, theirs, "l3br-1033"), WITHIN)
+        assert _targets(far, "[5]:[0]:[24]:[10.188.4.0]") == {"RT:65000:33"}
 
 
 def _targets(leaf: Leaf, prefix: str) -> set[str]:
@@ -346,12 +378,12 @@ def test_frr_reads_its_file_slowly(host: Host) -> None:
         host.machine.write("/run/slow.json", json.dumps(payload(DUAL, DUAL_2)))
         host.run(["systemctl", "restart", "frr"])
         apply = ["evpn-host", "apply", "-p", "/run/slow.json"]
-        applied = host.run(["systemd-run", "--pipe", "--wait", *_confined(), *apply], timeout=90)
+        applied = host.run(["systemd-run", "--pipe", "--wait", *_confined(), *apply], timeout=180)
     finally:
         host.run(["mv", f"{VTYSH}.real", VTYSH])
     assert "again" not in applied.err
     assert no_reload_pending(host)
-    eventually(lambda: established(host) == UPLINKS)
+    eventually(lambda: established(host) == UPLINKS, WITHIN)
 
 
 def _confined() -> list[str]:
@@ -369,11 +401,13 @@ def test_lines_taken_out_of_frr(host: Host) -> None:
     host.apply(document)
     taken = ("router bgp 4200000001", "no neighbor ens4", "exit", "vrf Vrf_33", "no vni 1033")
     words = [word for line in ("configure terminal", *taken) for word in ("-c", line)]
-    host.run(["vtysh", *words])
-    differences = host.evpn_host("status", "--json", check=False).json["differences"]
-    assert "FRR: no session ens4" in differences
-    assert any("VNI 1033" in each for each in differences)
-    host.apply(document)
+    try:
+        host.run(["vtysh", *words])
+        differences = host.evpn_host("status", "--json", check=False).json["differences"]
+        assert "FRR: no session ens4" in differences
+        assert any("VNI 1033" in each for each in differences)
+    finally:
+        host.apply(document)
     assert no_reload_pending(host)
-    eventually(lambda: established(host) == UPLINKS)
+    eventually(lambda: established(host) == UPLINKS, WITHIN)
     assert resets(host)["ens5"] == before

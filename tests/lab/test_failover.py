@@ -1,7 +1,9 @@
 """The management address follows the fabric: the published story, and what may go wrong in it.
 
-On a machine each for netplan and ifupdown2. EVPN_HOST_TRANSITIONS=50 repeats the story so often and
-gives each nuisance a minute; EVPN_HOST_FIGURES=1 writes what was measured into docs/failover.md.
+Tests count: moves, changes of the address while nothing may change, sessions that were reset. How
+long something took is printed, and judged by bench/failover.py. `--all` gives each nuisance a
+minute, and EVPN_HOST_TRANSITIONS=50 repeats the story so often. EVPN_HOST_FIGURES=1 writes what was
+measured into docs/failover.md, for which nothing else may run on this computer.
 EVPN_HOST_SUITE=bookworm takes the other suite.
 """
 
@@ -9,25 +11,27 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from datetime import datetime
-from typing import Any
 
 import pytest
 
-from lab.fabric import Host, Lab, Router, eventually
+from lab.fabric import Lab, eventually
 from tests.lab.story import (
     ADDRESS,
     BRIDGE,
-    CYCLES,
+    BY_HAND,
     HOOK,
-    LONG,
-    LOOP,
+    LEAVES,
+    MANY,
+    NATIVE,
     NIC,
     PAYLOAD,
     SUITE,
+    WAYS,
+    WITHIN,
     Story,
     Transition,
     summary,
@@ -38,70 +42,63 @@ from tests.lab.story import (
 @pytest.fixture(scope="module", params=["netplan", "ifupdown"])
 def story(request: pytest.FixtureRequest, fresh_lab: Callable[..., Lab]) -> Iterator[Story]:
     found = Story(fresh_lab(SUITE, request.param), request.param)
-    found.provision()
-    found.watch()
     yield found
     if os.environ.get("EVPN_HOST_FIGURES"):
         write_figures(request.param)
 
 
+@pytest.fixture(autouse=True)
+def _ready(story: Story) -> None:
+    """Begin each test with a server that is provisioned and watched."""
+    story.ready()
+
+
+@pytest.fixture(scope="module")
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether there is time."""
+    return bool(request.config.getoption("all_of_it", False))
+
+
+@pytest.fixture(scope="module")
+def cycles(long: bool) -> int:
+    """How often the story is told."""
+    return int(os.environ.get("EVPN_HOST_TRANSITIONS", "3" if long else "1"))
+
+
+@pytest.fixture(scope="module")
+def loop(long: bool, cycles: int) -> int:
+    """Seconds of each nuisance."""
+    return 60 if long or cycles > 10 else 10
+
+
 # --- The story ---
 
-WAYS = (
-    ("first port to underlay", ("ns-leaf-0",), BRIDGE, "Up"),
-    ("second port to underlay", ("ns-leaf-0", "ns-leaf-1"), BRIDGE, ""),
-    ("first port back", ("ns-leaf-1",), BRIDGE, ""),
-    ("second port back", (), NIC, "Down"),
+
+@pytest.mark.claim(
+    "14.5", "The management address moves to EVPN with the first session, and back with the last"
 )
-
-
-def test_the_published_story(story: Story) -> None:
-    """To EVPN port by port and back: within a second, one place, the connection lives."""
+def test_the_address_follows_the_fabric(story: Story, cycles: int) -> None:
+    """Port by port and back: one move each way, never nowhere, and the connection lives."""
     seen: dict[str, list[Transition]] = {what: [] for what, *_ in WAYS}
-    twice, never = [], []
-    place = NIC
-    for _ in range(CYCLES):
-        story.hook("restart")  # not the damping is measured here
+    story.underlay()
+    story.right(NIC)
+    for _ in range(cycles):
+        story.hook("restart")  # not the damping is tested here
         for what, names, device, way in WAYS:
-            since = story.now()
-            with story.controller.pinging(ADDRESS, interval=0.01) as pinging:
-                story.underlay(*names)
-                story.established(len(names))
-                story.right(device)
-                time.sleep(1.5)
-            if way:
-                eventually(lambda: story.sessions(since, way) and story.changes(since))  # noqa: B023
-                session, moved = story.sessions(since, way)[0], story.changes(since)[-1][0]
-                both, none = story.twofold(since, place)
-                twice.append(both)
-                never.append(none)
-            else:
-                session = moved = 0.0
-                assert not story.changes(since)
-            place = device
-            seen[what].append(Transition(session, moved, pinging.result))
+            seen[what].append(story.transition(names, device, way))
         story.carries_on()
     for what, rows in seen.items():
-        story.figure(what, f"{summary(rows)}; TCP lives; {len(rows)} times")
-        times = [row.took for row in rows]
-        if LONG:  # the median of two would be that of whatever else this computer does
-            assert statistics.median(times) <= 0.3
-        assert max(times) <= 1
-    text = f"{statistics.median(twice) * 1000:.0f} ms (median), {max(twice) * 1000:.0f} ms (worst)"
-    story.figure("in two places", text)
-    story.figure("in no place", f"{max(never) * 1000:.0f} ms at the longest")
-    if LONG:
-        assert statistics.median(twice) <= 0.1
-    assert max(twice) <= 1  # on a computer that does other things too
-    assert max(never) == 0
+        text = summary(rows, story.interval)
+        story.figure(what, f"{text}; TCP lives; {len(rows)} times")
 
 
 def test_nobody_takes_the_host_for_a_router(story: Story) -> None:
     """FRR's router advertisements reach the management V-Net while the port is an access port."""
     story.underlay()
     story.right(NIC)
-    with story.controller.capture("eth0", "icmp6 and ip6[40] = 134", count=2) as seen:
-        time.sleep(7)
+    what = "icmp6 and ip6[40] = 134"
+    with story.controller.capture("eth0", what, count=2, timeout=WITHIN) as seen:
+        pass  # two are waited for
     assert seen.text.count("router lifetime 0s") == 2
     assert not story.controller.run("ip -6 route show default".split()).out
 
@@ -110,17 +107,21 @@ def test_routes_come_back_as_they_were(story: Story) -> None:
     """The operator's default route has its own protocol and metric again, and his other routes."""
     shown = ("ip", "route", "show", "default")
     before = story.host.run(shown).out
-    story.host.run("ip route replace default via 10.12.0.1 dev ens4 proto 77 mtu 1400".split())
-    story.host.run("ip route add 198.51.100.0/24 via 10.254.254.1 dev ens4".split())
-    mine = story.host.run(shown).out
-    story.underlay("ns-leaf-0")
-    story.right(BRIDGE)
-    story.underlay()
-    story.right(NIC)
-    assert story.host.run(shown).out == mine
-    assert "dev ens4" in story.host.run("ip route show 198.51.100.0/24".split()).out
-    story.host.run("ip route delete 198.51.100.0/24".split())
-    story.host.run(["ip", "route", "replace", *before.split()])
+    try:
+        story.host.run("ip route replace default via 10.12.0.1 dev ens4 proto 77 mtu 1400".split())
+        story.host.run("ip route add 198.51.100.0/24 via 10.254.254.1 dev ens4".split())
+        mine = story.host.run(shown).out
+        story.underlay("ns-leaf-0")
+        story.right(BRIDGE)
+        story.underlay()
+        story.right(NIC)
+        assert story.host.run(shown).out == mine
+        assert "dev ens4" in story.host.run("ip route show 198.51.100.0/24".split()).out
+    finally:
+        story.underlay()
+        story.right(NIC)
+        story.host.run("ip route delete 198.51.100.0/24".split(), check=False)
+        story.host.run(["ip", "route", "replace", *before.split()])
 
 
 # --- Faults ---
@@ -132,14 +133,17 @@ def test_hook_killed_at_every_step(story: Story) -> None:
     story.right(BRIDGE)
     longest, points, worst = 1, 0, 0.0
     with story.fault("hook killed at each step of a move, either way") as said:
-        with story.killing() as kill_after:
-            while points <= longest:
-                for off, device in ((True, NIC), (False, BRIDGE)):
-                    kill_after(points)
-                    story.shut(off)
-                    longest = max(longest, story.killed())
-                    worst = max(worst, story.right(device, reached=not off))
-                points += 1
+        try:
+            with story.killing() as kill_after:
+                while points <= longest:
+                    for off, device in ((True, NIC), (False, BRIDGE)):
+                        kill_after(points)
+                        story.shut(off)
+                        longest = max(longest, story.killed())
+                        worst = max(worst, story.right(device, reached=not off))
+                    points += 1
+        finally:
+            story.shut(off=False)
         said.append(f"{points} points; right {worst:.1f} s later, systemd starts it after 1 s")
     assert longest >= 4
 
@@ -149,16 +153,15 @@ def test_hook_hangs(story: Story) -> None:
     story.underlay("ns-leaf-0")
     story.right(BRIDGE)
     folder = f"/run/systemd/system/{HOOK}.d"
-    story.host.run(["mkdir", folder])
-    story.lab.machine.write(f"{folder}/test.conf", "[Service]\nWatchdogSec=12\n")
     try:
+        story.lab.machine.write(f"{folder}/test.conf", "[Service]\nWatchdogSec=12\n")
         story.host.run(["systemctl", "daemon-reload"])
         story.hook("restart")
         began = time.monotonic()
         story.host.run(["systemctl", "kill", "--signal=STOP", HOOK])
         story.host.run(f"ip address replace {ADDRESS}/16 dev {NIC}".split())
         assert len(story.places()) == 2
-        story.right(BRIDGE, within=60)
+        story.right(BRIDGE)
         text = f"right after {time.monotonic() - began:.0f} s"
         story.figure("hook hangs (watchdog set to 12 s, usually 60)", text)
     finally:
@@ -172,8 +175,7 @@ def test_once(story: Story) -> None:
     """`failover --once`, for those who prefer a timer: the same, and twice comes to the same."""
     story.underlay()
     story.right(NIC)
-    story.hook("stop")
-    try:
+    with story.stopped(HOOK):
         for names, device in ((("ns-leaf-0",), BRIDGE), ((), NIC)):
             story.underlay(*names)
             story.established(len(names))
@@ -181,10 +183,8 @@ def test_once(story: Story) -> None:
             for _ in range(2):
                 story.host.evpn_host("failover", "--once")
                 assert story.places() == [device]
-            eventually(lambda: len(story.changes(since)) == 2)  # noqa: B023
+            eventually(lambda: len(story.changes(since)) == 2, WITHIN)  # noqa: B023
             story.right(device)
-    finally:
-        story.hook("start")
     story.right(NIC)
 
 
@@ -196,7 +196,7 @@ def test_status_says_where_and_why(story: Story) -> None:
     before, since = story.status(), story.now()
     story.underlay("ns-leaf-0")
     story.right(BRIDGE)
-    eventually(lambda: story.moves() > before["moves"])  # it is said once it is done
+    eventually(lambda: story.moves() > before["moves"], WITHIN)  # it is said once it is done
     after = story.status()
     assert after["on"] == [BRIDGE]
     assert after["moves"] == before["moves"] + 1
@@ -207,7 +207,7 @@ def test_status_says_where_and_why(story: Story) -> None:
     story.underlay()
     story.right(NIC)
     argv = ["journalctl", "-u", HOOK, "-o", "cat", "--since", f"@{int(since)}", "-g", "^management"]
-    eventually(lambda: f"on {NIC}:" in story.host.run(argv).out.splitlines()[-1])
+    eventually(lambda: f"on {NIC}:" in story.host.run(argv).out.splitlines()[-1], WITHIN)
     to_bridge, to_nic = story.host.run(argv).out.splitlines()[-2:]
     assert to_bridge == f"management address on {BRIDGE}: EVPN is Established with {NIC}"
     assert to_nic.startswith(f"management address on {NIC}: no EVPN session is Established: {NIC}")
@@ -215,179 +215,162 @@ def test_status_says_where_and_why(story: Story) -> None:
 
 def test_hook_stopped_and_started(story: Story) -> None:
     """Nothing moves, whether it is stopped, started, or killed."""
-    for names, device in (((), NIC), (("ns-leaf-0", "ns-leaf-1"), BRIDGE)):
+    for names, device in (((), NIC), (LEAVES, BRIDGE)):
         story.underlay(*names)
         story.right(device)
         story.established(len(names))
         since = story.now()
         with story.fault(f"hook stopped, started, and killed six times, on {device}"):
-            for verb in ("stop", "start"):
-                story.hook(verb)
+            with story.stopped(HOOK):
                 story.right(device)
+            story.right(device)
             for _ in range(6):
                 story.host.run(["systemctl", "kill", "--signal=KILL", HOOK])
                 time.sleep(0.3)
             active = ["systemctl", "is-active", HOOK]
-            eventually(lambda: story.host.run(active, check=False).code == 0)  # noqa: B023
+            eventually(lambda: story.host.run(active, check=False).code == 0, WITHIN)  # noqa: B023
             story.right(device)
         assert not story.changes(since)
 
 
 def test_frr_stopped(story: Story) -> None:
     """No answer counts as no session after a while, and not before."""
-    story.underlay("ns-leaf-0", "ns-leaf-1")
+    story.underlay(*LEAVES)
     story.right(BRIDGE)
     with story.fault("FRR stopped, and started again") as said:
         stopping = story.now()
-        story.host.run(["systemctl", "stop", "frr"])
-        story.right(NIC, within=20, reached=False)
-        eventually(lambda: len(story.changes(stopping)) == 2)
-        took = story.changes(stopping)[0][0] - stopping
-        assert took > 9
-        said.append(f"on the NIC after {took:.1f} s")
-        eventually(lambda: "no answer" in story.status()["reason"])
-        story.host.run(["systemctl", "start", "frr"])
-        story.right(BRIDGE, within=40)
+        with story.stopped("frr"):
+            story.right(NIC, reached=False)
+            eventually(lambda: len(story.changes(stopping)) == 2, WITHIN)
+            took = story.changes(stopping)[0][0] - stopping
+            assert took > 9  # on a computer that does other things too it is only longer
+            said.append(f"on the NIC after {took:.1f} s")
+            eventually(lambda: "no answer" in story.status()["reason"], WITHIN)
+        story.right(BRIDGE)
 
 
 @pytest.mark.parametrize("daemons", ["bgpd", "zebra bgpd bfdd staticd mgmtd watchfrr"])
 def test_frr_killed(story: Story, daemons: str) -> None:
     """The address is where it belongs once FRR is back."""
-    story.underlay("ns-leaf-0", "ns-leaf-1")
+    story.underlay(*LEAVES)
     story.right(BRIDGE)
     with story.fault("bgpd killed" if daemons == "bgpd" else "FRR killed") as said:
         started = time.monotonic()
         story.signal_frr("KILL", daemons)
         time.sleep(1)
         state = "vtysh -c 'show bgp summary json' | grep -q '\"state\":\"Established\"'"
-        eventually(lambda: story.host.run(["sh", "-c", state], check=False).code == 0, 60)
+        eventually(lambda: story.host.run(["sh", "-c", state], check=False).code == 0, WITHIN)
         said.append(f"FRR has a session after {time.monotonic() - started:.1f} s")
-        story.right(BRIDGE, within=40)
+        story.right(BRIDGE)
 
 
 @pytest.mark.parametrize("what", ["port", "carriers"])
-def test_flapping_uplinks(story: Story, what: str) -> None:
+def test_flapping_uplinks(story: Story, what: str, loop: int) -> None:
     """Two moves at once, then one in ten seconds at the most; right when it is over."""
-    both = ("ns-leaf-0", "ns-leaf-1")
-    story.underlay(*(both if what == "carriers" else ()))
+    story.underlay(*(LEAVES if what == "carriers" else ()))
     story.right(BRIDGE if what == "carriers" else NIC)
     story.hook("restart")
     before, begun = story.moves(), time.monotonic()
     names = {"port": "a port's underlay", "carriers": "both uplinks' carriers"}
-    with story.fault(f"{names[what]} flapping for {LOOP * 2} s") as said:
+    with story.fault(f"{names[what]} flapping for {loop * 2} s") as said:
         if what == "port":  # once for as long as a session takes to come up
             story.underlay("ns-leaf-1")
-            eventually(lambda: story.moves() > before)
+            eventually(lambda: story.moves() > before, WITHIN)
             story.underlay()
-        while time.monotonic() < begun + LOOP * 2:
-            if what == "port":
-                story.underlay("ns-leaf-1")
-                time.sleep(2)
-                story.underlay()
-            else:
-                for way, pause in (("down", 1), ("up", 4)):
-                    for name in both:
-                        story.fabric.leaf(name).run(["ip", "link", "set", "swp9s1", way])
-                    time.sleep(pause)
+        with story.carriers() as carriers:
+            while time.monotonic() < begun + loop * 2:
+                if what == "port":
+                    story.underlay("ns-leaf-1")
+                    time.sleep(2)
+                    story.underlay()
+                else:
+                    carriers("down")
+                    time.sleep(1)
+                    carriers("up")
+                    time.sleep(4)
         moves = story.moves() - before
+        # As many as are allowed in the time that it took, be it longer than planned.
         assert 0 < moves <= 2 + (time.monotonic() - begun) / 10 + 1
         said.append(f"{moves} moves")
-        story.underlay(*both)
-        story.right(BRIDGE, within=40)
+        story.underlay(*LEAVES)
+        story.right(BRIDGE)
 
 
 def test_switches_rebooted(story: Story) -> None:
     """One of two: nothing moves. Both: to the NIC and back."""
-    leaves = [story.fabric.leaf(name) for name in ("ns-leaf-0", "ns-leaf-1")]
-    story.underlay(*(leaf.name for leaf in leaves))
+    leaves = [story.fabric.leaf(name) for name in LEAVES]
+    story.underlay(*LEAVES)
     story.established(2)
     story.right(BRIDGE)
     for count, what in ((1, "one switch rebooted"), (2, "both switches rebooted")):
         since = story.now()
         with story.fault(what):
-            for leaf in leaves[:count]:
-                leaf.power(on=False)
-            if count == 1:
-                time.sleep(5)
-                assert not story.changes(since)
-            else:
-                story.right(NIC, reached=False)
-            for leaf in leaves[:count]:
-                leaf.power(on=True)
+            with story.off(*leaves[:count]):
+                story.established(2 - count)
+                story.right(BRIDGE if count == 1 else NIC, reached=count == 1)
             story.established(2)
-            story.right(BRIDGE, within=40)
+            story.right(BRIDGE)
+        changes = [(on, came) for _, on, came in story.changes(since)]
+        move = [(NIC, True), (BRIDGE, False)]
+        assert changes == ([] if count == 1 else [*move, *((on, not came) for on, came in move)])
 
 
 @pytest.mark.claim(
     "6.2",
-    "An uplink that silently drops everything: the other carries on, within the hold time or BFD's",
+    "An uplink that silently drops everything, noticed by hold time or BFD: the other carries on",
 )
 @pytest.mark.parametrize("bfd", [False, True], ids=["holdtime", "bfd"])
 def test_an_uplink_that_silently_drops(story: Story, bfd: bool) -> None:
-    """The other carries on as soon as the loss is noticed; nothing moves."""
-    leaf = story.fabric.leaf("ns-leaf-0")
-    story.underlay("ns-leaf-0", "ns-leaf-1")
+    """The other carries on as soon as the loss is noticed, for its reason; nothing moves."""
+    story.underlay(*LEAVES)
     story.established(2)
     story.right(BRIDGE)
-    if bfd:
-        story.host.apply(_changed(story.next_generation(), bgp={"bfd": True}))
-        leaf.configure(f"router bgp {leaf.asn}", "neighbor swp9s1 bfd")
-        eventually(lambda: "Status: up" in story.host.show("show bfd peers"))
-    since = story.now()
-    with story.fault(f"an uplink silently drops all, {'BFD' if bfd else 'hold time 9 s'}") as said:
-        for node, port in ((leaf, "swp9s1"), (story.host, NIC)):
-            lossy = f"tc qdisc add dev {port} root netem loss 100% && date +%s.%N"
-            silent = float(node.run(["sh", "-c", lossy]).out)
-        story.established(1)
-        eventually(lambda: story.sessions(since, "Down"))
-        took = story.sessions(since, "Down")[0] - silent
-        said.append(f"one session less after {took:.1f} s")
-        time.sleep(1)
-        for node, port in ((leaf, "swp9s1"), (story.host, NIC)):
-            node.run(f"tc qdisc delete dev {port} root".split())
-        story.established(2)
-        story.right(BRIDGE)
-    if bfd:
-        leaf.configure(f"router bgp {leaf.asn}", "no neighbor swp9s1 bfd")
-        story.host.apply(_changed(story.next_generation()))
-    assert not story.changes(since)
-    assert took < (2.5 if bfd else 12)
-
-
-def _changed(generation: int, **server: Any) -> dict[str, Any]:
-    return PAYLOAD | {"generation": generation, "server": PAYLOAD["server"] | server}
+    with story.bfd() if bfd else nullcontext():
+        since = story.now()
+        with story.fault(f"an uplink silently drops all, {'BFD' if bfd else 'hold time 9 s'}") as s:
+            with story.silent(story.fabric.leaf("ns-leaf-0")) as silent:
+                story.established(1)
+                eventually(lambda: story.sessions(since, "Down"), WITHIN)
+                [down] = story.sessions(since, "Down")
+                s.append(f"one session less after {down.at - silent:.1f} s")
+                story.right(BRIDGE)
+            story.established(2)
+            story.right(BRIDGE)
+        assert len(story.sessions(since, "Down")) == 1
+        assert not story.changes(since)
+        assert ("BFD" in down.message) == bfd, down
+        assert NIC in down.message, down
 
 
 def test_bgpd_hangs(story: Story) -> None:
     """Hung for some seconds, nothing moves; for longer, to the NIC; back when it goes on."""
-    story.underlay("ns-leaf-0", "ns-leaf-1")
+    story.underlay(*LEAVES)
     story.right(BRIDGE)
     since = story.now()
-    story.signal_frr("STOP", "bgpd watchfrr")
-    time.sleep(5)
-    story.signal_frr("CONT", "bgpd watchfrr")
+    with story.hung("bgpd watchfrr"):
+        # Looked at from inside, as all that the hook can see must fit into its patience.
+        story.host.run(["sleep", "4"])
+    story.established(2)
     assert not story.changes(since)
-    story.signal_frr("STOP", "bgpd watchfrr")
-    try:
-        eventually(lambda: story.places() == [NIC], 26)
-    finally:
-        story.signal_frr("CONT", "bgpd watchfrr")
-    story.right(BRIDGE, within=40)
+    with story.hung("bgpd watchfrr"):
+        eventually(lambda: story.places() == [NIC], WITHIN)
+    story.right(BRIDGE)
     story.carries_on()
 
 
 def test_nic_renamed(story: Story) -> None:
     """The hook knows the NIC by its index; what FRR had on it is mended by the next apply."""
-    story.underlay("ns-leaf-0", "ns-leaf-1")
+    story.underlay(*LEAVES)
     story.right(BRIDGE)
-    story.rename(NIC, "mgmt0")
-    story.underlay()
-    eventually(lambda: story.places() == ["mgmt0"], 30)
-    story.rename("mgmt0", NIC)
-    story.right(NIC)
-    story.underlay("ns-leaf-0")
-    eventually(lambda: story.places() == [BRIDGE], 30)
-    story.host.apply(_changed(story.next_generation()))
+    try:
+        with story.renamed("mgmt0"):
+            story.underlay()
+            eventually(lambda: story.places() == ["mgmt0"], WITHIN)
+        story.right(NIC)
+        story.underlay("ns-leaf-0")
+        eventually(lambda: story.places() == [BRIDGE], WITHIN)
+    finally:
+        story.apply()
     story.right(BRIDGE)
     story.carries_on()
 
@@ -397,11 +380,7 @@ def test_ipv6_moves_too(story: Story) -> None:
     story.underlay()
     story.right(NIC)
     mine, theirs = "fd00:12::101", "fd00:12::5"
-    story.host.run(f"ip address add {mine}/64 dev {NIC} nodad".split())
-    story.host.run(f"ip -6 route add default via fd00:12::1 dev {NIC} metric 77".split())
-    story.controller.run(f"ip address replace {theirs}/64 dev eth0 nodad".split())
     management = PAYLOAD["server"]["mgmt"] | {"ipv6": f"{mine}/64", "gateway6": "fd00:12::1"}
-    story.host.apply(_changed(story.next_generation(), mgmt=management))
 
     def there(device: str) -> bool:
         shown = json.loads(story.host.run("ip -6 -json route show default".split()).out)
@@ -409,16 +388,26 @@ def test_ipv6_moves_too(story: Story) -> None:
         routed = [(route["dev"], route["metric"]) for route in shown] == [(device, 77)]
         return holds and routed and bool(story.controller.ping(mine, count=1))
 
-    eventually(lambda: there(NIC), 10)
-    story.underlay("ns-leaf-0")
-    story.right(BRIDGE)
-    eventually(lambda: there(BRIDGE), 10)
-    story.underlay()
-    story.right(NIC)
-    eventually(lambda: there(NIC), 10)
-    story.host.run(f"ip -6 route delete default dev {NIC}".split())
-    story.host.run(f"ip address delete {mine}/64 dev {NIC}".split())
-    story.host.apply(_changed(story.next_generation()))
+    try:
+        story.host.run(f"ip address add {mine}/64 dev {NIC} nodad".split())
+        story.host.run(f"ip -6 route add default via fd00:12::1 dev {NIC} metric 77".split())
+        story.controller.run(f"ip address replace {theirs}/64 dev eth0 nodad".split())
+        story.apply(mgmt=management)
+        eventually(lambda: there(NIC), WITHIN)
+        for names, device in ((("ns-leaf-0",), BRIDGE), ((), NIC)):
+            story.underlay(*names)
+            story.right(device)
+            eventually(lambda: there(device), WITHIN)  # noqa: B023
+    finally:
+        story.underlay()
+        story.right(NIC)
+        for words in (
+            f"-6 route delete default dev {NIC}",
+            f"address delete {mine}/64 dev {NIC}",
+        ):
+            story.host.run(["ip", *words.split()], check=False)
+        story.controller.run(f"ip address delete {theirs}/64 dev eth0".split(), check=False)
+        story.apply()
 
 
 def test_dhcp_lease(story: Story) -> None:
@@ -430,13 +419,13 @@ def test_dhcp_lease(story: Story) -> None:
     story.underlay()
     story.right(NIC)
     with story.leasing() as leases:
-        for names, device in (((), NIC), (("ns-leaf-0", "ns-leaf-1"), BRIDGE)):
+        for names, device in (((), NIC), (LEAVES, BRIDGE)):
             story.underlay(*names)
             story.right(device)
             story.established(len(names))
             since, before = story.now(), leases.given()
             with story.fault(f"DHCP lease renewed, on {device}"):
-                eventually(lambda: leases.given() > before, 60)  # noqa: B023
+                eventually(lambda: leases.given() > before, WITHIN)  # noqa: B023
                 time.sleep(1)
                 story.right(device)
             assert not story.changes(since)
@@ -444,7 +433,7 @@ def test_dhcp_lease(story: Story) -> None:
         with story.fault("DHCP lease ended, on the bridge"):
             time.sleep(45)
             nic, kept = ["ip", "-4", "address", "show", NIC], story.backend == "netplan"
-            eventually(lambda: ("10.254.254.10/24" in story.host.run(nic).out) == kept)
+            eventually(lambda: ("10.254.254.10/24" in story.host.run(nic).out) == kept, WITHIN)
             assert "inet 10.2.0.101 peer 169.254.0.1/32" in story.host.run(nic).out
             hops = story.host.run("ip route show 10.2.0.3".split()).out
             assert f"dev {NIC}" in hops
@@ -452,65 +441,54 @@ def test_dhcp_lease(story: Story) -> None:
 
 
 @pytest.mark.claim("17.2", "The management address survives netplan apply or ifreload in a loop")
-def test_native_tool_in_a_loop(story: Story) -> None:
+def test_native_tool_in_a_loop(story: Story, loop: int) -> None:
     """`netplan apply` or `ifreload -a` puts the address on the NIC again: put right at once."""
-    story.underlay("ns-leaf-0", "ns-leaf-1")
+    story.underlay(*LEAVES)
     story.right(BRIDGE)
     argv = ["netplan", "apply"] if story.backend == "netplan" else ["ifreload", "-a"]
-    since, end, times = story.now(), time.monotonic() + LOOP, 0
-    with story.fault(f"{' '.join(argv)} for {LOOP} s") as said:
+    since, end, times = story.now(), time.monotonic() + loop, 0
+    with story.fault(f"{' '.join(argv)} for {loop} s") as said:
         while time.monotonic() < end:
             story.host.run(argv, timeout=120)
             times += 1
         story.right(BRIDGE)
         said += [f"{times} times", story.lapses(since)]
-    both, none = story.twofold(since, BRIDGE)
-    assert both <= 1
-    assert none <= 1
+    assert times
+    assert not story.nowhere(since)
 
 
 @pytest.mark.claim(
     "17.3",
-    "Addresses and routes of the management address changed by hand are right within 2 s",
+    "Addresses and routes of the management address changed by hand are put right by themselves",
 )
 def test_nuisances(story: Story) -> None:
-    """An address put back, a route taken away, a carrier that flaps: right within a second."""
-    story.underlay("ns-leaf-0", "ns-leaf-1")
+    """An address put back, a route taken away, a carrier that flaps: right, without a move."""
+    story.underlay(*LEAVES)
     story.right(BRIDGE)
-    by_hand = (
-        f"ip address add {ADDRESS}/16 dev {NIC}",
-        f"ip address delete {ADDRESS}/16 dev {BRIDGE}",
-        "ip route delete default",
-        f"ip route replace default via 10.12.0.1 dev {NIC} onlink",
-    )
-    native = {
-        "netplan": (
-            "networkctl reload",
-            f"networkctl reconfigure {NIC}",
-            f"networkctl reconfigure {BRIDGE}",
-            "systemctl restart systemd-networkd",
-        ),
-        "ifupdown": (f"ifup --force {NIC}",),
-    }
-    since = story.now()
+    since, moves = story.now(), story.moves()
     with story.fault("addresses and routes changed by hand") as said:
         worst = 0.0
-        for nuisance in by_hand:
+        for nuisance in BY_HAND:
             story.host.run(nuisance.split())
-            worst = max(worst, story.right(BRIDGE, within=2))
+            worst = max(worst, story.right(BRIDGE))
         said += [f"right within {worst:.2f} s", story.lapses(since)]
-    for nuisance in native[story.backend]:
+    assert story.nowhere(since) == 1  # by hand
+    for nuisance in NATIVE[story.backend]:
         since = story.now()
         with story.fault(nuisance) as said:
             story.host.run(nuisance.split())
             time.sleep(1)
             story.right(BRIDGE)
             said.append(story.lapses(since))
+        assert not story.nowhere(since), nuisance
     with story.fault("the NIC's carrier lost for a second"):
-        story.host.run(["ip", "link", "set", NIC, "down"])
-        time.sleep(1)
-        story.host.run(["ip", "link", "set", NIC, "up"])
+        try:
+            story.host.run(["ip", "link", "set", NIC, "down"])
+            time.sleep(1)
+        finally:
+            story.host.run(["ip", "link", "set", NIC, "up"])
         story.right(BRIDGE)
+    assert story.moves() == moves
 
 
 @pytest.mark.claim(
@@ -519,109 +497,87 @@ def test_nuisances(story: Story) -> None:
 )
 def test_reboot(story: Story) -> None:
     """In EVPN mode and in Ethernet mode."""
-    for names, device in ((("ns-leaf-0", "ns-leaf-1"), BRIDGE), ((), NIC)):
+    for names, device in ((LEAVES, BRIDGE), ((), NIC)):
         story.underlay(*names)
         story.right(device)
-        story.lab.reboot()
+        story.reboot()
         began = time.monotonic()
-        story.right(device, within=60)
+        story.right(device)
         mode = "EVPN" if names else "Ethernet"
         took = time.monotonic() - began
         story.figure(f"reboot in {mode} mode", f"right {took:.1f} s after the fabric is back")
-    story.watch()
 
 
-# In portions: a zebra that is given all at once loses events of the kernel, and routes with them.
-CHURN = """
-set -eu
-portion() { seq $2 $(($2 + 499)) | awk -v what="$1" \
-  '{printf "fdb %s 02:aa:00:00:%02x:%02x dev churn master static\\n", what, $1 / 256, $1 % 256}' |
-  bridge -force -batch -; }
-ip link add churn type dummy && ip link set churn master br-14 up
-for first in $(seq 0 500 9999); do portion add $first || :; sleep 0.5; done
-while true; do
-  for first in $(seq 0 500 9999); do portion delete $first; sleep 0.5; portion add $first; done
-done
-"""
+# --- Idle ---
 
 
-def test_idle_cost(story: Story) -> None:
-    """Processor time and memory, amid 10,000 EVPN routes too; in the long form 500 V-Nets."""
-    leaf = story.fabric.leaf("ns-leaf-2")
-    count = 500 if LONG else 0
-    amid = f", {count} V-Nets more" if count else ""
-    with story.vnets(count):
-        story.underlay()
-        story.right(NIC)
-        with story.lab.machine.hurry():  # what others take from it would count as its own
-            _idle(story, f"idle on the NIC{amid}", 0.002 if LONG else 0.01)
-        story.underlay("ns-leaf-0", "ns-leaf-1")
-        story.right(BRIDGE)
-        churn = leaf.start(["sh", "-c", CHURN])
-        try:
-            eventually(lambda: _macs(story.host) > 9400, 180)
-            _idle(story, f"idle on the bridge, 10,000 EVPN routes coming and going{amid}", 0.002)
-        finally:
-            churn.stop()
-            # An FRR may miss that one of so many goes; what a leaf knew goes with it.
-            leaf.power(on=False)
-            leaf.run(["ip", "link", "delete", "churn"])
-            leaf.power(on=True)
-            eventually(lambda: _macs(leaf) < 100, 60)
-        eventually(lambda: _macs(story.host) < 100, 60)
+def test_nothing_is_done_while_nothing_happens(story: Story, long: bool) -> None:
+    """No command, no file, a look each 10 s; EVPN routes that come and go wake nobody."""
+    story.underlay()
+    story.right(NIC)
+    _is_idle(story)
+    story.underlay("ns-leaf-0")
+    story.right(BRIDGE)
+    with story.routes_coming_and_going(MANY if long else 1000):
+        _is_idle(story)
     story.right(BRIDGE)
 
 
-def _macs(router: Router | Host) -> int:
-    return int(router.show("show evpn vni 14 json")["numMacs"])
+# Of the hook, once it is done with what was before: how often it slept in how many seconds, and
+# whether it started no command (their page faults are counted) and wrote no file meanwhile.
+IDLE = """
+import os, sys, time
+def did():
+    stat = open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()
+    files = [(each.name, each.stat().st_mtime_ns) for each in os.scandir("/run/evpn-host")]
+    return stat[8], stat[10], sorted(files)
+def slept():
+    lines = open(f"/proc/{pid}/status").read().splitlines()
+    return int(dict(line.split(":") for line in lines)["voluntary_ctxt_switches"])
+pid, seconds = sys.argv[1], float(sys.argv[2])
+before = None
+while before != did():
+    before = did()
+    time.sleep(2)
+times, begun = slept(), time.monotonic()
+time.sleep(seconds)
+print(slept() - times, time.monotonic() - begun, before == did())
+"""
 
 
-def _idle(story: Story, what: str, bar: float) -> None:
-    time.sleep(10)  # the events of making all this are over; what is told later still counts
-    seconds = max(30, LOOP)
-    before, _ = _cost(story)
-    time.sleep(seconds)
-    after, memory = _cost(story)
-    share = (after - before) / 1e9 / seconds
-    story.figure(what, f"{share:.2%} of a core, {memory / 2**20:.0f} MB")
-    assert share < bar
-    assert memory < 40 * 2**20
-
-
-def _cost(story: Story) -> tuple[int, int]:
-    shown = story.host.run(["systemctl", "show", "-p", "CPUUsageNSec", "-p", "MemoryCurrent", HOOK])
-    values = dict(line.split("=") for line in shown.out.split())
-    return int(values["CPUUsageNSec"]), int(values["MemoryCurrent"])
+def _is_idle(story: Story) -> None:
+    pid = story.host.run(["systemctl", "show", "--value", "-p", "MainPID", HOOK]).out.strip()
+    said = story.host.run(["python3", "-c", IDLE, pid, "15"]).out.split()
+    slept, seconds, nothing = int(said[0]), float(said[1]), said[2]
+    print(f"slept {slept} times in {seconds:.0f} s")
+    assert nothing == "True"
+    # It asks FRR each 10 s, and until 45 s after a move it tells neighbours now and then.
+    assert slept <= 20 * (seconds / 10 + 1)
 
 
 def test_management_vnet_gets_another_vni(story: Story) -> None:
     """The address goes from bridge to bridge, and back."""
-    story.underlay("ns-leaf-0", "ns-leaf-1")
+    story.underlay(*LEAVES)
     story.right(BRIDGE)
     with story.fault("VNI changed on the leaves, then by apply, and back") as said:
         for vni in (15, 14):
-            payload = json.loads(json.dumps(_changed(story.next_generation())))
-            payload["vnets"][0]["vxlanID"] = vni
-            servers = [server | {"vni": vni} for server in story.fabric.state["servers"]]
             since = story.now()
-            story.fabric.change(vpcs=payload["vpcs"], vnets=payload["vnets"], servers=servers)
-            story.host.apply(payload)
+            story.another_vni(vni)
             applied = time.monotonic()
-            # How long it took is said; neighbours are told for 45 s, should the leaves be slow.
-            story.right(f"nbr-{vni}", within=60)
+            story.right(f"nbr-{vni}")
             took, old = time.monotonic() - applied, f"nbr-{29 - vni}"
             text = (
                 f"to {vni}: reached {took:.1f} s after apply, which came after the leaves' change"
             )
             said.append(f"{text}; {story.lapses(since, old)}")
-            assert story.twofold(since, old)[1] <= 1
+            assert not story.nowhere(since, old)
 
 
 def test_uninstall(story: Story) -> None:
     """In EVPN mode: the address is on the NIC as the operator had it."""
-    story.underlay("ns-leaf-0", "ns-leaf-1")
+    story.underlay(*LEAVES)
     story.right(BRIDGE)
-    story.host.evpn_host("uninstall")
+    story.uninstall()
     story.right(NIC, reached=False)
     story.underlay()
     # The hook is gone, and nobody tells the controller: it asks anew once it doubts what it knows.

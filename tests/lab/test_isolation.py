@@ -115,13 +115,13 @@ def hears(node: Node, count: int) -> Iterator[None]:
 @contextmanager
 def guest(host: Host, name: str, vni: int, *addresses: str, mac: str = "") -> Iterator[Node]:
     """A guest of bad intentions, gone with all that it said."""
-    pod = host.pod(name, f"nbr-{vni}", "172.20.0.66/24", GATEWAYS[0], mac=mac)
-    for address in addresses:
-        pod.run(["ip", "address", "add", address, "dev", "eth0", "nodad"])
     try:
+        pod = host.pod(name, f"nbr-{vni}", "172.20.0.66/24", GATEWAYS[0], mac=mac)
+        for address in addresses:
+            pod.run(["ip", "address", "add", address, "dev", "eth0", "nodad"])
         yield pod
     finally:
-        host.run(["ip", "netns", "delete", name])
+        host.run(["ip", "netns", "delete", name], check=False)
 
 
 @pytest.mark.claim("13.2", "Two V-Nets may have the same addresses and the same MACs")

@@ -1,0 +1,270 @@
+"""Whether the management address moves in the time that docs/failover.md promises.
+
+    python bench/failover.py [--suite trixie] [--backend netplan] [--times 20] [--write]
+
+Needs root, and a computer that does nothing else: it says so when it is busy. Boots the lab and
+prints a Markdown table: what is promised, what was measured and, from the same run, what that is to
+be compared with. Ends with 1 when a promise was not kept. `--write` puts the figures that
+docs/failover.md has of this into it.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from lab.fabric import Lab, Leaf, eventually
+from tests.lab.story import (
+    BRIDGE,
+    BY_HAND,
+    HOOK,
+    LEAVES,
+    MANY,
+    NATIVE,
+    NIC,
+    WAYS,
+    WITHIN,
+    Story,
+    Transition,
+    summary,
+    write_figures,
+)
+
+# What the hook could not cost less than: a Python that looks each 10 s, and does nothing.
+BARE = "import time\nwhile True: time.sleep(10)"
+
+
+class Promise(NamedTuple):
+    """A row of the table."""
+
+    what: str
+    limit: float
+    measured: float
+    unit: str
+    beside: str = ""
+
+    @property
+    def kept(self) -> bool:
+        """Whether it is what was measured."""
+        return self.measured <= self.limit
+
+    def __str__(self) -> str:
+        """Give the row."""
+        limit, measured = (self._say(number) for number in (self.limit, self.measured))
+        measured = measured if self.kept else f"**{measured}**"
+        return f"| {self.what} | {limit} | {measured} | {self.beside} |"
+
+    def _say(self, number: float) -> str:
+        if self.unit == "%":
+            return f"{number:.2%}"
+        return f"{number:.3f} s" if self.unit == "s" else f"{number:.0f} {self.unit}"
+
+
+def moves(story: Story, times: int) -> Iterator[Promise]:
+    """The published story, so many times."""
+    seen: dict[str, list[Transition]] = {what: [] for what, *_ in WAYS}
+    twice, nowhere = [], 0
+    story.underlay()
+    story.right(NIC)
+    for _ in range(times):
+        story.hook("restart")  # not the damping is measured here
+        for what, names, device, way in WAYS:
+            [place] = story.places()
+            seen[what].append(story.transition(names, device, way))
+            if way:
+                twice.append(story.twofold(seen[what][-1].begun, place)[0])
+                nowhere += story.nowhere(seen[what][-1].begun, place)
+        story.carries_on()
+    for what, names, device, way in WAYS:
+        rows = seen[what]
+        story.figure(what, f"{summary(rows, story.interval)}; TCP lives; {len(rows)} times")
+        if not way:
+            continue
+        took = [row.took for row in rows]
+        own = statistics.median(row.session - row.begun for row in rows)
+        gap = statistics.median(row.pings.longest_gap_s for row in rows)
+        beside = f"{own:.2f} s from the port's change to FRR's own; gap {gap:.2f} s (median)"
+        to = "the bridge" if names else "the NIC"
+        name = f"session {way} until the address is on {to}"
+        yield Promise(f"{name}, median of {times}", 0.3, statistics.median(took), "s", beside)
+        yield Promise(f"{name}, worst", 1, max(took), "s", f"on {device} then")
+    text = f"{statistics.median(twice) * 1000:.0f} ms (median), {max(twice) * 1000:.0f} ms (worst)"
+    story.figure("in two places", text)
+    yield Promise("address in two places in a move, median", 0.1, statistics.median(twice), "s")
+    yield Promise("address in two places in a move, worst", 1, max(twice), "s")
+    yield Promise("address taken from its only place", 0, nowhere, "times")
+
+
+def put_right(story: Story) -> Iterator[Promise]:
+    """What others change."""
+    story.underlay(*LEAVES)
+    story.established(2)
+    story.right(BRIDGE)
+    for command in (*BY_HAND, *NATIVE[story.backend]):
+        since = story.now()
+        begun = time.monotonic()
+        story.host.run(command.split())
+        own = time.monotonic() - begun
+        begun = time.monotonic()
+        story.right(BRIDGE)
+        took = time.monotonic() - begun
+        time.sleep(1)
+        beside = f"the command itself {own:.2f} s; {story.lapses(since)}"
+        yield Promise(f"right after `{command}`", 2, took, "s", beside)
+
+
+def uplinks(story: Story) -> Iterator[Promise]:
+    """Each uplink lost in each way, and back: the worse of the two."""
+    story.underlay(*LEAVES)
+    story.established(2)
+    story.right(BRIDGE)
+    since = story.now()
+    for what, noticed, gap, way, setting in (
+        ("without carrier", 3.0, 3.0, story.unplugged, nullcontext),
+        ("silent, hold time 9 s", 12.0, 12.0, story.silent, nullcontext),
+        ("silent, BFD 3 × 300 ms", 2.5, 4.0, story.silent, story.bfd),
+    ):
+        with setting():
+            found = [_lost(story, story.fabric.leaf(name), way) for name in LEAVES]
+        after, lost, back = (max(each) for each in zip(*found, strict=True))
+        yield Promise(f"uplink {what}: session gone", noticed, after, "s", "by FRR's own log")
+        yield Promise(f"uplink {what}: longest gap", gap, lost, "s", f"session gone {after:.2f} s")
+        yield Promise(f"uplink {what}: gap when it is back", 3, back, "s")
+    yield Promise("moves of the address meanwhile", 0, len(story.changes(since)), "times")
+
+
+def _lost(
+    story: Story, leaf: Leaf, way: Callable[[Leaf], AbstractContextManager[float]]
+) -> tuple[float, float, float]:
+    """Seconds until the session is gone, and the longest gaps of that and of the way back."""
+    begun = story.now()
+    with ExitStack() as lost:
+        with story.pinging() as pinging:
+            since = lost.enter_context(way(leaf))
+            story.established(1)
+            eventually(lambda: story.sessions(begun, "Down"), WITHIN)
+            time.sleep(1)
+        with story.pinging() as returning:
+            lost.close()
+            story.established(2)
+            time.sleep(1)
+    story.right(BRIDGE)
+    story.carries_on()
+    down = story.sessions(begun, "Down")[0].at - since
+    return down, pinging.result.longest_gap_s, returning.result.longest_gap_s
+
+
+def silent_frr(story: Story) -> Iterator[Promise]:
+    """FRR stopped: no answer counts as no session after 10 s."""
+    story.underlay(*LEAVES)
+    story.right(BRIDGE)
+    since, begun = story.now(), time.monotonic()
+    with story.stopped("frr"):
+        stopped = time.monotonic() - begun
+        story.right(NIC, reached=False)
+        eventually(lambda: story.changes(since), WITHIN)
+        took = story.changes(since)[0][0] - since
+    story.right(BRIDGE)
+    beside = f"patience of 10 s; `systemctl stop frr` took {stopped:.1f} s"
+    yield Promise("FRR stopped until the address is on the NIC", 22, took, "s", beside)
+
+
+def idle(story: Story, seconds: int, vnets: int) -> Iterator[Promise]:
+    """Processor time and memory of the hook, on the NIC, and amid EVPN routes on the bridge."""
+    amid = f", {vnets} V-Nets more" if vnets else ""
+    unit = "bench-bare"
+    bare = ["systemd-run", f"--unit={unit}", "-pCPUAccounting=yes", "-pMemoryAccounting=yes"]
+    story.host.run([*bare, "python3", "-c", BARE])
+    try:
+        with story.vnets(vnets):
+            story.underlay()
+            story.right(NIC)
+            yield from _cost(story, f"idle on the NIC{amid}", seconds, unit)
+            story.underlay(*LEAVES)
+            story.right(BRIDGE)
+            with story.routes_coming_and_going(MANY):
+                what = f"idle on the bridge, {MANY:,} EVPN routes coming and going{amid}"
+                yield from _cost(story, what, seconds, unit)
+    finally:
+        story.host.run(["systemctl", "stop", unit], check=False)
+
+
+def _cost(story: Story, what: str, seconds: int, bare: str) -> Iterator[Promise]:
+    units = (HOOK, bare, "frr.service")
+    time.sleep(50)  # until 45 s after a move neighbours are told
+    before = [_used(story, unit)[0] for unit in units]
+    begun = story.now()
+    time.sleep(seconds)
+    after = [_used(story, unit) for unit in units]
+    spent = (story.now() - begun) * 1e9
+    shares = [(now - then) / spent for then, (now, _) in zip(before, after, strict=True)]
+    memory = [used / 2**20 for _, used in after]
+    beside = f"a Python that does nothing {shares[1]:.2%}, FRR {shares[2]:.2%}"
+    yield Promise(f"{what}: share of a core", 0.002, shares[0], "%", beside)
+    times = memory[0] / memory[1]
+    beside = f"{times:.1f} times a Python that does nothing, {memory[1]:.0f} MB"
+    yield Promise(f"{what}: memory", 40, memory[0], "MB", beside)
+    story.figure(what, f"{shares[0]:.2%} of a core, {memory[0]:.0f} MB")
+
+
+def _used(story: Story, unit: str) -> tuple[int, int]:
+    """Nanoseconds of processor time, and bytes."""
+    shown = story.host.run(["systemctl", "show", "-p", "CPUUsageNSec", "-p", "MemoryCurrent", unit])
+    values = dict(line.split("=") for line in shown.out.split())
+    return int(values["CPUUsageNSec"]), int(values["MemoryCurrent"])
+
+
+def busy() -> float:
+    """Which share of this computer's processors others use, just now."""
+
+    def look() -> tuple[int, int]:
+        numbers = [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+        return sum(numbers), numbers[3] + numbers[4]
+
+    before = look()
+    time.sleep(2)
+    total, idle = (now - then for then, now in zip(before, look(), strict=True))
+    return 1 - idle / total
+
+
+def main() -> int:
+    """Measure and print; 1 when a promise was not kept."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--suite", default="trixie")
+    parser.add_argument("--backend", default="netplan")
+    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--seconds", type=int, default=60, help="for how long idling is watched")
+    parser.add_argument("--vnets", type=int, default=0, help="V-Nets more while idling")
+    parser.add_argument("--write", action="store_true", help="put figures into docs/failover.md")
+    options = parser.parse_args()
+    if (share := busy()) > 0.1:
+        print(f"{share:.0%} of this computer is in use: figures will be too high", file=sys.stderr)
+    with Lab(options.suite, options.backend) as lab:
+        story = Story(lab, options.backend, interval=0.01)
+        story.ready()
+        rows = []
+        for part in (
+            moves(story, options.times),
+            put_right(story),
+            uplinks(story),
+            silent_frr(story),
+            idle(story, options.seconds, options.vnets),
+        ):
+            rows += list(part)
+    print(f"\n{options.suite}, {options.backend}\n")
+    print("| what | limit | measured | beside it, in the same run |\n| --- | --- | --- | --- |")
+    for row in rows:
+        print(row)
+    if options.write:
+        write_figures(options.backend)
+    return int(not all(row.kept for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
