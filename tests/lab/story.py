@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import re
 import signal
 import statistics
@@ -32,7 +31,6 @@ NIC, BRIDGE = "ens4", "nbr-14"
 LEAVES = ("ns-leaf-0", "ns-leaf-1")
 WITHIN = 60.0
 """Seconds for which a condition is waited for; what it took is noted, and not judged."""
-SUITE = os.environ.get("EVPN_HOST_SUITE", "trixie")
 MANY = 10_000  # EVPN routes
 FIGURES: dict[str, list[tuple[str, str]]] = {}
 

@@ -47,7 +47,7 @@ GATE = {
 }
 # Single tests that run on more systems than their module does.
 MORE = {
-    "test_failover.py::test_the_published_story": GATE["test_k8s01.py"],
+    "test_failover.py::test_the_address_follows_the_fabric": GATE["test_k8s01.py"],
 }
 
 _outcomes: defaultdict[str, Counter[str]] = defaultdict(Counter)

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from lab.fabric import Host, Lab, Leaf, Node, Router, eventually
-from tests.lab.conftest import SOME
 from tests.lab.evpn import VTEP, prefixes, routes
 from tests.lab.k8s01 import (
     DUAL,
@@ -27,6 +26,7 @@ from tests.lab.k8s01 import (
     resets,
     vnet,
 )
+from tests.lab.systems import SYSTEMS
 
 UPLINKS = {"ens4", "ens5"}
 WITHIN = 60.0  # seconds for which a condition is waited for
@@ -41,7 +41,7 @@ UNIT = Path(__file__).parents[2] / "packaging/systemd/evpn-host.service"
 SECRET = "not-to-be-read-aloud"  # noqa: S105 - of the lab
 
 
-@pytest.fixture(scope="module", params=SOME, ids="-".join)
+@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
 def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """A fabric with K8S01 as a VTEP, two V-Nets in both families."""
     lab: Lab = fresh_lab(*request.param)

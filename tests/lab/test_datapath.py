@@ -15,9 +15,9 @@ import pytest
 from lab.channel import Process
 from lab.fabric import Host, Lab, Leaf, Node, Router, eventually
 from tests.lab import second_host
-from tests.lab.conftest import SOME
 from tests.lab.evpn import VTEP, routes
 from tests.lab.k8s01 import LEAVES, Payload, bring_up, established, payload, resets, vnet
+from tests.lab.systems import SYSTEMS
 
 UPLINKS = {"ens4", "ens5"}
 WITHIN = 60.0  # seconds for which a condition is waited for
@@ -38,7 +38,7 @@ def roomy(mtu: int = 9216, **bgp: Any) -> Payload:
     return document
 
 
-@pytest.fixture(scope="module", params=SOME, ids="-".join)
+@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
 def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """A fabric with K8S01 as a VTEP, with room for full-size packets."""
     lab: Lab = fresh_lab(*request.param)

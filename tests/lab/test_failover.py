@@ -4,7 +4,6 @@ Tests count: moves, changes of the address while nothing may change, sessions th
 long something took is printed, and judged by bench/failover.py. `--all` gives each nuisance a
 minute, and EVPN_HOST_TRANSITIONS=50 repeats the story so often. EVPN_HOST_FIGURES=1 writes what was
 measured into docs/failover.md, for which nothing else may run on this computer.
-EVPN_HOST_SUITE=bookworm takes the other suite.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ from tests.lab.story import (
     NATIVE,
     NIC,
     PAYLOAD,
-    SUITE,
     WAYS,
     WITHIN,
     Story,
@@ -37,14 +35,15 @@ from tests.lab.story import (
     summary,
     write_figures,
 )
+from tests.lab.systems import SYSTEMS
 
 
-@pytest.fixture(scope="module", params=["netplan", "ifupdown"])
+@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
 def story(request: pytest.FixtureRequest, fresh_lab: Callable[..., Lab]) -> Iterator[Story]:
-    found = Story(fresh_lab(SUITE, request.param), request.param)
-    yield found
+    suite, backend = request.param
+    yield Story(fresh_lab(suite, backend), backend)
     if os.environ.get("EVPN_HOST_FIGURES"):
-        write_figures(request.param)
+        write_figures(backend)
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from lab.fabric import Host, Lab, Node, eventually
-from tests.lab.conftest import SYSTEMS
 from tests.lab.evpn import VTEP, routes
 from tests.lab.k8s01 import bring_up, established, payload, resets, vnet
+from tests.lab.systems import SYSTEMS
 
 GATEWAYS = ("172.20.0.254", "fd00:20::254")
 PREFIXES = ("172.20.0.254/24", "fd00:20::254/64")
