@@ -144,7 +144,8 @@ def talk(lab: Lab) -> int:
         if not lab.machine.on:
             say("the machine is off")
             return 1
-        if code is None:  # the output is broken, or the kernel booted itself
+        if code is None:  # nobody reads our output, or `systemctl reboot` booted the kernel anew
+            say("the shell is lost; `reboot` without systemctl keeps it")
             return 1
         order = lab.machine.call("read", ORDER, check=False)
         if order.code:

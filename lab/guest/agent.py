@@ -104,7 +104,7 @@ def with_terminal(
 ) -> Command:
     """Start a command in a terminal of its own."""
     outer, inner = pty.openpty()
-    exits = {"out": os.fdopen(outer, "rb", buffering=0)}
+    exits: dict[str, IO[bytes]] = {"out": os.fdopen(outer, "rb", buffering=0)}
     entrance = os.fdopen(os.dup(outer), "wb")
     try:
         termios.tcsetwinsize(outer, window)
