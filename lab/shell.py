@@ -25,7 +25,7 @@ from lab.machine import Machine
 WELCOME = REPO / "lab/guest/welcome"
 ORDER, REST = "/run/lab/order", "/run/lab/rest"
 """Where lab/guest/bin/reboot leaves its wish, and what it kept of a script."""
-ESCAPE = b"\x1d"
+ESCAPE = 0x1D
 """Ctrl-], as with systemd-nspawn: three times within a second."""
 
 
@@ -107,13 +107,11 @@ class Talk:
 
     def _watch(self, data: bytes) -> None:
         """Look for the keys that leave a shell."""
-        if set(data) != set(ESCAPE):
-            self._escapes.clear()
-            return
         now = time.monotonic()
-        self._escapes = [at for at in self._escapes if at > now - 1] + [now] * len(data)
-        if len(self._escapes) >= 3:
-            raise Escaped
+        for key in data:
+            self._escapes = [*self._escapes, now][-3:] if key == ESCAPE else []
+            if len(self._escapes) == 3 and now - self._escapes[0] < 1:
+                raise Escaped
 
     def _show(self, stream: str, data: bytes) -> None:
         """Print what comes, in a thread of the channel: a slow reader slows the machine down."""
