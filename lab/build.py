@@ -93,6 +93,7 @@ def _install_tools() -> None:
         return
     if not shutil.which("apt-get"):
         raise LabUnavailable(f"the lab needs {', '.join(missing)}, and there is no apt-get")
+    print(f"lab: installing {', '.join(missing)} with apt-get", file=sys.stderr, flush=True)
     run(["apt-get", "update", "--quiet=2"])
     run(["apt-get", "install", "--yes", "--quiet=2", *missing])
 

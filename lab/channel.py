@@ -8,16 +8,24 @@ import shlex
 import signal
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lab.result import LabError, Result
+
+Window = tuple[int, int]
+"""Rows and columns of a terminal."""
+Listener = Callable[[str, bytes], None]
+"""Takes output as it comes: whether it is "out" or "err", and the bytes."""
 
 
 def latin(text: str) -> str:
     """Give bytes the form in which they travel."""
     return text.encode(errors="surrogateescape").decode("latin-1")
+
+
+Asked = TypeVar("Asked", bound="Process")
 
 
 class Process:
@@ -27,7 +35,7 @@ class Process:
         """Belong to a machine's channel under a number."""
         self.argv = list(argv)
         self._channel = channel
-        self._number = number
+        self.number = number
         self._heard = {"out": bytearray(), "err": bytearray()}
         self._code: int | None = None
         self._ended = threading.Event()
@@ -40,6 +48,11 @@ class Process:
     def running(self) -> bool:
         """Whether it has not ended."""
         return not self._ended.is_set()
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code; None while it runs, and for ever when the machine stopped before it."""
+        return self._code
 
     @property
     def output(self) -> str:
@@ -70,7 +83,7 @@ class Process:
 
     def signal(self, number: int) -> None:
         """Send a signal to it and its children."""
-        self._channel.send({"id": self._number, "signal": int(number)})
+        self._channel.send({"id": self.number, "signal": int(number)})
 
     def hear(self, event: Mapping[str, Any]) -> None:
         """Take what the agent says of it."""
@@ -84,6 +97,43 @@ class Process:
         """Be over, with an exit code, or without one when the machine is gone."""
         self._code = code
         self._ended.set()
+
+
+class Session(Process):
+    """A command that a person or a script talks to while it runs."""
+
+    def __init__(
+        self, channel: Channel, number: int, argv: Sequence[str], listener: Listener
+    ) -> None:
+        """Pass what it says on to a listener, from another thread, and keep none of it."""
+        super().__init__(channel, number, argv)
+        self._listener = listener
+
+    def send(self, data: bytes) -> None:
+        """Give it input."""
+        if data:
+            self._channel.send({"id": self.number, "input": data.decode("latin-1")})
+
+    def end_input(self) -> None:
+        """Tell it that no more input comes."""
+        self._channel.send({"id": self.number, "input": ""})
+
+    def resize(self, window: Window) -> None:
+        """Give its terminal another size."""
+        self._channel.send({"id": self.number, "window": window})
+
+    def hear(self, event: Mapping[str, Any]) -> None:
+        """Take what the agent says of it."""
+        for stream in ("out", "err"):
+            if stream in event:
+                self._listener(stream, event[stream].encode("latin-1"))
+        if "code" in event:
+            self.end(event["code"])
+
+    def end(self, code: int | None) -> None:
+        """Be over, and say so to the listener by a word of no bytes."""
+        super().end(code)
+        self._listener("out", b"")
 
 
 class Channel:
@@ -108,16 +158,27 @@ class Channel:
     ) -> Process:
         """Start a command, with something on its standard input."""
         request = {"argv": argv, "input": latin(given), "cwd": cwd, "env": environment}
-        return self._ask(argv, request)
+        return self._ask(Process(self, next(self._numbers), argv), request)
+
+    def open(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        window: Window | None,
+        listener: Listener,
+    ) -> Session:
+        """Start a command whose input comes later, in a terminal if there is a window for it."""
+        request = {"argv": argv, "input": None, "cwd": "/root", "env": environment}
+        session = Session(self, next(self._numbers), argv, listener)
+        return self._ask(session, {**request, "window": window})
 
     def call(self, argv: Sequence[str]) -> Process:
         """Have the agent itself do something."""
-        return self._ask(argv, {"call": argv})
+        return self._ask(Process(self, next(self._numbers), argv), {"call": argv})
 
-    def _ask(self, argv: Sequence[str], request: Mapping[str, Any]) -> Process:
-        number = next(self._numbers)
-        process = self._processes[number] = Process(self, number, argv)
-        self.send({"id": number, **request})
+    def _ask(self, process: Asked, request: Mapping[str, Any]) -> Asked:
+        self._processes[process.number] = process
+        self.send({"id": process.number, **request})
         return process
 
     def send(self, request: Mapping[str, Any]) -> None:
@@ -135,7 +196,10 @@ class Channel:
         """Be done with it; what still ran is over."""
         self._open = False
         self._ours.close()
-        for process in self._processes.values():
+        self._end_all()
+
+    def _end_all(self) -> None:
+        for process in [*self._processes.values()]:
             if process.running:
                 process.end(None)
 
@@ -147,8 +211,11 @@ class Channel:
                         event = json.loads(text)
                     except ValueError:
                         continue
+                    if event["id"] == 0 and self.hello.output:  # the machine booted by itself
+                        self._end_all()
                     process = self._processes.get(event["id"])
                     if process:
                         process.hear(event)
         except OSError:  # closed
             return
+        self._end_all()  # the machine is off

@@ -4,8 +4,10 @@ import json
 import sys
 from pathlib import Path
 
+import click
+
+from lab import command
 from lab.fabric import Lab, eventually
-from lab.result import LabUnavailable
 
 PAYLOAD = Path(__file__).parents[1] / "examples/k8s01.json"
 SHOWN = ("ip -4 a", "ip r", "vtysh -c 'show bgp summary'", "evpn-host status")
@@ -15,19 +17,16 @@ def _say(text: str) -> None:
     print(f"\n\033[1m== {text}\033[0m" if sys.stdout.isatty() else f"\n== {text}", flush=True)
 
 
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> int:
-    """Run it; 0 when the guest and the bare-metal server reached each other."""
+    """Show the main job: a server in the lab becomes a VTEP of a fabric.
+
+    The exit code is 0 when a guest of it and a bare-metal server reached each other.
+    """
     payload = json.loads(PAYLOAD.read_text())
     _say("building the lab (minutes the first time, nothing later) and booting it")
-    try:
-        lab = Lab("trixie").__enter__()
-    except LabUnavailable as reason:
-        print(f"the lab can't run here: {reason}", file=sys.stderr)
-        return 1
-    try:
+    with command.booted() as lab:
         return _show(lab, payload)
-    finally:
-        lab.__exit__(None, None, None)
 
 
 def _show(lab: Lab, payload: dict[str, object]) -> int:
@@ -60,11 +59,11 @@ def _show(lab: Lab, payload: dict[str, object]) -> int:
     controller = host.ping(fabric.controller)
     print(f"seen there {moved:.1f} s later; K8S01 to the controller: {controller}")
 
-    for command in SHOWN:
-        _say(f"K8S01# {command}")
-        print(host.run(["sh", "-c", command], check=False).out, end="")
+    for shown in SHOWN:
+        _say(f"K8S01# {shown}")
+        print(host.run(["sh", "-c", shown], check=False).out, end="")
     return 0 if there and back and controller else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main, "lab/demo")

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from lab import build, image
-from lab.channel import Channel, Process, latin
+from lab.channel import Channel, Listener, Process, Session, Window, latin
 from lab.kernel import Kernel
 from lab.processors import balance, below
 from lab.qemu import QEMU
@@ -96,6 +96,11 @@ class Machine:
         self.stop()
 
     @property
+    def on(self) -> bool:
+        """Whether it has power: a machine can turn itself off."""
+        return self._power is not None and self._power.poll() is None
+
+    @property
     def console(self) -> str:
         """Everything that its console showed so far."""
         return self._console.decode(errors="replace")
@@ -125,6 +130,17 @@ class Machine:
         """Start a command and leave it running."""
         words = [str(word) for word in argv]
         return self._running().start(words, input or "", cwd, env or {})
+
+    def session(
+        self,
+        argv: Sequence[str],
+        listener: Listener,
+        *,
+        window: Window | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Session:
+        """Start a command to talk to: in a terminal, if there is a window, or through pipes."""
+        return self._running().open(argv, env or {}, window, listener)
 
     def call(self, *argv: str, check: bool = True) -> Result:
         """Have the agent do what it can itself (guest/agent.py): quicker than a command."""

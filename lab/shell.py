@@ -1,51 +1,191 @@
-"""Boot the lab and let a person run commands in it, line by line: `lab/shell [trixie|bookworm]`."""
+"""`lab/shell`: boot the lab, and give a person or a script a shell on its server."""
 
 from __future__ import annotations
 
-import json
+import os
+import select
+import signal
 import sys
+import termios
+import time
+import tty
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from types import FrameType
 
+import click
+
+from lab import command
 from lab.build import REPO
+from lab.channel import Window
 from lab.fabric import Lab
-from lab.result import LabError
+from lab.image import SUITES
+from lab.machine import Machine
 
-WELCOME = """\
-This is K8S01, with the fabric around it. The repository is /opt/repo, `evpn-host` is installed.
-  ip netns exec controller ping 10.12.0.1                         another node's view
-  vtysh --vty_socket /run/lab/ns-leaf-0 -c 'show bgp summary'     a leaf's FRR
-  :carry PAYLOAD, :underlay ns-leaf-0 on|off, :reboot             what a controller does
+WELCOME = REPO / "lab/guest/welcome"
+ORDER, REST = "/run/lab/order", "/run/lab/rest"
+"""Where lab/guest/bin/reboot leaves its wish, and what it kept of a script."""
+ESCAPE = 0x1D
+"""Ctrl-], as with systemd-nspawn: three times within a second."""
+
+
+class Escaped(Exception):
+    """A person wants to leave a shell that does not answer."""
+
+
+@contextmanager
+def raw(terminal: int) -> Iterator[None]:
+    """Have each key go into the machine; afterwards the terminal is set as it was."""
+    before = termios.tcgetattr(terminal)
+    try:
+        tty.setraw(terminal, termios.TCSADRAIN)
+        yield
+    finally:
+        with suppress(termios.error):  # it was closed
+            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+
+
+def window(terminal: int) -> Window:
+    """Give the size of a terminal; one that does not say it is 24 rows of 80 columns."""
+    rows, columns = termios.tcgetwinsize(terminal)
+    return rows or 24, columns or 80
+
+
+class Talk:
+    """A shell in the machine, and what joins it to our own standard input and output."""
+
+    def __init__(self, machine: Machine, rest: bytes = b"") -> None:
+        """Start the shell; `rest` is what it reads before our input."""
+        self._here, self._other = os.pipe()
+        self._keyboard = sys.stdin.fileno()
+        self._terminal = os.isatty(self._keyboard)
+        self._reading = True
+        self._broken = False
+        self._escapes: list[float] = []
+        environment = {"LAB_SHELL": "new", "SHELL": "/bin/bash", "USER": "root", "LOGNAME": "root"}
+        if self._terminal:
+            environment["TERM"] = os.environ.get("TERM", "dumb")
+        size = window(self._keyboard) if self._terminal else None
+        argv = ["bash", "--login"]
+        self._session = machine.session(argv, self._show, window=size, env=environment)
+        self._session.send(rest)
+
+    def run(self) -> int | None:
+        """Carry input until the shell ends; its exit code, or None when the machine was first."""
+        with ExitStack() as open_:
+            if self._terminal:
+                before = signal.signal(signal.SIGWINCH, self._wake)
+                open_.callback(signal.signal, signal.SIGWINCH, before)
+                open_.enter_context(raw(self._keyboard))
+                self._session.resize(window(self._keyboard))
+            while self._session.running and not self._broken:
+                ways = [self._here, *([self._keyboard] if self._reading else [])]
+                ready = select.select(ways, [], [])[0]
+                if self._here in ready:
+                    os.read(self._here, 512)
+                    if self._terminal:
+                        self._session.resize(window(self._keyboard))
+                if self._keyboard in ready:
+                    self._pass_on()
+        return self._session.code
+
+    def _pass_on(self) -> None:
+        try:
+            data = os.read(self._keyboard, 4096)
+        except OSError:  # the terminal is gone
+            data = b""
+        if data:
+            if self._terminal:
+                self._watch(data)
+            self._session.send(data)
+            return
+        self._reading = False
+        if self._terminal:
+            self._session.signal(signal.SIGHUP)
+        else:
+            self._session.end_input()
+
+    def _watch(self, data: bytes) -> None:
+        """Look for the keys that leave a shell."""
+        now = time.monotonic()
+        for key in data:
+            self._escapes = [*self._escapes, now][-3:] if key == ESCAPE else []
+            if len(self._escapes) == 3 and now - self._escapes[0] < 1:
+                raise Escaped
+
+    def _show(self, stream: str, data: bytes) -> None:
+        """Print what comes, in a thread of the channel: a slow reader slows the machine down."""
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(1 if stream == "out" else 2, view) :]
+        except OSError:  # nobody reads it
+            self._broken = True
+        if self._broken or not data:
+            self._wake()
+
+    def _wake(self, number: int = 0, frame: FrameType | None = None) -> None:
+        del number, frame  # of a signal
+        os.write(self._other, b".")
+
+
+def say(text: str) -> None:
+    """Tell a person something about the lab."""
+    print(f"lab: {text}", file=sys.stderr, flush=True)
+
+
+def talk(lab: Lab) -> int:
+    """Run shells until one ends without having asked for a reboot; its exit code."""
+    rest = b""
+    while True:
+        code = Talk(lab.machine, rest).run()
+        if not lab.machine.on:
+            say("the machine is off")
+            return 1
+        if code is None:  # nobody reads our output, or `systemctl reboot` booted the kernel anew
+            say("the shell is lost; `reboot` without systemctl keeps it")
+            return 1
+        order = lab.machine.call("read", ORDER, check=False)
+        if order.code:
+            return code if code >= 0 else 128 - code
+        kept = lab.machine.call("read", REST, check=False)
+        rest = b"" if kept.code else kept.out.encode(errors="surrogateescape")
+        say("the machine reboots")
+        say(f"it was back after {lab.reboot(hard='--hard' in order.out):.1f} s")
+
+
+HELP = f"""Boot the lab, and open a shell on its server K8S01.
+
+SUITE is the Debian release of K8S01: {" or ".join(SUITES)}. BACKEND is how its operator configured
+the NICs: netplan or ifupdown.
+
+Where standard input is no terminal, the commands that it has are run one after the other. The
+exit code is that of the shell.
 """
 
 
-def main() -> None:
-    """Read, run, print."""
-    with Lab(*sys.argv[1:]) as lab:
-        print(WELCOME)
-        while True:
-            try:
-                line = input("K8S01# ").strip()
-                _obey(lab, line)
-            except EOFError:
-                return
-            except (KeyboardInterrupt, LabError, OSError, ValueError, LookupError) as error:
-                print(error, file=sys.stderr)
-
-
-def _obey(lab: Lab, line: str) -> None:
-    match line.split():
-        case []:
-            return
-        case [":carry", payload]:
-            lab.fabric.carry(json.loads((REPO / payload).read_text()))
-        case [":underlay", leaf, state]:
-            lab.fabric.leaf(leaf).underlay(on=state == "on")
-        case [":reboot"]:
-            print(f"{lab.reboot():.1f} s")
-        case _:
-            done = lab.machine.run(["sh", "-c", line], check=False, timeout=600)
-            print(done.out, end="")
-            print(done.err, end="", file=sys.stderr)
+@click.command(
+    help=HELP,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="\b\nIn the machine:\n" + WELCOME.read_text(),
+)
+@click.argument("suite", metavar="[SUITE]", type=click.Choice(list(SUITES)), default="trixie")
+@click.argument(
+    "backend", metavar="[BACKEND]", type=click.Choice(["netplan", "ifupdown"]), default="netplan"
+)
+def main(suite: str, backend: str) -> int:
+    """Run the command."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    with command.booted(suite, backend) as lab:
+        if os.isatty(sys.stdin.fileno()):
+            print(WELCOME.read_text(), flush=True)
+        try:
+            return talk(lab)
+        except Escaped:
+            say("you left the shell")
+            return 1
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main, "lab/shell")
