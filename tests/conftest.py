@@ -21,6 +21,7 @@ sys.path.append(str(REPO))  # for `lab` and `tests`, which are not installed
 
 from generator.cli import main  # noqa: E402
 from lab.result import Result  # noqa: E402
+from tests import profiles  # noqa: E402
 
 # Here, for their options, and for the process that collects from all others.
 pytest_plugins = ["tests.lab.systems", "tests.lab.claims", "tests.second_try"]
@@ -30,6 +31,11 @@ REFUSED = sorted((REPO / "tests/payloads/refused").glob("*"))
 BACKENDS = ("netplan", "ifupdown")
 AS_MANY = 25
 """As how many tests one that is marked `long` counts."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the random tests try a little, or much."""
+    profiles.choose(long=bool(config.getoption("all_of_it", False)))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
