@@ -7,8 +7,6 @@ test that takes `accepted`, `refused` or `backend` runs for each.
 import fcntl
 import os
 import sys
-import time
-import timeit
 from collections import Counter
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -105,14 +103,6 @@ def evpn_host(
         return Result(int(ended.value.code or 0), said.out, said.err)
 
     return run
-
-
-def processor_time(work: Callable[[], object]) -> float:
-    """Seconds that it takes, the best of five: other work on the machine only ever adds.
-
-    Without the garbage collector (as `timeit` does), which looks at all that other tests left.
-    """
-    return min(timeit.repeat(work, number=1, repeat=5, timer=time.process_time))
 
 
 def unavailable(reason: str) -> NoReturn:

@@ -15,6 +15,7 @@ from tests.strategies import HOSTILE_NAMES, documents, encoded, host, json_value
 
 SCHEMA = Draft202012Validator(schema(), format_checker=Draft202012Validator.FORMAT_CHECKER)
 
+
 def told(problem: Problem) -> None:
     """A problem is one printable line, and it says something."""
     text = str(problem)
