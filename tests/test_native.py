@@ -100,10 +100,10 @@ def networkd(root: Root, found: list[Path]) -> str:
         for tree; do take "$tree" $number; number=$((number + 1)); done
         chmod -R a+rX /etc/systemd
         export SYSTEMD_LOG_TARGET=console SYSTEMD_LOG_LEVEL=debug
-        timeout 20 /lib/systemd/systemd-networkd 2>&1 | sed '/Enumeration completed/q'
+        timeout 240 /lib/systemd/systemd-networkd 2>&1 | sed '/Enumeration completed/q'
     """
     argv: list[str | Path] = ["unshare", "--mount", "--net", "sh", "-c", script, "-", *found]
-    said = root.run(argv, timeout=120).out
+    said = root.run(argv, timeout=300).out
     assert "Enumeration completed" in said, said
     about = "".join(re.findall(r"^/\S+:\d+: .*\n", said, re.MULTILINE))
     return _TOLERATED["networkd"].sub("", about)
