@@ -7,8 +7,6 @@ test that takes `accepted`, `refused` or `backend` runs for each.
 import fcntl
 import os
 import sys
-import time
-import timeit
 from collections import Counter
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -21,6 +19,7 @@ sys.path.append(str(REPO))  # for `lab` and `tests`, which are not installed
 
 from generator.cli import main  # noqa: E402
 from lab.result import Result  # noqa: E402
+from tests import profiles  # noqa: E402
 
 # Here, for their options, and for the process that collects from all others.
 pytest_plugins = ["tests.lab.systems", "tests.lab.claims", "tests.second_try"]
@@ -30,6 +29,11 @@ REFUSED = sorted((REPO / "tests/payloads/refused").glob("*"))
 BACKENDS = ("netplan", "ifupdown")
 AS_MANY = 25
 """As how many tests one that is marked `long` counts."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the random tests try a little, or much."""
+    profiles.choose(long=bool(config.getoption("all_of_it", False)))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -99,14 +103,6 @@ def evpn_host(
         return Result(int(ended.value.code or 0), said.out, said.err)
 
     return run
-
-
-def processor_time(work: Callable[[], object]) -> float:
-    """Seconds that it takes, the best of five: other work on the machine only ever adds.
-
-    Without the garbage collector (as `timeit` does), which looks at all that other tests left.
-    """
-    return min(timeit.repeat(work, number=1, repeat=5, timer=time.process_time))
 
 
 def unavailable(reason: str) -> NoReturn:

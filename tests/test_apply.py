@@ -1,5 +1,6 @@
 """apply, diff and status on a tree: real files, no mocks, and whatever can go wrong with them."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -498,6 +499,22 @@ def test_full_disk(apply: Command, small_disk: Path) -> None:
     assert strays(root) == []
 
 
+def wait_until_open(pid: int, path: Path) -> None:
+    """Return when a process has opened a file: a minute is enough for a busy machine."""
+    end = time.monotonic() + 60
+    while not _has_open(pid, path):
+        assert time.monotonic() < end, f"{path} was not opened"
+        time.sleep(0.02)
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since
+            if descriptor.readlink() == path:
+                return True
+    return False
+
+
 def test_lock(root: Path, tmp_path: Path) -> None:
     """A second run waits until the first is done, and then does its own work."""
     run = root / "run/evpn-host"
@@ -506,10 +523,11 @@ def test_lock(root: Path, tmp_path: Path) -> None:
     with (run / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         waiting = subprocess.Popen([*argv, str(given(tmp_path, OLD))], stderr=subprocess.DEVNULL)
-        time.sleep(1)
+        wait_until_open(waiting.pid, run / "lock")
+        time.sleep(1)  # in which it could write, if it did not wait
         assert waiting.poll() is None
         assert owned(root).keys() == {OPERATOR}
-    assert waiting.wait(30) == 0
+    assert waiting.wait(120) == 0
     assert FRR in owned(root)
 
 
@@ -523,11 +541,11 @@ def test_uninstalled_while_it_waited(root: Path, tmp_path: Path) -> None:
         waiting = subprocess.Popen(
             [*argv, str(given(tmp_path, OLD))], stderr=subprocess.PIPE, text=True
         )
-        time.sleep(1)
+        wait_until_open(waiting.pid, run / "lock")
         assert waiting.poll() is None
         for folder in (run, state):
             shutil.rmtree(folder)
-    _, said = waiting.communicate(timeout=30)
+    _, said = waiting.communicate(timeout=120)
     assert waiting.returncode == 1
     assert "was uninstalled while this run waited" in said
     assert owned(root).keys() == {OPERATOR}

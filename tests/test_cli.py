@@ -157,11 +157,15 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[object], int, str]]:
     }
 
 
-def test_bad_inputs(tmp_path: Path) -> None:
+AS_A_PROCESS = {"no verb", "no UTF-8 name", "escape in a host"}
+"""What reaches the command by way of the system's encoding, or not at all."""
+
+
+def test_bad_inputs(evpn_host: Command, tmp_path: Path) -> None:
     """Whatever is wrong is said on standard error, raw control characters aside: no traceback."""
     wrong = {}
     for name, (argv, code, said) in bad_inputs(tmp_path).items():
-        done = process(*argv)
+        done = (process if name in AS_A_PROCESS else evpn_host)(*argv)
         fine = done.code == code and said in done.err and done.out == ""
         if not fine or "Traceback" in done.err or "\x1b" in done.err:
             wrong[name] = done

@@ -11,10 +11,11 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from examples.controller import Controller, Handler
 from generator import journal, record, report
 from generator.apply import Outcome
 from generator.config import Config
-from generator.controller import Access
+from generator.controller import LONG_PAUSE, Access
 from generator.errors import ActivationFailed, Unreachable
 from generator.payload.decode import MAX_BYTES
 from lab.result import Result
@@ -142,7 +143,8 @@ def tree(
     found = Tree(tmp_path / "root", evpn_host)
     found.put("ca.pem", ca.cert_pem.bytes())
     url = f"{controller.url}/{{host}}.json"  # type: ignore[attr-defined]
-    found.set(controller=url, host="K8S01", ca_file="/etc/evpn-host/ca.pem", retries=1, timeout=20)
+    found.set(controller=url, host="K8S01", ca_file="/etc/evpn-host/ca.pem", retries=1)
+    found.set(timeout=60, connect_timeout=60)  # for a machine that is busy
     return found
 
 
@@ -226,23 +228,45 @@ def test_a_fault_that_passes_is_tried_again(tree: Tree, controller: Asked) -> No
     assert controller.answers == [503, 200]
 
 
-@pytest.mark.alone
-def test_waiting_for_a_controller(tree: Tree, ca: trustme.CA, tmp_path: Path) -> None:
+@contextmanager
+def nobody() -> Iterator[int]:
+    """A port on which nobody listens, and that no other process gets meanwhile."""
+    with socket.socket() as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server of ours may have it
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+def test_waiting_for_a_controller(
+    tree: Tree, ca: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With --wait a controller that is only there in a while is found, whatever `retries` says."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    tree.set(controller=f"https://127.0.0.1:{port}/K8S01.json", retries=0)
-    found: list[Result] = []
-    late = ("apply", "--root", tree.root, "--wait", "20")
-    waiting = threading.Thread(target=lambda: found.append(process(*late)))
-    waiting.start()
-    time.sleep(1.5)
-    with serving(Asked(tmp_path / "payloads", port=port), ca.issue_cert("127.0.0.1"), tmp_path):
-        waiting.join()
-    assert found[0].code == 0
-    begun = time.monotonic()
-    assert "can't be reached: Connection refused" in tree.run("apply", "--wait", "1").err
-    assert time.monotonic() - begun < 4
+    pauses: list[float] = []
+    with nobody() as port, ExitStack() as servers:
+        tree.set(controller=f"https://127.0.0.1:{port}/K8S01.json", retries=0)
+
+        def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == 3:
+                late = Asked(tmp_path / "payloads", port=port)
+                servers.enter_context(serving(late, ca.issue_cert("127.0.0.1"), tmp_path))
+
+        clock = SimpleNamespace(monotonic=time.monotonic, sleep=pause)
+        monkeypatch.setattr("generator.controller.time", clock)
+        assert tree.run("apply", "--wait", "60").code == 0
+    assert len(pauses) == 3
+
+
+def test_waiting_ends(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --wait 60 the pauses between the tries are not longer than that together."""
+    pauses: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: sum(pauses), sleep=pauses.append)
+    monkeypatch.setattr("generator.controller.time", clock)
+    with nobody() as port:
+        tree.set(controller=f"https://127.0.0.1:{port}/K8S01.json", retries=0)
+        assert "can't be reached: Connection refused" in tree.run("apply", "--wait", "60").err
+    assert len(pauses) > 5  # each of eight seconds at most
+    assert 60 - LONG_PAUSE < sum(pauses) <= 60
 
 
 def test_a_redirect_within_the_controller(tree: Tree, controller: Asked) -> None:
@@ -374,9 +398,9 @@ def to(handler: Handler, place: str, status: int = 302) -> None:
 
 
 def sleeping(handler: Handler) -> None:
-    """Take the request, and say nothing."""
+    """Take the request, and say nothing for longer than anybody waits."""
     assert isinstance(handler.server, Asked)
-    handler.server.closing.wait(10)
+    handler.server.closing.wait(120)
 
 
 def dripping(handler: Handler) -> None:
@@ -416,7 +440,8 @@ BAD: dict[str, tuple[Behaviour, str]] = {
     "byte by byte": (dripping, ".json: did not give a whole answer within 2 s"),
     "slow when tried again": (
         busy_then_sleeping,
-        "within 2 s; before that: the controller answers 503 Service Unavailable",
+        # It is heard twice within this time, on a busy machine too.
+        "within 8 s; before that: the controller answers 503 Service Unavailable",
     ),
     "truncated": (
         partial(plain, body=BODY[:100], length=len(BODY)),
@@ -471,25 +496,22 @@ BAD: dict[str, tuple[Behaviour, str]] = {
 }
 
 
-@pytest.mark.alone  # some of its answers are late on purpose, and the rest must not be
 @pytest.mark.parametrize("name", BAD)
 def test_misbehaving(name: str, tree: Tree, controller: Asked) -> None:
     """Each failure has its own words; exit code 1, and the host keeps what it has to the byte."""
     tree.run("apply")
     behaviour, said = BAD[name]
     controller.behaviour = behaviour
-    if "within 2 s" in said:
-        tree.set(timeout=2)
+    if late := re.search(r"within (\d+) s", said):
+        tree.set(timeout=int(late[1]))
         tree.command = process  # the thread that is left behind ends with it
     before = stamps(tree.root)
-    begun = time.monotonic()
     done = tree.run("apply")
     assert (done.code, done.out) == (1, "")
     assert said in done.err
     assert "Traceback" not in done.err
     assert "\x1b" not in done.err
     assert stamps(tree.root) == before
-    assert time.monotonic() - begun < 8
 
 
 def test_unasked_304(tree: Tree, controller: Asked) -> None:
@@ -500,10 +522,9 @@ def test_unasked_304(tree: Tree, controller: Asked) -> None:
 
 def test_nobody_there(tree: Tree, controller: Asked) -> None:
     """A closed port, and a name that nobody has."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    tree.set(controller=f"https://127.0.0.1:{port}/p.json")
-    assert "can't be reached: Connection refused (tried 2 times)" in tree.run("apply").err
+    with nobody() as port:
+        tree.set(controller=f"https://127.0.0.1:{port}/p.json")
+        assert "can't be reached: Connection refused (tried 2 times)" in tree.run("apply").err
     tree.set(controller="https://controller.invalid/p.json")
     assert "controller.invalid/p.json: can't be reached: " in tree.run("apply").err
     del controller
@@ -679,22 +700,22 @@ def test_a_report(tree: Tree, controller: Asked) -> None:
         access(tree).report(url, b"{")
 
 
-@pytest.mark.alone
 def test_a_report_keeps_nobody_waiting(
     tree: Tree, controller: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that could not report went as well as before: it says so, and no more."""
-    monkeypatch.setattr("generator.controller.REPORT_TIMEOUT", 3.0)
+    """A run that could not report went as well as before: it says so, and no more.
+
+    The controller would answer after minutes only.
+    """
+    monkeypatch.setattr("generator.controller.REPORT_TIMEOUT", 1.0)
     monkeypatch.setattr(Handler, "do_POST", sleeping)
     url = f"{controller.url}/{{host}}.json"  # type: ignore[attr-defined]
     said: list[str] = []
     settings = Config(report=url, ca_file=str(tree.root / "etc/evpn-host/ca.pem"))
-    begun = time.monotonic()
     with report.told(settings, "K8S01", said.append) as run:
         run.outcome = Outcome("K8S01", 1)
-    assert time.monotonic() - begun < 9
     url = url.replace("{host}", "K8S01")
-    rule = "did not give a whole answer within 3 s"
+    rule = "did not give a whole answer within 1 s"
     assert said == [f"warning: not reported: {url}: {rule}"]
     controller.closing.set()
 

@@ -140,7 +140,7 @@ def test_commands(block: Block, copy: Path) -> None:
         start_new_session=True,
     ) as process:
         try:
-            process.wait(120)
+            process.wait(600)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # what it left running

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -23,6 +23,7 @@ from generator import announce, failover, frr, place, record
 from generator.announce import _advertisement, _arps, _checksum, _solicitation
 from generator.model import Device, Management
 from generator.place import Default, Own, Seen
+from tests.profiles import rounds
 
 NIC, BRIDGE, OTHER = "nic0-under-test", "nbr-14-of-test", "other-of-test"
 MINE4, MINE6 = "10.12.0.101/16", "fd12::101/64"
@@ -303,10 +304,7 @@ class Life(RuleBasedStateMachine):
 
 
 Life.TestCase.settings = settings(
-    max_examples=60,
-    stateful_step_count=30,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+    max_examples=rounds(short=30, long=600), stateful_step_count=rounds(short=30, long=50)
 )
 test_life = Life.TestCase
 

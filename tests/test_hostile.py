@@ -3,22 +3,17 @@
 import json
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from generator.errors import Problem, Refused
 from generator.payload import Payload, load
 from generator.payload.schema import schema
+from tests.profiles import rounds
 from tests.strategies import HOSTILE_NAMES, documents, encoded, host, json_values, mutants, vpc
 
 SCHEMA = Draft202012Validator(schema(), format_checker=Draft202012Validator.FORMAT_CHECKER)
-
-hostile = settings(
-    deadline=None,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
 
 
 def told(problem: Problem) -> None:
@@ -43,7 +38,7 @@ def answered(data: bytes) -> Payload | None:
     return found
 
 
-@settings(hostile, max_examples=300)
+@settings(max_examples=rounds(short=75, long=1500))
 @given(st.binary() | st.text().map(str.encode))
 @example(b"")
 @example(b"\xef\xbb\xbf{}")
@@ -56,7 +51,7 @@ def test_any_bytes_get_an_answer(data: bytes) -> None:
     assert answered(data) is None
 
 
-@settings(hostile, max_examples=300)
+@settings(max_examples=rounds(short=75, long=1500))
 @given(json_values, st.sampled_from([{}, {"kind": "Host"}, {"kind": "Fleet", "hosts": [{}]}]))
 @example(["\ud800"], {"kind": "Host"})
 @example({"kind": ["\ud800"]}, {})
@@ -70,7 +65,7 @@ def test_any_json_gets_an_answer(value: object, around: dict[str, object]) -> No
         answered(encoded(around | {section: [value]}))
 
 
-@settings(hostile, max_examples=400)
+@settings(max_examples=rounds(short=100, long=2000))
 @given(mutants())
 def test_any_mistake_in_a_document_gets_an_answer(data: bytes) -> None:
     """An accepted document with anything changed in it is accepted or refused, in words."""
@@ -79,7 +74,7 @@ def test_any_mistake_in_a_document_gets_an_answer(data: bytes) -> None:
         SCHEMA.validate(json.loads(data))
 
 
-@settings(hostile, max_examples=150)
+@settings(max_examples=rounds(short=50, long=600))
 @given(documents())
 def test_every_generated_document_is_accepted(document: dict[str, object]) -> None:
     """The strategy `documents` gives accepted documents; the JSON Schema accepts them too."""
