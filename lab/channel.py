@@ -75,7 +75,7 @@ class Process:
             raise LabError(f"{self}: the machine stopped meanwhile")
         return Result(self._code, self.output, self.errors)
 
-    def stop(self, number: int = signal.SIGINT, timeout: float = 10) -> Result:
+    def stop(self, number: int = signal.SIGINT, timeout: float = 60) -> Result:
         """End it by a signal and give what it said."""
         if self.running:
             self.signal(number)

@@ -79,12 +79,12 @@ class Node:
 
     @contextmanager
     def capture(
-        self, interface: str, expression: str = "", count: int = 5, timeout: float = 10
+        self, interface: str, expression: str = "", count: int = 5, timeout: float = 60
     ) -> Iterator[Capture]:
         """Watch the wire during the block; its `text` is there afterwards, tcpdump's way."""
         tcpdump = ["tcpdump", "-nn", "-e", "-v", "-l", "-i", interface, "-c", str(count)]
         process = self.start([*tcpdump, *([expression] if expression else [])])
-        eventually(lambda: "listening on" in process.errors or not process.running, within=10)
+        eventually(lambda: "listening on" in process.errors or not process.running)
         seen = Capture(process, timeout)
         yield seen
         seen.finish()
@@ -189,7 +189,7 @@ class Host(Speaker):
         self.machine.write(PAYLOAD, json.dumps(payload))
         return self.evpn_host("apply", "-p", PAYLOAD, *options, check=check)
 
-    def evpn_host(self, *arguments: str, check: bool = True, timeout: float = 180) -> Result:
+    def evpn_host(self, *arguments: str, check: bool = True, timeout: float = 300) -> Result:
         """Run the product's command."""
         return self.run(["evpn-host", *arguments], check=check, timeout=timeout)
 
@@ -311,7 +311,7 @@ class Fabric:
         self.machine.write(str(inside.STATE), json.dumps(self.state))
         self.machine.call("converge")
 
-    def wait(self, within: float = 30) -> float:
+    def wait(self, within: float = 120) -> float:
         """Wait until every leaf knows the loopbacks of all; seconds it took."""
         wanted = {f"{leaf.ipv4}/32" for leaf in self.leaves.values()}
         return eventually(
@@ -357,10 +357,11 @@ class Lab:
         return seconds + self.fabric.wait()
 
 
-def eventually(predicate: Callable[[], Any], within: float = 20, every: float = 0.1) -> float:
+def eventually(predicate: Callable[[], Any], within: float = 60, every: float = 0.1) -> float:
     """Wait until the predicate is true; seconds it took. What it last said is in the error.
 
-    `within` is of User-Mode Linux; an emulated machine is given more.
+    The limit is generous on purpose: it only says when to give up, as a processor that others use
+    too makes everything slower. An emulated machine is given more than `within`.
     """
     begun = time.monotonic()
     within *= patience()

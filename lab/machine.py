@@ -166,7 +166,7 @@ class Machine:
             self.start(["systemctl", "poweroff"])
             assert self._power
             try:
-                self._power.wait(30 * self._kernel.patience)
+                self._power.wait(120 * self._kernel.patience)
             except subprocess.TimeoutExpired:
                 raise LabError(f"the machine does not shut down\n{self.console[-2000:]}") from None
         self._kill()

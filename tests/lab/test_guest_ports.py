@@ -151,7 +151,7 @@ def test_ports_survive(lab: Lab, guests: dict[str, Node], gpu: Node) -> None:
         "apply --full": lambda: host.apply(payload(), "--full"),
     }
     for command in OPERATORS_COMMANDS[lab.backend]:
-        steps[" ".join(command)] = partial(host.run, command, timeout=120)
+        steps[" ".join(command)] = partial(host.run, command, timeout=300)
     for what, step in steps.items():
         with ExitStack() as stack:
             pings = {
@@ -162,8 +162,7 @@ def test_ports_survive(lab: Lab, guests: dict[str, Node], gpu: Node) -> None:
         seen = {name: str(ping.result) for name, ping in pings.items()}
         print(f"{what}: {seen}")
         assert ports(host, "nbr-26") == before, what
-        # That nothing at all is lost is for machines with nothing beside them (test_k8s01.py).
-        assert all(ping.result.longest_gap_s < 3 for ping in pings.values()), (what, seen)
+        assert all(ping.result.lost == 0 for ping in pings.values()), (what, seen)
     eventually(lambda: json.loads(host.evpn_host("status", "--json").out)["ok"])
 
 
@@ -192,6 +191,6 @@ def test_a_pod_is_early(lab: Lab) -> None:
     change(lab, document)
     assert len(ports(lab.host, "nbr-71")) == 1
     server = bare_metal(lab.fabric, "bm-71", 71, "10.188.71.254", 20)
-    eventually(lambda: pod.ping("10.188.71.254", count=1), within=60)
-    eventually(lambda: pod.ping(server, count=1), within=60)
+    eventually(lambda: pod.ping("10.188.71.254", count=1))
+    eventually(lambda: pod.ping(server, count=1))
     assert json.loads(lab.host.evpn_host("status", "--json").out)["differences"] == []

@@ -31,7 +31,7 @@ def test_machine_has_vrfs_and_the_operators_addresses(host: Host) -> None:
 
 def test_host_reaches_the_controller_before_anything_is_applied(host: Host, fabric: Fabric) -> None:
     """The provisioning state: the host's port is untagged in the management V-Net."""
-    eventually(lambda: host.ping(fabric.controller, count=1), within=30)
+    eventually(lambda: host.ping(fabric.controller, count=1))
 
 
 def test_leaves_see_each_others_broadcast_routes(fabric: Fabric, payload: dict[str, Any]) -> None:
@@ -66,4 +66,4 @@ def test_bare_metal_talks_within_and_across_vnets(fabric: Fabric, payload: dict[
 def test_everything_is_back_after_a_power_cut(lab: Lab) -> None:
     """The fabric comes up with the machine, as it was."""
     lab.reboot(hard=True)
-    eventually(lambda: lab.host.ping(lab.fabric.controller, count=1), within=30)
+    eventually(lambda: lab.host.ping(lab.fabric.controller, count=1))

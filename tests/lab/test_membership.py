@@ -12,7 +12,7 @@ import pytest
 
 from lab.fabric import Host, Lab, Node, at_rest, eventually
 from tests.lab.conftest import SYSTEMS
-from tests.lab.k8s01 import established, payload, vnet
+from tests.lab.k8s01 import bring_up, established, payload, vnet
 
 OWNED = "/etc/netplan /etc/network /etc/frr /etc/sysctl.d /etc/systemd/network /var/lib/evpn-host"
 MANY = vnet(45, 33, "10.45.0.254/24", "fd00:45::254/64", "10.45.1.254/24", "fd00:46::254/64")
@@ -50,7 +50,9 @@ def state(host: Host) -> dict[str, str]:
 @pytest.mark.claim("3.2", "A generic server yields nothing: refused as a Host, left out of a Fleet")
 def test_a_generic_server_yields_nothing(host: Host) -> None:
     """No file, device, address, route or rule; a Fleet's other hosts are rendered."""
-    before = state(host)
+    if host.run(["test", "-e", "/var/lib/evpn-host"], check=False).code == 0:
+        host.evpn_host("uninstall")
+    before = at_rest(partial(state, host))
     document = payload()
     document["server"]["srvRole"] = "generic"
     refused = host.apply(document, check=False)
@@ -89,7 +91,7 @@ def test_truth_table_of_sessions(lab: Lab) -> None:
         for routed in (True, False):
             leaf.underlay(on=routed)
             wanted = {"ens4", "ens5"} if attempted and routed else {"ens4"}
-            eventually(partial(_established_are, host, wanted), within=40)
+            eventually(partial(_established_are, host, wanted))
         peers = set(host.show("show bgp neighbors json"))
         assert ("ens5" in peers) == attempted, case
         mentions = ["grep", "-rl", "ens5", *OWNED.split(), "--include=*evpn-host*"]
@@ -100,7 +102,7 @@ def test_truth_table_of_sessions(lab: Lab) -> None:
     host.apply(payload())
     for name in ("ns-leaf-0", "ns-leaf-1"):
         lab.fabric.leaf(name).underlay(on=True)
-    eventually(partial(_established_are, host, {"ens4", "ens5"}), within=40)
+    eventually(partial(_established_are, host, {"ens4", "ens5"}))
 
 
 def _established_are(host: Host, wanted: set[str]) -> bool:
@@ -134,9 +136,7 @@ def test_ports_are_all_that_counts(host: Host) -> None:
 @pytest.mark.claim("1.3", "A V-Net may have several gateways of each family; all of them route")
 def test_several_gateways_on_a_vnet(lab: Lab) -> None:
     """Guests and a server of each prefix reach their gateway, and the other prefix through it."""
-    document = payload(MANY)
-    lab.fabric.carry(document)
-    lab.host.apply(document)
+    bring_up(lab, payload(MANY))
     nodes: dict[str, Node] = {}
     for number, (v4, v6) in enumerate((("10.45.0", "fd00:45:"), ("10.45.1", "fd00:46:"))):
         gateways = f"{v4}.254", f"{v6}:254"

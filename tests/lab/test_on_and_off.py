@@ -1,7 +1,8 @@
 """On and off a machine: the one-liner on a server that never saw the product, its life, the purge.
 
 The Debian package, with the distribution's own libraries from an apt repository in the machine;
-nothing of the lab's own way to run the product is left. One test after the other tells the story.
+nothing of the lab's own way to run the product is left. In the order of the file the tests tell a
+story; each brings the server to the state that it begins with, if the one before did not.
 """
 
 from __future__ import annotations
@@ -81,6 +82,11 @@ class Story:
         self.host.await_dad()
         self.before = self.picture()
 
+    @property
+    def installed(self) -> bool:
+        """Whether the package is there."""
+        return self.host.run(["test", "-e", "/usr/bin/evpn-host"], check=False).code == 0
+
     def picture(self) -> list[str]:
         return self.host.run(["sh", "-c", PICTURE], check=False).out.splitlines()
 
@@ -92,7 +98,20 @@ class Story:
         self.host.machine.write(f"{FOLDER}/K8S01.json", json.dumps(document))
         self.host.run(["sync"])
 
+    def news(self) -> int:
+        """Have the controller give the next generation: with the V-Net ADDED, or without again."""
+        generation = int(self.status()["generation"]) + 1
+        more = () if self.has_added() else (ADDED,)
+        self.give(payload(*more) | {"generation": generation})
+        return generation
+
+    def has_added(self) -> bool:
+        return "nbr-90" in self.host.run(["ip", "-brief", "link"]).out
+
     def serve(self) -> None:
+        """Have the controller run, if it does not: it ended with the machine, or was stopped."""
+        if self.controller and self.controller.running:
+            return
         argv = ["python3", "/opt/repo/examples/controller.py", FOLDER, "--listen", CONTROLLER]
         secrets = ["--certificate", "/root/controller.pem", "--token-file", "/root/server-token"]
         self.controller = self.lab.fabric.controller.start([*argv, *secrets])
@@ -101,17 +120,59 @@ class Story:
     def install(self, *options: str) -> Result:
         """The one-liner, read from a pipe as in the documentation."""
         argv = ["sh", "-c", f'sh -s -- "$@" < {SCRIPT}', "-", *options]
-        return self.host.run(argv, check=False, timeout=300)
+        return self.host.run(argv, check=False, timeout=600)
+
+    def uninstalled(self) -> None:
+        """Have the server be as it was before the package came."""
+        self.serve()
+        if self.installed:
+            self.purge()
+
+    def purge(self) -> None:
+        """Take the package away, and wait until the server is as before, and in Management."""
+        host = self.host
+        host.run(["sh", "-c", "ip link delete veth-pod; ip netns delete pod"], check=False)
+        host.run(["rm", "-rf", "/run/systemd/system/evpn-host.timer.d"])
+        self.underlay(on=False)
+        self.apt("purge", "--auto-remove", "evpn-host")
+
+        def same() -> bool:
+            now = self.picture()
+            gone = [f"- {line}" for line in self.before if line not in now]
+            difference = gone + [f"+ {line}" for line in now if line not in self.before]
+            assert difference == []
+            return True
+
+        eventually(same)
+        eventually(lambda: host.ping(CONTROLLER, count=1))
+
+    def once_installed(self) -> None:
+        """Have the package be there as the one-liner leaves it, and the controller."""
+        self.serve()
+        if not self.installed:
+            done = self.install(*ONE_LINER, "--token-file", "/root/token")
+            assert done.code == 0, done
+
+    def forwarding(self) -> None:
+        """Have it be a VTEP, both switch ports in the underlay."""
+        self.once_installed()
+        self.underlay(on=True)
+        eventually(lambda: established(self.host) == {"ens4", "ens5"})
+
+    def underlay(self, on: bool) -> None:
+        for leaf in LEAVES:
+            if on != (leaf in self.lab.fabric.state["underlay"]):
+                self.lab.fabric.leaf(leaf).underlay(on=on)
 
     def apt(self, *arguments: str) -> Result:
         argv = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes", "--quiet=2"]
-        return self.host.run([*argv, *arguments], timeout=300)
+        return self.host.run([*argv, *arguments], timeout=600)
 
     def traffic(self) -> tuple[Node, Node]:
         """A guest and a server behind another leaf, that reach each other."""
         gpu = bare_metal(self.lab.fabric, "gpu", 26, "10.188.0.254", 20)
         pod = guest(self.host, "pod", 26, "10.188.0.254", 10)
-        eventually(lambda: pod.ping(gpu, count=1), within=60)
+        eventually(lambda: pod.ping(gpu, count=1))
         return pod, gpu
 
     def status(self) -> dict[str, Any]:
@@ -140,6 +201,7 @@ def active(host: Host, unit: str) -> str:
 
 def test_nothing_stays_of_an_installation_that_fails(story: Story) -> None:
     """The controller says no, the payload is nonsense, there is no terminal to ask on."""
+    story.uninstalled()
     refused = story.install(*ONE_LINER, "--token-file", "/root/bad-token")
     assert refused.code == 1, refused
     assert "401" in refused.err
@@ -154,6 +216,7 @@ def test_the_one_liner(story: Story) -> None:
 
     With the fingerprint of the CA, which the controller shows; run again, with its file.
     """
+    story.uninstalled()
     known = [word for word in ONE_LINER if word not in {"--ca-file", "/root/ca.pem"}]
     known += ["--ca-fingerprint", story.fingerprint]
     done = story.install(*known, "--token-file", "/root/token")
@@ -171,51 +234,60 @@ def test_the_one_liner(story: Story) -> None:
 
 def test_a_reboot_and_the_underlay(story: Story) -> None:
     """The server comes up as a VTEP; once the switch ports are the underlay's, traffic flows."""
+    story.once_installed()
+    story.underlay(on=False)
     story.lab.reboot()
-    story.serve()
-    for leaf in LEAVES:
-        story.lab.fabric.leaf(leaf).underlay(on=True)
-    eventually(lambda: established(story.host) == {"ens4", "ens5"}, within=60)
+    story.forwarding()
     story.traffic()
-    eventually(lambda: story.place() == ["nbr-14"], within=30)
+    eventually(lambda: story.place() == ["nbr-14"])
 
 
 def test_the_timer_brings_news(story: Story) -> None:
     """A payload that the controller changed is there without anybody's doing."""
+    story.once_installed()
     quick = "[Timer]\nOnUnitInactiveSec=\nOnUnitInactiveSec=3\nRandomizedDelaySec=1\n"
     story.host.machine.write("/run/systemd/system/evpn-host.timer.d/quick.conf", quick)
     story.host.run(["systemctl", "daemon-reload"])
     story.host.run(["systemctl", "restart", "evpn-host.timer"])
-    generation = story.status()["generation"]
-    story.give(payload(ADDED) | {"generation": generation + 1})
-    eventually(lambda: story.status()["generation"] == generation + 1, within=120)
-    eventually(lambda: story.status()["differences"] == [], within=60)
+    there = story.has_added()
+    generation = story.news()
+    eventually(lambda: story.status()["generation"] == generation, within=240)
+    eventually(lambda: story.status()["differences"] == [])
+    assert story.has_added() != there
 
 
 def test_a_boot_without_the_controller(story: Story) -> None:
     """The power fails while the controller is dead: the server forwards all the same."""
+    story.forwarding()
+    if not story.has_added():
+        generation = story.news()
+        eventually(lambda: story.host.evpn_host("apply", check=False).code == 0)
+        assert story.status()["generation"] == generation
     assert story.controller
     story.controller.stop()
     story.lab.reboot(hard=True)
-    eventually(lambda: established(story.host) == {"ens4", "ens5"}, within=60)
+    eventually(lambda: established(story.host) == {"ens4", "ens5"})
     story.traffic()
-    assert "nbr-90" in story.host.run(["ip", "-brief", "link"]).out
+    assert story.has_added()
 
 
 def test_upgrade_and_downgrade_lose_no_packet(story: Story) -> None:
     """With the controller back: the next version and the one before, while a guest sends."""
-    story.serve()
+    story.forwarding()
     host = story.host
-    eventually(lambda: host.evpn_host("apply", check=False).code == 0, within=60)
+    this = ["install", "--allow-downgrades", f"evpn-host={__version__}"]
+    story.apt(*this)  # the one-liner takes the newest that the repository has
+    assert host.evpn_host("--version").out == f"evpn-host, version {__version__}\n"
+    eventually(lambda: host.evpn_host("apply", check=False).code == 0)
     pod, gpu = story.traffic()
-    eventually(lambda: story.place() == ["nbr-14"], within=30)
+    eventually(lambda: story.place() == ["nbr-14"])
     moves = story.status()["management"]["moves"]
     with pod.pinging(gpu, interval=0.05) as running:
         done = story.install("--yes")
         assert done.code == 0, done
         upgraded = host.evpn_host("--version").out
         eventually(lambda: active(host, "evpn-host-failover.service") == "active")
-        story.apt("install", "--allow-downgrades", f"evpn-host={__version__}")
+        story.apt(*this)
         host.evpn_host("apply")
     assert upgraded == f"evpn-host, version {NEXT}\n"
     assert running.result.lost == 0, running.result
@@ -226,21 +298,6 @@ def test_upgrade_and_downgrade_lose_no_packet(story: Story) -> None:
 
 def test_purge_leaves_what_was_before(story: Story) -> None:
     """Files, devices, addresses, routes, rules, units and packages are as on the first day."""
-    host = story.host
-    host.run(["sh", "-c", "ip link delete veth-pod; ip netns delete pod"], check=False)
-    host.run(["rm", "-rf", "/run/systemd/system/evpn-host.timer.d"])
-    for leaf in LEAVES:
-        story.lab.fabric.leaf(leaf).underlay(on=False)
-    story.apt("purge", "--auto-remove", "evpn-host")
-
-    def difference() -> list[str]:
-        now = story.picture()
-        gone = [f"- {line}" for line in story.before if line not in now]
-        return gone + [f"+ {line}" for line in now if line not in story.before]
-
-    def same() -> bool:
-        assert difference() == []
-        return True
-
-    eventually(same, within=30)
-    eventually(lambda: host.ping(CONTROLLER, count=1), within=30)
+    story.forwarding()
+    eventually(lambda: story.place() == ["nbr-14"])
+    story.purge()
