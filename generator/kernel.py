@@ -202,11 +202,12 @@ class Router(NamedTuple):
 
 
 class Use(NamedTuple):
-    """What leads to a router: a route's prefix and VRF, and the L3VNI's VXLAN port."""
+    """What leads to a router: a route's prefix and VRF, the L3VNI's VXLAN port, and the L3VNI."""
 
     prefix: str
     vrf: str
     port: str
+    vni: int | None
 
 
 class _There(msgspec.Struct, frozen=True):
@@ -245,7 +246,7 @@ def _there() -> _There:
         port: netlink.remote_macs(port) for port in {port.index for _, port in used.values()}
     }
     mute = {
-        router: Use(route.prefix, vrfs[route.table], port.name)
+        router: Use(route.prefix, vrfs[route.table], port.name, port.vni)
         for router, (route, port) in used.items()
         if neighbours.get(router) not in reached[port.index]
     }
@@ -253,25 +254,37 @@ def _there() -> _There:
 
 
 def _told(router: Router, use: Use, root: Path) -> Iterator[Lost]:
-    """What the kernel has to be told of a router, if BGP knows its MAC. Raises `Silent`.
+    """What the kernel has to be told of a router, if FRR knows its MAC. Raises `Silent`.
 
     zebra forgets it with the last IPv6 host route from that VTEP, whatever other routes there are
     (FRRouting/frr#16340). What is routed to it goes nowhere then.
     """
     vtep = _ipv4(router.address)
+    if mac := _known_to_bgp(vtep, use, root) or _known_to_zebra(router, use, root):
+        neighbour = f"{router.address} lladdr {mac} dev {router.device}"
+        entry = f"fdb replace {mac} dev {use.port}"
+        yield Lost(
+            f"it has forgotten the router MAC of {router.address} on {router.device}",
+            f"neighbour replace {neighbour} nud noarp extern_learn proto zebra",
+            entries=(f"{entry} dst {vtep} self extern_learn", f"{entry} master extern_learn"),
+        )
+
+
+def _known_to_bgp(vtep: str, use: Use, root: Path) -> str | None:
     family = "ipv6" if ":" in use.prefix else "ipv4"
     command = f"show bgp vrf {use.vrf} {family} unicast {use.prefix} json"
     for path in frr.show("bgpd", command, root).get("paths", ()):
         mac = _ROUTER_MAC.search(path.get("extendedCommunity", {}).get("string", ""))
         if mac and any(hop.get("ip") == vtep for hop in path.get("nexthops", ())):
-            neighbour = f"{router.address} lladdr {mac[1]} dev {router.device}"
-            entry = f"fdb replace {mac[1]} dev {use.port}"
-            yield Lost(
-                f"it has forgotten the router MAC of {router.address} on {router.device}",
-                f"neighbour replace {neighbour} nud noarp extern_learn proto zebra",
-                entries=(f"{entry} dst {vtep} self extern_learn", f"{entry} master extern_learn"),
-            )
-            return
+            return mac[1]
+    return None
+
+
+def _known_to_zebra(router: Router, use: Use, root: Path) -> str | None:
+    """From FRR 10.4 on the routes of a VRF are without it, and zebra does not forget it."""
+    shown = frr.show("zebra", f"show evpn next-hops vni {use.vni} json", root)
+    found = shown.get(router.address, {}).get("routerMac")
+    return found if isinstance(found, str) else None
 
 
 def _ipv4(address: str) -> str:

@@ -43,7 +43,7 @@ def test_only_what_is_gone_before_and_after_is_lost(
 LINKS = [
     netlink.Link(5, "Vrf_33", True, 65575, "", 0, "vrf", table=1033),
     netlink.Link(6, "l3br-1033", True, 1500, "", 5, "bridge"),
-    netlink.Link(7, "l3vx-1033", True, 1500, "", 6, "vxlan"),
+    netlink.Link(7, "l3vx-1033", True, 1500, "", 6, "vxlan", vni=1033),
 ]
 MAC, OTHER = "02:1e:af:03:04:09", "02:1e:af:02:04:09"
 IN_A_VPC = [
@@ -60,16 +60,29 @@ PATHS = {
     ]
 }
 
+BARE = {"paths": [{"nexthops": [{"ip": "10.2.0.3"}]}]}
+HOPS = {
+    "numNextHops": 4,
+    **{
+        mapped + address: {"nexthopIp": mapped + address, "routerMac": mac}
+        for address, mac in (("10.2.0.2", OTHER), ("10.2.0.3", MAC))
+        for mapped in ("", "::ffff:")
+    },
+}
+
 
 @pytest.mark.parametrize("route", IN_A_VPC, ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize(
-    ("neighbour", "remote", "shown", "told"),
+    ("neighbour", "remote", "shown", "hops", "told"),
     [
-        (MAC, {MAC}, PATHS, False),
-        (MAC, set(), PATHS, True),  # forgotten in the forwarding table
-        ("", {MAC}, PATHS, True),  # and as a neighbour
-        ("", set(), PATHS, True),
-        ("", set(), {}, False),  # BGP does not know it either
+        (MAC, {MAC}, PATHS, {}, False),
+        (MAC, set(), PATHS, {}, True),  # forgotten in the forwarding table
+        ("", {MAC}, PATHS, {}, True),  # and as a neighbour
+        ("", set(), PATHS, {}, True),
+        ("", set(), BARE, HOPS, True),  # FRR 10.4 and later
+        (MAC, {MAC}, BARE, HOPS, False),
+        ("", set(), BARE, {"numNextHops": 0}, False),  # nobody knows it
+        ("", set(), {}, {}, False),
     ],
 )
 def test_router_macs_that_frr_forgot(  # noqa: PLR0917 - what stands in for the kernel
@@ -78,16 +91,22 @@ def test_router_macs_that_frr_forgot(  # noqa: PLR0917 - what stands in for the 
     neighbour: str,
     remote: set[str],
     shown: dict[str, object],
+    hops: dict[str, object],
     told: bool,
 ) -> None:
-    """The kernel is told of a VTEP what BGP has of that one, and not of another."""
+    """The kernel is told of a VTEP what FRR has of that one, and not of another."""
     address = route.hops[0][0]
     there = [netlink.Neighbour(6, address, neighbour, 0x40)]
     monkeypatch.setattr(netlink, "links", lambda: {link.name: link for link in LINKS})
     monkeypatch.setattr(netlink, "neighbours", lambda _: there)
     monkeypatch.setattr(netlink, "remote_macs", lambda _: remote)
     monkeypatch.setattr(netlink, "routes", lambda family: [route] * (family == route.family))
-    monkeypatch.setattr(frr, "show", lambda *said: shown if said[0] == "bgpd" else {})
+
+    def show(daemon: str, command: str, _: Path) -> dict[str, object]:
+        known = {"show evpn next-hops vni 1033 json": hops}
+        return shown if daemon == "bgpd" else known.get(command, {})
+
+    monkeypatch.setattr(frr, "show", show)
     found = [(each.text, each.line, each.entries) for each in kernel.lost(Path("/"))]
     line = f"neighbour replace {address} lladdr {MAC} dev l3br-1033"
     entry = f"fdb replace {MAC} dev l3vx-1033"

@@ -496,7 +496,12 @@ def test_a_router_mac_that_frr_forgot(story: Life, ends: tuple[Node, Node]) -> N
             story.host.run(["bridge", "fdb", "delete", mac, "dev", "l3vx-1033", where])
     eventually(lambda: not pod.ping(server, count=1))
     named = ["FRR: it has forgotten the router MAC of 10.2.0.1 on l3br-1033"]
-    eventually(lambda: story.differences() == named)
+
+    def is_named() -> bool:
+        assert story.differences() == named
+        return True
+
+    eventually(is_named)
     said = story.host.evpn_host("apply", "-p", "/root/payload.json").err
     assert "forgotten the router MAC" in said
     assert pod.ping(server, count=3)
