@@ -2,7 +2,8 @@
 
     python bench/render.py [--runs 5]
 
-Prints a Markdown table, and where the time of the largest goes.
+Prints a Markdown table, and where the time of the largest goes. The exit code is 1 when the time
+grows faster than the number of V-Nets.
 """
 
 import argparse
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 SIZES = (10, 1000, 4000)
+LIMIT = 6.0
+"""Of the last two sizes: linear is 4, less what it takes to start; quadratic is 16."""
 BASELINE = ("-c", "import jinja2, click")
 
 PARTS = """
@@ -146,7 +149,7 @@ def main() -> None:
             print(f"| {size} V-Nets | {told} |")
         small, large = SIZES[1:]
         growth = times[large] / times[small]
-        print(f"\n{small} to {large} V-Nets: {growth:.1f} times the time.\n")
+        print(f"\n{small} to {large} V-Nets: {growth:.1f} times the time, limit {LIMIT:g}.\n")
         print(f"| part of {large} V-Nets | time |\n| --- | --- |")
         arguments = [str(source), str(Path(name, "parts"))]
         done = subprocess.run(
@@ -155,6 +158,7 @@ def main() -> None:
         for line in done.stdout.splitlines():
             part, seconds = line.split("\t")
             print(f"| {part} | {float(seconds):.3f} s |")
+    sys.exit(1 if growth > LIMIT else 0)
 
 
 if __name__ == "__main__":
