@@ -36,13 +36,54 @@ BEGIN, END = "<!-- reference: from the schema, by tests/test_docs.py -->", "<!--
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built strictly, where there is no network at all."""
     folder = tmp_path_factory.mktemp("site")
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder]
-    possible = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
-    alone = [] if possible.returncode else ["unshare", "--net"]
-    argv = list(map(str, [*alone, *build]))
-    done = subprocess.run(argv, cwd=REPO, capture_output=True, text=True, check=False)
+    done = build(REPO, folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
+
+
+def build(repository: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Build the site of a repository's pages, as docs/contributing.md says it."""
+    # Without --quiet, which hides warnings from --strict too.
+    argv = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    possible = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
+    alone = [] if possible.returncode else ["unshare", "--net"]
+    return subprocess.run(
+        [*alone, *argv], cwd=repository, capture_output=True, text=True, check=False
+    )
+
+
+def test_faults_end_the_build(tmp_path: Path) -> None:
+    """Links to no page and to no heading, a page that nothing leads to: mkdocs only warns."""
+    shutil.copytree(REPO / "docs", tmp_path / "docs")
+    shutil.copy(REPO / "mkdocs.yml", tmp_path)
+    (tmp_path / "docs/lost.md").write_text("[No page](no.md), [no heading](index.md#no)\n")
+    done = build(tmp_path, tmp_path / "site")
+    assert done.returncode == 1
+    assert "Aborted with 3 warnings" in done.stdout, done.stdout + done.stderr
+
+
+def tables() -> Iterator[tuple[str, list[str]]]:
+    """Every table of every page: from its headings to the first empty line or comment."""
+    for page in PAGES:
+        text = re.sub(r"^\s*```.*?^\s*```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for table in re.findall(r"^\|.*\n(?:(?!<!--).+\n)*", text, re.MULTILINE):
+            yield page.name, table.splitlines()
+
+
+def test_tables_are_whole() -> None:
+    """Each row is one line with as many cells as its table has columns, and no code is cut."""
+    found = list(tables())
+    assert len(found) > 30
+    for page, lines in found:
+        columns = len(_cells(lines[0]))
+        for line in lines:
+            assert re.fullmatch(r"\|.*(?<!\\)\|", line), f"{page}: {line}"
+            assert len(_cells(line)) == columns, f"{page}: {line}"
+            assert all(cell.count("`") % 2 == 0 for cell in _cells(line)), f"{page}: {line}"
+
+
+def _cells(line: str) -> list[str]:
+    return re.split(r"(?<!\\)\|", line)[1:-1]
 
 
 class _Addresses(HTMLParser):
@@ -213,20 +254,20 @@ def reference() -> str:
     for name in order:
         found = re.findall(r"#/\$defs/(\w+)", json.dumps(types[name]))
         order += [each for each in dict.fromkeys(found) if each not in order]
-    order += [name for name in types if name not in order and name != "OtherHost"]
+    order += [name for name in types if name not in order]
     return "\n".join(line for name in order for line in _table(name, types[name]))
 
 
 def _table(name: str, type_: dict[str, Any]) -> Iterator[str]:
     yield f"\n### {name.removesuffix('Document')}\n"
     yield f"{type_['description']}\n"
-    yield "| field | value | without it |"
-    yield "| --- | --- | --- |"
+    yield "| field | value | without it | meaning |"
+    yield "| --- | --- | --- | --- |"
     for field, said in type_["properties"].items():
         if said == {"description": IGNORED}:
             continue
         needed = "required" if field in type_.get("required", ()) else _default(said)
-        yield f"| `{field}` | {_value(said)} | {needed} |"
+        yield f"| `{field}` | {_value(said)} | {needed} | {said['description']} |"
 
 
 def _default(said: dict[str, Any]) -> str:
@@ -252,7 +293,7 @@ def _value(said: dict[str, Any]) -> str:  # noqa: PLR0911  # a form a line
         return f"`{said['pattern']}`".replace("|", "\\|")
     if "minLength" in said:
         return f"{said['minLength']}–{said['maxLength']} characters"
-    return {"boolean": "`true` or `false`", "string": "text"}[said["type"]]
+    return {"boolean": "`true` or `false`", "object": "object"}[said["type"]]
 
 
 def test_reference_of_the_payload(pytestconfig: pytest.Config) -> None:
