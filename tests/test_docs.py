@@ -25,7 +25,7 @@ from generator.payload.schema import IGNORED, schema
 from tests import documents
 from tests.documents import PAGES, REPO, Block
 
-LANGUAGES = {"sh", "text", "yaml", "json", "python", "ini", "xml", "console"}
+LANGUAGES = {"sh", "text", "yaml", "json", "python", "ini", "xml"}
 BEGIN, END = "<!-- reference: from the schema, by tests/test_docs.py -->", "<!-- /reference -->"
 
 
@@ -86,6 +86,10 @@ def _cells(line: str) -> list[str]:
     return re.split(r"(?<!\\)\|", line)[1:-1]
 
 
+# Where a style sheet has a browser fetch something; what is in the sheet itself is not fetched.
+_OF_A_STYLE = re.compile(r"""url\(\s*["']?(?!data:)([^"')]+)|@import\s*["']([^"']+)""")
+
+
 class _Addresses(HTMLParser):
     """What a browser fetches by itself for a page."""
 
@@ -94,22 +98,46 @@ class _Addresses(HTMLParser):
         self.fetched: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in {"link", "script", "img", "iframe", "source"}:
-            self.fetched += [value for name, value in attrs if name in {"src", "href"} and value]
+        given = [(name, value) for name, value in attrs if value]
+        for name, value in given:
+            if name in {"src", "poster", "data"} or (name == "href" and tag in {"link", "image"}):
+                self.fetched.append(value)
+            elif name == "srcset":
+                self.fetched += [each.split()[0] for each in value.split(",")]
+            elif name == "style":
+                self.handle_data(value)
+
+    def handle_data(self, data: str) -> None:
+        self.fetched += [a or b for a, b in _OF_A_STYLE.findall(data)]
 
 
 def test_a_reader_fetches_nothing_from_elsewhere(site: Path) -> None:
     """No font, script or picture of somebody else's; what a page needs is there."""
-    pages = sorted(site.glob("*.html"))
+    pages = sorted([*site.rglob("*.html"), *site.rglob("*.css")])
     assert len(pages) > 10
     for page in pages:
         found = _Addresses()
-        found.feed(page.read_text())
-        assert found.fetched
+        if page.suffix == ".css":
+            found.handle_data(page.read_text())
+        else:
+            found.feed(page.read_text())
+            assert found.fetched
         for address in found.fetched:
-            assert "//" not in address, f"{page.name}: {address}"
-            file = address.removeprefix("/").partition("#")[0].partition("?")[0]
-            assert (site / file).exists(), f"{page.name}: {address}"
+            assert "//" not in address, f"{page}: {address}"
+            file = address.partition("#")[0].partition("?")[0]
+            folder = site if file.startswith("/") else page.parent
+            assert (folder / file.removeprefix("/")).exists(), f"{page}: {address}"
+
+
+def test_links_to_files_lead_somewhere() -> None:
+    """Also those that the site only names, because they lead out of docs/."""
+    found = 0
+    for page in [*PAGES, REPO / "CHANGELOG.md"]:
+        text = re.sub(r"`[^`]*`", "", page.read_text())
+        for target in re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", text):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+            found += 1
+    assert found > 30
 
 
 # --- What is shown is run ---
@@ -136,7 +164,8 @@ def test_what_is_not_run() -> None:
     for command, reason in documents.NOT_RUN.items():
         assert any(c == command or c.startswith(f"{command} ") for c in seen), command
         for file, name in re.findall(r"(tests/[\w/]+\.py)(?:::(\w+))?", reason):
-            assert f"def {name}" in (REPO / file).read_text(), reason
+            assert not name or f"def {name}(" in (REPO / file).read_text(), reason
+            assert (REPO / file).exists(), reason
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +222,7 @@ def spans() -> Iterator[tuple[str, list[str]]]:
     """Every command of ours in running text, with its page."""
     for page in PAGES:
         text = re.sub(r"^\s*```.*?^\s*```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-        for span in re.findall(r"`(evpn-host [^`]+)`", text):
+        for span in re.findall(r"`(?:sudo )?(evpn-host\s[^`]+)`", text):
             yield page.name, shlex.split(span.replace("\\|", "|").partition(" | ")[0])
 
 

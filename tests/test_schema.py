@@ -61,7 +61,7 @@ def test_each_field_says_what_it_means() -> None:
     for name, type_ in schema()["$defs"].items():
         assert "\n" not in type_["description"], name
         for field, said in type_["properties"].items():
-            meaning = said["description"]
+            meaning = said.get("description", "")
             assert meaning == IGNORED or re.fullmatch(r"[A-Z`].*\.", meaning), (name, field)
         struct = getattr(document, name, None)
         described = (
