@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jinja2 import nodes
+from jinja2 import UndefinedError, nodes
 
 from generator import model, plan, render
 from generator.payload import load
@@ -215,6 +215,26 @@ def test_every_template_is_used(rendered_watched: tuple[set[Any], set[Any]]) -> 
     assert sorted(env.list_templates(extensions=["j2"])) == sorted(name for _, name in env.cache)
     others = set(env.list_templates()) - set(env.list_templates(extensions=["j2"]))
     assert others == {"README.md"}
+
+
+def test_templates_do_not_compute() -> None:
+    """They loop and test: no arithmetic, no variable or macro of their own, and one filter."""
+    env = render.environment()
+    filters: set[str] = set()
+    for name in env.list_templates(extensions=["j2"]):
+        tree = env.parse(env.loader.get_source(env, name)[0])
+        own = (nodes.BinExpr, nodes.UnaryExpr, nodes.Assign, nodes.AssignBlock, nodes.Macro)
+        logic = (nodes.And, nodes.Or, nodes.Not)
+        assert [each for each in tree.find_all(own) if not isinstance(each, logic)] == [], name
+        filters |= {each.name for each in tree.find_all(nodes.Filter)}
+    assert filters == {"length"}
+
+
+def test_an_unknown_name_stops_the_rendering() -> None:
+    """A template gets no empty text for a name that the model has not."""
+    template = render.environment().from_string("{{ host.nme }}")
+    with pytest.raises(UndefinedError, match="nme"):
+        template.render(host=load((REPO / "examples/k8s01.json").read_bytes()).hosts[0])
 
 
 def test_first_line_says_who_wrote_it(accepted: Path, backend: str) -> None:
