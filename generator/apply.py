@@ -186,7 +186,7 @@ def _nothing_to_do(data: bytes, last: Record, options: Options) -> bool:
     root = options.root
     if last.inputs != _inputs(data, frr_local(root), options) or last.version != __version__:
         return False
-    if plan.present(root) - last.files.keys():
+    if stage.present(root) - last.files.keys():
         return False
     for path, known in last.files.items():
         content = stage.read(root, path)

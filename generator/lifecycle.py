@@ -88,7 +88,7 @@ def uninstall(options: Options, log: Log, say: Log) -> list[str]:
             failover.give_back(root, last.management, log)
         removed = [
             Change(path, text, None)
-            for path in sorted(plan.present(root))
+            for path in sorted(stage.present(root))
             if plan.ours(text := stage.read(root, path) or "")
         ]
         stage.commit(root, removed)

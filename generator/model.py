@@ -166,6 +166,11 @@ class Host(Model, frozen=True):
         wanted = max(8192, NEIGHBOURS_PER_VNET * len(self.bridges))
         return 1 << (wanted - 1).bit_length()
 
+    @property
+    def neighbour_limits(self) -> tuple[int, int, int]:
+        """The three thresholds of a neighbour table (`gc_thresh1` to 3), the hard one last."""
+        return self.neighbour_limit // 4, self.neighbour_limit // 2, self.neighbour_limit
+
 
 class Device(Model, frozen=True):
     """A network device as the kernel should show it: what both backends must come to."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from pathlib import Path
 
 import msgspec
 
@@ -10,7 +9,7 @@ from generator.model import Device, Host, devices
 from generator.render import banner, render
 
 # The names that the contract gives us; a file of another name is never touched.
-_FIXED = (
+FIXED = (
     "etc/netplan/60-evpn-host.yaml",
     "etc/network/interfaces.d/evpn-host",
     "etc/frr/frr.conf",
@@ -19,7 +18,7 @@ _FIXED = (
     "etc/modules-load.d/evpn-host.conf",
     "etc/systemd/networkd.conf.d/90-evpn-host.conf",
 )
-_DROP_INS = "etc/systemd/network/10-netplan-*.*.d/evpn-host.conf"
+DROP_INS = "etc/systemd/network/10-netplan-*.*.d/evpn-host.conf"
 _SIGNED = re.compile(r"[#!] Written by evpn-host from payload generation \d+; edits are lost\.")
 
 FRR_LOCAL = "etc/frr/frr.conf.local"
@@ -57,12 +56,6 @@ def body(text: str) -> str:
     return text.partition("\n")[2] if ours(text) else text
 
 
-def present(root: Path) -> set[str]:
-    """The paths below `root` that bear our names, whoever wrote them."""
-    found = {path for path in _FIXED if (root / path).is_file()}
-    return found | {str(path.relative_to(root)) for path in root.glob(_DROP_INS)}
-
-
 def digest(*parts: str | bytes) -> str:
     """SHA-256 over parts, each with its length, so that no two lists come to the same."""
     total = hashlib.sha256()
@@ -73,4 +66,4 @@ def digest(*parts: str | bytes) -> str:
     return total.hexdigest()
 
 
-__all__ = ["Plan", "banner", "body", "digest", "make", "mode", "ours", "present"]
+__all__ = ["Plan", "banner", "body", "digest", "make", "mode", "ours"]

@@ -29,6 +29,12 @@ class Change(msgspec.Struct, frozen=True):
     new: str | None
 
 
+def present(root: Path) -> set[str]:
+    """The paths below `root` that bear our names, whoever wrote them."""
+    named = {path for path in plan.FIXED if (root / path).is_file()}
+    return named | {str(path.relative_to(root)) for path in root.glob(plan.DROP_INS)}
+
+
 def changes(root: Path, wanted: dict[str, str]) -> list[Change]:
     """What is to be written, and which files of ours go; a file's first line does not count."""
     found = []
@@ -36,7 +42,7 @@ def changes(root: Path, wanted: dict[str, str]) -> list[Change]:
         old = read(root, path)
         if old is None or plan.body(old) != plan.body(new):
             found.append(Change(path, old, new))
-    for path in sorted(plan.present(root) - wanted.keys()):
+    for path in sorted(present(root) - wanted.keys()):
         old = read(root, path)
         if old is not None and plan.ours(old):
             found.append(Change(path, old, None))

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from generator import __version__
@@ -48,6 +49,29 @@ def debs() -> Path:
             if file.is_file() and "__pycache__" not in file.parts:
                 digest.update(str(file.relative_to(REPO)).encode() + file.read_bytes())
     return build.built("debs", [digest.hexdigest(), NEXT], _build)
+
+
+def program(name: str, package: str) -> str:
+    """Give a program: this machine's, or out of a Debian package, which is not installed for it."""
+    if there := shutil.which(name):
+        return there
+    kept = build.cache() / name
+    if not kept.exists():
+        build.cache().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=build.cache()) as folder:
+            script = (
+                f"{{ apt-get download {package} || {{ apt-get update && apt-get download"
+                f" {package}; }}; }} >&2 && dpkg-deb --extract {package}_*.deb ."
+            )
+            environment = os.environ | {"LC_ALL": "C.UTF-8"}
+            argv = ["sh", "-c", script]
+            done = subprocess.run(
+                argv, cwd=folder, env=environment, capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                raise LabUnavailable(f"no {name} here: {done.stderr.strip()[-300:]}")
+            Path(folder, "usr/bin", name).rename(kept)
+    return str(kept)
 
 
 def _build(folder: Path) -> None:

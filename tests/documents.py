@@ -51,11 +51,12 @@ class Block(NamedTuple):
 
 
 def blocks() -> Iterator[Block]:
-    """Every fenced block of every page."""
+    """Every fenced block of every page; code of another form, which no test would see, fails."""
     for page in PAGES:
         found: list[str] | None = None
         indent, language, begun = "", "", 0
-        for number, line in enumerate(page.read_text().splitlines(), 1):
+        lines = page.read_text().splitlines()
+        for number, line in enumerate(lines, 1):
             fence = re.match(r"^(\s*)```(.*)$", line)
             if fence and found is None:
                 (indent, language), found, begun = fence.groups(), [], number
@@ -65,7 +66,19 @@ def blocks() -> Iterator[Block]:
                 found = None
             elif found is not None:
                 found.append(line.removeprefix(indent))
+            else:
+                assert not re.match(r"\s*~~~", line), f"{page}:{number}: a fence of tildes"
+                assert not _indented(lines[:number]), f"{page}:{number}: code without a fence"
         assert found is None, f"{page}: a block does not end"
+
+
+def _indented(lines: list[str]) -> bool:
+    """Whether the last line is code because it is indented, and not part of a list."""
+    *before, last = lines
+    if not last.startswith(("    ", "\t")) or not before or before[-1].strip():
+        return False
+    outer = next((line for line in reversed(before) if re.match(r"\S", line)), "")
+    return not re.match(r"([-*+]|\d+\.) ", outer)
 
 
 def commands(block: Block) -> list[str]:

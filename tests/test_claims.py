@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from tests.lab import claims
 from tests.lab.claims import Claim
 
 pytest_plugins = "pytester"
+
+LAB_TESTS = sorted(path for path in claims.LAB.glob("*.py") if path.name != "claims.py")
 
 
 def test_the_table_names_each_claim_and_no_other() -> None:
@@ -23,7 +26,10 @@ def test_the_table_names_each_claim_and_no_other() -> None:
 def test_claims_stand_on_lab_tests_alone() -> None:
     """Elsewhere nothing would look at them; and their numbers are the issue's."""
     for path in claims.LAB.parent.glob("*.py"):
-        assert path == Path(__file__) or "@pytest.mark.claim(" not in path.read_text(), path
+        assert path == Path(__file__) or "mark.claim(" not in path.read_text(), path
+    # Nor would it on a class, a method, a parameter or a whole module.
+    marks = [re.findall(r"\bmark\.claim\(", path.read_text()) for path in LAB_TESTS]
+    assert sum(map(len, marks)) == len(claims.claims())
     numbers = [claim.number for claim in claims.claims()]
     assert numbers
     assert all(1 <= int(number.split(".")[0]) <= 18 for number in numbers)

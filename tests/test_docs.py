@@ -25,7 +25,7 @@ from generator.payload.schema import IGNORED, schema
 from tests import documents
 from tests.documents import PAGES, REPO, Block
 
-LANGUAGES = {"sh", "text", "yaml", "json", "python", "ini", "xml", "console"}
+LANGUAGES = {"sh", "text", "yaml", "json", "python", "ini", "xml"}
 BEGIN, END = "<!-- reference: from the schema, by tests/test_docs.py -->", "<!-- /reference -->"
 
 
@@ -36,13 +36,58 @@ BEGIN, END = "<!-- reference: from the schema, by tests/test_docs.py -->", "<!--
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built strictly, where there is no network at all."""
     folder = tmp_path_factory.mktemp("site")
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder]
-    possible = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
-    alone = [] if possible.returncode else ["unshare", "--net"]
-    argv = list(map(str, [*alone, *build]))
-    done = subprocess.run(argv, cwd=REPO, capture_output=True, text=True, check=False)
+    done = build(REPO, folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
+
+
+def build(repository: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Build the site of a repository's pages, as docs/contributing.md says it."""
+    # Without --quiet, which hides warnings from --strict too.
+    argv = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    possible = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
+    alone = [] if possible.returncode else ["unshare", "--net"]
+    return subprocess.run(
+        [*alone, *argv], cwd=repository, capture_output=True, text=True, check=False
+    )
+
+
+def test_faults_end_the_build(tmp_path: Path) -> None:
+    """Links to no page and to no heading, a page that nothing leads to: mkdocs only warns."""
+    shutil.copytree(REPO / "docs", tmp_path / "docs")
+    shutil.copy(REPO / "mkdocs.yml", tmp_path)
+    (tmp_path / "docs/lost.md").write_text("[No page](no.md), [no heading](index.md#no)\n")
+    done = build(tmp_path, tmp_path / "site")
+    assert done.returncode == 1
+    assert "Aborted with 3 warnings" in done.stdout, done.stdout + done.stderr
+
+
+def tables() -> Iterator[tuple[str, list[str]]]:
+    """Every table of every page: from its headings to the first empty line or comment."""
+    for page in PAGES:
+        text = re.sub(r"^\s*```.*?^\s*```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for table in re.findall(r"^\|.*\n(?:(?!<!--).+\n)*", text, re.MULTILINE):
+            yield page.name, table.splitlines()
+
+
+def test_tables_are_whole() -> None:
+    """Each row is one line with as many cells as its table has columns, and no code is cut."""
+    found = list(tables())
+    assert len(found) > 30
+    for page, lines in found:
+        columns = len(_cells(lines[0]))
+        for line in lines:
+            assert re.fullmatch(r"\|.*(?<!\\)\|", line), f"{page}: {line}"
+            assert len(_cells(line)) == columns, f"{page}: {line}"
+            assert all(cell.count("`") % 2 == 0 for cell in _cells(line)), f"{page}: {line}"
+
+
+def _cells(line: str) -> list[str]:
+    return re.split(r"(?<!\\)\|", line)[1:-1]
+
+
+# Where a style sheet has a browser fetch something; what is in the sheet itself is not fetched.
+_OF_A_STYLE = re.compile(r"""url\(\s*["']?(?!data:)([^"')]+)|@import\s*["']([^"']+)""")
 
 
 class _Addresses(HTMLParser):
@@ -53,22 +98,46 @@ class _Addresses(HTMLParser):
         self.fetched: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in {"link", "script", "img", "iframe", "source"}:
-            self.fetched += [value for name, value in attrs if name in {"src", "href"} and value]
+        given = [(name, value) for name, value in attrs if value]
+        for name, value in given:
+            if name in {"src", "poster", "data"} or (name == "href" and tag in {"link", "image"}):
+                self.fetched.append(value)
+            elif name == "srcset":
+                self.fetched += [each.split()[0] for each in value.split(",")]
+            elif name == "style":
+                self.handle_data(value)
+
+    def handle_data(self, data: str) -> None:
+        self.fetched += [a or b for a, b in _OF_A_STYLE.findall(data)]
 
 
 def test_a_reader_fetches_nothing_from_elsewhere(site: Path) -> None:
     """No font, script or picture of somebody else's; what a page needs is there."""
-    pages = sorted(site.glob("*.html"))
+    pages = sorted([*site.rglob("*.html"), *site.rglob("*.css")])
     assert len(pages) > 10
     for page in pages:
         found = _Addresses()
-        found.feed(page.read_text())
-        assert found.fetched
+        if page.suffix == ".css":
+            found.handle_data(page.read_text())
+        else:
+            found.feed(page.read_text())
+            assert found.fetched
         for address in found.fetched:
-            assert "//" not in address, f"{page.name}: {address}"
-            file = address.removeprefix("/").partition("#")[0].partition("?")[0]
-            assert (site / file).exists(), f"{page.name}: {address}"
+            assert "//" not in address, f"{page}: {address}"
+            file = address.partition("#")[0].partition("?")[0]
+            folder = site if file.startswith("/") else page.parent
+            assert (folder / file.removeprefix("/")).exists(), f"{page}: {address}"
+
+
+def test_links_to_files_lead_somewhere() -> None:
+    """Also those that the site only names, because they lead out of docs/."""
+    found = 0
+    for page in [*PAGES, REPO / "CHANGELOG.md"]:
+        text = re.sub(r"`[^`]*`", "", page.read_text())
+        for target in re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", text):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+            found += 1
+    assert found > 30
 
 
 # --- What is shown is run ---
@@ -95,7 +164,8 @@ def test_what_is_not_run() -> None:
     for command, reason in documents.NOT_RUN.items():
         assert any(c == command or c.startswith(f"{command} ") for c in seen), command
         for file, name in re.findall(r"(tests/[\w/]+\.py)(?:::(\w+))?", reason):
-            assert f"def {name}" in (REPO / file).read_text(), reason
+            assert not name or f"def {name}(" in (REPO / file).read_text(), reason
+            assert (REPO / file).exists(), reason
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +222,7 @@ def spans() -> Iterator[tuple[str, list[str]]]:
     """Every command of ours in running text, with its page."""
     for page in PAGES:
         text = re.sub(r"^\s*```.*?^\s*```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-        for span in re.findall(r"`(evpn-host [^`]+)`", text):
+        for span in re.findall(r"`(?:sudo )?(evpn-host\s[^`]+)`", text):
             yield page.name, shlex.split(span.replace("\\|", "|").partition(" | ")[0])
 
 
@@ -213,20 +283,20 @@ def reference() -> str:
     for name in order:
         found = re.findall(r"#/\$defs/(\w+)", json.dumps(types[name]))
         order += [each for each in dict.fromkeys(found) if each not in order]
-    order += [name for name in types if name not in order and name != "OtherHost"]
+    order += [name for name in types if name not in order]
     return "\n".join(line for name in order for line in _table(name, types[name]))
 
 
 def _table(name: str, type_: dict[str, Any]) -> Iterator[str]:
     yield f"\n### {name.removesuffix('Document')}\n"
     yield f"{type_['description']}\n"
-    yield "| field | value | without it |"
-    yield "| --- | --- | --- |"
+    yield "| field | value | without it | meaning |"
+    yield "| --- | --- | --- | --- |"
     for field, said in type_["properties"].items():
         if said == {"description": IGNORED}:
             continue
         needed = "required" if field in type_.get("required", ()) else _default(said)
-        yield f"| `{field}` | {_value(said)} | {needed} |"
+        yield f"| `{field}` | {_value(said)} | {needed} | {said['description']} |"
 
 
 def _default(said: dict[str, Any]) -> str:
@@ -252,7 +322,7 @@ def _value(said: dict[str, Any]) -> str:  # noqa: PLR0911  # a form a line
         return f"`{said['pattern']}`".replace("|", "\\|")
     if "minLength" in said:
         return f"{said['minLength']}–{said['maxLength']} characters"
-    return {"boolean": "`true` or `false`", "string": "text"}[said["type"]]
+    return {"boolean": "`true` or `false`", "object": "object"}[said["type"]]
 
 
 def test_reference_of_the_payload(pytestconfig: pytest.Config) -> None:

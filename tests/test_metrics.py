@@ -1,9 +1,6 @@
 """The metrics for Prometheus: their text, and what promtool thinks of it."""
 
-import os
-import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,8 +8,9 @@ import pytest
 from generator import metrics
 from generator.frr import Session
 from generator.status import Management, Status
-from lab import build
+from lab.result import LabUnavailable
 from tests.conftest import unavailable
+from tests.debs import program
 
 STATUS = Status(
     host="K8S01",
@@ -67,25 +65,10 @@ def test_metrics(tmp_path: Path) -> None:
 def promtool(root_user: None) -> str:
     """promtool: this machine's, or out of Debian's package, too large to install for it."""
     del root_user
-    if found := shutil.which("promtool"):
-        return found
-    kept = build.cache() / "promtool"
-    if not kept.exists():
-        build.cache().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=build.cache()) as folder:
-            script = (
-                "apt-get download prometheus >&2 || { apt-get update && apt-get download"
-                " prometheus; } >&2 && dpkg-deb --extract prometheus_*.deb ."
-            )
-            environment = os.environ | {"LC_ALL": "C.UTF-8"}
-            argv = ["sh", "-c", script]
-            done = subprocess.run(
-                argv, cwd=folder, env=environment, capture_output=True, text=True, check=False
-            )
-            if done.returncode:
-                unavailable(f"no promtool here: {done.stderr.strip()[-300:]}")
-            Path(folder, "usr/bin/promtool").rename(kept)
-    return str(kept)
+    try:
+        return program("promtool", "prometheus")
+    except LabUnavailable as reason:
+        unavailable(str(reason))
 
 
 @pytest.mark.parametrize("status", [STATUS, NOTHING], ids=["all", "nothing"])

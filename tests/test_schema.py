@@ -1,12 +1,14 @@
 """The JSON Schema says the same of a document's form as `load` does."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from generator.payload import document
 from generator.payload.schema import IGNORED, schema
 from tests.strategies import (
     IGNORED_FIELDS,
@@ -52,6 +54,21 @@ def test_ignored_fields_are_named(field: str) -> None:
         means_something = field == "id" and name in {"Vpc", "VpcReference"}
         if name != "OtherHost" and not means_something:
             assert type_["properties"][field] == {"description": IGNORED}, name
+
+
+def test_each_field_says_what_it_means() -> None:
+    """Every field has a sentence, and no docstring has one for a field that is not there."""
+    for name, type_ in schema()["$defs"].items():
+        assert "\n" not in type_["description"], name
+        for field, said in type_["properties"].items():
+            meaning = said.get("description", "")
+            assert meaning == IGNORED or re.fullmatch(r"[A-Z`].*\.", meaning), (name, field)
+        struct = getattr(document, name, None)
+        described = (
+            re.findall(r"^    (\w+): ", struct.__doc__ or "", re.MULTILINE) if struct else []
+        )
+        assert set(described) <= type_["properties"].keys(), name
+        assert len(described) == len(set(described)), name
 
 
 @pytest.mark.parametrize("path", ACCEPTED, ids=lambda path: path.stem)

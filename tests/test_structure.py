@@ -1,6 +1,7 @@
 """How the code is laid out: who may import whom, what templates may use, what is shipped."""
 
 import ast
+import importlib
 import json
 import os
 import random
@@ -8,20 +9,23 @@ import re
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
-from jinja2 import nodes
+from jinja2 import UndefinedError, nodes
 
 from generator import model, plan, render
 from generator.payload import load
 
 REPO = Path(__file__).parents[1]
+# What is not ours: made by a tool, or of another program.
+ASIDE = {".git", ".venv", ".pytest_cache", ".hypothesis", ".mypy_cache", ".ruff_cache", "site"}
 GENERATOR = REPO / "generator"
 
 # A module imports from the layers above its own, never from its own or one below.
@@ -41,18 +45,29 @@ LAYERS = (
 
 def imports(room: str) -> set[str]:
     """What a module, or a package as a whole, imports: its own modules by name, others whole."""
-    file, folder = GENERATOR / f"{room}.py", GENERATOR / room
     found = set()
-    for source in [file] if file.exists() else sorted(folder.rglob("*.py")):
-        for node in ast.walk(ast.parse(source.read_text())):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                assert not node.level, f"{source}: a relative import"
-                names = [f"{node.module}.{alias.name}" for alias in node.names]
-            found |= {re.sub(r"^generator\.(\w+).*", r".\1", name) for name in names}
+    for node in nodes_of(room):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{room}: a relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        found |= {re.sub(r"^generator\.(\w+).*", r".\1", name) for name in names}
     return found - {f".{room}", ".__version__"}
+
+
+def calls(room: str) -> set[str]:
+    """What a module, or a package as a whole, calls, as it is written there: `os.fsync`."""
+    return {ast.unparse(node.func) for node in nodes_of(room) if isinstance(node, ast.Call)}
+
+
+@cache
+def nodes_of(room: str) -> tuple[ast.AST, ...]:
+    """The syntax of a module, or of a package as a whole."""
+    file, folder = GENERATOR / f"{room}.py", GENERATOR / room
+    sources = [file] if file.exists() else sorted(folder.rglob("*.py"))
+    return tuple(node for source in sources for node in ast.walk(ast.parse(source.read_text())))
 
 
 def own(room: str) -> set[str]:
@@ -84,12 +99,19 @@ def test_imports_run_one_way() -> None:
         allowed |= layer
 
 
+# What can neither read nor change a host. Jinja2 reads the templates, which are a part of us.
+PURE = {"collections", "functools", "hashlib", "inspect", "jinja2", "json", "msgspec", "netaddr"}
+PURE |= {"re", "types", "typing", "unicodedata"}
+
+
 def test_the_way_through_is_pure() -> None:
     """From payload to texts nothing is reached that could read or change a host."""
     for room in ("payload", "render", "plan"):
         assert reach(room) <= {"errors", "model", "payload", "render", "plan"}
-        touching = {"os", "socket", "subprocess", "time", "random", "shutil", "tempfile"}
-        assert not {name.split(".")[0] for name in imports(room)} & touching
+        for each in {room, *reach(room)}:
+            others = {name.split(".")[0] for name in imports(each) if not name.startswith(".")}
+            assert others <= PURE, each
+            assert not calls(each) & {"open", "exec", "eval", "__import__", "input"}, each
 
 
 def test_the_hook_needs_no_payload() -> None:
@@ -99,18 +121,41 @@ def test_the_hook_needs_no_payload() -> None:
 
 def test_only_activate_runs_commands() -> None:
     """Commands are run in one module; detect asks one for its version."""
-    running = {room for room in rooms() if any("subprocess" in name for name in imports(room))}
+    others = re.compile(r"os\.(system|popen|exec\w+|spawn\w+|posix_spawn\w*|fork\w*)|\w+\.spawn")
+    running = {
+        room
+        for room in rooms()
+        if any(re.match(r"(subprocess|pty|asyncio|multiprocessing)\b", n) for n in imports(room))
+        or any(map(others.fullmatch, calls(room)))
+    }
     assert running == {"activate", "detect"}
 
 
+def test_no_import_is_hidden() -> None:
+    """Imports are statements, which the tests above read, and no calls."""
+    for room in rooms():
+        assert not {"__import__", "importlib.import_module"} & calls(room), room
+        assert not {name for name in imports(room) if name.startswith("importlib")}, room
+
+
 # --- Templates ---
+
+
+# Where a template can go two ways: the parts of a node that say which.
+_WAYS: dict[type[nodes.Node], tuple[str, ...]] = {
+    nodes.If: ("test",),
+    nodes.CondExpr: ("test",),
+    nodes.For: ("iter", "test"),
+    nodes.And: ("left", "right"),
+    nodes.Or: ("left", "right"),
+}
 
 
 def _watch(env: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[set[Any], set[Any]]:
     """Have each condition and loop of the templates note which way it went.
 
     Returns what there is, and what was seen: (place and text of the line, which of its conditions,
-    the way). A loop has one way: through it.
+    the way). A loop has one way: through it. What `and` and `or` join has both, like the whole.
     """
     there: set[Any] = set()
     seen: set[Any] = set()
@@ -119,12 +164,15 @@ def _watch(env: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[set[Any], set[Any
     def watched(source: str, name: str, filename: str) -> nodes.Template:
         tree: nodes.Template = parse(source, name, filename)
         lines = source.splitlines()
-        for number, node in enumerate(tree.find_all((nodes.If, nodes.CondExpr, nodes.For))):
+        found = list(tree.find_all(tuple(_WAYS)))
+        parts = [(node, field) for node in found for field in _WAYS[type(node)]]
+        for number, (node, field) in enumerate(parts):
+            inside = getattr(node, field)
+            if inside is None:  # a loop that takes all
+                continue
             place = f"{name}:{node.lineno}: {lines[node.lineno - 1].strip()}"
-            field = "iter" if isinstance(node, nodes.For) else "test"
             there.update((place, number, way) for way in {True, field == "iter"})
             arguments = [nodes.Const(place), nodes.Const(number)]
-            inside = getattr(node, field)
             setattr(node, field, nodes.Filter(inside, "note", arguments, [], None, None))
         return tree
 
@@ -156,7 +204,7 @@ def test_every_branch_is_rendered(rendered_watched: tuple[set[Any], set[Any]]) -
     """The payloads in examples/ and tests/payloads go each way at each condition of a template."""
     there, seen = rendered_watched
     assert len(there) > 20
-    assert sorted(there - seen) == []
+    assert "\n".join(map(str, sorted(there - seen))) == ""
 
 
 def test_every_template_is_used(rendered_watched: tuple[set[Any], set[Any]]) -> None:
@@ -165,6 +213,28 @@ def test_every_template_is_used(rendered_watched: tuple[set[Any], set[Any]]) -> 
     env = render.environment()
     assert env.cache
     assert sorted(env.list_templates(extensions=["j2"])) == sorted(name for _, name in env.cache)
+    others = set(env.list_templates()) - set(env.list_templates(extensions=["j2"]))
+    assert others == {"README.md"}
+
+
+def test_templates_do_not_compute() -> None:
+    """They loop and test: no arithmetic, no variable or macro of their own, and one filter."""
+    env = render.environment()
+    filters: set[str] = set()
+    for name in env.list_templates(extensions=["j2"]):
+        tree = env.parse(env.loader.get_source(env, name)[0])
+        own = (nodes.BinExpr, nodes.UnaryExpr, nodes.Assign, nodes.AssignBlock, nodes.Macro)
+        logic = (nodes.And, nodes.Or, nodes.Not)
+        assert [each for each in tree.find_all(own) if not isinstance(each, logic)] == [], name
+        filters |= {each.name for each in tree.find_all(nodes.Filter)}
+    assert filters == {"length"}
+
+
+def test_an_unknown_name_stops_the_rendering() -> None:
+    """A template gets no empty text for a name that the model has not."""
+    template = render.environment().from_string("{{ host.nme }}")
+    with pytest.raises(UndefinedError, match="nme"):
+        template.render(host=load((REPO / "examples/k8s01.json").read_bytes()).hosts[0])
 
 
 def test_first_line_says_who_wrote_it(accepted: Path, backend: str) -> None:
@@ -225,12 +295,37 @@ def _placeholders() -> set[str]:
     return {f"[{kind}]" for kind in render._EACH}
 
 
+# --- What is judged ---
+
+
+def _files(top: Path) -> list[Path]:
+    """The files at or below a path, but no links to others of ours."""
+    inside = top.rglob("*") if top.is_dir() else [top]
+    return [each for each in inside if each.is_file() and not each.is_symlink()]
+
+
+def test_all_python_is_judged() -> None:
+    """mypy and ruff are told of every folder with modules, and of programs without `.py`."""
+    tools = tomllib.loads((REPO / "pyproject.toml").read_text())["tool"]
+    files, programs = tools["mypy"]["files"], tools["ruff"]["extend-include"]
+    seen = 0
+    for file in (file for top in REPO.iterdir() if top.name not in ASIDE for file in _files(top)):
+        path = file.relative_to(REPO)
+        if file.suffix == ".py":
+            assert any(path.is_relative_to(each) for each in files), path
+            seen += 1
+        elif re.match(rb"#!.*python", file.read_bytes()[:80]):
+            assert str(path) in files, path
+            assert str(path) in programs, path
+    assert seen > 100
+
+
 # --- What is shipped ---
 
 
 def test_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It holds `generator` with templates, and nothing else; installed it renders the snapshots."""
-    backend = pytest.importorskip("hatchling.build", reason="hatchling is not installed")
+    backend = importlib.import_module("hatchling.build")  # of the group `dev`: never skipped
     monkeypatch.chdir(REPO)
     wheel = tmp_path / backend.build_wheel(str(tmp_path))
     names = zipfile.ZipFile(wheel).namelist()

@@ -1,5 +1,7 @@
 """The payload's JSON Schema, from the very types that decode it."""
 
+import re
+from inspect import cleandoc
 from typing import Any
 
 import msgspec
@@ -15,6 +17,7 @@ _OTHER_HOST = {
     "type": "object",
     "properties": {
         "server": {
+            "description": f"With a `srvRole` other than `{ROLE}`, and whatever else.",
             "type": "object",
             "properties": {"srvRole": {"type": "string", "not": {"const": ROLE}}},
             "required": ["srvRole"],
@@ -30,7 +33,11 @@ def schema() -> dict[str, Any]:
         [HostDocument, FleetDocument], schema_hook=_leaf, ref_template="#/$defs/{name}"
     )
     for type_ in types.values():
-        type_["properties"] = {n: _plain(field) for n, field in type_["properties"].items()}
+        type_["description"], meanings = _meanings(cleandoc(type_.get("description", "")))
+        type_["properties"] = {
+            name: _plain(field) | meanings.get(name, {})
+            for name, field in type_["properties"].items()
+        }
     types["FleetDocument"]["properties"]["hosts"]["items"] = {
         "anyOf": [{"$ref": "#/$defs/FleetHost"}, {"$ref": "#/$defs/OtherHost"}]
     }
@@ -39,6 +46,16 @@ def schema() -> dict[str, Any]:
         "title": "evpn-host payload",
         "anyOf": list(roots),
         "$defs": types | {"OtherHost": _OTHER_HOST},
+    }
+
+
+def _meanings(docstring: str) -> tuple[str, dict[str, dict[str, str]]]:
+    """What the docstring of an object says of it, and of each of its fields."""
+    summary, _, rest = docstring.partition("\n\n")
+    fields = re.findall(r"^(\w+): (.*(?:\n .*)*)", rest, re.MULTILINE)
+    return summary, {
+        "kind": {"description": "What the document describes: one host, or many."},
+        **{name: {"description": " ".join(text.split())} for name, text in fields},
     }
 
 

@@ -5,6 +5,7 @@ The first page makes a host of a machine, and the others are about one.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import Any
@@ -80,10 +81,20 @@ def _prepare(lab: Lab, is_host: bool) -> None:
 
 
 def test_demo(fresh_lab: Any) -> None:
-    """`lab/demo`, as the README has it run: guest and bare metal reach each other."""
+    """`lab/demo`, as the README has it run: guest and bare metal reach each other, as it shows."""
     del fresh_lab  # it boots a machine of its own
     argv = [sys.executable, "-m", "lab.demo"]
     done = subprocess.run(argv, cwd=REPO, capture_output=True, text=True, check=False, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "guest to gpu01: 5 of 5 answered" in done.stdout
     assert "nothing differs" in done.stdout
+    printed = set(_lines(done.stdout))
+    shown = (REPO / "README.md").read_text().partition("<!-- demo -->\n```text\n")[2]
+    lines = _lines(shown.partition("```")[0])
+    assert len(lines) > 50
+    assert [line for line in lines if line not in printed] == [], done.stdout
+
+
+def _lines(text: str) -> list[str]:
+    """Lines without what differs from one run to the next: numbers, and how wide a table is."""
+    return [" ".join(re.sub(r"\d+", "0", line).split()) for line in text.splitlines()]
