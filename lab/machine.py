@@ -7,14 +7,13 @@ It runs under User-Mode Linux, or under QEMU where that does not start; `EVPN_HO
 from __future__ import annotations
 
 import atexit
-import fcntl
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,7 +21,7 @@ from typing import Self
 from lab import build, image
 from lab.channel import Channel, Listener, Process, Session, Window, latin
 from lab.kernel import Kernel
-from lab.processors import balance, below
+from lab.processors import balance
 from lab.qemu import QEMU
 from lab.result import LabError, LabUnavailable, Result
 from lab.uml import UML
@@ -172,28 +171,6 @@ class Machine:
         self._kill()
         self._boot()
         return self.boot_seconds
-
-    @contextmanager
-    def hurry(self) -> Iterator[None]:
-        """Have it come before others of this computer, of which only one does so at a time."""
-        with (build.cache() / ".hurry.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            self._nice(-10)
-            try:
-                yield
-            finally:
-                self._nice(0)
-
-    def _nice(self, nice: int) -> None:
-        """Set how much it comes before others, as nice(1) numbers it, until it boots."""
-        assert self._power
-        ours = os.getsid(0)
-        for process in below(self._power.pid):
-            with suppress(OSError):  # ended meanwhile, or we are not root
-                os.setpriority(os.PRIO_PROCESS, process, nice)
-                # Where sessions are scheduled as one, it is theirs that counts (sched(7)).
-                if os.getsid(process) == process != ours:
-                    Path(f"/proc/{process}/autogroup").write_text(str(nice))
 
     def stop(self) -> None:
         """Cut the power and delete the disk."""

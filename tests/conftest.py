@@ -4,7 +4,6 @@
 test that takes `accepted`, `refused` or `backend` runs for each.
 """
 
-import fcntl
 import os
 import sys
 from collections import Counter
@@ -59,18 +58,6 @@ def _group(item: pytest.Item) -> str:
     """What it shares a process with, under a name; most tests are alone."""
     mark = item.get_closest_marker("xdist_group")
     return str(mark.args[0]) if mark else item.nodeid
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Have a test that is marked `alone` wait for the other processes' tests, and them for it."""
-    how = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
-    # Who waits to be alone keeps the door: nobody slips in before.
-    with Path(__file__).open() as room, (REPO / "pyproject.toml").open() as door:
-        fcntl.flock(door, fcntl.LOCK_EX)
-        fcntl.flock(room, how)
-        fcntl.flock(door, fcntl.LOCK_UN)
-        return (yield)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -19,11 +19,10 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.lab.systems import NAMES, SYSTEMS
+from tests.lab.systems import NAMES
 
 LAB = Path(__file__).parent
 TABLE = LAB.parents[1] / "docs/claims.md"
-SOME = ONE = SYSTEMS
 UNSEEN, PASS, FAIL, CANNOT = "—", "pass", "**fails**", "can't: "
 
 # The claims of the documentation by number, and what they are about.

@@ -13,11 +13,8 @@ from lab.fabric import Fabric, Host, Lab
 from lab.machine import Machine
 from lab.result import LabUnavailable
 from tests.conftest import unavailable
-from tests.lab.claims import SOME, runs_on
+from tests.lab.claims import runs_on
 from tests.lab.evpn import beliefs
-from tests.lab.systems import SYSTEMS
-
-__all__ = ["SOME", "SYSTEMS"]
 
 SUITE = "trixie"
 

@@ -28,6 +28,7 @@ from tests.lab.k8s01 import (
     payload,
     vnet,
 )
+from tests.lab.systems import NEXT_RELEASES, RELEASES
 
 SEVERAL = vnet(60, 50, "172.20.0.254/24", "172.21.0.254/24", "fd00:172:20::1/64", mtu=1400)
 L2_ONLY = vnet(61, 50)
@@ -144,7 +145,7 @@ def daemons(lab: Lab) -> dict[str, list[str]]:
     }
 
 
-@pytest.fixture(scope="module", params=["trixie", "bookworm"])
+@pytest.fixture(scope="module", params=(*RELEASES, *NEXT_RELEASES))
 def both(
     request: pytest.FixtureRequest, fresh_lab: Callable[..., Lab]
 ) -> dict[str, dict[str, list[str]]]:

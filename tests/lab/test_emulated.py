@@ -21,8 +21,9 @@ from lab.fabric import Host, Node, eventually
 from lab.machine import Machine
 from lab.qemu import QEMU
 from tests import documents
-from tests.lab.claims import ONE, runs_on
+from tests.lab.claims import runs_on
 from tests.lab.conftest import boot
+from tests.lab.systems import SYSTEMS
 from tests.lab.test_isolation import DOCUMENT, GATEWAYS
 from tests.lab.test_machine import BROKEN
 
@@ -51,7 +52,7 @@ class Guests(NamedTuple):
     b: tuple[Node, Node]
 
 
-@pytest.fixture(scope="module", params=ONE, ids="-".join)
+@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
 def lab(request: pytest.FixtureRequest) -> Iterator[Host]:
     """K8S01, a VTEP of two tenants with a whole kernel; the cables of its NICs end nowhere."""
     suite, backend = request.param

@@ -11,14 +11,15 @@ import pytest
 
 from lab.fabric import Host, Lab, eventually
 from tests.lab.k8s01 import bare_metal, bring_up, established, guest, payload, resets, vnet
+from tests.lab.systems import SYSTEMS
 
 ADDED = vnet(80, 33, "10.188.8.254/24")
 
 
-@pytest.fixture(scope="module")
-def lab(fresh_lab: Any) -> Lab:
+@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
+def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """A fabric with K8S01 as a VTEP."""
-    lab: Lab = fresh_lab("trixie")
+    lab: Lab = fresh_lab(*request.param)
     bring_up(lab)
     return lab
 

@@ -13,7 +13,6 @@ import pytest
 from ruamel.yaml import YAML
 
 from lab.fabric import Host, Lab, Node, eventually
-from tests.lab.conftest import SYSTEMS
 from tests.lab.k8s01 import (
     OPERATORS_COMMANDS,
     bare_metal,
@@ -23,6 +22,7 @@ from tests.lab.k8s01 import (
     payload,
     vnet,
 )
+from tests.lab.systems import SYSTEMS
 
 # Where Debian's containernetworking-plugins has it, which is what a node's kubelet runs.
 PLUGIN = "/usr/lib/cni/bridge"

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from lab.fabric import Fabric, Host, Lab, Leaf, Node, eventually
-from tests.lab.conftest import SYSTEMS
 from tests.lab.k8s01 import (
     DUAL,
     DUAL_2,
@@ -31,6 +30,7 @@ from tests.lab.k8s01 import (
     resets,
     vnet,
 )
+from tests.lab.systems import SYSTEMS
 
 FOREIGN = {"netplan": "/etc/netplan/50-operator.yaml", "ifupdown": "/etc/network/interfaces"}
 

@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 
 from lab.fabric import Host, Lab, Node, eventually
-from tests.lab.conftest import SYSTEMS
 from tests.lab.k8s01 import (
     DUAL,
     LEAVES,
@@ -33,6 +32,7 @@ from tests.lab.k8s01 import (
     resets,
     vnet,
 )
+from tests.lab.systems import SYSTEMS
 
 UP = {"ens4", "ens5"}
 OPERATORS_APPLY = {"netplan": ["netplan", "apply"], "ifupdown": ["ifreload", "-a"]}

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from lab.fabric import Host, Lab, Node, at_rest, eventually
-from tests.lab.conftest import SYSTEMS
 from tests.lab.k8s01 import bring_up, established, payload, vnet
+from tests.lab.systems import SYSTEMS
 
 OWNED = "/etc/netplan /etc/network /etc/frr /etc/sysctl.d /etc/systemd/network /var/lib/evpn-host"
 MANY = vnet(45, 33, "10.45.0.254/24", "fd00:45::254/64", "10.45.1.254/24", "fd00:46::254/64")

@@ -24,13 +24,10 @@ from lab.fabric import Host, Lab, Node, eventually
 from lab.result import LabUnavailable, Result
 from tests.conftest import unavailable
 from tests.debs import FORGET, NEXT, REPOSITORY, debs
-from tests.lab.claims import SOME
 from tests.lab.k8s01 import LEAVES, bare_metal, established, guest, payload, vnet
 from tests.lab.systems import SYSTEMS
 
 REPO = Path(__file__).parents[2]
-# Both suites; EVPN_HOST_SYSTEMS=all tells it on ifupdown2 too.
-STORIES = [system for system in SYSTEMS if system[1] == "netplan" or SOME == SYSTEMS]
 CONTROLLER = "10.12.0.5"
 FOLDER = "/root/payloads"
 SCRIPT = "/opt/repo/packaging/install.sh"
@@ -185,7 +182,7 @@ class Story:
         return [line.split()[1] for line in lines if " 10.12.0.101/" in line]
 
 
-@pytest.fixture(scope="module", params=STORIES, ids="-".join)
+@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
 def story(request: pytest.FixtureRequest, fresh_lab: Callable[..., Lab]) -> Story:
     """A fabric with a server in it that the product was never on."""
     try:

@@ -17,8 +17,8 @@ import trustme
 from lab.channel import Process
 from lab.fabric import Host, Lab, eventually
 from lab.result import Result
-from tests.lab.conftest import SYSTEMS
 from tests.lab.k8s01 import LEAVES, Payload, established, payload, vnet
+from tests.lab.systems import SYSTEMS
 
 SERVICE, TIMER, HOOK = "evpn-host.service", "evpn-host.timer", "evpn-host-failover.service"
 CONTROLLER = "10.12.0.5"

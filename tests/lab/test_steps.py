@@ -20,7 +20,6 @@ import pytest
 from generator.errors import Refused
 from generator.payload import load
 from lab.fabric import Lab, Node, eventually
-from tests.lab.conftest import SYSTEMS
 from tests.lab.k8s01 import (
     LEAVES,
     Payload,
@@ -31,6 +30,7 @@ from tests.lab.k8s01 import (
     payload,
     vnet,
 )
+from tests.lab.systems import SYSTEMS
 
 VPCS = (33, 50, 51, 52)  # 33 is the documentation's, with the V-Net that must not notice
 VNIS = range(100, 112)
