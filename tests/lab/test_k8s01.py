@@ -227,6 +227,7 @@ def test_vpcs_of_the_same_prefix_are_strangers(lab: Lab, pod: Node) -> None:
         "10.12.0.5",  # the management V-Net
     ]
     try:
+        eventually(lambda: _connects(lab.host, "10.2.0.101"))
         for target in forbidden:
             assert a.ping(target, count=2, interval=0.1).received == 0, target
             assert not _connects(a, target), target
