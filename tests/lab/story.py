@@ -100,6 +100,7 @@ OPERATOR = {
         ("    address 10.254.254.10/24", "    post-up dhclient -q -pf /run/dhclient.pid ens4"),
     ),
 }
+DHCPCD = "dhcpcd --ipv4only --quiet --background ens4"  # where there is no dhclient any more
 
 
 @dataclass(frozen=True)
@@ -353,13 +354,17 @@ class Story:
             server = node.start(["busybox", "udhcpd", "-f", f"/root/{port}.conf"])
             servers.append((node, port, server))
         file, (static, dynamic) = OPERATOR[self.backend]
+        if self.host.run(["sh", "-c", "command -v dhclient"], check=False).code:
+            dynamic = re.sub("dhclient.*", DHCPCD, dynamic)
         before = self.host.run(["cat", file]).out
         assert static in before
         self._operator(file, before.replace(static, dynamic))
         try:
             yield Leases([server for *_, server in servers])
         finally:
-            self.host.run(["sh", "-c", "kill $(cat /run/dhclient.pid) 2>&-; true"])
+            self.host.run(
+                ["sh", "-c", "kill $(cat /run/dhclient.pid /run/dhcpcd/ens4-4.pid) 2>&-; true"]
+            )
             self._operator(file, before)
             for node, port, server in servers:
                 server.stop()
