@@ -117,6 +117,7 @@ OPERATOR = {
         ("    address 10.254.254.10/24", "    post-up dhclient -q -pf /run/dhclient.pid ens4"),
     ),
 }
+DHCPCD = "dhcpcd --ipv4only --quiet --background ens4"  # where there is no dhclient any more
 
 
 # The published story: which ports are underlay then, where the address is, and what FRR says of the
@@ -596,6 +597,8 @@ class Story:
         """Have the operator take 10.254.254.10 by DHCP; either kind of port has a server."""
         servers: list[Process] = []
         file, (static, dynamic) = OPERATOR[self.backend]
+        if self.host.run(["sh", "-c", "command -v dhclient"], check=False).code:
+            dynamic = re.sub("dhclient.*", DHCPCD, dynamic)
         before = self.host.run(["cat", file]).out
         assert static in before
         ports = (self.controller, "eth0"), (self.fabric.leaf("ns-leaf-0"), "swp9s1")
@@ -608,7 +611,9 @@ class Story:
             self._operator(file, before.replace(static, dynamic))
             yield Leases(servers)
         finally:
-            self.host.run(["sh", "-c", "kill $(cat /run/dhclient.pid) 2>&-; true"])
+            self.host.run(
+                ["sh", "-c", "kill $(cat /run/dhclient.pid /run/dhcpcd/ens4-4.pid) 2>&-; true"]
+            )
             self._operator(file, before)
             for (node, port), server in zip(ports, servers, strict=False):
                 server.stop()
