@@ -555,14 +555,14 @@ class Story:
             eventually(lambda: _macs(leaf) < 100, WITHIN)
             eventually(lambda: _macs(self.host) < 100, WITHIN)
 
-    def signal_frr(self, signal: str, daemons: str) -> None:
-        """Only the host's own: the leaves' daemons run in other namespaces."""
-        script = (
-            f"for name in {daemons}; do for pid in $(pidof $name); do"
-            ' [ "$(readlink /proc/$pid/ns/net)" = "$(readlink /proc/1/ns/net)" ]'
-            f" && kill -{signal} $pid; done; done; true"
-        )
+    def hang(self, daemons: str, seconds: int) -> None:
+        """Have daemons of FRR stand still for so long, whatever this computer does meanwhile."""
+        script = f"{_signal('STOP', daemons)}; sleep {seconds}; {_signal('CONT', daemons)}"
         self.host.run(["sh", "-c", script])
+
+    def signal_frr(self, signal: str, daemons: str) -> None:
+        """Send a signal to daemons of the host's own FRR."""
+        self.host.run(["sh", "-c", _signal(signal, daemons)])
 
     def hook(self, verb: str) -> None:
         self.host.run(["systemctl", verb, HOOK])
@@ -658,6 +658,15 @@ class Story:
             # networkd looks at each that goes, and answers nobody until it has.
             answers = ["networkctl", "--no-pager"]
             eventually(lambda: not count or not self.host.run(answers, check=False).code, 180)
+
+
+def _signal(signal: str, daemons: str) -> str:
+    """Say it in shell; only to the host's own: the leaves' daemons run in other namespaces."""
+    return (
+        f"for name in {daemons}; do for pid in $(pidof $name); do"
+        ' [ "$(readlink /proc/$pid/ns/net)" = "$(readlink /proc/1/ns/net)" ]'
+        f" && kill -{signal} $pid; done; done; true"
+    )
 
 
 def _macs(router: Router | Host) -> int:
