@@ -20,7 +20,7 @@ def test_a_loop_within_a_loop_shows() -> None:
     few, many = (instructions(partial(pairs, count)) for count in (100, 400))
     assert few > 100**2
     assert 15 * few < many < 17 * few
-    assert instructions(lambda: pairs(100)) == few
+    assert instructions(partial(pairs, 100)) == few
 
 
 def test_the_profile_is_that_of_the_run(pytestconfig: pytest.Config) -> None:
