@@ -104,6 +104,8 @@ def test_nobody_takes_the_host_for_a_router(story: Story) -> None:
 
 def test_routes_come_back_as_they_were(story: Story) -> None:
     """The operator's default route has its own protocol and metric again, and his other routes."""
+    story.underlay()
+    story.right(NIC)
     shown = ("ip", "route", "show", "default")
     before = story.host.run(shown).out
     try:
