@@ -117,7 +117,8 @@ OPERATOR = {
         ("    address 10.254.254.10/24", "    post-up dhclient -q -pf /run/dhclient.pid ens4"),
     ),
 }
-DHCPCD = "dhcpcd --ipv4only --quiet --background ens4"  # where there is no dhclient any more
+# Where there is no dhclient any more.
+DHCPCD = "dhcpcd --ipv4only --noipv4ll --quiet --background ens4"
 
 
 # The published story: which ports are underlay then, where the address is, and what FRR says of the
