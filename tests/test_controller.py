@@ -496,6 +496,13 @@ BAD: dict[str, tuple[Behaviour, str]] = {
 }
 
 
+# A socket's time ends with that of the whole answer: on a busy machine either may be first.
+ALSO = {
+    "slow": ".json: did not answer in time\n",
+    "slow when tried again": ".json: did not answer in time (tried 2 times)\n",
+}
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_misbehaving(name: str, tree: Tree, controller: Asked) -> None:
     """Each failure has its own words; exit code 1, and the host keeps what it has to the byte."""
@@ -508,7 +515,7 @@ def test_misbehaving(name: str, tree: Tree, controller: Asked) -> None:
     before = stamps(tree.root)
     done = tree.run("apply")
     assert (done.code, done.out) == (1, "")
-    assert said in done.err
+    assert said in done.err or (name in ALSO and ALSO[name] in done.err)
     assert "Traceback" not in done.err
     assert "\x1b" not in done.err
     assert stamps(tree.root) == before

@@ -19,6 +19,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from generator import __version__, config, record
+from lab import build
 from lab.result import LabUnavailable, Result
 from lab.root import Root
 from tests.conftest import REFUSED, REPO, unavailable
@@ -51,11 +52,13 @@ json.dump(said, sys.stdout)
 
 
 @pytest.fixture(scope="module")
-def packages(root_user: None) -> Path:
-    """The folder of the packages built."""
+def packages(root_user: None) -> Iterator[Path]:
+    """The folder of the packages built, kept from a run of another checkout that builds its own."""
     del root_user
     try:
-        return debs()
+        folder = debs()
+        with build.in_use(folder):
+            yield folder
     except LabUnavailable as reason:
         unavailable(str(reason))
 
