@@ -351,7 +351,7 @@ for address in sys.argv[1:] * 20:
 """
 
 
-@pytest.mark.claim("13.7", "FRR, which listens in each VRF, closes to a tenant without a word")
+@pytest.mark.claim("13.7", "FRR closes to a tenant without a word, or does not listen in its VRF")
 def test_a_guest_speaks_bgp_to_its_gateway(host: Host, tenants: Tenants) -> None:
     """An OPEN in both families: no answer, no peer, and no session is reset (docs/isolation.md)."""
     before = resets(host)
