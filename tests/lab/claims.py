@@ -45,7 +45,7 @@ message stands there.
 | --- | --- |
 | trixie | Debian 13: systemd 257, FRR 10.3; netplan 1.1 or ifupdown2 3.0 |
 | bookworm | Debian 12: systemd 252, FRR 8.4.4 as in Ubuntu 24.04; netplan 0.106 or ifupdown2 3.0 |
-| forky | Debian testing on 2026-11-28: systemd 262, FRR 10.7.1, Python 3.14; netplan 1.2.2 or ifupdown2 3.0 |
+| forky | Debian testing (November 2026): systemd 262, FRR 10.7.1; netplan 1.2.2 or ifupdown2 3.0 |
 
 Kernel of the lab: Linux 7.2.
 """
