@@ -9,7 +9,7 @@ import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -551,7 +551,7 @@ class Story:
         finally:
             churn.stop()
             # An FRR may miss that one of many goes; what a leaf knew goes with it.
-            with self.off(leaf) if count > 1000 else nullcontext():
+            with self.off(leaf):
                 leaf.run(["ip", "link", "delete", "churn"], check=False)
             eventually(lambda: _macs(leaf) < 100, WITHIN)
             eventually(lambda: _macs(self.host) < 100, WITHIN)
