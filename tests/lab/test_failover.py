@@ -1,8 +1,8 @@
 """The management address follows the fabric: the published story, and what may go wrong in it.
 
 Tests count: moves, changes of the address while nothing may change, sessions that were reset. How
-long something took is printed, and judged by bench/failover.py. `--all` gives each nuisance a
-minute, and EVPN_HOST_TRANSITIONS=50 repeats the story so often. EVPN_HOST_FIGURES=1 writes what was
+long something took is printed, and judged by bench/failover.py. `--all` gives each nuisance 20 s,
+and EVPN_HOST_TRANSITIONS=50 repeats the story so often. EVPN_HOST_FIGURES=1 writes what was
 measured into docs/failover.md, for which nothing else may run on this computer.
 """
 
@@ -67,7 +67,7 @@ def cycles(long: bool) -> int:
 @pytest.fixture(scope="module")
 def loop(long: bool, cycles: int) -> int:
     """Seconds of each nuisance."""
-    return 60 if long or cycles > 10 else 10
+    return 60 if cycles > 10 else 20 if long else 10
 
 
 # --- The story ---

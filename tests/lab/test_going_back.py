@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
 from typing import Any
 
@@ -45,7 +46,8 @@ def test_a_failed_activation_goes_back_while_traffic_goes_on(lab: Lab) -> None:
     finally:
         host.run(["ip", "link", "delete", "theirs"])
     assert failed.code == 3, failed.err
-    assert "vxlan80: is not there" in failed.err
+    # ifupdown2 itself misses the port, or `apply` does once networkd has done what it could.
+    assert re.search(r"vxlan80(: is not there| does not exist)", failed.err), failed.err
     assert running.result.lost == 0, running.result
     assert _files(host) == before
     assert "nbr-80" not in host.run(["ip", "-brief", "link"]).out
@@ -79,10 +81,10 @@ def test_a_tool_that_keeps_failing_needs_a_person(lab: Lab) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Kill an apply twice, and ten times where everything is run."""
+    """Kill an apply twice, and six times where everything is run."""
     if "seed" in metafunc.fixturenames:
         everything = metafunc.config.getoption("all_of_it", False)
-        metafunc.parametrize("seed", range(10 if everything else 2))
+        metafunc.parametrize("seed", range(6 if everything else 2))
 
 
 def test_a_killed_apply_is_finished_by_the_next(lab: Lab, seed: int) -> None:

@@ -1,8 +1,8 @@
 """The life of a host: from nothing to nothing, reboots, and what others change.
 
 One machine for each system, in whatever state the test before left it: a fixture or a method of
-Life brings it to the one that a test begins with. `EVPN_HOST_REBOOTS` (2, ten with `--all`) and
-`EVPN_HOST_OPERATORS_APPLIES` (3, ten with `--all`) say how often. How long forwarding was away is
+Life brings it to the one that a test begins with. `EVPN_HOST_REBOOTS` (2, or 4 with `--all`) and
+`EVPN_HOST_OPERATORS_APPLIES` (3, or 6 with `--all`) say how often. How long forwarding was away is
 printed (`-rP`), and judged nowhere.
 """
 
@@ -188,9 +188,9 @@ def vtep(story: Life) -> Life:
 
 @pytest.fixture
 def many(request: pytest.FixtureRequest) -> Callable[[str, int], int]:
-    """How often something is done: as a variable of the environment says, or few, or ten times."""
+    """How often something is done: as the environment says, or a few times; --all doubles it."""
     everything = request.config.getoption("all_of_it", False)
-    return lambda name, few: int(os.environ.get(name) or (10 if everything else few))
+    return lambda name, few: int(os.environ.get(name) or (few * 2 if everything else few))
 
 
 def full_size(document: Payload) -> Payload:

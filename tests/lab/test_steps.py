@@ -206,7 +206,7 @@ def test_random_steps(lab: Lab, request: pytest.FixtureRequest) -> None:
     everything = request.config.getoption("all_of_it", False)
     unseen = random.SystemRandom().randrange(1, 10**6)
     seed = int(os.environ.get("EVPN_HOST_SEED") or (unseen if everything else 20261127))
-    steps = int(os.environ.get("EVPN_HOST_STEPS") or (50 if everything else 12))
+    steps = int(os.environ.get("EVPN_HOST_STEPS") or (24 if everything else 12))
     print(f"\n{system}: EVPN_HOST_SEED={seed} EVPN_HOST_STEPS={steps}", flush=True)
     payloads = Payloads(seed)
     server = bare_metal(lab.fabric, "gpu", 26, "10.188.0.254", 20)
