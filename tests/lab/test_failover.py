@@ -17,7 +17,7 @@ from datetime import datetime
 
 import pytest
 
-from lab.fabric import Lab, eventually
+from lab.fabric import Lab, Leaf, eventually
 from tests.lab.story import (
     ADDRESS,
     BRIDGE,
@@ -371,6 +371,10 @@ def test_nic_renamed(story: Story) -> None:
     story.right(BRIDGE)
     try:
         with story.renamed("mgmt0"):
+            # FRR 8.4.4 on a leaf crashes when its neighbor is deleted while the session ends.
+            leaf = story.fabric.leaf("ns-leaf-0")
+            eventually(lambda: not _established(leaf), WITHIN)
+            time.sleep(2)
             story.underlay()
             eventually(lambda: story.places() == ["mgmt0"], WITHIN)
         story.right(NIC)
@@ -380,6 +384,12 @@ def test_nic_renamed(story: Story) -> None:
         story.apply()
     story.right(BRIDGE)
     story.carries_on()
+
+
+def _established(leaf: Leaf) -> bool:
+    """Whether a leaf has a session with the host."""
+    peers = leaf.show("show bgp summary json")["ipv4Unicast"]["peers"]
+    return bool(peers["swp9s1"]["state"] == "Established")
 
 
 def test_ipv6_moves_too(story: Story) -> None:
