@@ -205,10 +205,11 @@ def rollback(generation: int | None, root: Path | None, no_activate: bool, verbo
     settings = _settings(options.root)
     with _told(options, settings, settings.host or config.hostname()) as run:
         done, changed = lifecycle.rollback(generation, options, _log(verbose), _say)
+        target = done.target
         run.outcome = applying.Outcome(
-            done.host, done.generation, changed=changed, devices=len(done.devices)
+            target.host, target.generation, changed=changed, devices=len(target.devices)
         )
-        run.message = f"{done.host}: what was applied on {done.time} is current again"
+        run.message = f"{target.host}: what was applied on {done.time} is current again"
     click.echo(f"applied on {done.time} is current again")
 
 

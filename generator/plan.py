@@ -7,6 +7,7 @@ import msgspec
 
 from generator.model import Device, Host, devices
 from generator.render import banner, render
+from generator.target import Target, vni_of
 
 # The names that the contract gives us; a file of another name is never touched.
 FIXED = (
@@ -37,6 +38,24 @@ class Plan(msgspec.Struct, frozen=True):
 def make(host: Host, backend: str, local: str = "") -> Plan:
     """The plan of a host; `local` is the text of the operator's frr.conf.local."""
     return Plan(host, backend, render(host, backend, local), list(devices(host)))
+
+
+def target(plan: Plan) -> Target:
+    """Return what a host is once it has become what the plan says."""
+    host = plan.host
+    return Target(
+        host=host.name,
+        generation=host.generation,
+        backend=plan.backend,
+        asn=host.asn,
+        files={path: digest(body(text)) for path, text in plan.files.items()},
+        devices=plan.devices,
+        management=host.management,
+        sessions=[uplink.neighbor for uplink in host.uplinks],
+        vnis=[vni_of(bridge) for bridge in host.bridges],
+        uplinks=[uplink.ifname for uplink in host.uplinks],
+        numbered=[(each.ifname, each.address) for each in host.uplinks if each.address],
+    )
 
 
 def mode(path: str) -> int:
