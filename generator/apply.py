@@ -305,7 +305,7 @@ def _carry_out(run: _Run, data: bytes, tree: Path) -> Outcome:
         if not run.options.activate:
             record.write(root, run.record(ok=False, detail="written, not activated"), data)
             return _outcome(run.target, changed=changed, kept=kept)
-        mended = converge.converge(_activation(run), tree, run.log, run.say)
+        mended = converge.converge(_activation(run, tree), run.log, run.say)
     except EvpnHostError as failure:
         _go_back(run, failure)
         raise
@@ -315,7 +315,7 @@ def _carry_out(run: _Run, data: bytes, tree: Path) -> Outcome:
     return _outcome(run.target, activated=True, changed=changed, kept=kept, mended=mended)
 
 
-def _activation(run: _Run) -> converge.Activation:
+def _activation(run: _Run, tree: Path) -> converge.Activation:
     """Return what the native tools have to bring about."""
     previous = run.previous
     changed = {change.path for change in run.changes}
@@ -324,6 +324,7 @@ def _activation(run: _Run) -> converge.Activation:
     first = not (previous and previous.activated)
     return converge.Activation(
         root=run.options.root,
+        tree=tree,
         target=run.target,
         removed=record.removed_devices(previous, run.target),
         changed_files=changed,
@@ -347,12 +348,13 @@ def _go_back(run: _Run, failure: EvpnHostError) -> None:
                 stage.judge(tree, previous.target.backend, len(previous.target.devices), run.log)
                 back = converge.Activation(
                     root=root,
+                    tree=tree,
                     target=previous.target,
                     removed=record.removed_devices(failed, previous.target),
                     changed_files={change.path for change in run.changes},
                     previous=failed,
                 )
-                converge.converge(back, tree, run.log, run.say)
+                converge.converge(back, run.log, run.say)
         elif run.options.activate:
             converge.withdraw(failed, run.log)
             before.give_back(root, before.read(root), run.log)

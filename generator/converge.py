@@ -31,6 +31,7 @@ class Activation(msgspec.Struct, frozen=True, kw_only=True):
     """The way from what may be on a host to its target."""
 
     root: Path
+    tree: Path  # the staged files, with what netplan made of them
     target: Target
     removed: list[Device]  # that may be there and that the target does not have
     changed_files: set[str]
@@ -60,11 +61,11 @@ class Activation(msgspec.Struct, frozen=True, kw_only=True):
         return frozenset(self.previous.possible_numbered if self.previous else ())
 
 
-def converge(activation: Activation, tree: Path, log: Log, say: Log) -> list[str]:
+def converge(activation: Activation, log: Log, say: Log) -> list[str]:
     """Activate and verify; what FRR had lost and was mended. Raises `ActivationFailed`."""
     if activation.whole or "etc/modules-load.d/evpn-host.conf" in activation.changed_files:
         activate.run(activate.modules(), log)
-    _BACKENDS[activation.target.backend](activation, tree, log)
+    _BACKENDS[activation.target.backend](activation, log)
     if activation.whole or _SYSCTL in activation.changed_files:
         activate.run(activate.sysctl(activation.root), log)
     _order_rules(activation, log)
@@ -81,7 +82,7 @@ def converge(activation: Activation, tree: Path, log: Log, say: Log) -> list[str
     return mended
 
 
-def _netplan(activation: Activation, tree: Path, log: Log) -> None:
+def _netplan(activation: Activation, log: Log) -> None:
     recreated = kernel.unchangeable(activation.target.devices)
     if _NETWORKD_CONF in activation.changed_files:
         reason = "networkd must leave FRR's routes alone, and reads that only at its start"
@@ -96,15 +97,14 @@ def _netplan(activation: Activation, tree: Path, log: Log) -> None:
     left_out: set[str] = set()
     if activation.partial is not None:
         left_out = {device.name for device in activation.target.devices} - activation.partial
-    changed = stage.sync_networkd(tree, activation.root, stale, left_out)
+    changed = stage.sync_networkd(activation.tree, activation.root, stale, left_out)
     drop_ins = any(path.startswith("etc/systemd/network/") for path in activation.changed_files)
     if changed or drop_ins:
         activate.run(activate.networkd_reload(activation.size), log)
     _delete_gone(activation, log)
 
 
-def _ifupdown(activation: Activation, tree: Path, log: Log) -> None:
-    del tree  # ifupdown2 reads its file where it is
+def _ifupdown(activation: Activation, log: Log) -> None:
     # ifupdown2 fails to name a VRF's table without this folder.
     (activation.root / before.VRF_TABLES).mkdir(parents=True, exist_ok=True)
     recreated = kernel.unchangeable(activation.target.devices)

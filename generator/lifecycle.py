@@ -48,12 +48,13 @@ def rollback(
                 if options.activate:
                     activation = converge.Activation(
                         root=root,
+                        tree=tree,
                         target=target,
                         removed=pending.remaining_devices,
                         changed_files={change.path for change in changes},
                         previous=current,
                     )
-                    converge.converge(activation, tree, log, say)
+                    converge.converge(activation, log, say)
             except EvpnHostError as failure:
                 raise Stranded(*failure.problems, "the rollback did not end well") from None
         done = pending

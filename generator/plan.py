@@ -6,7 +6,7 @@ import re
 import msgspec
 
 from generator.model import Device, Host, devices
-from generator.render import banner, render
+from generator.render import render
 from generator.target import Target, vni_of
 
 # The names that the contract gives us; a file of another name is never touched.
@@ -84,5 +84,3 @@ def digest(*parts: str | bytes) -> str:
         total.update(data)
     return total.hexdigest()
 
-
-__all__ = ["Plan", "banner", "body", "digest", "make", "mode", "ours"]
