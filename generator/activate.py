@@ -87,10 +87,10 @@ def silent(_: str) -> None:
 
 
 def until(check: Callable[[], list[T]], patience: float, interval: float = 0.1) -> list[T]:
-    """Ask again and again until nothing is wrong.
+    """Check again and again until nothing is wrong; return what is still wrong at the end.
 
-    Gives up, with what still is, when so many seconds have passed in which it did not become less:
-    how long all of it takes is the host's affair.
+    It goes on as long as the list gets shorter, however long that takes in all. It gives up when
+    the list has not become shorter for `patience` seconds.
     """
     fewest, end = sys.maxsize, 0.0
     while wrong := check():

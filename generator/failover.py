@@ -40,7 +40,7 @@ BURST, REFILL = 2, 10.0  # moves at once; seconds until the next: a bounce is fo
 # Seconds after a move at which neighbours are told. The fabric carries nothing before the leaf has
 # sent its first routes, about a second after the session (FRR's coalesce-time), and then at once.
 TELL = (0.0, 0.1, 0.3, 0.6, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0, 4.0, 5.0)
-# And once more by whom stays: a V-Net that is new to busy leaves is carried later, and a neighbour
+# Later ones, for a hook that stays: busy leaves carry a new V-Net later, and a neighbour
 # that nobody told keeps the old MAC for up to a minute.
 LATER = (8.0, 12.0, 18.0, 25.0, 35.0, 45.0)
 

@@ -92,7 +92,7 @@ def _kept(root: Path, current: Record, generation: int | None) -> tuple[Record, 
 
 
 def uninstall(options: Options, log: Log, say: Log) -> list[str]:
-    """Take away all that is ours, and give back what ours took the place of; the paths removed."""
+    """Remove all that is ours, and give back what ours replaced; return the removed paths."""
     root = options.root
     with lock(root, uninstalled=True):
         applied = record.read(root)

@@ -3,7 +3,7 @@
 /var/lib/evpn-host/record.json                what the host should be, and whether it is
 /var/lib/evpn-host/payload.json               the payload that it came from
 /var/lib/evpn-host/generations/<n>/etc/…      every file of each generation kept
-/var/lib/evpn-host/kept/etc/…                 an operator's files that ours took the place of
+/var/lib/evpn-host/kept/etc/…                 copies of an operator's files that ours replaced
 """
 
 import datetime
