@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
-from generator.errors import ActivationFailed, printable
+from generator.errors import ActivationFailed, NotInstalled, printable
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -57,7 +57,7 @@ def run(step: Step, log: Log) -> str:
             env={**os.environ, "SYSTEMD_BUS_TIMEOUT": f"{step.timeout:.0f}"},
         )
     except FileNotFoundError:
-        raise ActivationFailed(f"{step.argv[0]} is not installed ({step.reason})") from None
+        raise NotInstalled(f"{step.argv[0]} is not installed ({step.reason})") from None
     except subprocess.TimeoutExpired:
         raise ActivationFailed(
             f"{' '.join(step.argv)} did not end within {step.timeout:.0f} s ({step.reason})"
@@ -87,10 +87,10 @@ def silent(_: str) -> None:
 
 
 def until(check: Callable[[], list[T]], patience: float, interval: float = 0.1) -> list[T]:
-    """Ask again and again until nothing is wrong.
+    """Check again and again until nothing is wrong; return what is still wrong at the end.
 
-    Gives up, with what still is, when so many seconds have passed in which it did not become less:
-    how long all of it takes is the host's affair.
+    It goes on as long as the list gets shorter, however long that takes in all. It gives up when
+    the list has not become shorter for `patience` seconds.
     """
     fewest, end = sys.maxsize, 0.0
     while wrong := check():
@@ -256,7 +256,7 @@ def netplan_generate(root: Path, devices: int) -> Step:
     generator = next((path for path in NETPLAN_GENERATORS if os.access(path, os.X_OK)), None)
     if generator is None:
         places = ", ".join(NETPLAN_GENERATORS)
-        raise ActivationFailed(f"netplan is not installed: none of {places} is there ({reason})")
+        raise NotInstalled(f"netplan is not installed: none of {places} is there ({reason})")
     return Step(
         ("env", "SYSTEMD_OFFLINE=1", generator, "--root-dir", str(root)),
         reason,

@@ -1,18 +1,16 @@
 """Bring a host to its plan: write what differs, have the native tools take it up, verify, record.
 
 The record says `ok: false` from before the first file changes until the kernel and FRR are seen to
-be as planned. Whatever stops us in between, the next run finds that and finishes the work.
+be as planned. If something stops us in between, the next run reads that and finishes the work.
 """
 
 import contextlib
-import datetime
 import fcntl
 import os
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -29,13 +27,13 @@ from generator import (
     stage,
 )
 from generator.activate import Log
-from generator.errors import EvpnHostError, Problem, Refused, Stranded
-from generator.model import Device
+from generator.errors import EvpnHostError, Problem, Refused, Stranded, Unchecked
 from generator.part import Part
 from generator.payload import Payload, load
 from generator.plan import Plan
 from generator.record import Record
 from generator.stage import Change
+from generator.target import Target
 
 RUN = Path("run/evpn-host")
 _BEGUN = "begun, not ended"
@@ -67,10 +65,10 @@ class Outcome(msgspec.Struct, frozen=True):
 
 @contextlib.contextmanager
 def lock(root: Path, *, uninstalled: bool = False) -> Iterator[None]:
-    """One run at a time. Raises `Refused` when the other one does not end.
+    """Let one run act at a time. Raises `Refused` when the other one does not end.
 
-    Or when that was an uninstall, which nobody wants undone by who only waited: one that cron
-    started, say. With `uninstalled` that is no reason.
+    A run that waited for an uninstall is refused too: it would bring back what a person has just
+    removed. An uninstall itself (`uninstalled`) goes on.
     """
     folder = root / RUN
     # The payload, and files kept and of earlier generations, may hold passwords.
@@ -118,15 +116,18 @@ def frr_local(root: Path) -> str:
     return stage.read(root, plan.FRR_LOCAL) or ""
 
 
-def target(data: bytes, options: Options) -> tuple[Plan, Payload, str]:
-    """The plan for this host, the payload, and the digest of all that the plan is made from."""
+def make_plan(data: bytes, options: Options) -> tuple[Plan, Payload, str]:
+    """Return the plan for this host, its payload, and the digest of all that the plan is made from.
+
+    Raises `Refused`.
+    """
     payload = load(data)
     # A payload for one host needs no name; in a Fleet the machine's own finds its entry.
     name = options.host or (config.hostname() if payload.kind == "Fleet" else None)
     backend = options.backend or detect.backend(options.root)
     local = frr_local(options.root)
-    made = plan.make(payload.host(name), backend, local)
-    return made, payload, _inputs(data, local, options)
+    planned = plan.make(payload.host(name), backend, local)
+    return planned, payload, _inputs(data, local, options)
 
 
 def _inputs(data: bytes, local: str, options: Options) -> str:
@@ -134,7 +135,7 @@ def _inputs(data: bytes, local: str, options: Options) -> str:
 
 
 def apply(data: bytes, options: Options, log: Log, say: Log) -> Outcome:
-    """Make a payload so on this host. Nothing to do means nothing written and nothing run.
+    """Make this host what a payload says. Nothing to do means nothing written and nothing run.
 
     `log` gets each command, `say` each sentence for the user. Raises `Refused` (nothing was
     changed), `ActivationFailed` (the generation before is active again) or `Stranded`.
@@ -142,37 +143,53 @@ def apply(data: bytes, options: Options, log: Log, say: Log) -> Outcome:
     os.umask(0o022)  # networkd and FRR read our files as users of their own
     root = options.root
     with lock(root):
-        last = _last(options)
-        if last and not options.full and _nothing_to_do(data, last, options):
-            return Outcome(last.host, last.generation, devices=len(last.devices))
-        made, payload, inputs = target(data, options)
+        previous = _previous(options)
+        if previous and not options.full and _nothing_to_do(data, previous, options):
+            return _outcome(previous.target)
+        planned, payload, inputs = make_plan(data, options)
         for warning in (*payload.warnings, *(detect.firewalls(log) if options.activate else ())):
             say(f"warning: {warning}")
-        if last and made.host.generation < last.generation and not options.force:
-            raise Refused(
-                Problem(
-                    "generation",
-                    str(made.host.generation),
-                    f"is lower than the one applied, {last.generation}",
-                    "--force applies it all the same",
-                )
-            )
-        uplinks = [uplink.ifname for uplink in made.host.uplinks]
-        detect.refuse_lost_addresses(root, made.backend, uplinks)
-        found = stage.changes(root, made.files)
-        some = None if options.full else part.of(root, last, made, found)
-        with stage.staged(root, some.files if some else made.files) as tree:
-            run = _Run(options, made, inputs, last, found, some, log, say)
-            if last and not found and not options.full and _as_planned(last, options):
-                # The same files from another payload: nothing to do but to remember it.
-                record.write(root, run.record(ok=last.ok), data)
-                return run.outcome()
+        if not options.force:
+            _refuse_older(planned, previous)
+        uplinks = [uplink.ifname for uplink in planned.host.uplinks]
+        detect.refuse_lost_addresses(root, planned.backend, uplinks)
+        changes = stage.changes(root, planned.files)
+        partial = None if options.full else part.of(root, previous, planned, changes)
+        run = _Run(
+            options=options,
+            plan=planned,
+            target=plan.target(planned),
+            inputs=inputs,
+            previous=previous,
+            changes=changes,
+            partial=partial,
+            log=log,
+            say=say,
+        )
+        with stage.staged(root, partial.files if partial else planned.files) as tree:
+            if previous and not changes and not options.full and _as_planned(previous, options):
+                # Another payload gives the same files: there is nothing to do but to record it.
+                record.write(root, run.record(ok=previous.ok), data)
+                return _outcome(run.target)
             _judge(tree, run)
             return _carry_out(run, data, tree)
 
 
-def _last(options: Options) -> Record | None:
-    """The last apply. With `full`, one whose record can't be read counts as none."""
+def _refuse_older(planned: Plan, previous: Record | None) -> None:
+    generation = planned.host.generation
+    if previous and generation < previous.target.generation:
+        raise Refused(
+            Problem(
+                "generation",
+                str(generation),
+                f"is lower than the one applied, {previous.target.generation}",
+                "--force applies it all the same",
+            )
+        )
+
+
+def _previous(options: Options) -> Record | None:
+    """Read the record of the last apply. With `full`, an unreadable one counts as none."""
     try:
         return record.read(options.root)
     except Refused:
@@ -181,172 +198,176 @@ def _last(options: Options) -> Record | None:
         raise
 
 
-def _nothing_to_do(data: bytes, last: Record, options: Options) -> bool:
-    """Whether the last apply was of the same inputs, and all that it made is still there."""
+def _nothing_to_do(data: bytes, previous: Record, options: Options) -> bool:
+    """Whether the last apply had the same inputs, and all that it brought about is still there."""
     root = options.root
-    if last.inputs != _inputs(data, frr_local(root), options) or last.version != __version__:
+    if (previous.inputs, previous.version) != (
+        _inputs(data, frr_local(root), options),
+        __version__,
+    ):
         return False
-    if stage.present(root) - last.files.keys():
+    if stage.present(root) - previous.target.files.keys():
         return False
-    for path, known in last.files.items():
+    for path, digest in previous.target.files.items():
         content = stage.read(root, path)
-        if content is None or plan.digest(plan.body(content)) != known:
+        if content is None or plan.digest(plan.body(content)) != digest:
             return False
-    return _as_planned(last, options)
+    return _as_planned(previous, options)
 
 
-def _as_planned(last: Record, options: Options) -> bool:
-    """Whether the last apply ended well, and what it made is still there."""
+def _as_planned(previous: Record, options: Options) -> bool:
+    """Whether the last apply ended well, and the kernel and FRR are still as it left them."""
     if not options.activate:
-        return last.detail != _BEGUN
+        return previous.detail != _BEGUN
+    target = previous.target
     return (
-        last.ok
-        and not kernel.differences(last.devices, last.moving)
-        and not converge.frr_differences(last, options.root)
+        previous.ok
+        and not kernel.differences(target.devices, target.moving_addresses)
+        and not converge.frr_differences(target, options.root)
     )
 
 
 def preview(data: bytes, options: Options) -> Iterator[str]:
-    """What an apply would change: a unified diff of the files, then the devices that would go."""
-    made, _, _ = target(data, options)
-    yield from stage.diff(stage.changes(options.root, made.files))
-    last = record.read(options.root)
-    for device in _gone(last, made):
+    """Show what an apply would change: a unified diff of the files, then the devices that go."""
+    planned, _, _ = make_plan(data, options)
+    yield from stage.diff(stage.changes(options.root, planned.files))
+    for device in record.removed_devices(record.read(options.root), plan.target(planned)):
         yield f"- device {device.name} ({device.kind})"
-
-
-def _gone(last: Record | None, made: Plan) -> list[Device]:
-    """Devices of the last apply that a plan no longer has."""
-    wanted = {device.name for device in made.devices}
-    return [d for d in (last.devices if last else ()) if d.name not in wanted]
 
 
 def _judge(tree: Path, run: "_Run") -> None:
     try:
-        stage.judge(tree, run.made.backend, run.size, run.log)
-    except Refused as refused:
+        stage.judge(tree, run.plan.backend, run.size, run.log)
+    except Unchecked as missing:
         # Rendering for another root needs none of the host's tools.
-        if run.options.activate or "is not installed" not in str(refused):
+        if run.options.activate:
             raise
-        run.say(f"not checked: {refused}")
+        run.say(f"not checked: {missing}")
 
 
-class _Run(msgspec.Struct, frozen=True):
-    """One apply from its decision to its end."""
+def _outcome(target: Target, *, activated: bool = False, **paths: list[str]) -> Outcome:
+    """Say what an apply of a target did; `paths` are the outcome's lists."""
+    return Outcome(
+        target.host,
+        target.generation,
+        **paths,
+        activated=activated,
+        devices=len(target.devices),
+    )
+
+
+class _Run(msgspec.Struct, frozen=True, kw_only=True):
+    """An apply in progress: what it was decided from, and what was decided."""
 
     options: Options
-    made: Plan
+    plan: Plan
+    target: Target
     inputs: str
-    last: Record | None
-    found: list[Change]
-    part: Part | None  # None: the whole plan is to be touched
+    previous: Record | None
+    changes: list[Change]
+    partial: Part | None  # None: the native tools take up the whole plan
     log: Log
     say: Log
 
     @property
     def size(self) -> int:
         """How many devices the native tools have to deal with."""
-        return len(self.part.names if self.part else self.made.devices)
-
-    def outcome(self, **done: Any) -> Outcome:
-        """What came of it."""
-        host = self.made.host
-        return Outcome(host.name, host.generation, **done, devices=len(self.made.devices))
+        return len(self.partial.names if self.partial else self.plan.devices)
 
     def record(self, *, ok: bool, detail: str = "") -> Record:
-        host = self.made.host
-        serial = self.last.serial if self.last else 0
-        numbered = [(each.ifname, each.address) for each in host.uplinks if each.address]
+        """Return the record of this apply as it stands."""
+        previous = self.previous
         return Record(
             version=__version__,
+            number=(previous.number if previous else 0) + bool(self.changes),
+            time=record.now(),
             ok=ok,
-            activated=ok or bool(self.last and self.last.activated),
-            time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            host=host.name,
-            generation=host.generation,
-            serial=serial + bool(self.found),
-            backend=self.made.backend,
-            asn=host.asn,
-            inputs=self.inputs,
-            files={path: plan.digest(plan.body(t)) for path, t in self.made.files.items()},
-            # Until all is well, what was before is remembered too: someone must remove it.
-            devices=self.made.devices if ok else [*self.made.devices, *_gone(self.last, self.made)],
-            management=host.management,
-            sessions=[uplink.neighbor for uplink in host.uplinks],
-            uplinks=[uplink.ifname for uplink in host.uplinks],
-            numbered=numbered if ok or not self.last else [*numbered, *self.last.numbered],
-            vnis=[record.vni_of(bridge) for bridge in host.bridges],
             detail=detail,
+            activated=ok or bool(previous and previous.activated),
+            inputs=self.inputs,
+            target=self.target,
+            remaining_devices=[] if ok else record.removed_devices(previous, self.target),
+            remaining_numbered=[] if ok or not previous else previous.possible_numbered,
         )
 
 
 def _carry_out(run: _Run, data: bytes, tree: Path) -> Outcome:
     root = run.options.root
-    changed = {change.path for change in run.found}
-    written = sorted(changed)
+    changed = sorted(change.path for change in run.changes)
     kept: list[str] = []
-    nics = [uplink.ifname for uplink in run.made.host.uplinks]
-    names = [device.name for device in run.made.devices]
+    nics = [uplink.ifname for uplink in run.plan.host.uplinks]
+    names = [device.name for device in run.plan.devices]
     running = run.options.activate
-    before.remember(root, run.made.files, nics, names, run.log, running=running)
+    before.remember(root, run.plan.files, nics, names, run.log, running=running)
     record.write(root, run.record(ok=False, detail=_BEGUN))
     try:
-        kept = stage.commit(root, run.found)
+        kept = stage.commit(root, run.changes)
         if not run.options.activate:
             record.write(root, run.record(ok=False, detail="written, not activated"), data)
-            return run.outcome(changed=written, kept=kept)
-        first = not (run.last and run.last.activated)
-        if run.last and not run.last.ok:
-            changed |= run.made.files.keys()  # nobody knows how far the run before came
-        full = first or run.options.full
-        wanted = converge.Wanted(
-            root,
-            run.record(ok=True),
-            _gone(run.last, run.made),
-            changed,
-            full,
-            first,
-            run.last,
-            run.part.names if run.part else None,
-        )
-        mended = converge.converge(wanted, tree, run.log, run.say)
+            return _outcome(run.target, changed=changed, kept=kept)
+        mended = converge.converge(_activation(run, tree), run.log, run.say)
     except EvpnHostError as failure:
         _go_back(run, failure)
         raise
-    record.write(root, run.record(ok=True), data)
-    record.keep_generation(root, run.record(ok=True), run.made.files)
-    return run.outcome(changed=written, kept=kept, mended=mended, activated=True)
+    done = run.record(ok=True)
+    record.write(root, done, data)
+    record.keep_generation(root, done, run.plan.files)
+    return _outcome(run.target, activated=True, changed=changed, kept=kept, mended=mended)
+
+
+def _activation(run: _Run, tree: Path) -> converge.Activation:
+    """Return what the native tools have to bring about."""
+    previous = run.previous
+    changed = {change.path for change in run.changes}
+    if previous and not previous.ok:
+        changed |= run.plan.files.keys()  # nobody knows how far the run before came
+    first = not (previous and previous.activated)
+    return converge.Activation(
+        root=run.options.root,
+        tree=tree,
+        target=run.target,
+        removed=record.removed_devices(previous, run.target),
+        changed_files=changed,
+        whole=first or run.options.full,
+        first=first,
+        previous=previous,
+        partial=run.partial.names if run.partial else None,
+    )
 
 
 def _go_back(run: _Run, failure: EvpnHostError) -> None:
     """Make the generation before current again. Raises `Stranded` when that fails too."""
-    root, last = run.options.root, run.last
+    root, previous = run.options.root, run.previous
     run.say("going back to the generation before")
-    tried = run.record(ok=False, detail=str(failure))
+    failed = run.record(ok=False, detail=str(failure))
     try:
-        stage.commit(root, [Change(c.path, c.new, c.old) for c in run.found])
-        if run.options.activate and last:
-            texts = {path: stage.read(root, path) or "" for path in last.files}
+        stage.commit(root, [Change(c.path, c.new, c.old) for c in run.changes])
+        if run.options.activate and previous:
+            texts = {path: stage.read(root, path) or "" for path in previous.target.files}
             with stage.staged(root, texts) as tree:
-                stage.judge(tree, last.backend, len(last.devices), run.log)
-                names = {device.name for device in last.devices}
-                gone = [device for device in tried.devices if device.name not in names]
-                changed = {change.path for change in run.found}
-                wanted = converge.Wanted(root, last, gone, changed, had=tried)
-                converge.converge(wanted, tree, run.log, run.say)
+                stage.judge(tree, previous.target.backend, len(previous.target.devices), run.log)
+                back = converge.Activation(
+                    root=root,
+                    tree=tree,
+                    target=previous.target,
+                    removed=record.removed_devices(failed, previous.target),
+                    changed_files={change.path for change in run.changes},
+                    previous=failed,
+                )
+                converge.converge(back, run.log, run.say)
         elif run.options.activate:
-            converge.withdraw(tried, run.log)
+            converge.withdraw(failed, run.log)
             before.give_back(root, before.read(root), run.log)
     except EvpnHostError as second:
-        record.write(root, tried)
+        record.write(root, failed)
         raise Stranded(
             *failure.problems,
             "going back to the generation before failed too:",
             *second.problems,
             "look at: systemctl status systemd-networkd frr; evpn-host status; evpn-host diff",
         ) from None
-    if last:
+    if previous:
         # Without inputs no payload counts as the one applied: the next run tries again.
-        record.write(root, msgspec.structs.replace(last, inputs="", detail=str(failure)))
+        record.write(root, msgspec.structs.replace(previous, inputs="", detail=str(failure)))
     else:
         record.remove(root)

@@ -1,4 +1,4 @@
-"""The command line: verbs, exit codes, nothing else."""
+"""The command line: verbs and exit codes, and nothing else."""
 
 import contextlib
 import gc
@@ -30,7 +30,7 @@ def _host(verb: Verb) -> Verb:
 
 
 def _backend(verb: Verb) -> Verb:
-    text = "what activates the files [default: what this machine uses]"
+    text = "which tool activates the files [default: the one that this machine uses]"
     return click.option("-b", "--backend", type=click.Choice(_BACKENDS), help=text)(verb)
 
 
@@ -82,7 +82,9 @@ def evpn_host() -> None:
 @click.option("-H", "--host", metavar="HOST", help="only this host of a Fleet")
 @click.option("-b", "--backend", type=click.Choice(_BACKENDS), default="netplan", show_default=True)
 def render(source: str | None, output: Path, host: str | None, backend: str) -> None:
-    """Write the files of a host, or of each host of a Fleet, below DIR.
+    """Write the files of a host, or of each host of a Fleet.
+
+    They go below DIR, or below DIR/<host> for a Fleet.
 
     Needs no root and reads nothing of this machine.
     """
@@ -134,16 +136,16 @@ def _colour(line: str) -> str | None:
 @_backend
 @_root
 @click.option("--no-activate", is_flag=True, help="write the files and run nothing")
-@click.option("--full", is_flag=True, help="activate all, by the native tools' own whole way")
-@click.option("--force", is_flag=True, help="apply a generation lower than the one applied")
+@click.option("--full", is_flag=True, help="activate everything anew, not only what changed")
+@click.option("--force", is_flag=True, help="apply a payload of a lower generation too")
 @click.option(
     "--wait",
     type=click.FloatRange(0, 600, min_open=True),
     metavar="SECONDS",
-    help="for a controller that may only be there in a while [config.yaml: timeout, retries]",
+    help="keep trying for SECONDS until the controller answers [config.yaml: timeout, retries]",
 )
 @click.option(
-    "--last-good", is_flag=True, help="apply the last good payload when the controller gives none"
+    "--last-good", is_flag=True, help="apply the last good payload if the controller gives none"
 )
 @click.option("--json", "as_json", is_flag=True, help="what was done, for a script")
 @_verbose
@@ -158,7 +160,10 @@ def apply(
     verbose: bool,
     **flags: bool,
 ) -> None:
-    """Make this host what the payload says; nothing to do means nothing written and nothing run."""
+    """Make this host what the payload says.
+
+    If there is nothing to do, it writes nothing and runs nothing.
+    """
     from generator import apply as applying
     from generator import source as sources
 
@@ -205,10 +210,11 @@ def rollback(generation: int | None, root: Path | None, no_activate: bool, verbo
     settings = _settings(options.root)
     with _told(options, settings, settings.host or config.hostname()) as run:
         done, changed = lifecycle.rollback(generation, options, _log(verbose), _say)
+        target = done.target
         run.outcome = applying.Outcome(
-            done.host, done.generation, changed=changed, devices=len(done.devices)
+            target.host, target.generation, changed=changed, devices=len(target.devices)
         )
-        run.message = f"{done.host}: what was applied on {done.time} is current again"
+        run.message = f"{target.host}: what was applied on {done.time} is current again"
     click.echo(f"applied on {done.time} is current again")
 
 
@@ -216,7 +222,7 @@ def rollback(generation: int | None, root: Path | None, no_activate: bool, verbo
 @_root
 @_verbose
 def uninstall(root: Path | None, verbose: bool) -> None:
-    """Take away every file and device that is ours, and nothing else."""
+    """Remove every file and device of evpn-host, and nothing else."""
     from generator import lifecycle, report
 
     options = _options(root)
@@ -230,7 +236,10 @@ def uninstall(root: Path | None, verbose: bool) -> None:
 @_root
 @click.option("--json", "as_json", is_flag=True, help="for a script")
 def status(root: Path | None, as_json: bool) -> None:
-    """Show what should be, what is, and each difference; 1 when there is one."""
+    """Show what should be, what is, and each difference.
+
+    The exit code is 1 if there is a difference.
+    """
     from generator import status as showing
 
     found = showing.status(root or Path("/"))
@@ -245,10 +254,13 @@ def status(root: Path | None, as_json: bool) -> None:
 
 @evpn_host.command()
 @_root
-@click.option("--once", is_flag=True, help="look, move if due, and end")
+@click.option("--once", is_flag=True, help="look once, move the address if it has to move, and end")
 @_verbose
 def failover(root: Path | None, once: bool, verbose: bool) -> None:
-    """Keep the management address where the fabric is; stays and follows events."""
+    """Keep the management address where the fabric is.
+
+    Stays and follows events, unless --once is given.
+    """
     from generator import failover as hook
 
     (hook.once if once else hook.follow)(root or Path("/"), _log(verbose))
@@ -256,12 +268,14 @@ def failover(root: Path | None, once: bool, verbose: bool) -> None:
 
 @evpn_host.command("install-units")
 @_root
-@click.option("--cron", is_flag=True, help="/etc/cron.d/evpn-host too, in place of the timer")
+@click.option("--cron", is_flag=True, help="write /etc/cron.d/evpn-host too, instead of the timer")
 @_verbose
 def install_units(root: Path | None, cron: bool, verbose: bool) -> None:
-    """Put the systemd units below /etc/systemd/system, for a command that no package installed.
+    """Write the systemd units, if no package has installed them.
 
-    The hook is enabled by apply. The boot service and the timer are for who enables them.
+    They go below /etc/systemd/system.
+
+    apply enables the hook. Enable the boot service and the timer yourself, if you want them.
     """
     from generator import units
 
@@ -272,13 +286,21 @@ def install_units(root: Path | None, cron: bool, verbose: bool) -> None:
 
 @evpn_host.command()
 @click.option(
-    "--format", "form", required=True, type=click.Choice(_PLATFORMS), help="whose guests they are"
+    "--format",
+    "form",
+    required=True,
+    type=click.Choice(_PLATFORMS),
+    help="platform of the guests",
 )
 @click.argument("vnet", required=False)
 @click.option(
-    "-p", "--payload", "source", metavar="SRC", help="of a payload, not of what was applied here"
+    "-p",
+    "--payload",
+    "source",
+    metavar="SRC",
+    help="a payload, instead of the applied one",
 )
-@click.option("-H", "--host", metavar="HOST", help="which host of the payload, if it is a Fleet")
+@click.option("-H", "--host", metavar="HOST", help="which host of a Fleet")
 @_root
 @click.option(
     "-o",
@@ -295,7 +317,7 @@ def guests(
     root: Path | None,
     output: Path | None,
 ) -> None:
-    """Print what a guest platform has to be told to put its guests into the V-Nets of this host.
+    """Print what puts the guests of a platform into the V-Nets of this host.
 
     \b
     libvirt  networks:   evpn-host guests --format libvirt 26 | virsh net-define /dev/stdin
@@ -362,7 +384,7 @@ def _source(
 
 
 def _settings(root: Path) -> Any:
-    """config.yaml for a verb that has to work without it too."""
+    """Read config.yaml for a verb that has to work without it too."""
     from generator import config
 
     try:
@@ -374,7 +396,7 @@ def _settings(root: Path) -> Any:
 
 @contextlib.contextmanager
 def _told(options: Any, settings: Any, name: str) -> Iterator[Any]:
-    """What happens inside is told to the journal and the like; on a tree nobody wants to know."""
+    """Report what happens inside to journal, metrics and controller; on a tree, to nobody."""
     from generator import report
 
     if not options.activate:

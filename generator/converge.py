@@ -16,7 +16,8 @@ from generator.activate import Log, Step
 from generator.errors import ActivationFailed
 from generator.kernel import Lost
 from generator.model import Device
-from generator.record import Record, Vni
+from generator.record import Record
+from generator.target import Target, Vni, loopbacks
 
 HOOK = "evpn-host-failover.service"
 _FRR_CONF = "etc/frr/frr.conf"
@@ -26,111 +27,111 @@ _SYSCTL = "etc/sysctl.d/90-evpn-host.conf"
 LET_GO = 3.0  # seconds that the hook has to take the management address off a bridge that goes
 
 
-class Wanted(msgspec.Struct, frozen=True):
-    """What is to become true: a record, the devices that go, and which files are new."""
+class Activation(msgspec.Struct, frozen=True, kw_only=True):
+    """The way from what may be on a host to its target."""
 
     root: Path
-    goal: Record
-    gone: list[Device]
-    changed: set[str]
-    full: bool = False  # the native tools' own whole way
+    tree: Path  # the staged files, with what netplan made of them
+    target: Target
+    removed: list[Device]  # that may be there and that the target does not have
+    changed_files: set[str]
+    whole: bool = False  # take the native tools' own whole way
     first: bool = False  # nothing of ours was ever active here
-    had: Record | None = None  # the record of before: what may still be there
-    part: frozenset[str] | None = None  # devices to be touched; None: all of them
+    previous: Record | None = None  # names what may still be there
+    partial: frozenset[str] | None = None  # devices to be touched; None: all of them
 
     @property
     def size(self) -> int:
         """How many devices the tools have to deal with."""
-        return len(self.goal.devices) + len(self.gone)
+        return len(self.target.devices) + len(self.removed)
 
     @property
-    def loopbacks(self) -> frozenset[str]:
+    def previous_loopbacks(self) -> frozenset[str]:
         """The VTEP's addresses of before."""
-        return loopbacks(self.had.devices if self.had else ())
+        return loopbacks(self.previous.possible_devices if self.previous else [])
 
     @property
-    def sessions(self) -> frozenset[str]:
+    def previous_sessions(self) -> frozenset[str]:
         """Neighbors on which sessions were attempted before."""
-        return frozenset(self.had.sessions if self.had else ())
+        return frozenset(self.previous.target.sessions if self.previous else ())
 
     @property
-    def numbered(self) -> frozenset[tuple[str, str]]:
+    def previous_numbered(self) -> frozenset[tuple[str, str]]:
         """NICs with addresses that were ours before."""
-        return frozenset(self.had.numbered if self.had else ())
+        return frozenset(self.previous.possible_numbered if self.previous else ())
 
 
-def converge(wanted: Wanted, tree: Path, log: Log, say: Log) -> list[str]:
+def converge(activation: Activation, log: Log, say: Log) -> list[str]:
     """Activate and verify; what FRR had lost and was mended. Raises `ActivationFailed`."""
-    if wanted.full or "etc/modules-load.d/evpn-host.conf" in wanted.changed:
+    if activation.whole or "etc/modules-load.d/evpn-host.conf" in activation.changed_files:
         activate.run(activate.modules(), log)
-    _BACKENDS[wanted.goal.backend](wanted, tree, log)
-    if wanted.full or _SYSCTL in wanted.changed:
-        activate.run(activate.sysctl(wanted.root), log)
-    _order_rules(wanted, log)
-    _remove_loopbacks(wanted, log)
-    _remove_stand_ins(wanted, log)
-    _remove_numbered(wanted, log)
-    _wait_for_devices(wanted, log, say)
+    _BACKENDS[activation.target.backend](activation, log)
+    if activation.whole or _SYSCTL in activation.changed_files:
+        activate.run(activate.sysctl(activation.root), log)
+    _order_rules(activation, log)
+    _remove_loopbacks(activation, log)
+    _remove_stand_ins(activation, log)
+    _remove_numbered(activation, log)
+    _wait_for_devices(activation, log, say)
     try:
-        _activate_frr(wanted, log, say)
+        _activate_frr(activation, log, say)
     except frr.Silent as silent:
         raise ActivationFailed(str(silent)) from None
-    mended = _settle_frr(wanted, log, say)
-    _start_hook(wanted, log, say)
+    mended = _settle_frr(activation, log, say)
+    _start_hook(activation, log, say)
     return mended
 
 
-def _netplan(wanted: Wanted, tree: Path, log: Log) -> None:
-    recreated = kernel.unchangeable(wanted.goal.devices)
-    if _NETWORKD_CONF in wanted.changed:
+def _netplan(activation: Activation, log: Log) -> None:
+    recreated = kernel.unchangeable(activation.target.devices)
+    if _NETWORKD_CONF in activation.changed_files:
         reason = "networkd must leave FRR's routes alone, and reads that only at its start"
-        activate.run(activate.restart_networkd(reason, wanted.size), log)
-    if wanted.full:
+        activate.run(activate.restart_networkd(reason, activation.size), log)
+    if activation.whole:
         _delete(recreated, log)
-        _clear(wanted.gone, log)
-        activate.run(activate.netplan_apply(wanted.size), log)
+        _clear(activation.removed, log)
+        activate.run(activate.netplan_apply(activation.size), log)
         return
     _delete(recreated, log)
-    stale = {difference.device for difference in _differences(wanted)}
+    stale = {difference.device for difference in _differences(activation)}
     left_out: set[str] = set()
-    if wanted.part is not None:
-        left_out = {device.name for device in wanted.goal.devices} - wanted.part
-    changed = stage.sync_networkd(tree, wanted.root, stale, left_out)
-    drop_ins = any(path.startswith("etc/systemd/network/") for path in wanted.changed)
+    if activation.partial is not None:
+        left_out = {device.name for device in activation.target.devices} - activation.partial
+    changed = stage.sync_networkd(activation.tree, activation.root, stale, left_out)
+    drop_ins = any(path.startswith("etc/systemd/network/") for path in activation.changed_files)
     if changed or drop_ins:
-        activate.run(activate.networkd_reload(wanted.size), log)
-    _delete_gone(wanted, log)
+        activate.run(activate.networkd_reload(activation.size), log)
+    _delete_gone(activation, log)
 
 
-def _ifupdown(wanted: Wanted, tree: Path, log: Log) -> None:
-    del tree  # ifupdown2 reads its file where it is
+def _ifupdown(activation: Activation, log: Log) -> None:
     # ifupdown2 fails to name a VRF's table without this folder.
-    (wanted.root / before.VRF_TABLES).mkdir(parents=True, exist_ok=True)
-    recreated = kernel.unchangeable(wanted.goal.devices)
+    (activation.root / before.VRF_TABLES).mkdir(parents=True, exist_ok=True)
+    recreated = kernel.unchangeable(activation.target.devices)
     _delete(recreated, log)
-    if wanted.full or _SYSCTL in wanted.changed:
+    if activation.whole or _SYSCTL in activation.changed_files:
         # Some must be there before the devices are.
-        activate.run(activate.sysctl(wanted.root), log)
+        activate.run(activate.sysctl(activation.root), log)
     # Where the rule for VRFs is gone (after uninstall), ifupdown2 adds two of its own for each VRF,
     # and never takes them away.
-    _order_rules(wanted, log)
-    if wanted.full or wanted.part is None:
-        if going := _carriers(wanted):
+    _order_rules(activation, log)
+    if activation.whole or activation.partial is None:
+        if going := _carriers(activation):
             # ifreload begins with what goes, the bridge with the management address on it too: its
             # successor comes first.
             leaves = f"the management address is to leave {', '.join(going)}"
-            activate.run(activate.ifup(_successors(wanted), leaves), log)
-            _wait_for_hook(wanted)
-        activate.run(activate.ifreload(wanted.size), log)
+            activate.run(activate.ifup(_successors(activation), leaves), log)
+            _wait_for_hook(activation)
+        activate.run(activate.ifreload(activation.size), log)
     else:
-        names = wanted.part | {difference.device for difference in _differences(wanted)}
-        if some := _lower_first(wanted.goal.devices, names):
+        names = activation.partial | {difference.device for difference in _differences(activation)}
+        if some := _lower_first(activation.target.devices, names):
             activate.run(activate.ifup(some), log)
-    _delete_gone(wanted, log)
+    _delete_gone(activation, log)
 
 
-def _order_rules(wanted: Wanted, log: Log) -> None:
-    if _vrfs(wanted.goal) and any(kernel.rule_order()):
+def _order_rules(activation: Activation, log: Log) -> None:
+    if _vrfs(activation.target) and any(kernel.rule_order()):
         activate.run_all(activate.rule_order(), log)
 
 
@@ -159,9 +160,9 @@ def _delete(names: list[str], log: Log) -> None:
         activate.run(activate.delete_devices(names), log)
 
 
-def _delete_gone(wanted: Wanted, log: Log) -> None:
-    _wait_for_hook(wanted)
-    _clear(wanted.gone, log)
+def _delete_gone(activation: Activation, log: Log) -> None:
+    _wait_for_hook(activation)
+    _clear(activation.removed, log)
 
 
 def _clear(devices: list[Device], log: Log) -> None:
@@ -172,25 +173,28 @@ def _clear(devices: list[Device], log: Log) -> None:
     _delete(_present(vrfs), log)
 
 
-def _wait_for_hook(wanted: Wanted) -> None:
+def _wait_for_hook(activation: Activation) -> None:
     """A bridge that goes carries the management address until the hook has another one for it."""
-    if _carriers(wanted):
-        activate.until(lambda: _carriers(wanted), LET_GO)
+    if _carriers(activation):
+        activate.until(lambda: _carriers(activation), LET_GO)
 
 
-def _carriers(wanted: Wanted) -> list[str]:
+def _carriers(activation: Activation) -> list[str]:
     """Devices that go and have a management address."""
-    going, moving = [device.name for device in wanted.gone], set(wanted.goal.moving)
+    going, moving = (
+        [device.name for device in activation.removed],
+        set(activation.target.moving_addresses),
+    )
     if not going or not moving:
         return []
     links, addresses = netlink.links(), netlink.addresses()
     return [n for n in going if n in links and moving & addresses.get(links[n].index, set())]
 
 
-def _successors(wanted: Wanted) -> list[str]:
+def _successors(activation: Activation) -> list[str]:
     """The bridge that the management address is to move to, after its ports."""
-    bridge = wanted.goal.management.bridge if wanted.goal.management else ""
-    found = [d for d in wanted.goal.devices if bridge in {d.name, d.master}]
+    bridge = activation.target.management.bridge if activation.target.management else ""
+    found = [d for d in activation.target.devices if bridge in {d.name, d.master}]
     return [device.name for device in sorted(found, key=lambda d: d.name == bridge)]
 
 
@@ -199,25 +203,20 @@ def _flush(devices: list[Device], log: Log) -> None:
         activate.run_all(activate.flush_tables(tables), log)
 
 
-def loopbacks(devices: Iterable[Device]) -> frozenset[str]:
-    """The VTEP addresses that devices send from."""
-    return frozenset(device.local for device in devices if device.local)
-
-
-def _remove_loopbacks(wanted: Wanted, log: Log) -> None:
+def _remove_loopbacks(activation: Activation, log: Log) -> None:
     """Neither backend takes an address off `lo` that its files no longer have."""
-    stale = wanted.loopbacks - loopbacks(wanted.goal.devices)
+    stale = activation.previous_loopbacks - loopbacks(activation.target.devices)
     there = netlink.addresses().get(1, set()) if stale else set()
     for address in sorted(stale):
         if f"{address}/32" in there:
             activate.run(activate.delete_loopback(address), log)
 
 
-def _remove_stand_ins(wanted: Wanted, log: Log) -> None:
+def _remove_stand_ins(activation: Activation, log: Log) -> None:
     """FRR's start script sees to the uplinks that there are; a NIC that was one is nobody's."""
-    if wanted.goal.uplinks is not None:
-        ours = wanted.loopbacks | loopbacks(wanted.goal.devices)
-        activate.run_all(_stand_ins(ours, set(wanted.goal.uplinks)), log)
+    if activation.target.uplinks is not None:
+        ours = activation.previous_loopbacks | loopbacks(activation.target.devices)
+        activate.run_all(_stand_ins(ours, set(activation.target.uplinks)), log)
 
 
 def _stand_ins(ours: frozenset[str], uplinks: set[str]) -> list[Step]:
@@ -230,54 +229,54 @@ def _stand_ins(ours: frozenset[str], uplinks: set[str]) -> list[Step]:
     ]
 
 
-def _remove_numbered(wanted: Wanted, log: Log) -> None:
+def _remove_numbered(activation: Activation, log: Log) -> None:
     """ifupdown2 takes no address off an uplink: it is told to leave the operator's alone."""
-    stale = wanted.numbered.difference(wanted.goal.numbered)
+    stale = activation.previous_numbered.difference(activation.target.numbered)
     links, there = (netlink.links(), netlink.addresses()) if stale else ({}, {})
     for nic, address in sorted(stale):
         if nic in links and address in there.get(links[nic].index, set()):
             activate.run(activate.delete_numbered(address, nic), log)
 
 
-def _differences(wanted: Wanted) -> list[kernel.Difference]:
-    return kernel.differences(wanted.goal.devices, wanted.goal.moving)
+def _differences(activation: Activation) -> list[kernel.Difference]:
+    return kernel.differences(activation.target.devices, activation.target.moving_addresses)
 
 
-def _wait_for_devices(wanted: Wanted, log: Log, say: Log) -> None:
+def _wait_for_devices(activation: Activation, log: Log, say: Log) -> None:
     """networkd works on after its tools have returned."""
-    left = _taken_up(wanted, log)
-    if left and not wanted.full:
-        whole = _WHOLE[wanted.goal.backend](wanted.size)
+    left = _taken_up(activation, log)
+    if left and not activation.whole:
+        whole = _WHOLE[activation.target.backend](activation.size)
         say(f"not all of it was taken up: trying {' '.join(whole.argv)}")
         activate.run(whole, log)
-        left = _taken_up(wanted, log)
+        left = _taken_up(activation, log)
     if left:
         raise ActivationFailed("the devices are not as planned:", *(f"  {text}" for text in left))
 
 
-def _taken_up(wanted: Wanted, log: Log) -> list[kernel.Difference]:
+def _taken_up(activation: Activation, log: Log) -> list[kernel.Difference]:
     """Wait for as long as it goes on, and where it stops help networkd on; what is left."""
-    if wanted.goal.backend != "netplan":
-        return activate.until(lambda: _differences(wanted), _patience(wanted))
+    if activation.target.backend != "netplan":
+        return activate.until(lambda: _differences(activation), _patience(activation))
     left: list[kernel.Difference] = []
     for help_on in (_announce_masters, _restart_networkd):
-        help_on(wanted, log)
-        left = activate.until(lambda: _differences(wanted), _patience(wanted) / 2)
+        help_on(activation, log)
+        left = activate.until(lambda: _differences(activation), _patience(activation) / 2)
         if not left:
             break
     return left
 
 
-def _patience(wanted: Wanted) -> float:
+def _patience(activation: Activation) -> float:
     """Seconds in which nothing has to change before it counts as all that there will be."""
-    return 20 + wanted.size / 20
+    return 20 + activation.size / 20
 
 
-def _announce_masters(wanted: Wanted, log: Log) -> None:
+def _announce_masters(activation: Activation, log: Log) -> None:
     """Let networkd hear of the bridges and VRFs that a device has yet to go into."""
-    late = {difference.device for difference in _differences(wanted)}
+    late = {difference.device for difference in _differences(activation)}
     links = netlink.links()
-    masters = {d.master for d in wanted.goal.devices if d.name in late and d.master in links}
+    masters = {d.master for d in activation.target.devices if d.name in late and d.master in links}
     folder = Path("/sys/class/net")
     if groups := {
         name: (folder / name / "netdev_group").read_text().strip()
@@ -286,64 +285,64 @@ def _announce_masters(wanted: Wanted, log: Log) -> None:
         activate.run(activate.announce_again(groups), log)
 
 
-def _restart_networkd(wanted: Wanted, log: Log) -> None:
+def _restart_networkd(activation: Activation, log: Log) -> None:
     """Have networkd look at all that there is.
 
     A device of which it does not hear within 25 s that it was made, on a busy host, counts as
     failed for as long as it runs, and what goes into that device waits for ever (252, 257).
     """
     reason = "networkd gave up devices that are there"
-    activate.run(activate.restart_networkd(reason, wanted.size), log)
+    activate.run(activate.restart_networkd(reason, activation.size), log)
 
 
-def _activate_frr(wanted: Wanted, log: Log, say: Log) -> None:
-    root = wanted.root
-    _wait_for_start(wanted)  # of a host that has just booted
-    if wanted.first or not _answers(root) or _runs_as_another(wanted.goal, root):
+def _activate_frr(activation: Activation, log: Log, say: Log) -> None:
+    root = activation.root
+    _wait_for_start(activation)  # of a host that has just booted
+    if activation.first or not _answers(root) or _runs_as_another(activation.target, root):
         say("FRR is started with its new files")
-        _start_frr(wanted, log)
+        _start_frr(activation, log)
         return
-    if not {_FRR_CONF, _FRR_DAEMONS} & wanted.changed:
+    if not {_FRR_CONF, _FRR_DAEMONS} & activation.changed_files:
         return
 
     def unknown() -> list[str]:
         known = frr.ask("zebra", "show vrf", root)
-        return [name for name in _vrfs(wanted.goal) if f"vrf {name} id" not in known]
+        return [name for name in _vrfs(activation.target) if f"vrf {name} id" not in known]
 
     if left := activate.until(unknown, 15):
         raise ActivationFailed(f"FRR does not see the VRFs {', '.join(left)}")
-    if ended := sorted(wanted.sessions - set(wanted.goal.sessions)):
-        activate.run(activate.forget_neighbors(wanted.goal.asn, ended), log)
-    _reload_frr(wanted, log)
-    if gone := [device.name for device in wanted.gone if device.kind == "vrf"]:
+    if ended := sorted(activation.previous_sessions - set(activation.target.sessions)):
+        activate.run(activate.forget_neighbors(activation.target.asn, ended), log)
+    _reload_frr(activation, log)
+    if gone := [device.name for device in activation.removed if device.kind == "vrf"]:
         activate.run(activate.forget_vrfs(gone), log)
 
 
-def _start_frr(wanted: Wanted, log: Log) -> None:
+def _start_frr(activation: Activation, log: Log) -> None:
     activate.run_all(activate.frr_start(), log)
     _enable("frr.service", "FRR at every boot", log)
-    _wait_for_start(wanted)
+    _wait_for_start(activation)
 
 
-def _wait_for_start(wanted: Wanted) -> None:
+def _wait_for_start(activation: Activation) -> None:
     """What FRR has not read yet is not missing, and reading its file may take it long."""
 
     def starting() -> list[str]:
         said = activate.run(activate.frr_processes(), activate.silent)
         return [line for line in said.splitlines() if "/watchfrr.sh " in line]
 
-    activate.until(starting, 120 + wanted.size / 2)
+    activate.until(starting, 120 + activation.size / 2)
 
 
-def _reload_frr(wanted: Wanted, log: Log) -> None:
+def _reload_frr(activation: Activation, log: Log) -> None:
     """Have FRR take up its file, and before that what its reload gets wrong. Raises `Silent`."""
-    sessions, vnis = _lacking(wanted.goal, wanted.root)
-    if lines := _stanzas(wanted.root, {f"interface {name}" for name in sessions}):
+    sessions, vnis = _lacking(activation.target, activation.root)
+    if lines := _stanzas(activation.root, {f"interface {name}" for name in sessions}):
         activate.run(activate.advertise(lines), log)
-    if lines := _stanzas(wanted.root, {f"vrf {vni.vrf}" for vni in vnis if vni.type == "L3"}):
+    if lines := _stanzas(activation.root, {f"vrf {vni.vrf}" for vni in vnis if vni.type == "L3"}):
         activate.run(activate.map_vnis(lines), log)
-    service = wanted.full or _FRR_DAEMONS in wanted.changed
-    activate.run(activate.frr_reload(wanted.size, service=service), log)
+    service = activation.whole or _FRR_DAEMONS in activation.changed_files
+    activate.run(activate.frr_reload(activation.size, service=service), log)
 
 
 def _stanzas(root: Path, heads: Names[str]) -> list[str]:
@@ -359,16 +358,16 @@ def _stanzas(root: Path, heads: Names[str]) -> list[str]:
     return lines
 
 
-def _runs_as_another(goal: Record, root: Path) -> bool:
+def _runs_as_another(target: Target, root: Path) -> bool:
     """Whether bgpd has another AS number: a reload can't take away a BGP instance that has VNIs."""
     return frr.show("bgpd", "show bgp vrf default json", root).get("localAS") not in (
         None,
-        goal.asn,
+        target.asn,
     )
 
 
-def _vrfs(goal: Record) -> list[str]:
-    return [device.name for device in goal.devices if device.kind == "vrf"]
+def _vrfs(target: Target) -> list[str]:
+    return [device.name for device in target.devices if device.kind == "vrf"]
 
 
 def _answers(root: Path) -> bool:
@@ -380,39 +379,39 @@ def _answers(root: Path) -> bool:
     return True
 
 
-def frr_differences(goal: Record, root: Path) -> list[str]:
+def frr_differences(target: Target, root: Path) -> list[str]:
     """What FRR should know and does not, and what the kernel has lost of it."""
     try:
-        wrong, lost, unheard = _compare_frr(goal, root)
+        wrong, lost, unheard = _compare_frr(target, root)
     except frr.Silent as silent:
         return [str(silent)]
     return wrong + [f"FRR: {each.text}" for each in lost + unheard]
 
 
-def _lacking(goal: Record, root: Path) -> tuple[list[str], dict[Vni, str]]:
+def _lacking(target: Target, root: Path) -> tuple[list[str], dict[Vni, str]]:
     """Sessions that FRR does not have; VNIs not as planned, and what they are. Raises `Silent`."""
     have = frr.sessions(root)
     known = frr.show("zebra", "show evpn vni json", root)
     vnis = {}
-    for vni in goal.vnis:
+    for vni in target.vnis:
         shown = known.get(str(vni.vni))
         if shown is None:
             vnis[vni] = "not known"
         elif (shown.get("type"), shown.get("tenantVrf")) != (vni.type, vni.vrf):
             is_ = f"{shown.get('type')} in {shown.get('tenantVrf')}"
             vnis[vni] = f"{is_}, not {vni.type} in {vni.vrf}"
-    return [name for name in goal.sessions if name not in have], vnis
+    return [name for name in target.sessions if name not in have], vnis
 
 
-def _compare_frr(goal: Record, root: Path) -> tuple[list[str], list[Lost], list[Lost]]:
+def _compare_frr(target: Target, root: Path) -> tuple[list[str], list[Lost], list[Lost]]:
     """What is not as planned; what the kernel lost and what FRR did not hear. Raises `Silent`."""
-    sessions, vnis = _lacking(goal, root)
+    sessions, vnis = _lacking(target, root)
     wrong = [f"FRR: no session {name}" for name in sessions]
     wrong += [f"FRR: VNI {vni.vni} is {how}" for vni, how in vnis.items()]
-    return wrong, kernel.lost(root), kernel.unheard(goal.devices, root)
+    return wrong, kernel.lost(root), kernel.unheard(target.devices, root)
 
 
-def _settle_frr(wanted: Wanted, log: Log, say: Log) -> list[str]:
+def _settle_frr(activation: Activation, log: Log, say: Log) -> list[str]:
     """Wait until FRR is as planned; what was put back meanwhile. Raises `ActivationFailed`."""
     mended: list[str] = []
     missed: list[Lost] = []
@@ -420,24 +419,24 @@ def _settle_frr(wanted: Wanted, log: Log, say: Log) -> list[str]:
     def left() -> list[str]:
         nonlocal missed
         try:
-            wrong, lost, unheard = _compare_frr(wanted.goal, wanted.root)
+            wrong, lost, unheard = _compare_frr(activation.target, activation.root)
             # Unheard twice: it may be about to hear of an address that is new.
             lost += [each for each in unheard if each in missed]
-            _put_back(lost, wanted.root, log)
+            _put_back(lost, activation.root, log)
         except frr.Silent as silent:
             return [str(silent)]
         missed = unheard
         mended.extend(each.text for each in lost)
         return wrong + [f"FRR: {each.text}" for each in dict.fromkeys(lost + unheard)]
 
-    wrong = activate.until(left, _patience(wanted) / 2)
+    wrong = activate.until(left, _patience(activation) / 2)
     if wrong:
         say("FRR is not as planned: it is given its file again")
         try:
-            _reload_frr(wanted, log)
+            _reload_frr(activation, log)
         except frr.Silent:
-            _start_frr(wanted, log)
-        wrong = activate.until(left, _patience(wanted))
+            _start_frr(activation, log)
+        wrong = activate.until(left, _patience(activation))
     if wrong:
         raise ActivationFailed("FRR is not as planned:", *(f"  {text}" for text in wrong))
     return list(dict.fromkeys(mended))
@@ -457,11 +456,11 @@ def _put_back(lost: list[Lost], root: Path, log: Log) -> None:
         activate.run(activate.put_back(undo), log)
 
 
-def _start_hook(wanted: Wanted, log: Log, say: Log) -> None:
-    if not wanted.goal.management:
+def _start_hook(activation: Activation, log: Log, say: Log) -> None:
+    if not activation.target.management:
         return
     folders = ("etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system")
-    if any((wanted.root / folder / HOOK).exists() for folder in folders):
+    if any((activation.root / folder / HOOK).exists() for folder in folders):
         _enable(HOOK, "the management address follows the fabric", log)
     else:
         say(f"warning: {HOOK} is not installed: the management address stays on the NIC")
@@ -474,12 +473,13 @@ def _enable(unit: str, reason: str, log: Log) -> None:
         activate.run(activate.enable(unit, reason), log)
 
 
-def withdraw(goal: Record, log: Log) -> None:
-    """Take away what a first apply made: its files are gone again, or the operator's are back."""
-    _clear(goal.devices, log)
-    activate.run_all(map(activate.delete_loopback, sorted(loopbacks(goal.devices))), log)
-    activate.run_all(_stand_ins(loopbacks(goal.devices), set()), log)
-    activate.run(_WHOLE[goal.backend](len(goal.devices)), log)
+def withdraw(applied: Record, log: Log) -> None:
+    """Take away what an apply brought about, once its files are gone or the operator's are back."""
+    devices = applied.possible_devices
+    _clear(devices, log)
+    activate.run_all(map(activate.delete_loopback, sorted(loopbacks(devices))), log)
+    activate.run_all(_stand_ins(loopbacks(devices), set()), log)
+    activate.run(_WHOLE[applied.target.backend](len(devices)), log)
     reason = "FRR with the files of before"
     activate.run(Step(("systemctl", "restart", "frr.service"), reason, may_fail=True), log)
     # VRFs of someone else need table local where it is.

@@ -12,7 +12,6 @@ from generator import activate, plan
 from generator.activate import Log, Step
 from generator.errors import ActivationFailed, Problem, Refused
 
-BACKENDS = ("netplan", "ifupdown")
 _OURS = "60-evpn-host.yaml"
 _SOURCED = re.compile(r"\s*source(-directory)?\s+(/etc/network/)?interfaces\.d(/\*)?/?\s*$")
 _FIREWALL = (Path("/sys/module/nf_tables"), Path("/proc/net/ip_tables_names"))

@@ -63,6 +63,14 @@ class ActivationFailed(EvpnHostError):
     outcome = "failed"
 
 
+class NotInstalled(ActivationFailed):
+    """A native tool is not on this machine."""
+
+
+class Unchecked(Refused):
+    """The native tools can't read the new files here, because one of them is not installed."""
+
+
 class Stranded(EvpnHostError):
     """Activation failed, and so did going back: a person is needed."""
 

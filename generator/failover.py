@@ -22,6 +22,7 @@ from generator.activate import Log, Step
 from generator.errors import ActivationFailed, EvpnHostError, Refused
 from generator.model import Management
 from generator.place import Move, Own, Place, Seen
+from generator.target import Target
 
 STATE = Path("run/evpn-host/failover.json")
 POLL = 10.0  # seconds between looks when no event comes
@@ -39,7 +40,7 @@ BURST, REFILL = 2, 10.0  # moves at once; seconds until the next: a bounce is fo
 # Seconds after a move at which neighbours are told. The fabric carries nothing before the leaf has
 # sent its first routes, about a second after the session (FRR's coalesce-time), and then at once.
 TELL = (0.0, 0.1, 0.3, 0.6, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0, 4.0, 5.0)
-# And once more by whom stays: a V-Net that is new to busy leaves is carried later, and a neighbour
+# Later ones, for a hook that stays: busy leaves carry a new V-Net later, and a neighbour
 # that nobody told keeps the old MAC for up to a minute.
 LATER = (8.0, 12.0, 18.0, 25.0, 35.0, 45.0)
 
@@ -87,31 +88,31 @@ class Hook:
         self._indexes: list[int] = []  # of the devices that matter
         self._watched: list[int] = []  # of those whose events wake
         self._stamp: tuple[int, int] | None = None
-        self._record: record.Record | None = None
+        self._target: Target | None = None
 
     def settle(self) -> float:
         """Bring the address to where it belongs; seconds until the next look is due.
 
         Raises `ActivationFailed` when it did not come there.
         """
-        last = self._last()
-        if last is None or last.management is None:
+        target = self._read_target()
+        if target is None or target.management is None:
             return POLL
-        management, bridges, seen = self._look(last.management)
+        management, bridges, seen = self._look(target.management)
         here = self._where(management, bridges, seen)
         if here and self._reason:
             # What others did is put right at once, whatever FRR takes to answer. At the first look
             # it may be what a hook that was killed did, and did not come to write down.
-            seen = self._repair(last, management, here, seen)
-        established = self._sessions(last.sessions)
+            seen = self._repair(target, management, here, seen)
+        established = self._sessions(target.sessions)
         wanted = place.decide(established, seen, management.ifname, bridges)
         if wanted and wanted[0] == "nic" and established:
             self._reason = f"{management.bridge} is gone or down"
         if wanted and wanted != here and (wait := self._damped(here)):
             return min(wait, self._announce(management))
         if wanted:
-            self._bring(last, management, wanted, seen)
-            self._next_hop(last, management, seen)
+            self._bring(target, management, wanted, seen)
+            self._next_hop(target, management, seen)
         soon = established is None or self._unheard or not self._bgpd.log()
         return min(self._announce(management), SOON if soon else POLL)
 
@@ -129,16 +130,17 @@ class Hook:
             if log and (CHANGE in self._bgpd.read() or not self._bgpd.log()):
                 return
 
-    def _last(self) -> record.Record | None:
-        """The record, read again when it is another file."""
+    def _read_target(self) -> Target | None:
+        """What the host should be, read again when the record is another file."""
         try:
             found = (self.root / record.RECORD).stat()
         except FileNotFoundError:
             return None
         stamp = (found.st_ino, found.st_mtime_ns)
         if stamp != self._stamp:
-            self._record, self._stamp = record.read(self.root), stamp
-        return self._record
+            applied = record.read(self.root)
+            self._target, self._stamp = applied.target if applied else None, stamp
+        return self._target
 
     def _look(self, management: Management) -> tuple[Management, list[str], Seen]:
         """The kernel as it is, with the NIC under the name that it now has."""
@@ -165,11 +167,11 @@ class Hook:
         return None
 
     def _repair(
-        self, last: record.Record, management: Management, here: tuple[Place, str], seen: Seen
+        self, target: Target, management: Management, here: tuple[Place, str], seen: Seen
     ) -> Seen:
         """Bring back what somebody else took from where it was, or put elsewhere as well."""
         self._remember(management, seen)
-        lines = place.steps(self._move(last, management, here, seen), seen)
+        lines = place.steps(self._move(target, management, here, seen), seen)
         if not lines:
             return seen
         self._run(lines, here[0])
@@ -209,7 +211,7 @@ class Hook:
 
     def _bring(
         self,
-        last: record.Record,
+        target: Target,
         management: Management,
         wanted: tuple[Place, str],
         seen: Seen,
@@ -217,12 +219,12 @@ class Hook:
         """Have the address where it is wanted. Raises `ActivationFailed` when it is not there."""
         moving = wanted != (self.state.place, self.state.device)
         self._remember(management, seen)
-        move = self._move(last, management, wanted, seen)
+        move = self._move(target, management, wanted, seen)
         if lines := place.steps(move, seen):
             self._write()  # what a move takes from the NIC is on record before it goes
             self._run(lines, wanted[0])
             seen = self._look(management)[2]
-            move = self._move(last, management, wanted, seen)
+            move = self._move(target, management, wanted, seen)
             if left := place.steps(move, seen):
                 raise ActivationFailed(
                     f"the address is not on the {wanted[0]} yet; left: {left[0]}"
@@ -232,11 +234,11 @@ class Hook:
             self._moved(wanted, counted=bool(lines))
         self._write()
 
-    def _next_hop(self, last: record.Record, management: Management, seen: Seen) -> None:
+    def _next_hop(self, target: Target, management: Management, seen: Seen) -> None:
         """Mend what leaves are told once the IPv6 address has left the NIC."""
         if management.ipv6 and self.state.place == "bridge" and self._next_hop_lost(management):
             here: tuple[Place, str] = "bridge", self.state.device
-            self._run(place.next_hop(self._move(last, management, here, seen), seen), "bridge")
+            self._run(place.next_hop(self._move(target, management, here, seen), seen), "bridge")
 
     def _next_hop_lost(self, management: Management) -> bool:
         with contextlib.suppress(frr.Silent):
@@ -244,10 +246,10 @@ class Hook:
         return False
 
     def _move(
-        self, last: record.Record, management: Management, wanted: tuple[Place, str], seen: Seen
+        self, target: Target, management: Management, wanted: tuple[Place, str], seen: Seen
     ) -> Move:
         names = {management.ifname, management.bridge, self.state.device} & seen.devices.keys()
-        loopback = next((device.local for device in last.devices if device.local), None)
+        loopback = next((device.local for device in target.devices if device.local), None)
         return Move(
             management=management,
             place=wanted[0],
@@ -309,19 +311,19 @@ class Hook:
 
     def tell(self) -> None:
         """Stay for the first seconds in which neighbours are told: there is no later look."""
-        last = self._last()
+        target = self._read_target()
         self._tell = self._tell[: -len(LATER)]
-        while self._tell and last and last.management:
+        while self._tell and target and target.management:
             time.sleep(max(0.0, self._tell[0] - self._clock()))
-            self._announce(last.management)
+            self._announce(target.management)
 
-    def give_back(self, last: record.Record) -> None:
+    def give_back(self, target: Target) -> None:
         """Bring the address to the NIC for good: the hook goes."""
-        if last.management is None:
+        if target.management is None:
             return
-        management, _, seen = self._look(last.management)
+        management, _, seen = self._look(target.management)
         self._remember(management, seen)
-        move = self._move(last, management, ("nic", management.ifname), seen)
+        move = self._move(target, management, ("nic", management.ifname), seen)
         if lines := place.steps(move, seen):
             self._run(lines, "nic")
             announce_all(management, management.ifname)
@@ -367,11 +369,10 @@ def once(root: Path, log: Log) -> None:
         hook.tell()
 
 
-def give_back(root: Path, management: Management, log: Log) -> None:
+def give_back(root: Path, log: Log) -> None:
     """Bring the address to the NIC for good, exactly as the operator had it there."""
-    del management
-    if last := record.read(root):
-        Hook(root, log).give_back(last)
+    if applied := record.read(root):
+        Hook(root, log).give_back(applied.target)
     (root / STATE).unlink(missing_ok=True)
 
 

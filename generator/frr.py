@@ -176,12 +176,5 @@ def next_hop(bgpd: Vty, neighbor: str) -> str:
     return found
 
 
-def local_as(root: Path = Path("/")) -> int | None:
-    """The AS number with which bgpd runs, None when it has no instance. Raises `Silent`."""
-    summary = show("bgpd", "show bgp summary json", root)
-    found: int | None = summary.get("ipv4Unicast", {}).get("as")
-    return found
-
-
 def _states(summary: dict[str, Any]) -> dict[str, str]:
     return {name: peer.get("state", "absent") for name, peer in summary.get("peers", {}).items()}

@@ -52,9 +52,9 @@ def applied(root: Path) -> list[Vnet]:
     last = record.read(root)
     if last is None:
         raise Refused("nothing was applied yet: give a payload, -p SRC")
-    names = _names(root, last.host)
-    mtus = {device.name: device.mtu for device in last.devices if device.kind == "bridge"}
-    ports = [device for device in last.devices if device.vni and device.suppress]
+    names = _names(root, last.target.host)
+    mtus = {device.name: device.mtu for device in last.target.devices if device.kind == "bridge"}
+    ports = [device for device in last.target.devices if device.vni and device.suppress]
     return [
         Vnet(port.vni or 0, bridge, mtus[bridge] or 0, names.get(bridge, ""))
         for port in ports

@@ -23,46 +23,62 @@ def rollback(
     """
     root = options.root
     with lock(root):
-        last = record.read(root)
-        if last is None:
+        current = record.read(root)
+        if current is None:
             raise Refused("nothing was applied yet")
-        goal, texts = _kept(root, last, generation)
-        found = stage.changes(root, texts)
+        kept, texts = _kept(root, current, generation)
+        changes = stage.changes(root, texts)
         # The payload gone back from counts as dealt with: the timer does not bring it back.
-        goal = msgspec.structs.replace(goal, inputs=last.inputs, generation=last.generation)
+        target = msgspec.structs.replace(kept.target, generation=current.target.generation)
+        pending = msgspec.structs.replace(
+            kept,
+            inputs=current.inputs,
+            target=target,
+            ok=False,
+            detail="rollback begun, not ended",
+            remaining_devices=record.removed_devices(current, target),
+            remaining_numbered=current.possible_numbered,
+        )
         with stage.staged(root, texts) as tree:
             if options.activate:
-                stage.judge(tree, goal.backend, len(goal.devices), log)
-            names = {device.name for device in goal.devices}
-            gone = [device for device in last.devices if device.name not in names]
-            pending = msgspec.structs.replace(
-                goal, ok=False, detail="rollback begun, not ended", devices=[*goal.devices, *gone]
-            )
+                stage.judge(tree, target.backend, len(target.devices), log)
             record.write(root, pending)
             try:
-                stage.commit(root, found)
+                stage.commit(root, changes)
                 if options.activate:
-                    changed = {change.path for change in found}
-                    wanted = converge.Wanted(root, goal, gone, changed, had=last)
-                    converge.converge(wanted, tree, log, say)
+                    activation = converge.Activation(
+                        root=root,
+                        tree=tree,
+                        target=target,
+                        removed=pending.remaining_devices,
+                        changed_files={change.path for change in changes},
+                        previous=current,
+                    )
+                    converge.converge(activation, log, say)
             except EvpnHostError as failure:
                 raise Stranded(*failure.problems, "the rollback did not end well") from None
-        done = goal if options.activate else pending
+        done = pending
+        if options.activate:
+            done = msgspec.structs.replace(
+                pending, ok=True, detail="", remaining_devices=[], remaining_numbered=[]
+            )
         record.write(root, done)
-        return done, sorted(change.path for change in found)
+        return done, sorted(change.path for change in changes)
 
 
-def _kept(root: Path, last: Record, generation: int | None) -> tuple[Record, dict[str, str]]:
-    """The newest kept generation of that number, or the one before the current one."""
-    base = root / record.GENERATIONS
-    found = []
-    for folder in base.glob("*/record.json"):
+def _kept(root: Path, current: Record, generation: int | None) -> tuple[Record, dict[str, str]]:
+    """Return the newest kept apply of that generation, or the one before the current one."""
+    entries = []
+    for file in (root / record.GENERATIONS).glob("*/record.json"):
         with contextlib.suppress(OSError, msgspec.DecodeError):
-            found.append((msgspec.json.decode(folder.read_bytes(), type=Record), folder.parent))
-    found.sort(key=lambda entry: entry[0].serial, reverse=True)
-    for kept, folder in found:
-        wanted = kept.serial < last.serial if generation is None else kept.generation == generation
-        if wanted:
+            entries.append((record.decode(file.read_bytes()), file.parent))
+    entries.sort(key=lambda entry: entry[0].number, reverse=True)
+    for kept, folder in entries:
+        if generation is None:
+            chosen = kept.number < current.number
+        else:
+            chosen = kept.target.generation == generation
+        if chosen:
             files = [file for file in folder.rglob("*") if file.is_file()]
             texts = {
                 str(file.relative_to(folder)): file.read_text(errors="surrogateescape")
@@ -70,22 +86,22 @@ def _kept(root: Path, last: Record, generation: int | None) -> tuple[Record, dic
                 if file.name != "record.json"
             }
             return kept, texts
-    known = ", ".join(sorted({str(kept.generation) for kept, _ in found})) or "none"
+    known = ", ".join(sorted({str(kept.target.generation) for kept, _ in entries})) or "none"
     hint = f"kept: {known}"
     raise Refused(Problem("generation", str(generation or "before"), "is not kept", hint))
 
 
 def uninstall(options: Options, log: Log, say: Log) -> list[str]:
-    """Take away all that is ours, and give back what ours took the place of; the paths removed."""
+    """Remove all that is ours, and give back what ours replaced; return the removed paths."""
     root = options.root
     with lock(root, uninstalled=True):
-        last = record.read(root)
+        applied = record.read(root)
         known = before.read(root)
         if options.activate:
             activate.run_all(units.stop(root), log)
         written = units.remove(root, log, reload=options.activate)
-        if options.activate and last and last.management:
-            failover.give_back(root, last.management, log)
+        if options.activate and applied and applied.target.management:
+            failover.give_back(root, log)
         removed = [
             Change(path, text, None)
             for path in sorted(stage.present(root))
@@ -97,8 +113,8 @@ def uninstall(options: Options, log: Log, say: Log) -> list[str]:
             if copy.is_file():
                 stage.give_back(copy, root / copy.relative_to(kept))
                 say(f"/{copy.relative_to(kept)} is as it was before")
-        if options.activate and last:
-            converge.withdraw(last, log)
+        if options.activate and applied:
+            converge.withdraw(applied, log)
             before.give_back(root, known, log)
         before.remove_folders(root, known)
         shutil.rmtree(root / RUN, ignore_errors=True)

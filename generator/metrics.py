@@ -17,7 +17,10 @@ Samples = Iterable[tuple[dict[str, str], float]]
 
 
 def write(file: Path, status: Status, now: float, *, good: bool) -> None:
-    """Put a host's metrics into a file; of the last run that was good the file itself knows."""
+    """Write a host's metrics into a file.
+
+    After a bad run the time of the last good one is taken over from the file that is there.
+    """
     last = now if good else _last_success(file)
     text = "".join(_family(*each) for each in _families(status, now, last, good=good))
     files.write(file, text.encode(), 0o644)

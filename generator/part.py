@@ -10,9 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from generator import __version__, model, plan, render
+from generator import __version__, model, render
 from generator.model import Host
-from generator.plan import Plan
+from generator.plan import Plan, body
 from generator.record import Record
 from generator.stage import Change
 
@@ -28,21 +28,23 @@ class Part(msgspec.Struct, frozen=True):
     files: dict[str, str]
 
 
-def of(root: Path, last: Record | None, made: Plan, found: list[Change]) -> Part | None:
-    """The part of a plan; None where all of it has to be touched."""
-    if not last or not last.ok or (last.version, last.backend) != (__version__, made.backend):
+def of(root: Path, previous: Record | None, plan: Plan, changes: list[Change]) -> Part | None:
+    """Return the part of a plan to be touched; None where all of it has to be."""
+    if not previous or not previous.ok:
         return None
-    before = {device.name: device for device in last.devices}
-    names = {d.name for d in made.devices if before.get(d.name) != d}
-    if made.backend == "netplan":
-        names |= _drop_ins(found) | _missing(root, made)
-    elif not _same_besides(found, before.keys() | {device.name for device in made.devices}):
+    if (previous.version, previous.target.backend) != (__version__, plan.backend):
         return None
-    host = _only(made.host, names)
-    files = render.render(host, made.backend)
+    before = {device.name: device for device in previous.target.devices}
+    names = {d.name for d in plan.devices if before.get(d.name) != d}
+    if plan.backend == "netplan":
+        names |= _drop_ins(changes) | _missing(root, plan)
+    elif not _same_besides(changes, before.keys() | {device.name for device in plan.devices}):
+        return None
+    host = _only(plan.host, names)
+    files = render.render(host, plan.backend)
     wanted = {path: files[path] for path in (_NETPLAN, INTERFACES) if path in files}
     touched = frozenset(device.name for device in model.devices(host))
-    return Part(touched, wanted | {"etc/frr/frr.conf": made.files["etc/frr/frr.conf"]})
+    return Part(touched, wanted | {"etc/frr/frr.conf": plan.files["etc/frr/frr.conf"]})
 
 
 def _only(host: Host, names: Names[str]) -> Host:
@@ -61,22 +63,22 @@ def _only(host: Host, names: Names[str]) -> Host:
     return msgspec.structs.replace(host, bridges=bridges, vrfs=vrfs)
 
 
-def _drop_ins(found: list[Change]) -> set[str]:
+def _drop_ins(changes: list[Change]) -> set[str]:
     """Devices of which a drop-in for networkd changes."""
-    folders = [Path(change.path).parent.name for change in found]
+    folders = [Path(change.path).parent.name for change in changes]
     prefix = "10-netplan-"
     return {f.removeprefix(prefix).rsplit(".", 2)[0] for f in folders if f.startswith(prefix)}
 
 
-def _missing(root: Path, made: Plan) -> set[str]:
+def _missing(root: Path, plan: Plan) -> set[str]:
     """Devices of which networkd has no file, whoever removed it."""
-    there = {file.name for file in (root / _NETWORKD).glob("10-netplan-*.network")}
-    return {d.name for d in made.devices if f"10-netplan-{d.name}.network" not in there}
+    present = {file.name for file in (root / _NETWORKD).glob("10-netplan-*.network")}
+    return {d.name for d in plan.devices if f"10-netplan-{d.name}.network" not in present}
 
 
-def _same_besides(found: list[Change], names: Names[str]) -> bool:
+def _same_besides(changes: list[Change], names: Names[str]) -> bool:
     """Whether nothing of ifupdown2's file changes but these devices: the loopback, or a NIC."""
-    for change in found:
+    for change in changes:
         if change.path == INTERFACES:
             old, new = (_besides(text or "", names) for text in (change.old, change.new))
             return old == new
@@ -85,7 +87,7 @@ def _same_besides(found: list[Change], names: Names[str]) -> bool:
 
 def _besides(text: str, names: Names[str]) -> list[str]:
     """The stanzas of other devices."""
-    stanzas = plan.body(text).split("\n\n")
+    stanzas = body(text).split("\n\n")
     return [s for s in stanzas if not names & {_named(line) for line in s.splitlines()}]
 
 

@@ -234,7 +234,7 @@ def steps(move: Move, seen: Seen) -> list[str]:
     for address, gateway in move.management.pairs:
         if ":" in address and not (here in seen.devices and seen.devices[here].ipv6):
             continue
-        said, stale = _routes(move, seen, address, gateway) if gateway else ([], [])
+        said, stale = _routes(move, seen, gateway) if gateway else ([], [])
         holders = [name for name in move.others if address in on[name]]
         if address not in on[here]:
             lines += [_add(move, address)]
@@ -328,9 +328,8 @@ def _there(move: Move, seen: Seen, gateway: str | None) -> bool:
     return {_metric(text, gateway) for text in _wanted(move, seen, gateway)} <= have
 
 
-def _routes(move: Move, seen: Seen, address: str, gateway: str) -> tuple[list[str], list[str]]:
+def _routes(move: Move, seen: Seen, gateway: str) -> tuple[list[str], list[str]]:
     """Lines that say the default routes, and lines that take away what is left elsewhere."""
-    del address
     family = _IPV6 if ":" in gateway else _IPV4
     elsewhere = [d for d in seen.defaults if d.gateway == gateway and d.device in move.others]
     said, taken = [], set()

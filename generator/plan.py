@@ -6,7 +6,8 @@ import re
 import msgspec
 
 from generator.model import Device, Host, devices
-from generator.render import banner, render
+from generator.render import render
+from generator.target import Target, vni_of
 
 # The names that the contract gives us; a file of another name is never touched.
 FIXED = (
@@ -39,6 +40,24 @@ def make(host: Host, backend: str, local: str = "") -> Plan:
     return Plan(host, backend, render(host, backend, local), list(devices(host)))
 
 
+def target(plan: Plan) -> Target:
+    """Return what a host is once it has become what the plan says."""
+    host = plan.host
+    return Target(
+        host=host.name,
+        generation=host.generation,
+        backend=plan.backend,
+        asn=host.asn,
+        files={path: digest(body(text)) for path, text in plan.files.items()},
+        devices=plan.devices,
+        management=host.management,
+        sessions=[uplink.neighbor for uplink in host.uplinks],
+        vnis=[vni_of(bridge) for bridge in host.bridges],
+        uplinks=[uplink.ifname for uplink in host.uplinks],
+        numbered=[(each.ifname, each.address) for each in host.uplinks if each.address],
+    )
+
+
 def mode(path: str) -> int:
     """Permissions of a file of ours: what may hold a secret is not for everybody."""
     if path.startswith("etc/netplan/"):
@@ -64,6 +83,3 @@ def digest(*parts: str | bytes) -> str:
         total.update(len(data).to_bytes(8, "big"))
         total.update(data)
     return total.hexdigest()
-
-
-__all__ = ["Plan", "banner", "body", "digest", "make", "mode", "ours"]

@@ -3,9 +3,10 @@
 /var/lib/evpn-host/record.json                what the host should be, and whether it is
 /var/lib/evpn-host/payload.json               the payload that it came from
 /var/lib/evpn-host/generations/<n>/etc/…      every file of each generation kept
-/var/lib/evpn-host/kept/etc/…                 an operator's files that ours took the place of
+/var/lib/evpn-host/kept/etc/…                 copies of an operator's files that ours replaced
 """
 
+import datetime
 import os
 import shutil
 from pathlib import Path
@@ -14,7 +15,8 @@ import msgspec
 
 from generator import files
 from generator.errors import Problem, Refused, printable
-from generator.model import Bridge, Device, Management
+from generator.model import Device, Management
+from generator.target import Target, Vni
 
 STATE = Path("var/lib/evpn-host")
 RECORD = STATE / "record.json"
@@ -22,15 +24,7 @@ PAYLOAD = STATE / "payload.json"
 GENERATIONS = STATE / "generations"
 KEPT = STATE / "kept"
 KEEP = 10  # generations
-FORMAT = 1  # of the record; raised when a version before could not read it
-
-
-class Vni(msgspec.Struct, frozen=True):
-    """A VNI as FRR should know it."""
-
-    vni: int
-    type: str  # "L2" or "L3"
-    vrf: str  # the tenant's, or "default"
+FORMAT = 2  # of the record; raised when the version before could not read it
 
 
 class _Format(msgspec.Struct):
@@ -41,51 +35,118 @@ class _Format(msgspec.Struct):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """The last apply. `ok` is False from before the first file is written until all is verified."""
+    """An apply: its number and time, what it was to bring about, and whether it did.
+
+    `ok` is False from before the first file is written until all is verified.
+    """
 
     format: int = FORMAT
     version: str
-    ok: bool
-    activated: bool  # whether this or an earlier apply brought the host up
+    number: int  # counts applies that changed something; names the folder below `generations`
     time: str  # ISO 8601, UTC
-    host: str
-    generation: int
-    serial: int  # counts applies that changed something; names the folder below `generations`
-    backend: str
-    asn: int
-    inputs: str  # digest of all that the files are made from
-    files: dict[str, str]  # path to SHA-256 of its content
-    devices: list[Device]
-    management: Management | None
-    sessions: list[str]  # neighbors on which a session is attempted
-    vnis: list[Vni]
-    uplinks: list[str] | None = None  # their NICs; None: of a version that did not say
-    numbered: list[tuple[str, str]] = []  # NICs with our address on a numbered link
+    ok: bool
     detail: str = ""  # why `ok` is False
+    activated: bool  # whether this or an earlier apply brought the host up
+    inputs: str  # digest of all that the files are made from
+    target: Target
+    # Until all is well, what was before may still be there: someone has to remove it.
+    remaining_devices: list[Device] = []
+    remaining_numbered: list[tuple[str, str]] = []
 
     @property
-    def moving(self) -> list[str]:
-        """The management addresses, which the hook moves between the NIC and a bridge."""
-        return [address for address, _ in self.management.pairs] if self.management else []
+    def possible_devices(self) -> list[Device]:
+        """Every device of ours that may be on the host."""
+        return [*self.target.devices, *self.remaining_devices]
+
+    @property
+    def possible_numbered(self) -> list[tuple[str, str]]:
+        """Every NIC with an address of a numbered link that may be on it because of us."""
+        return [*self.target.numbered, *self.remaining_numbered]
+
+
+class _Format1(msgspec.Struct, frozen=True, kw_only=True):
+    """A record of format 1, which had the target's fields among its own."""
+
+    version: str
+    ok: bool
+    activated: bool
+    time: str
+    host: str
+    generation: int
+    serial: int
+    backend: str
+    asn: int
+    inputs: str
+    files: dict[str, str]
+    devices: list[Device]
+    management: Management | None
+    sessions: list[str]
+    vnis: list[Vni]
+    uplinks: list[str] | None = None
+    numbered: list[tuple[str, str]] = []
+    detail: str = ""
+
+    def converted(self) -> Record:
+        """Return the same in today's format."""
+        target = Target(
+            host=self.host,
+            generation=self.generation,
+            backend=self.backend,
+            asn=self.asn,
+            files=self.files,
+            devices=self.devices,
+            management=self.management,
+            sessions=self.sessions,
+            vnis=self.vnis,
+            uplinks=self.uplinks,
+            numbered=self.numbered,
+        )
+        return Record(
+            version=self.version,
+            number=self.serial,
+            time=self.time,
+            ok=self.ok,
+            detail=self.detail,
+            activated=self.activated,
+            inputs=self.inputs,
+            target=target,
+        )
+
+
+def decode(data: bytes) -> Record:
+    """Decode a record of any format up to today's.
+
+    Raises `msgspec.DecodeError`, or `Refused` for a record of a newer version.
+    """
+    header = msgspec.json.decode(data, type=_Format)
+    if header.format > FORMAT:
+        rule = f"is of a newer version, {printable(header.version)}"
+        raise Refused(Problem(f"/{RECORD}", "", rule, "install that one again"))
+    if header.format == 1:
+        return msgspec.json.decode(data, type=_Format1).converted()
+    return msgspec.json.decode(data, type=Record)
 
 
 def read(root: Path) -> Record | None:
-    """The record of the last apply, None when there was none. Raises `Refused` when unreadable."""
+    """Read the record of the last apply, None when there was none. Raises `Refused`."""
     try:
-        data = (root / RECORD).read_bytes()
-        if (found := msgspec.json.decode(data, type=_Format)).format > FORMAT:
-            rule = f"is of a newer version, {printable(found.version)}"
-            raise Refused(Problem(f"/{RECORD}", "", rule, "install that one again"))
-        return msgspec.json.decode(data, type=Record)
+        return decode((root / RECORD).read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as error:
         raise Refused(f"/{RECORD}: can't be read ({error}); apply --full writes it anew") from None
 
 
-def vni_of(bridge: Bridge) -> Vni:
-    """What FRR should say of a bridge's VNI."""
-    return Vni(bridge.port.vni, "L3" if bridge.l3vni else "L2", bridge.vrf or "default")
+def now() -> str:
+    """Return the time as a record has it: ISO 8601, UTC, whole seconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def removed_devices(previous: Record | None, target: Target) -> list[Device]:
+    """Return the devices that may be on the host because of us and that a target does not have."""
+    names = {device.name for device in target.devices}
+    possible = previous.possible_devices if previous else []
+    return [device for device in possible if device.name not in names]
 
 
 def write(root: Path, record: Record, payload: bytes | None = None) -> None:
@@ -99,9 +160,9 @@ def write(root: Path, record: Record, payload: bytes | None = None) -> None:
 def keep_generation(root: Path, record: Record, texts: dict[str, str]) -> None:
     """Keep the files of a generation that was seen to work, and only the newest few of them."""
     base = root / GENERATIONS
-    folder = base / str(record.serial)
+    folder = base / str(record.number)
     shutil.rmtree(folder, ignore_errors=True)  # of a line of applies whose record was lost
-    partial = base / f".{record.serial}"
+    partial = base / f".{record.number}"
     shutil.rmtree(partial, ignore_errors=True)
     for path, text in texts.items():
         target = partial / path

@@ -16,7 +16,7 @@ import msgspec
 
 from generator import activate, files, plan, record
 from generator.activate import Log
-from generator.errors import ActivationFailed, Refused
+from generator.errors import ActivationFailed, NotInstalled, Refused, Unchecked
 
 _SECRET = re.compile(r"^(.* password )(\S+)$", re.MULTILINE)
 
@@ -98,7 +98,10 @@ def staged(root: Path, texts: dict[str, str]) -> Iterator[Path]:
 
 
 def judge(tree: Path, backend: str, devices: int, log: Log) -> None:
-    """Have the native tools read a staged tree. Raises `Refused` with what they say."""
+    """Have the native tools read a staged tree.
+
+    Raises `Refused` with what they say, or `Unchecked` where one is not installed.
+    """
     try:
         activate.run(activate.frr_check(tree / "etc/frr/frr.conf"), log)
         if backend == "netplan":
@@ -106,6 +109,8 @@ def judge(tree: Path, backend: str, devices: int, log: Log) -> None:
         else:
             file = tree / "etc/network/interfaces.d/evpn-host"
             activate.run(activate.ifquery(file, devices), log)
+    except NotInstalled as missing:
+        raise Unchecked(*missing.problems) from None
     except ActivationFailed as failure:
         raise Refused(*failure.problems) from None
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from generator import failover, frr, kernel, netlink, plan, record, stage
+from generator import failover, frr, kernel, model, netlink, plan, record, stage
 from generator.converge import frr_differences
 
 
@@ -45,7 +45,7 @@ def status(root: Path) -> Status:
     if last is None:
         return Status(None, None, None, None, False, "nothing was applied yet", {}, [], None, [])
     differences = [] if last.ok else [f"last apply: {last.detail}"]
-    for path, known in last.files.items():
+    for path, known in last.target.files.items():
         text = stage.read(root, path)
         if text is None:
             differences.append(f"/{path}: is gone")
@@ -53,27 +53,28 @@ def status(root: Path) -> Status:
             differences.append(f"/{path}: was changed by someone else")
     sessions: list[frr.Session] = []
     if root == Path("/"):
-        differences += map(str, kernel.differences(last.devices, last.moving))
-        differences += frr_differences(last, root)
+        differences += map(
+            str, kernel.differences(last.target.devices, last.target.moving_addresses)
+        )
+        differences += frr_differences(last.target, root)
         with contextlib.suppress(frr.Silent):  # of which frr_differences tells
             sessions = list(frr.sessions(root).values())
-    kinds = [device.kind for device in last.devices]
+    kinds = [device.kind for device in last.target.devices]
     return Status(
-        host=last.host,
-        generation=last.generation,
-        backend=last.backend,
+        host=last.target.host,
+        generation=last.target.generation,
+        backend=last.target.backend,
         applied=last.time,
         ok=last.ok,
         detail=last.detail,
         devices={kind: kinds.count(kind) for kind in ("bridge", "vxlan", "vrf")},
         sessions=sessions,
-        management=_management(last) if root == Path("/") else None,
+        management=_management(last.target.management) if root == Path("/") else None,
         differences=differences,
     )
 
 
-def _management(last: record.Record) -> Management | None:
-    place = last.management
+def _management(place: model.Management | None) -> Management | None:
     if place is None:
         return None
     found = netlink.addresses()

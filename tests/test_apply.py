@@ -105,7 +105,7 @@ def test_same_content_of_a_higher_generation(apply: Command, root: Path) -> None
     before = {path: stamp for path, stamp in stamps(root).items() if "/etc/" in path}
     assert apply(OLD | {"generation": 5}).out == ""
     assert {path: stamp for path, stamp in stamps(root).items() if "/etc/" in path} == before
-    assert recorded(root)["generation"] == 5
+    assert recorded(root)["target"]["generation"] == 5
 
 
 def test_lower_generation(apply: Command, root: Path) -> None:
@@ -118,7 +118,7 @@ def test_lower_generation(apply: Command, root: Path) -> None:
     assert "--force" in refused.err
     assert owned(root) == before
     assert apply(OLD, "--force").code == 0
-    assert recorded(root)["generation"] == 1
+    assert recorded(root)["target"]["generation"] == 1
 
 
 def test_keeps_an_operators_file(apply: Command, root: Path) -> None:
@@ -435,7 +435,7 @@ def test_killed_anywhere(apply: Command, root: Path, tmp_path: Path) -> None:
         assert apply(NEW).code == 0
         assert owned(root) == new, step
         assert (root / record.KEPT / FRR).read_bytes() == kept
-        assert recorded(root)["generation"] == 2
+        assert recorded(root)["target"]["generation"] == 2
         assert strays(root) == [], step
         assert apply(NEW).out == ""
     assert step > 40

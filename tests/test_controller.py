@@ -181,7 +181,7 @@ def test_a_new_payload_comes_in(tree: Tree, controller: Asked) -> None:
     tree.run("apply")
     controller.give(NEW)
     assert tree.run("apply").code == 0
-    assert json.loads((tree.root / record.RECORD).read_bytes())["generation"] == 2
+    assert json.loads((tree.root / record.RECORD).read_bytes())["target"]["generation"] == 2
     tree.run("apply")
     assert controller.answers == [200, 200, 304]
 

@@ -19,10 +19,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from generator import announce, failover, frr, place, record
+from generator import announce, failover, frr, place
 from generator.announce import _advertisement, _arps, _checksum, _solicitation
 from generator.model import Device, Management
 from generator.place import Default, Own, Seen
+from generator.target import Target
 from tests.profiles import rounds
 
 NIC, BRIDGE, OTHER = "nic0-under-test", "nbr-14-of-test", "other-of-test"
@@ -124,8 +125,8 @@ class Simulated(failover.Hook):
         self.world = world
         super().__init__(root, lambda _: None, lambda: world.now)
 
-    def _last(self) -> record.Record | None:
-        return self.world.record
+    def _read_target(self) -> Target | None:
+        return self.world.target
 
     def _look(self, management: Management) -> tuple[Management, list[str], Seen]:
         bridges = [management.bridge]
@@ -173,11 +174,17 @@ class World:
         self.kernel.routes.append(("10.2.0.1/32", "169.254.0.1", NIC, "proto bgp", 20))
         self.first = self.kernel.seen()
         self.others = [route for route in self.kernel.routes if route[0] != "default"]
-        self.record = record.Record(
-            version="0", ok=True, activated=True, time="", host="k8s01", generation=1, serial=1,
-            backend="netplan", asn=1, inputs="", files={}, management=management, sessions=[],
-            vnis=[], devices=[Device(name="vxlan14", kind="vxlan", local="10.2.0.101")],
-        )  # fmt: skip
+        self.target = Target(
+            host="k8s01",
+            generation=1,
+            backend="netplan",
+            asn=1,
+            files={},
+            devices=[Device(name="vxlan14", kind="vxlan", local="10.2.0.101")],
+            management=management,
+            sessions=[],
+            vnis=[],
+        )
         self.hook = Simulated(self.root, self)
 
     def places(self) -> list[str]:
@@ -410,7 +417,7 @@ def test_a_family_that_comes_later(world: World) -> None:
     kernel.on[NIC][MINE6] = ""
     kernel.do(f"route append default via {GATEWAY6} dev {NIC} proto 4 metric 77")
     before = kernel.seen().defaults
-    world.record = msgspec.structs.replace(world.record, management=DUAL)
+    world.target = msgspec.structs.replace(world.target, management=DUAL)
     world.settle(1)
     assert kernel.seen().defaults == before
 
@@ -439,7 +446,7 @@ def test_new_bridge_not_there_yet(world: World) -> None:
     world.sessions = ["ens4"]
     world.settle(1)
     moved = msgspec.structs.replace(SINGLE, bridge="nbr-15-of-test")
-    world.record = msgspec.structs.replace(world.record, management=moved)
+    world.target = msgspec.structs.replace(world.target, management=moved)
     world.settle()
     assert world.places() == [BRIDGE]
     world.kernel.up["nbr-15-of-test"] = True

@@ -52,20 +52,12 @@ def made(document: Json, backend: str) -> Plan:
 def applied(of: Plan) -> Record:
     return Record(
         version=__version__,
+        number=1,
+        time="",
         ok=True,
         activated=True,
-        time="",
-        host="",
-        generation=1,
-        serial=1,
-        backend=of.backend,
-        asn=1,
         inputs="",
-        files={},
-        devices=of.devices,
-        management=None,
-        sessions=[],
-        vnis=[],
+        target=plan.target(of),
     )
 
 
@@ -109,7 +101,7 @@ def test_all_of_it(tmp_path: Path, backend: str) -> None:
         None,
         msgspec.structs.replace(last, ok=False),
         msgspec.structs.replace(last, version="0.0.1"),
-        msgspec.structs.replace(last, backend=other),
+        msgspec.structs.replace(last, target=msgspec.structs.replace(last.target, backend=other)),
     ):
         assert part.of(tmp_path, unsure, new, []) is None
 

@@ -51,9 +51,13 @@ def test_apply_goes_on(evpn_host: Command, root: Path, monkeypatch: pytest.Monke
     assert done.code == 0, done
     new = record.read(root)
     assert new is not None
-    assert new.uplinks == ["ens4", "ens5"]
-    assert {path: (root / path).is_file() for path in new.files} == dict.fromkeys(new.files, True)
-    assert not [path for path in old.files.keys() - new.files.keys() if (root / path).exists()]
+    assert new.target.uplinks == ["ens4", "ens5"]
+    assert {path: (root / path).is_file() for path in new.target.files} == dict.fromkeys(
+        new.target.files, True
+    )
+    assert not [
+        path for path in old.target.files.keys() - new.target.files.keys() if (root / path).exists()
+    ]
     again = evpn_host("apply", "--root", root, "-p", PAYLOAD)
     assert (again.code, again.out) == (0, "")
 

@@ -1,0 +1,52 @@
+"""What a host should be, as far as it can be looked at: files, devices, sessions, VNIs.
+
+A plan has the text of each file; a target has its digest, and is small enough to be recorded.
+"""
+
+import msgspec
+
+from generator.model import Bridge, Device, Management
+
+
+class Vni(msgspec.Struct, frozen=True):
+    """A VNI as FRR should know it."""
+
+    vni: int
+    type: str  # "L2" or "L3"
+    vrf: str  # the tenant's, or "default"
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """The state that an apply brings a host to."""
+
+    host: str
+    generation: int
+    backend: str
+    asn: int
+    files: dict[str, str]  # path to SHA-256 of its content
+    devices: list[Device]
+    management: Management | None
+    sessions: list[str]  # neighbors on which a session is attempted
+    vnis: list[Vni]
+    uplinks: list[str] | None = None  # their NICs; None: of a version that did not record them
+    numbered: list[tuple[str, str]] = []  # NICs with our address on a numbered link
+
+    @property
+    def moving_addresses(self) -> list[str]:
+        """The management addresses, which the hook moves between the NIC and a bridge."""
+        return [address for address, _ in self.management.pairs] if self.management else []
+
+    @property
+    def loopbacks(self) -> frozenset[str]:
+        """The VTEP addresses."""
+        return loopbacks(self.devices)
+
+
+def loopbacks(devices: list[Device]) -> frozenset[str]:
+    """Return the VTEP addresses that devices send from."""
+    return frozenset(device.local for device in devices if device.local)
+
+
+def vni_of(bridge: Bridge) -> Vni:
+    """Return what FRR should say of a bridge's VNI."""
+    return Vni(bridge.port.vni, "L3" if bridge.l3vni else "L2", bridge.vrf or "default")
