@@ -30,7 +30,7 @@ from generator.errors import ActivationFailed, Unreachable
 from generator.payload.decode import MAX_BYTES
 from lab.result import Result
 from tests.strategies import Json, encoded, host, server
-from tests.test_apply import FRR, NEW, OLD, OPERATOR, owned, stamps
+from tests.test_apply import FRR, NEW, OLD, OPERATOR, etc_files, stamps
 from tests.test_cli import process
 
 Behaviour = Callable[[Handler], None]
@@ -168,12 +168,12 @@ def test_an_unchanged_payload_costs_one_small_request(tree: Tree, controller: As
 def test_drift_is_noticed_though_the_payload_is_unchanged(tree: Tree, controller: Asked) -> None:
     """A file that somebody changed is put right from the last good payload."""
     tree.run("apply")
-    good = owned(tree.root)
+    good = etc_files(tree.root)
     (tree.root / FRR).write_text("mine\n")
     assert tree.run("diff").code == 1
     assert tree.run("apply").out == "/etc/frr/frr.conf\n"
     assert controller.answers == [200, 304, 304]
-    assert owned(tree.root) == good
+    assert etc_files(tree.root) == good
 
 
 def test_a_new_payload_comes_in(tree: Tree, controller: Asked) -> None:
