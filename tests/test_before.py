@@ -73,7 +73,7 @@ def test_restores_only_settings_that_differ(tmp_path: Path) -> None:
 
 
 def test_removes_the_list_of_vrfs_though_its_folder_stays(tmp_path: Path) -> None:
-    """On Debian 12 it stays. The list that ifupdown2 wrote for us is removed, an older one is not."""
+    """On Debian 12 it stays. ifupdown2 wrote the list for us; an older list is not removed."""
     folder = tmp_path / before.VRF_TABLES
     folder.mkdir(parents=True)
     known = folder / "ifupdown2_vrf_map.conf"
