@@ -570,7 +570,7 @@ def test_says_why_a_controller_can_not_be_reached(
 
 
 @pytest.mark.parametrize(
-    ("names", "not_after", "said"),
+    ("names", "not_after", "message"),
     [
         (["127.0.0.1"], -1, "its certificate has expired, or this machine's clock is fast"),
         (["other.example"], 1, "its certificate is for another name or address"),
