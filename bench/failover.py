@@ -1,11 +1,11 @@
-"""Whether the management address moves in the time that docs/failover.md promises.
+"""Measures whether the management address moves in the time that docs/failover.md promises.
 
     python bench/failover.py [--suite trixie] [--backend netplan] [--times 20] [--write]
 
-Needs root, and a computer that does nothing else: it says so when it is busy. Boots the lab and
-prints a Markdown table: what is promised, what was measured and, from the same run, what that is to
-be compared with. Ends with 1 when a promise was not kept. `--write` puts the figures that
-docs/failover.md has of this into it.
+Needs root, and a computer that does nothing else: it warns when the computer is busy. Boots the lab
+and prints a Markdown table: each promise, its measured figure and, from the same run, a figure to
+compare that with. Ends with 1 when a promise was not kept. `--write` puts the measured figures into
+docs/failover.md.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from tests.lab.story import (
     write_figures,
 )
 
-# What the hook could not cost less than: a Python that looks each 10 s, and does nothing.
+# The lower limit of what the hook can cost: a Python that wakes each 10 s, and does nothing.
 BARE = "import time\nwhile True: time.sleep(10)"
 
 
@@ -51,11 +51,11 @@ class Promise(NamedTuple):
 
     @property
     def kept(self) -> bool:
-        """Whether it is what was measured."""
+        """Whether the measured figure is within the limit."""
         return self.measured <= self.limit
 
     def __str__(self) -> str:
-        """Give the row."""
+        """Return the row of the Markdown table."""
         limit, measured = (self._say(number) for number in (self.limit, self.measured))
         measured = measured if self.kept else f"**{measured}**"
         return f"| {self.what} | {limit} | {measured} | {self.beside} |"
@@ -67,33 +67,33 @@ class Promise(NamedTuple):
 
 
 def moves(story: Story, times: int) -> Iterator[Promise]:
-    """The published story, so many times."""
-    seen: dict[str, list[Transition]] = {what: [] for what, *_ in WAYS}
+    """Repeat the published story so many times, and measure its moves."""
+    transitions: dict[str, list[Transition]] = {what: [] for what, *_ in WAYS}
     twice, nowhere = [], 0
     story.underlay()
     story.right(NIC)
     for _ in range(times):
-        story.hook("restart")  # not the damping is measured here
+        story.hook("restart")  # so that no damping counts in the measured time
         for what, names, device, way in WAYS:
             [place] = story.places()
-            seen[what].append(story.transition(names, device, way))
+            transitions[what].append(story.transition(names, device, way))
             if way:
-                twice.append(story.twofold(seen[what][-1].begun, place)[0])
-                nowhere += story.nowhere(seen[what][-1].begun, place)
+                twice.append(story.twofold(transitions[what][-1].begun, place)[0])
+                nowhere += story.nowhere(transitions[what][-1].begun, place)
         story.carries_on()
     for what, names, device, way in WAYS:
-        rows = seen[what]
+        rows = transitions[what]
         story.figure(what, f"{summary(rows, story.interval)}; TCP lives; {len(rows)} times")
         if not way:
             continue
-        took = [row.took for row in rows]
+        seconds = [row.took for row in rows]
         own = statistics.median(row.session - row.begun for row in rows)
         gap = statistics.median(row.pings.longest_gap_s for row in rows)
         beside = f"{own:.2f} s from the port's change to FRR's own; gap {gap:.2f} s (median)"
         to = "the bridge" if names else "the NIC"
         name = f"session {way} until the address is on {to}"
-        yield Promise(f"{name}, median of {times}", 0.3, statistics.median(took), "s", beside)
-        yield Promise(f"{name}, worst", 1, max(took), "s", f"on {device} then")
+        yield Promise(f"{name}, median of {times}", 0.3, statistics.median(seconds), "s", beside)
+        yield Promise(f"{name}, worst", 1, max(seconds), "s", f"on {device} then")
     text = f"{statistics.median(twice) * 1000:.0f} ms (median), {max(twice) * 1000:.0f} ms (worst)"
     story.figure("in two places", text)
     yield Promise("address in two places in a move, median", 0.1, statistics.median(twice), "s")
@@ -102,25 +102,25 @@ def moves(story: Story, times: int) -> Iterator[Promise]:
 
 
 def put_right(story: Story) -> Iterator[Promise]:
-    """What others change."""
+    """Measure how soon the hook repairs what others change."""
     story.underlay(*LEAVES)
     story.established(2)
     story.right(BRIDGE)
     for command in (*BY_HAND, *NATIVE[story.backend]):
         since = story.now()
-        begun = time.monotonic()
+        start = time.monotonic()
         story.host.run(command.split())
-        own = time.monotonic() - begun
-        begun = time.monotonic()
+        own = time.monotonic() - start
+        start = time.monotonic()
         story.right(BRIDGE)
-        took = time.monotonic() - begun
+        seconds = time.monotonic() - start
         time.sleep(1)
         beside = f"the command itself {own:.2f} s; {story.lapses(since)}"
-        yield Promise(f"right after `{command}`", 2, took, "s", beside)
+        yield Promise(f"right after `{command}`", 2, seconds, "s", beside)
 
 
 def uplinks(story: Story) -> Iterator[Promise]:
-    """Each uplink lost in each way, and back: the worse of the two."""
+    """Take each uplink away in each way, and bring it back: measure the worse of the two."""
     story.underlay(*LEAVES)
     story.established(2)
     story.right(BRIDGE)
@@ -131,8 +131,8 @@ def uplinks(story: Story) -> Iterator[Promise]:
         ("silent, BFD 3 × 300 ms", 2.5, 4.0, story.silent, story.bfd),
     ):
         with setting():
-            found = [_lost(story, story.fabric.leaf(name), way) for name in LEAVES]
-        after, lost, back = (max(each) for each in zip(*found, strict=True))
+            figures = [_lost(story, story.fabric.leaf(name), way) for name in LEAVES]
+        after, lost, back = (max(each) for each in zip(*figures, strict=True))
         yield Promise(f"uplink {what}: session gone", noticed, after, "s", "by FRR's own log")
         yield Promise(f"uplink {what}: longest gap", gap, lost, "s", f"session gone {after:.2f} s")
         yield Promise(f"uplink {what}: gap when it is back", 3, back, "s")
@@ -142,13 +142,13 @@ def uplinks(story: Story) -> Iterator[Promise]:
 def _lost(
     story: Story, leaf: Leaf, way: Callable[[Leaf], AbstractContextManager[float]]
 ) -> tuple[float, float, float]:
-    """Seconds until the session is gone, and the longest gaps of that and of the way back."""
-    begun = story.now()
+    """Return the seconds until the session ends, and the longest gaps of loss and return."""
+    start = story.now()
     with ExitStack() as lost:
         with story.pinging() as pinging:
             since = lost.enter_context(way(leaf))
             story.established(1)
-            eventually(lambda: story.sessions(begun, "Down"), WITHIN)
+            eventually(lambda: story.sessions(start, "Down"), WITHIN)
             time.sleep(1)
         with story.pinging() as returning:
             lost.close()
@@ -156,27 +156,27 @@ def _lost(
             time.sleep(1)
     story.right(BRIDGE)
     story.carries_on()
-    down = story.sessions(begun, "Down")[0].at - since
+    down = story.sessions(start, "Down")[0].at - since
     return down, pinging.result.longest_gap_s, returning.result.longest_gap_s
 
 
 def silent_frr(story: Story) -> Iterator[Promise]:
-    """FRR stopped: no answer counts as no session after 10 s."""
+    """Stop FRR: after 10 s without an answer the hook takes it that there is no session."""
     story.underlay(*LEAVES)
     story.right(BRIDGE)
-    since, begun = story.now(), time.monotonic()
+    since, start = story.now(), time.monotonic()
     with story.stopped("frr"):
-        stopped = time.monotonic() - begun
+        stopped = time.monotonic() - start
         story.right(NIC, reached=False)
         eventually(lambda: story.changes(since), WITHIN)
-        took = story.changes(since)[0][0] - since
+        seconds = story.changes(since)[0][0] - since
     story.right(BRIDGE)
     beside = f"patience of 10 s; `systemctl stop frr` took {stopped:.1f} s"
-    yield Promise("FRR stopped until the address is on the NIC", 22, took, "s", beside)
+    yield Promise("FRR stopped until the address is on the NIC", 22, seconds, "s", beside)
 
 
 def idle(story: Story, seconds: int, vnets: int) -> Iterator[Promise]:
-    """Processor time and memory of the hook, on the NIC, and amid EVPN routes on the bridge."""
+    """Measure the hook's processor time and memory, on the NIC and on a bridge with EVPN routes."""
     amid = f", {vnets} V-Nets more" if vnets else ""
     unit = "bench-bare"
     bare = ["systemd-run", f"--unit={unit}", "-pCPUAccounting=yes", "-pMemoryAccounting=yes"]
@@ -197,12 +197,12 @@ def idle(story: Story, seconds: int, vnets: int) -> Iterator[Promise]:
 
 def _cost(story: Story, what: str, seconds: int, bare: str) -> Iterator[Promise]:
     units = (HOOK, bare, "frr.service")
-    time.sleep(50)  # until 45 s after a move neighbours are told
+    time.sleep(50)  # the hook announces the address to neighbours until 45 s after a move
     before = [_used(story, unit)[0] for unit in units]
-    begun = story.now()
+    start = story.now()
     time.sleep(seconds)
     after = [_used(story, unit) for unit in units]
-    spent = (story.now() - begun) * 1e9
+    spent = (story.now() - start) * 1e9
     shares = [(now - then) / spent for then, (now, _) in zip(before, after, strict=True)]
     memory = [used / 2**20 for _, used in after]
     beside = f"a Python that does nothing {shares[1]:.2%}, FRR {shares[2]:.2%}"
@@ -214,14 +214,14 @@ def _cost(story: Story, what: str, seconds: int, bare: str) -> Iterator[Promise]
 
 
 def _used(story: Story, unit: str) -> tuple[int, int]:
-    """Nanoseconds of processor time, and bytes."""
+    """Return nanoseconds of processor time and bytes of memory."""
     shown = story.host.run(["systemctl", "show", "-p", "CPUUsageNSec", "-p", "MemoryCurrent", unit])
     values = dict(line.split("=") for line in shown.out.split())
     return int(values["CPUUsageNSec"]), int(values["MemoryCurrent"])
 
 
 def busy() -> float:
-    """Which share of this computer's processors others use, just now."""
+    """Return the share of this computer's processors that is in use just now."""
 
     def look() -> tuple[int, int]:
         numbers = [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
@@ -234,13 +234,13 @@ def busy() -> float:
 
 
 def main() -> int:
-    """Measure and print; 1 when a promise was not kept."""
+    """Measure and print; return 1 when a promise was not kept."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suite", default="trixie")
     parser.add_argument("--backend", default="netplan")
     parser.add_argument("--times", type=int, default=20)
-    parser.add_argument("--seconds", type=int, default=60, help="for how long idling is watched")
-    parser.add_argument("--vnets", type=int, default=0, help="V-Nets more while idling")
+    parser.add_argument("--seconds", type=int, default=60, help="how long to measure the idle hook")
+    parser.add_argument("--vnets", type=int, default=0, help="additional V-Nets for the idle hook")
     parser.add_argument("--write", action="store_true", help="put figures into docs/failover.md")
     options = parser.parse_args()
     if (share := busy()) > 0.1:
