@@ -1,10 +1,10 @@
-"""Whether time grows with the number of V-Nets, and no faster.
+"""Measures whether time grows faster than the number of V-Nets.
 
     python bench/growth.py [--runs 5]
 
-Prints a Markdown table: each time beside that of a fourth of the work, their ratio and its limit.
-The exit code is 1 when a ratio is over its limit. tests/test_payload.py and tests/test_guests.py
-count what Python does for the same; only time shows what a function in C does within one call.
+Prints a Markdown table: each time, that of a fourth of the work, their ratio and its limit. The
+exit code is 1 when a ratio is over its limit. tests/test_payload.py and tests/test_guests.py count
+what Python does for the same work; only time shows what a function in C does within one call.
 """
 
 import argparse
@@ -27,9 +27,9 @@ from generator.payload import load
 
 FEW, MANY = 1000, 4000
 LIMIT = 6.0
-"""Linear is 4, quadratic 16; what does not fit into a processor's cache takes longer each."""
+"""Linear growth is 4, quadratic 16. Data beyond a processor's cache takes longer per V-Net."""
 
-# By what is wrong: a text of the payload, and what comes in its place.
+# Faults by name: a text of the payload, and the text that replaces it.
 PAYLOADS = {
     "a sound payload": ("", ""),
     "one name wrong": ('"name": "vnet-100"', '"name": 5'),
@@ -39,7 +39,7 @@ PAYLOADS = {
 
 
 class Case(NamedTuple):
-    """Some work, in two sizes."""
+    """A piece of work, in two sizes."""
 
     name: str
     few: Callable[[], object]
@@ -47,7 +47,7 @@ class Case(NamedTuple):
 
 
 def answer(data: bytes) -> None:
-    """Load a payload, or have it refused in words."""
+    """Load a payload, or make the text of its refusal."""
     try:
         load(data)
     except Refused as refused:
@@ -55,13 +55,13 @@ def answer(data: bytes) -> None:
 
 
 def repeated_key(count: int) -> bytes:
-    """An object of so many keys, and one of them once more."""
+    """Return an object of so many keys, with one of them twice."""
     keys = ", ".join(f'"k{number}": 0' for number in range(count))
     return f'{{"kind": "Fleet", {keys}, "k0": 1}}'.encode()
 
 
 def cases() -> Iterator[Case]:
-    """All that is measured."""
+    """Yield all pieces of work."""
     few, many = (json.dumps(payload(count)) for count in (FEW, MANY))
     for name, (right, wrong) in PAYLOADS.items():
         spoilt = [partial(answer, text.replace(right, wrong).encode()) for text in (few, many)]
@@ -74,19 +74,19 @@ def cases() -> Iterator[Case]:
 
 
 def seconds(works: tuple[Callable[[], object], ...], runs: int) -> list[float]:
-    """The least processor time of each work, of several runs in turn: others only ever add."""
+    """Return the least processor time of each work; other programs can only make it longer."""
     least = [float("inf")] * len(works)
     for _ in range(runs):
         for number, work in enumerate(works):
             gc.collect()
-            begun = time.process_time()
+            start = time.process_time()
             work()
-            least[number] = min(least[number], time.process_time() - begun)
+            least[number] = min(least[number], time.process_time() - start)
     return least
 
 
 def main() -> None:
-    """Measure, print and judge."""
+    """Measure and print; end with 1 when a ratio is over its limit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--runs", type=int, default=5, help="runs of each, the fastest counts")
     options = parser.parse_args()

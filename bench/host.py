@@ -1,12 +1,12 @@
-"""How long an apply takes on a real host with the real daemons: the lab's machine in its fabric.
+"""Measures an apply on a real host with the real daemons: the lab's machine in its fabric.
 
     python bench/host.py [--suite trixie] [--backend netplan] [--sizes 10 100 500]
 
-Needs root, and a computer that does nothing else. Times are of a virtual machine with one
-processor. Beside a first apply stands its limit, measured in the same run: the same devices made by
-one `ip -batch` in a fresh machine, until udev and zebra know them all. Prints a Markdown table.
-`--steps` lists instead what an apply of one V-Net more spends its time on, `--frr` in how many ways
-FRR can be told of one VPC more.
+Needs root, and a computer that does nothing else. The times are those of a virtual machine with
+one processor. The same run also measures the lower limit of a first apply: one `ip -batch` makes
+the same devices in a fresh machine, until udev and zebra know all of them. Prints a Markdown table.
+`--steps` lists instead the steps of an apply of one V-Net more with their times, `--frr` the ways
+to configure one VPC more in FRR with their times.
 """
 
 import argparse
@@ -40,7 +40,7 @@ COLUMNS = (
     "memory of the apply",
     "memory of the daemons",
 )
-# The command, with the memory that it took at most, in KiB, as its last words.
+# Runs the command, and prints its peak memory in KiB as the last word.
 MEASURED = """
 import resource, subprocess, sys
 code = subprocess.run(["evpn-host", *sys.argv[1:]]).returncode
@@ -51,36 +51,36 @@ DAEMONS = "systemd-networkd zebra bgpd"
 
 
 def documents(size: int) -> dict[str, dict[str, Any]]:
-    """Payloads of so many V-Nets, and of one more, for K8S01."""
-    found = {}
+    """Return payloads of so many V-Nets, and of one more, for K8S01."""
+    payloads = {}
     for name, count in (("few", size), ("more", size + 1)):
         text = json.dumps(payload(count)).replace("swp1@leaf", "swp9s1@ns-leaf-")
         text = text.replace("ns-leaf-1", "ns-leaf-0").replace("ns-leaf-2", "ns-leaf-1")
-        found[name] = json.loads(text)
-        for number, link in enumerate(found[name]["links"]):
+        payloads[name] = json.loads(text)
+        for number, link in enumerate(payloads[name]["links"]):
             link["mtu"] = 9216
             link["remote"]["asn"] = 4200300001 + number
-    return found
+    return payloads
 
 
 class Bench:
-    """A lab, and one host in it."""
+    """A lab with the host that is measured."""
 
     def __init__(self, lab: Lab) -> None:
-        """Take the lab."""
+        """Use a lab."""
         self.lab = lab
         self.generation = 0
         self.memory = 0
 
     def apply(self, document: dict[str, Any], *options: str) -> float:
-        """Seconds for an apply."""
+        """Apply a payload; return the seconds that it took."""
         self.generation += 1
         text = json.dumps(document | {"generation": self.generation})
         self.lab.machine.write("/root/bench.json", text)
         return self.run(*options)
 
     def run(self, *options: str) -> float:
-        """Seconds for another apply of the same."""
+        """Apply the same payload again; return the seconds that it took."""
         start = time.perf_counter()
         argv = ["python3", "-c", MEASURED, "apply", "-p", "/root/bench.json", *options]
         done = self.lab.machine.run(argv, timeout=1800)
@@ -90,7 +90,7 @@ class Bench:
         return seconds
 
     def answered(self, document: dict[str, Any]) -> None:
-        """Wait until a guest of the newest V-Net hears a bare-metal server behind another leaf."""
+        """Wait until a server behind another leaf answers a ping of a guest in the newest V-Net."""
         vnet = document["vnets"][-1]
         network, vni = vnet["gateways"][0]["prefix"].rsplit(".", 1)[0], vnet["vxlanID"]
         name, gateway = f"g{vni}", f"{network}.1"
@@ -99,7 +99,7 @@ class Bench:
         self.lab.host.run(["ip", "netns", "delete", name])
 
     def serve(self, document: dict[str, Any]) -> None:
-        """Have the fabric carry the newest V-Net of a payload, with a server in it."""
+        """Configure the newest V-Net of a payload in the fabric, with a server in it."""
         vnet = document["vnets"][-1]
         management = {"name": "Management", "vxlanID": 14}
         vpcs = [vpc for vpc in document["vpcs"] if vpc["id"] == vnet["vpc"]["id"]]
@@ -110,7 +110,7 @@ class Bench:
         )
 
     def daemons(self) -> str:
-        """Resident memory of the daemons, in MB each."""
+        """Return the resident memory of each daemon, in MB."""
         script = (
             f"for name in {DAEMONS}; do for pid in $(pidof $name); do"
             ' [ "$(readlink /proc/$pid/ns/net)" = "$(readlink /proc/1/ns/net)" ] &&'
@@ -121,7 +121,7 @@ class Bench:
 
 
 def limit(suite: str, backend: str, document: dict[str, Any]) -> float:
-    """Seconds for the devices of a payload by one `ip -batch`, until udev and zebra know them."""
+    """Return the seconds of one `ip -batch`, until udev and zebra know a payload's devices."""
     [host] = load(json.dumps(document).encode()).hosts
     planned = list(devices(host))
     lines = "".join(f"{line}\n" for line in ip_lines(planned))
@@ -129,77 +129,84 @@ def limit(suite: str, backend: str, document: dict[str, Any]) -> float:
         start = time.perf_counter()
         lab.host.run(["ip", "-batch", "-"], input=lines, timeout=1800)
         lab.host.run(["udevadm", "settle", "--timeout=1800"], timeout=1800)
-        last = f"show interface {planned[-1].name}"
-        eventually(lambda: "Interface Type Vxlan" in lab.host.show(last), within=600)
+        newest = f"show interface {planned[-1].name}"
+        eventually(lambda: "Interface Type Vxlan" in lab.host.show(newest), within=600)
         return time.perf_counter() - start
 
 
 def measure(suite: str, backend: str, size: int) -> list[str]:
-    """Measure what stands in COLUMNS."""
-    found = documents(size)
-    least = limit(suite, backend, found["few"])
+    """Measure the values of COLUMNS."""
+    payloads = documents(size)
+    lower_limit = limit(suite, backend, payloads["few"])
     with Lab(suite, backend) as lab:
         bench = Bench(lab)
-        bench.serve(found["few"])
+        bench.serve(payloads["few"])
         for leaf in LEAVES:
             lab.fabric.leaf(leaf).underlay(on=True)
         start = time.perf_counter()
-        times = [bench.apply(found["few"])]
-        bench.answered(found["few"])
+        times = [bench.apply(payloads["few"])]
+        bench.answered(payloads["few"])
         times.append(time.perf_counter() - start)
         times.append(bench.run())
-        bench.serve(found["more"])
+        bench.serve(payloads["more"])
         start = time.perf_counter()
-        times.append(bench.apply(found["more"]))
-        bench.answered(found["more"])
+        times.append(bench.apply(payloads["more"]))
+        bench.answered(payloads["more"])
         times.append(time.perf_counter() - start)
         daemons = bench.daemons()
-        times.append(bench.apply(found["few"]))
-        times.append(bench.apply(found["more"], "--full"))
+        times.append(bench.apply(payloads["few"]))
+        times.append(bench.apply(payloads["more"], "--full"))
         first, *others = [f"{each:.1f} s" for each in times]
-        ratio = f"{times[0] / least:.1f}"
-        return [f"{least:.1f} s", first, ratio, *others, f"{bench.memory / 1024:.0f} MB", daemons]
+        ratio = f"{times[0] / lower_limit:.1f}"
+        return [
+            f"{lower_limit:.1f} s",
+            first,
+            ratio,
+            *others,
+            f"{bench.memory / 1024:.0f} MB",
+            daemons,
+        ]
 
 
 def steps(suite: str, backend: str, size: int) -> None:
-    """Print each command of an apply of one V-Net more, and when it began."""
-    found = documents(size)
+    """Print each command of an apply of one V-Net more, and its time from the start."""
+    payloads = documents(size)
     with Lab(suite, backend) as lab:
         bench = Bench(lab)
-        bench.apply(found["few"])
+        bench.apply(payloads["few"])
         for document, options in (
-            (found["more"], ()),
-            (found["few"], ()),
-            (found["more"], ("--full",)),
+            (payloads["more"], ()),
+            (payloads["few"], ()),
+            (payloads["more"], ("--full",)),
         ):
             bench.generation += 1
             text = json.dumps(document | {"generation": bench.generation})
             lab.machine.write("/root/bench.json", text)
             argv = ["evpn-host", "apply", "-v", "-p", "/root/bench.json", *options]
             running = lab.machine.start(argv)
-            begun, seen = time.perf_counter(), 0
+            start, printed = time.perf_counter(), 0
             while running.running:
                 lines = running.errors.splitlines()
-                for line in lines[seen:]:
-                    print(f"{time.perf_counter() - begun:7.2f} s  {line[:120]}", flush=True)
-                seen = len(lines)
+                for line in lines[printed:]:
+                    print(f"{time.perf_counter() - start:7.2f} s  {line[:120]}", flush=True)
+                printed = len(lines)
                 time.sleep(0.02)
-            print(f"{time.perf_counter() - begun:7.2f} s  end\n", flush=True)
+            print(f"{time.perf_counter() - start:7.2f} s  end\n", flush=True)
 
 
 def frr(suite: str, backend: str, size: int) -> Iterator[tuple[str, float]]:
-    """How FRR can be told of one VPC more, and the seconds that it takes."""
+    """Yield each way to configure one VPC more in FRR, and the seconds that it takes."""
     script = "/usr/lib/frr/frr-reload.py --reload /etc/frr/frr.conf"
-    found = documents(size)
+    payloads = documents(size)
     with Lab(suite, backend) as lab:
         bench = Bench(lab)
-        bench.apply(found["few"])
-        path, last = "/etc/frr/frr.conf", found["few"]["vpcs"][-1]
+        bench.apply(payloads["few"])
+        path, newest = "/etc/frr/frr.conf", payloads["few"]["vpcs"][-1]
         before = lab.machine.read(path)
-        head = rf"(?:vrf|router bgp \d+ vrf) Vrf_{last['id']}"
+        head = rf"(?:vrf|router bgp \d+ vrf) Vrf_{newest['id']}"
         stanzas = re.findall(rf"^{head}\n(?:.+\n)*?exit.*\n", before, re.MULTILINE)
-        more = "".join(stanzas).replace(f"Vrf_{last['id']}\n", "Vrf_4999\n")
-        more = more.replace(f" vni {last['vni']}\n", " vni 4999\n")
+        more = "".join(stanzas).replace(f"Vrf_{newest['id']}\n", "Vrf_4999\n")
+        more = more.replace(f" vni {newest['vni']}\n", " vni 4999\n")
         lab.host.run("ip link add Vrf_4999 type vrf table 4999".split())
         lab.machine.write("/root/more.conf", more)
         for name, new, command in (

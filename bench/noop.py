@@ -1,11 +1,11 @@
-"""How long an `evpn-host apply` takes that finds nothing to do, as a whole process.
+"""Measures an `evpn-host apply` that has nothing to do, as a whole process.
 
     python bench/noop.py [--vnets 1000] [--runs 5]
 
-On a tree of its own, so that no root is needed: reading the payload, the record and every file of
-ours; from a file, and from a controller on loopback that answers 304 over TLS. With root also what
-a host adds, in a network namespace of its own with as many devices: reading them all from the
-kernel. Prints a Markdown table.
+It works on a tree of its own, so that it needs no root: apply reads the payload, the record and
+every file of ours. The payload comes from a file, and from a controller on loopback that answers
+304 over TLS. With root it also measures what a host adds: it reads as many devices from the kernel,
+in a network namespace of its own. Prints a Markdown table.
 """
 
 import argparse
@@ -40,14 +40,14 @@ print(time.perf_counter() - start)
 
 
 def median_of(argv: list[str], runs: int) -> tuple[float, float]:
-    """Medians of the wall and CPU times of a command (seconds), after one that does not count."""
+    """Return medians of a command's wall and CPU times in seconds; the first run does not count."""
     times = []
     for _ in range(runs + 1):
-        start, begun = time.perf_counter(), os.times()
+        start, times_before = time.perf_counter(), os.times()
         subprocess.run(argv, check=True, capture_output=True)
-        ended = os.times()
-        cpu = ended.children_user + ended.children_system
-        cpu -= begun.children_user + begun.children_system
+        times_after = os.times()
+        cpu = times_after.children_user + times_after.children_system
+        cpu -= times_before.children_user + times_before.children_system
         times.append((time.perf_counter() - start, cpu))
     wall, cpus = zip(*times[1:], strict=True)
     return statistics.median(wall), statistics.median(cpus)
@@ -55,7 +55,7 @@ def median_of(argv: list[str], runs: int) -> tuple[float, float]:
 
 @contextmanager
 def controller(folder: Path, root: Path) -> Iterator[str]:
-    """Serve a folder over HTTPS on loopback, known to the host below `root`; its URL."""
+    """Serve a folder over HTTPS on loopback; let the host below `root` trust it; yield the URL."""
     ca = trustme.CA()
     pem = folder / "controller.pem"
     ca.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(pem))
@@ -74,7 +74,7 @@ def controller(folder: Path, root: Path) -> Iterator[str]:
 
 
 def reading_the_kernel(vnets: int) -> float:
-    """Seconds to read and compare a bridge and a VXLAN port for each V-Net."""
+    """Return the seconds to read and compare a bridge and a VXLAN port for each V-Net."""
     lines = []
     for vni in range(2, vnets + 2):
         lines += [

@@ -1,9 +1,9 @@
-"""How long `evpn-host render` takes, and how much memory, as a whole process.
+"""Measures time and memory of `evpn-host render`, as a whole process.
 
     python bench/render.py [--runs 5]
 
-Prints a Markdown table, and where the time of the largest goes. The exit code is 1 when the time
-grows faster than the number of V-Nets.
+Prints a Markdown table, and the time of each part of the largest run. The exit code is 1 when the
+time grows faster than the number of V-Nets.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from typing import Any
 
 SIZES = (10, 1000, 4000)
 LIMIT = 6.0
-"""Of the last two sizes: linear is 4, less what it takes to start; quadratic is 16."""
+"""Limit of the last two sizes' ratio. Linear is 4, less the time to start; quadratic is 16."""
 BASELINE = ("-c", "import jinja2, click")
 
 PARTS = """
@@ -54,7 +54,7 @@ for name, at in marks:
 
 
 def payload(vnets: int) -> dict[str, Any]:
-    """A host with so many V-Nets, ten of them in a VPC, each tenth with an IPv6 gateway too."""
+    """Return a host with so many V-Nets, ten in each VPC, each tenth with an IPv6 gateway too."""
     ports = [{"name": "swp1@leaf1"}, {"name": "swp1@leaf2"}]
     management = {
         "name": "Management",
@@ -108,24 +108,27 @@ def _vnet(number: int, ports: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def run(argv: list[str]) -> tuple[float, float, int]:
-    """Wall and processor time in seconds and peak memory in KiB of a process."""
+    """Run a process; return wall and processor time in seconds, and peak memory in KiB."""
     start = time.perf_counter()
     process = subprocess.Popen(argv)
     _, status, usage = os.wait4(process.pid, 0)
-    took = time.perf_counter() - start
+    seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{' '.join(argv)} failed with {process.returncode}")
-    return took, usage.ru_utime + usage.ru_stime, usage.ru_maxrss
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss
 
 
 def measure(argv: list[str], runs: int, output: Path | None = None) -> tuple[float, float, float]:
-    """Medians of wall and processor time in seconds, largest peak in MB; a new output each run."""
-    found = [
+    """Return medians of wall and processor time in seconds, and the largest peak in MB.
+
+    Each run writes to a new folder of `output`.
+    """
+    results = [
         run([*argv, str(output / str(number))] if output else argv) for number in range(runs + 1)
     ]
-    took, busy, peaks = zip(*found[1:], strict=True)  # the first fills the caches
-    return statistics.median(took), statistics.median(busy), max(peaks) / 1024
+    seconds, busy, peaks = zip(*results[1:], strict=True)  # the first fills the caches
+    return statistics.median(seconds), statistics.median(busy), max(peaks) / 1024
 
 
 def main() -> None:
@@ -145,8 +148,8 @@ def main() -> None:
             source.write_text(json.dumps(payload(size)))
             argv = [sys.executable, "-m", "generator", "render", "-p", str(source), "-o"]
             times[size], busy, peak = measure(argv, options.runs, output)
-            told = f"{times[size]:.3f} s | {busy:.3f} s | {peak:.0f} MB | {times[size] / base:.1f}"
-            print(f"| {size} V-Nets | {told} |")
+            row = f"{times[size]:.3f} s | {busy:.3f} s | {peak:.0f} MB | {times[size] / base:.1f}"
+            print(f"| {size} V-Nets | {row} |")
         small, large = SIZES[1:]
         growth = times[large] / times[small]
         print(f"\n{small} to {large} V-Nets: {growth:.1f} times the time, limit {LIMIT:g}.\n")

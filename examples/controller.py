@@ -1,11 +1,12 @@
-"""A controller to try things out with: a folder of payloads over HTTPS, and what hosts report.
+"""A small controller for trials: it offers a folder of payloads over HTTPS, and stores reports.
 
     python3 examples/controller.py FOLDER --certificate server.pem --key server.key [--port 8443]
 
-GET /a/b.json gives FOLDER/a/b.json with an ETag, and 304 to who has it already. POST /a/b.json
-keeps a JSON document as FOLDER/reports/a/b.json. Without a certificate it speaks plain HTTP, on
-loopback only. With --token-file each request needs that bearer token, with --client-ca each client
-a certificate of that CA. Standard library only; no more than a few hundred hosts should ask it.
+GET /a/b.json returns FOLDER/a/b.json with an ETag, or 304 to a client that has it already. POST
+/a/b.json stores a JSON document as FOLDER/reports/a/b.json. Without a certificate it speaks plain
+HTTP, on loopback only. With --token-file each request needs that bearer token; with --client-ca
+each client needs a certificate of that CA. It needs only the standard library, and serves up to a
+few hundred hosts.
 """
 
 import argparse
@@ -24,7 +25,7 @@ REPORTS = "reports"
 
 
 class Controller(ThreadingHTTPServer):
-    """A folder of payloads, and who may have them."""
+    """A folder of payloads, and the token that a client needs for them."""
 
     daemon_threads = True
 
@@ -34,19 +35,19 @@ class Controller(ThreadingHTTPServer):
         super().__init__(address, Handler)
 
     def speak_tls(self, certificate: Path, key: Path, client_ca: Path | None = None) -> None:
-        """Serve HTTPS from now on; with a CA, only to clients that have a certificate of it."""
+        """Serve HTTPS from now on; with a CA, only to clients with a certificate of it."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(certificate, key)
         if client_ca:
             context.verify_mode = ssl.CERT_REQUIRED
             context.load_verify_locations(client_ca)
-        # The handshake is left to each connection's own thread.
+        # Each connection's thread does the handshake, so that a slow client blocks no other.
         self.socket = context.wrap_socket(
             self.socket, server_side=True, do_handshake_on_connect=False
         )
 
     def handle_error(self, request: object, client_address: tuple[str, int]) -> None:
-        """Say in a line what became of a connection."""
+        """Print one line that says why a connection failed."""
         del request
         print(f"{client_address[0]}: {sys.exc_info()[1]}", file=sys.stderr)
 
@@ -59,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
     timeout = 30
 
     def do_GET(self) -> None:
-        """Give a payload, or word that it is still the same."""
+        """Send a payload, or 304 when the client has it already."""
         if not self._may():
             return
         file = self._file(self.server.folder)
@@ -74,7 +75,7 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(HTTPStatus.OK, data, tag)
 
     def do_POST(self) -> None:
-        """Keep what a host says of itself."""
+        """Store the report of a host."""
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal() or int(length) > MAX_REPORT:
             self.answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
@@ -113,18 +114,18 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _may(self) -> bool:
-        """Whether the client has the token; told if not."""
-        given = self.headers.get("Authorization", "").encode()
-        wanted = f"Bearer {self.server.token}".encode()
-        if self.server.token and not hmac.compare_digest(given, wanted):
+        """Return whether the client has the token; answer 401 if it has not."""
+        actual = self.headers.get("Authorization", "").encode()
+        expected = f"Bearer {self.server.token}".encode()
+        if self.server.token and not hmac.compare_digest(actual, expected):
             self.answer(HTTPStatus.UNAUTHORIZED)
             return False
         return True
 
     def _file(self, folder: Path) -> Path | None:
-        """The file of this request's path, None when it is not one below the folder."""
+        """Return the file of this request's path, None when it is not below the folder."""
         names = unquote(urlsplit(self.path).path).strip("/").split("/")
-        # No name that begins with a dot: neither a way up, nor a file that is being written.
+        # A name must not begin with a dot: it would lead upwards, or to a partly written file.
         if any(not name or name.startswith(".") or "\0" in name for name in names):
             return None
         return folder.joinpath(*names)

@@ -1,7 +1,8 @@
-"""What all tests share: the payloads by glob, the command, and the rule for tests that need root.
+"""What all tests share: the lists of payloads, the command, and the rule for tests that need root.
 
-`tests/payloads/*.json` and `examples/*.json` are accepted, `tests/payloads/refused/*` are not. A
-test that takes `accepted`, `refused` or `backend` runs for each.
+The command accepts `tests/payloads/*.json` and `examples/*.json`, and refuses
+`tests/payloads/refused/*`. A test with an argument `accepted`, `refused` or `backend` runs once for
+each of them.
 """
 
 import os
@@ -20,27 +21,29 @@ from generator.cli import main  # noqa: E402
 from lab.result import Result  # noqa: E402
 from tests import profiles  # noqa: E402
 
-# Here, for their options, and for the process that collects from all others.
+# They are named here so that their options are known, and so that they also run in the process that
+# collects the results of all others.
 pytest_plugins = ["tests.lab.systems", "tests.lab.claims", "tests.second_try"]
 
 ACCEPTED = sorted([*(REPO / "examples").glob("*.json"), *(REPO / "tests/payloads").glob("*.json")])
 REFUSED = sorted((REPO / "tests/payloads/refused").glob("*"))
 BACKENDS = ("netplan", "ifupdown")
-AS_MANY = 25
-"""As how many tests one that is marked `long` counts."""
+LONG_WEIGHT = 25
+"""A test that is marked `long` counts as this many tests."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have the random tests try a little, or much."""
+    """Choose how many examples the random tests try."""
     profiles.choose(long=bool(config.getoption("all_of_it", False)))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, object, object]:
-    """Have what runs in a distribution's tree stay in one process, module by module.
+    """Keep the tests of a module that use a distribution's tree in one process.
 
-    So each tree is made once. And what is many or marked `long` begins first: it runs beside the
-    first labs, which wait much, and no process is left with it when the others have done all.
+    So each tree is made once. Groups with many tests and tests marked `long` begin first: they run
+    beside the first labs, which mostly wait. Otherwise one process would still be busy with them
+    when all others have finished.
     """
     for item in items:
         if {"root", "root_user"} <= set(getattr(item, "fixturenames", ())):
@@ -49,19 +52,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, o
     groups = {item: _group(item) for item in items}
     weights = Counter(groups.values())
     long = (groups[item] for item in items if item.get_closest_marker("long"))
-    weights |= Counter(dict.fromkeys(long, AS_MANY))
+    weights |= Counter(dict.fromkeys(long, LONG_WEIGHT))
     items.sort(key=lambda item: weights[groups[item]], reverse=True)
     return result
 
 
 def _group(item: pytest.Item) -> str:
-    """What it shares a process with, under a name; most tests are alone."""
+    """Return the name of the group that shares a process with a test; most tests are alone."""
     mark = item.get_closest_marker("xdist_group")
     return str(mark.args[0]) if mark else item.nodeid
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test for each payload, and for each backend, where it asks for one."""
+    """Run a test once for each payload and for each backend that it takes as an argument."""
     for name, values in (("accepted", ACCEPTED), ("refused", REFUSED)):
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, values, ids=[path.stem for path in values])
@@ -71,7 +74,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def cases() -> list[Path]:
-    """Every accepted payload, for a test that looks at them together."""
+    """Return every accepted payload, for a test that looks at all of them together."""
     return ACCEPTED
 
 
@@ -79,15 +82,15 @@ def cases() -> list[Path]:
 def evpn_host(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Result]:
-    """The command, run in this process: arguments to exit code, standard output and error."""
+    """Run the command in this process: from arguments to exit code, standard output and error."""
 
     def run(*argv: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["evpn-host", *map(str, argv)])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as end:
             main()
-        said = capsys.readouterr()
-        return Result(int(ended.value.code or 0), said.out, said.err)
+        output = capsys.readouterr()
+        return Result(int(end.value.code or 0), output.out, output.err)
 
     return run
 
@@ -101,6 +104,6 @@ def unavailable(reason: str) -> NoReturn:
 
 @pytest.fixture(scope="session")
 def root_user() -> None:
-    """Tests that need namespaces or another root."""
+    """Skip a test that needs namespaces or a root tree of its own, unless root runs it."""
     if os.geteuid() != 0:
         unavailable("needs root")

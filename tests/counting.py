@@ -1,4 +1,4 @@
-"""How much work a function does, counted: the count is the same however busy the machine is."""
+"""Counts the work that a function does: the count is the same on a busy machine."""
 
 import sys
 from collections.abc import Callable
@@ -7,9 +7,9 @@ from typing import Any
 
 
 def instructions(work: Callable[[], object]) -> int:
-    """Return how many bytecode instructions it runs, those of all that it calls in Python included.
+    """Return how many bytecode instructions `work` runs, with those of the Python that it calls.
 
-    What a function in C does within one call counts as one: bench/growth.py measures that as time.
+    A call of a function in C counts as one instruction: bench/growth.py measures its time.
     """
     count = 0
 

@@ -1,4 +1,4 @@
-"""What is built of this checkout, once: its Debian package, a next version, the single file."""
+"""Builds of this checkout, each made once: its Debian package, a next version, the single file."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SINGLE = ("README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml")
 TOOLS = "debhelper dh-python lintian python3-click"
 NEXT = f"{__version__}+next"
 
-# An apt repository of what the suite's image keeps in /opt/debs and what is put there. Arguments:
-# none. No package comes from anywhere else then.
+# Makes an apt repository of all packages in /opt/debs: those of the suite's image and those that a
+# test puts there. Takes no arguments. From then on apt gets packages from nowhere else.
 REPOSITORY = """
 set -eu
 cd /opt/debs
@@ -36,12 +36,12 @@ rm -f /etc/apt/sources.list.d/*
 echo "deb [trusted=yes] file:/opt/debs ./" > /etc/apt/sources.list
 apt-get update --quiet=2
 """
-# The lab's own way of running the product goes: the package is alone.
+# Removes the lab's own installation of the product, so that only the package's is there.
 FORGET = "rm -rf /usr/local/bin/evpn-host /opt/evpn-host"
 
 
 def debs() -> Path:
-    """Give the folder with evpn-host, its next version, python3-msgspec, and evpn-host.pyz."""
+    """Return the folder with evpn-host, its next version, python3-msgspec, and evpn-host.pyz."""
     return build.built("debs", [_digest(*SOURCES, *SINGLE), NEXT], _build)
 
 
@@ -62,11 +62,11 @@ def _msgspec(folder: Path) -> None:
 
 
 def program(name: str, package: str) -> str:
-    """Give a program: this machine's, or out of a Debian package, which is not installed for it."""
-    if there := shutil.which(name):
-        return there
-    kept = build.cache() / name
-    if not kept.exists():
+    """Return a program's path: this machine's, or unpacked from a package that is not installed."""
+    if path := shutil.which(name):
+        return path
+    copy = build.cache() / name
+    if not copy.exists():
         build.cache().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=build.cache()) as folder:
             script = (
@@ -80,8 +80,8 @@ def program(name: str, package: str) -> str:
             )
             if done.returncode:
                 raise LabUnavailable(f"no {name} here: {done.stderr.strip()[-300:]}")
-            Path(folder, "usr/bin", name).rename(kept)
-    return str(kept)
+            Path(folder, "usr/bin", name).rename(copy)
+    return str(copy)
 
 
 def _build(folder: Path) -> None:
@@ -91,7 +91,7 @@ def _build(folder: Path) -> None:
         build.run([*apt, "update"])
         build.run([*apt, "install", "--yes", "--no-install-recommends", *TOOLS.split()])
     _run(REPO / "packaging/build-deb", folder)
-    # It seldom changes, and takes longer than the product's own package.
+    # python3-msgspec is cached apart: it seldom changes, and takes longer to build than evpn-host.
     recipe = [_digest("packaging/msgspec", "packaging/build-deb")]
     for deb in build.built("msgspec", recipe, _msgspec).glob("*.deb"):
         shutil.copy(deb, folder)

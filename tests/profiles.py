@@ -1,4 +1,4 @@
-"""How much the random tests try: a little in the gate, which repeats itself, and much with `--all`.
+"""How many examples the random tests try: few in the gate, and many with `--all`.
 
 The gate must not fail for a reason that has nothing to do with the change. So its examples are the
 same in each run. With `--all` they are new each time, and a failure shows how to repeat it.
@@ -20,7 +20,7 @@ _choice = _Choice()
 
 
 def choose(*, long: bool) -> None:
-    """Load the profile of hypothesis for this run, and have `rounds` answer for it.
+    """Load hypothesis' profile for this run, and choose what `rounds` returns.
 
     Called before any test module is imported: a test's own settings start from the profile.
     """
@@ -32,5 +32,5 @@ def choose(*, long: bool) -> None:
 
 
 def rounds(*, short: int, long: int) -> int:
-    """How often a loop of random or repeated attempts goes round in this run."""
+    """Return how many attempts a loop of random or repeated attempts makes in this run."""
     return long if _choice.long else short

@@ -1,10 +1,10 @@
-"""A second try for lab tests that failed, which nobody can overlook (`--second-try`).
+"""Gives lab tests that failed a second try, and says so where all see it (`--second-try`).
 
 A lab test shares two processors with others, so it may fail for reasons that have nothing to do
-with a change. When all others are done, each lab test that failed runs once more: in a process and
-a lab of its own, with nothing beside it. If all pass, the run is green. Its summary has both
+with a change. When all tests have ended, each lab test that failed runs once more: in a process and
+a lab of its own, with nothing beside it. If all pass, the run is green. Its summary shows both
 outcomes, and each such test gets a line in a file beside the lab's images, which `--flaky` prints.
-There is no second try after a failure outside the lab, or of more than two lab tests.
+There is no second try when a test outside the lab failed, or more than two lab tests.
 
 pytest-rerunfailures, the usual plugin, repeats a test at once: in the same lab, beside the others.
 """
@@ -27,7 +27,7 @@ REPO = Path(__file__).parents[1]
 
 
 def record() -> Path:
-    """Give the file of the tests that passed at the second try only."""
+    """Return the file that lists the tests that passed only at the second try."""
     return build.cache() / "flaky.txt"
 
 
@@ -61,7 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class SecondTry:
-    """The tests that failed, and what became of them the second time."""
+    """The tests that failed, and the outcomes of their second tries."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -157,13 +157,13 @@ class SecondTry:
 
 
 def _plain(report: pytest.TestReport) -> str:
-    """Give a test's id without the group that pytest-xdist puts behind it."""
+    """Return a test's id without the group that pytest-xdist adds at its end."""
     test, bracket, _ = report.nodeid.partition("]")
     return test + bracket if bracket else test.partition("@")[0]
 
 
 def _reason(report: pytest.TestReport) -> str:
-    """Give one line that says why a test failed."""
+    """Return one line that says why a test failed."""
     crash = getattr(report.longrepr, "reprcrash", None)
     lines = (crash.message if crash else report.longreprtext).splitlines()
     return f"{report.when}: {lines[0][:200] if lines else 'no reason given'}"

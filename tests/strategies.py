@@ -1,4 +1,4 @@
-"""Payload documents for tests: builders of small ones, and strategies for all the others.
+"""Payload documents for tests: builders of small ones, and strategies for random ones.
 
 A builder returns plain JSON data and takes the fields that matter to the test as keywords.
 """
@@ -22,7 +22,7 @@ Json = dict[str, Any]
 LEAF1, LEAF2 = "swp1@leaf1", "swp1@leaf2"
 MAC = "44:38:39:ff:00:1a"
 
-# Of the real API, and without meaning on a host.
+# Fields of the real API that mean nothing on a host.
 IGNORED_FIELDS = [
     *("id", "tags", "sites", "site", "tenant", "adminTenant", "guestTenant", "isSystem"),
     *("isDefault", "vlan", "vlans", "nativeVlan", "accessMode", "ipFamily", "portCount"),
@@ -41,7 +41,7 @@ def tagged(*names: str) -> list[Json]:
 
 
 def link(ifname: str, port: str, **fields: Any) -> Json:
-    """A link; `local` and `remote` in `fields` are added to the ends."""
+    """Return a link; `local` and `remote` in `fields` are added to its ends."""
     local = {"name": f"{ifname}@K8S01", "ifname": ifname} | fields.pop("local", {})
     return {"local": local, "remote": {"name": port} | fields.pop("remote", {})} | fields
 
@@ -70,11 +70,11 @@ def vpc(id_: int, **fields: Any) -> Json:
 
 
 def vnet(vxlan_id: int, vpc_id: int = 33, **fields: Any) -> Json:
-    """A V-Net without ports; with `prefixes` it has those gateways and a MAC."""
-    found = {"name": f"vnet-{vxlan_id}", "vxlanID": vxlan_id, "vpc": {"id": vpc_id}}
+    """Return a V-Net without ports; `prefixes` gives it gateways and a MAC."""
+    segment = {"name": f"vnet-{vxlan_id}", "vxlanID": vxlan_id, "vpc": {"id": vpc_id}}
     if prefixes := fields.pop("prefixes", ()):
-        found |= {"gateways": [{"prefix": prefix} for prefix in prefixes], "macAddress": MAC}
-    return found | fields
+        segment |= {"gateways": [{"prefix": prefix} for prefix in prefixes], "macAddress": MAC}
+    return segment | fields
 
 
 def management(**fields: Any) -> Json:
@@ -82,7 +82,7 @@ def management(**fields: Any) -> Json:
 
 
 def host(*vnets: Json, **fields: Any) -> Json:
-    """A host with two links, both untagged in its management V-Net, and with these V-Nets."""
+    """Return a host with these V-Nets and two links, both untagged in its management V-Net."""
     return {
         "apiVersion": "evpn-host/v1",
         "kind": "Host",
@@ -95,12 +95,12 @@ def host(*vnets: Json, **fields: Any) -> Json:
 
 
 def fleet(*hosts: Json, **fields: Any) -> Json:
-    """A Fleet of hosts ({server, links}), with the segments of `host`."""
+    """Return a Fleet of hosts ({server, links}), with the segments of `host`."""
     segments = {name: host()[name] for name in ("apiVersion", "generation", "vpcs", "vnets")}
     return segments | {"kind": "Fleet", "hosts": list(hosts)} | fields
 
 
-# --- What came of a document ---
+# --- What a document becomes ---
 
 
 def encoded(document: object) -> bytes:
@@ -108,20 +108,20 @@ def encoded(document: object) -> bytes:
 
 
 def derived(document: Json) -> Host:
-    """The one host of an accepted document."""
+    """Return the one host of an accepted document."""
     return load(encoded(document)).host(None)
 
 
-def bridge(found: Host, name: str) -> Bridge:
-    return next(bridge for bridge in found.bridges if bridge.name == name)
+def bridge(host_: Host, name: str) -> Bridge:
+    return next(bridge for bridge in host_.bridges if bridge.name == name)
 
 
-def vrf(found: Host, name: str) -> Vrf:
-    return next(vrf for vrf in found.vrfs if vrf.name == name)
+def vrf(host_: Host, name: str) -> Vrf:
+    return next(vrf for vrf in host_.vrfs if vrf.name == name)
 
 
 def refusals(document: object) -> list[str]:
-    """The problems of a document, as text; none when it is accepted."""
+    """Return the problems of a document, as text; none when it is accepted."""
     try:
         load(document if isinstance(document, bytes) else encoded(document))
     except Refused as refused:
@@ -130,7 +130,7 @@ def refusals(document: object) -> list[str]:
 
 
 def places(document: object) -> list[str]:
-    """Where the problems of a document are."""
+    """Return the places of a document's problems."""
     return [problem.split(": ")[0] for problem in refusals(document)]
 
 
@@ -158,7 +158,7 @@ HOSTILE_NAMES = [
     "\ufeffbom",
     "x" * 255,
 ]
-# Neither reserved names nor those of devices that a host derives.
+# Reserved names, and names of devices that a host derives: a NIC can have none of them.
 _NOT_A_NIC = re.compile(r"(nbr-|vxlan|Vrf_|l3br-|l3vx-).*|lo|all|default")
 
 names = st.one_of(
@@ -181,7 +181,7 @@ vnis = st.one_of(st.integers(2, 4096), st.integers(2, 16777215))
 vpc_ids = st.one_of(st.integers(1, 99), st.integers(1, 4294966295))
 mtus = st.one_of(st.sampled_from([1280, 1500, 9000, 9216]), st.integers(1280, 9216))
 macs = st.integers(1, (1 << 48) - 1).map(
-    # Without the group bit; 02:… so that clearing it never leaves zero.
+    # The group bit is off. The bit of 02:… is on, so that the address is never zero.
     lambda n: ":".join(f"{b:02x}" for b in ((n | 2 << 40) & ~(1 << 40)).to_bytes(6))
 )
 ignored = st.fixed_dictionaries(
@@ -220,20 +220,20 @@ def _bgp(draw: st.DrawFn) -> Json:
 
 @st.composite
 def _link(draw: st.DrawFn, number: int, ifname: str, port: str, asn: int) -> Json:
-    found = link(ifname, port, local={"name": draw(names)})
-    found |= _maybe(draw, underlay=st.sampled_from(["enabled", "disabled"]), mtu=mtus)
-    found["remote"] |= _maybe(draw, asn=asns.filter(lambda other: other != asn))
+    entry = link(ifname, port, local={"name": draw(names)})
+    entry |= _maybe(draw, underlay=st.sampled_from(["enabled", "disabled"]), mtu=mtus)
+    entry["remote"] |= _maybe(draw, asn=asns.filter(lambda other: other != asn))
     if draw(st.booleans()):
         length = draw(st.sampled_from([30, 31]))
         first = 1 if length == 30 else 0
-        for end, last in (("local", first), ("remote", first + 1)):
-            found[end]["ipv4"] = f"100.64.{number}.{last}/{length}"
-    return found | draw(ignored)
+        for end, octet in (("local", first), ("remote", first + 1)):
+            entry[end]["ipv4"] = f"100.64.{number}.{octet}/{length}"
+    return entry | draw(ignored)
 
 
 @st.composite
 def _prefix(draw: st.DrawFn, number: int) -> str:
-    """A gateway in a subnet of its own: no other number's overlaps."""
+    """Draw a gateway whose subnet overlaps that of no other number."""
     if draw(st.booleans()):
         length = draw(st.integers(16, 30))
         inside = draw(st.integers(1, (1 << 32 - length) - 2))
@@ -245,17 +245,17 @@ def _prefix(draw: st.DrawFn, number: int) -> str:
 
 @st.composite
 def _vnet(draw: st.DrawFn, ports: list[str], numbers: Iterator[int]) -> Json:
-    """A V-Net without name, VNI and VPC, on some of the host's ports."""
+    """Draw a V-Net without name, VNI and VPC, on some of the host's ports."""
     mode = draw(st.sampled_from([tagged, tagged, untagged]))
     on_host = draw(st.sampled_from([ports, ports[:1], ports[1:], []]))
     elsewhere = draw(st.sampled_from([[], tagged("swp1@elsewhere"), untagged("swp1@elsewhere")]))
-    found = {"ports": mode(*on_host) + elsewhere} | _maybe(
+    segment = {"ports": mode(*on_host) + elsewhere} | _maybe(
         draw, mtu=mtus, state=st.sampled_from(["active", "active", "disabled"])
     )
     count = draw(st.sampled_from([1, 2, 4, 0]))
     if count:
-        found["gateways"] = [{"prefix": draw(_prefix(next(numbers)))} for _ in range(count)]
-        found |= draw(
+        segment["gateways"] = [{"prefix": draw(_prefix(next(numbers)))} for _ in range(count)]
+        segment |= draw(
             st.one_of(
                 st.fixed_dictionaries({"macAddress": macs}),
                 st.fixed_dictionaries({"customAnycastMac": macs}),
@@ -263,17 +263,17 @@ def _vnet(draw: st.DrawFn, ports: list[str], numbers: Iterator[int]) -> Json:
             )
         )
     else:
-        found |= _maybe(draw, l2only=st.booleans(), macAddress=macs)
-    return found | draw(ignored)
+        segment |= _maybe(draw, l2only=st.booleans(), macAddress=macs)
+    return segment | draw(ignored)
 
 
 @st.composite
 def documents(draw: st.DrawFn) -> Json:
-    """A Host document that is accepted: any shape, hostile names, values up to their bounds."""
+    """Draw an accepted Host document: any shape, hostile names, values up to their bounds."""
     asn = draw(asns)
     ifnames = draw(st.sampled_from([2, 1, 4, 0]).flatmap(lambda n: _unique(nics, n)))
     port_names = draw(_unique(names, len(ifnames)))
-    # The port of a link is not one of the V-Nets' other ports.
+    # The number tells each port from the others, and from a V-Net's ports elsewhere.
     ports = [f"{name[:240]}@{number}" for number, name in enumerate(port_names)]
     links = [
         draw(_link(number, ifname, port, asn))
@@ -285,32 +285,32 @@ def documents(draw: st.DrawFn) -> Json:
     free = iter(draw(_unique(vnis, len(ids) + len(vnet_names))))
     vpcs = []
     for id_, name in zip(ids, vpc_names, strict=True):
-        found = {"id": id_, "name": name} | draw(st.sampled_from([{"vni": next(free)}, {}]))
+        entry = {"id": id_, "name": name} | draw(st.sampled_from([{"vni": next(free)}, {}]))
         if draw(st.booleans()):
-            found["routeTargets"] = _maybe(draw, **{"import": targets, "export": targets})
-        vpcs.append(found | draw(ignored))
+            entry["routeTargets"] = _maybe(draw, **{"import": targets, "export": targets})
+        vpcs.append(entry | draw(ignored))
     numbers = iter(range(1, 256))
     vnets = []
     for name in vnet_names:
-        found = draw(_vnet(ports, numbers))
+        entry = draw(_vnet(ports, numbers))
         vnets.append(
-            {"name": name, "vxlanID": next(free), "vpc": {"id": draw(st.sampled_from(ids))}} | found
+            {"name": name, "vxlanID": next(free), "vpc": {"id": draw(st.sampled_from(ids))}} | entry
         )
-    about: Json = {
+    server_: Json = {
         "name": draw(host_names),
         "srvRole": "EVPN-VTEP",
         "asn": asn,
         "mainAddress": str(IPv4Address(draw(st.integers(0xAC100000, 0xAC1FFFFF)))),
     }
     if draw(st.booleans()):
-        about["bgp"] = draw(_bgp())
+        server_["bgp"] = draw(_bgp())
     if links:
         managed = draw(st.sampled_from(vnets))
         managed.pop("state", None)
         inside = {draw(st.sampled_from(ports)), *draw(st.lists(st.sampled_from(ports)))}
         managed["ports"] = untagged(*sorted(inside))
         nic = draw(st.sampled_from([n for n, p in zip(ifnames, ports, strict=True) if p in inside]))
-        about["mgmt"] = mgmt(
+        server_["mgmt"] = mgmt(
             vnet=managed["name"], ifname=nic, ipv4="192.0.2.101/24", gateway="192.0.2.1"
         ) | draw(
             st.sampled_from(
@@ -321,13 +321,13 @@ def documents(draw: st.DrawFn) -> Json:
                 ]
             )
         )
-    document = {"apiVersion": "evpn-host/v1", "kind": "Host", "server": about | draw(ignored)}
+    document = {"apiVersion": "evpn-host/v1", "kind": "Host", "server": server_ | draw(ignored)}
     document |= _maybe(draw, generation=st.integers(0, 9223372036854775807))
     sections = {"links": links, "vpcs": vpcs, "vnets": vnets}
     return document | {name: inside for name, inside in sections.items() if inside}
 
 
-# --- And what is none ---
+# --- Documents that may not be accepted ---
 
 HOSTILE_VALUES: list[Any] = [
     *(None, True, False, 0, 1, -1, 1.0, 1.5, -0.0, 1e308, float("inf"), float("nan")),
@@ -348,12 +348,12 @@ json_values = st.recursive(
     lambda inside: st.lists(inside, max_size=4) | st.dictionaries(st.text(), inside, max_size=4),
     max_leaves=20,
 )
-# Copies: what is put into a document may be changed there.
+# Copies, because a later mutation may change a value inside the document.
 hostile_values = st.sampled_from(HOSTILE_VALUES).map(copy.deepcopy) | json_values
 
 
 def _slots(value: Any) -> list[tuple[Any, Any]]:
-    """Every place in a document: the object or list, and the key or index in it."""
+    """Return every place in a document: the object or list, and the key or index in it."""
     if not isinstance(value, dict | list):
         return []
     keys = list(value) if isinstance(value, dict) else list(range(len(value)))
@@ -375,8 +375,8 @@ def _mutate(draw: st.DrawFn, document: Json) -> None:
                 hostile_values
             )
         case "swap":
-            other, there = slots[draw(st.integers(0, len(slots) - 1))]
-            inside[key] = json.loads(json.dumps(other[there]))
+            other, place = slots[draw(st.integers(0, len(slots) - 1))]
+            inside[key] = json.loads(json.dumps(other[place]))
         case "repeat" if isinstance(inside, list):
             inside.append(json.loads(json.dumps(inside[key])))
         case _:
@@ -387,7 +387,7 @@ def _mutate(draw: st.DrawFn, document: Json) -> None:
 
 @st.composite
 def mutants(draw: st.DrawFn) -> bytes:
-    """An accepted document with a few things wrong in it, some of which only text can say."""
+    """Draw an accepted document with a few faults; a repeated key exists only in its text."""
     document: Json = draw(documents())
     for _ in range(draw(st.integers(0, 4))):
         _mutate(draw, document)

@@ -1,4 +1,4 @@
-"""A program in a terminal of its own, as a person sits at it."""
+"""Runs a program in a terminal of its own, as a person would."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 LIMIT = 60.0
-"""Seconds within which something has to happen; it is there for what never happens."""
+"""Seconds after which waiting fails. It ends a wait for something that never happens."""
 
 
 def _own_terminal() -> None:
@@ -28,7 +28,7 @@ class Terminal:
         """Start the program."""
         self.keys, self.program_end = pty.openpty()
         self.shown = ""
-        """All that it showed."""
+        """All that the program showed."""
         termios.tcsetwinsize(self.keys, (30, 100))
         self.before = termios.tcgetattr(self.program_end)
         self.program = subprocess.Popen(
@@ -50,7 +50,7 @@ class Terminal:
         termios.tcsetwinsize(self.keys, (rows, columns))
 
     def wait(self, pattern: str, after: int = 0, limit: float = LIMIT) -> re.Match[str]:
-        """Wait until it shows something, after so many characters; the match."""
+        """Wait until a pattern is shown after so many characters; return the match."""
         end = time.monotonic() + limit
         while not (match := re.compile(pattern).search(self.shown, after)):
             if not self._read(end - time.monotonic()):
@@ -65,14 +65,14 @@ class Terminal:
             time.sleep(0.05)
 
     def _read(self, seconds: float) -> bool:
-        """Take what comes within some seconds; whether anything did."""
+        """Read what comes within some seconds; return whether anything came."""
         if seconds <= 0 or not select.select([self.keys], [], [], seconds)[0]:
             return False
         self.shown += os.read(self.keys, 65536).decode(errors="replace")
         return True
 
     def end(self) -> int:
-        """Wait until the program ends; its exit code."""
+        """Wait until the program ends; return its exit code."""
         end = time.monotonic() + LIMIT
         while self.program.poll() is None and time.monotonic() < end:
             self._read(0.1)

@@ -1,4 +1,4 @@
-"""Steps whose command is made of names, and patience with what they set going."""
+"""Steps that make a command from names, their time limits, and waiting for their effects."""
 
 import re
 import time
@@ -11,8 +11,8 @@ from generator.activate import Step, forget_neighbors, run, silent
 from generator.errors import Refused
 
 
-def test_sessions_that_end() -> None:
-    """Of a numbered session no interface says anything."""
+def test_forgetting_neighbors_touches_interfaces_of_unnumbered_sessions_only() -> None:
+    """A numbered session has no lines in an interface of FRR's configuration."""
     argv = forget_neighbors(65001, ["10.9.9.1", "eth0.100", "fd00::1"]).argv
     assert set(argv[1::2]) == {"-c"}
     assert [line for line in argv if line.startswith("interface")] == ["interface eth0.100"]
@@ -20,35 +20,39 @@ def test_sessions_that_end() -> None:
     assert argv.index("router bgp 65001") > argv.index("no ipv6 nd ra-lifetime")
 
 
-def test_who_asks_networkd_is_as_patient_as_the_step() -> None:
-    """Its clients would give up after 25 s, whatever time the step has."""
-    told = run(Step(("sh", "-c", "echo $SYSTEMD_BUS_TIMEOUT; echo $PATH"), "", timeout=90), silent)
-    assert told.split("\n", 1)[0] == "90"
-    assert told.split("\n")[1]
+def test_clients_of_networkd_wait_as_long_as_the_step() -> None:
+    """Without the setting they would give up after 25 s, whatever time limit the step has."""
+    output = run(
+        Step(("sh", "-c", "echo $SYSTEMD_BUS_TIMEOUT; echo $PATH"), "", timeout=90), silent
+    )
+    assert output.split("\n", 1)[0] == "90"
+    assert output.split("\n")[1]
 
 
 @pytest.mark.parametrize(
-    ("looks", "left", "seconds"),
+    ("counts", "remaining", "seconds"),
     [
-        ([3, 3, 2, 2, 1, 1, 0], 0, 60),  # slow, and getting there
-        ([3, 2], 2, 30),  # there it stays
-        ([2, 3, 2, 3], 2, 20),  # up and down is not nearer
+        ([3, 3, 2, 2, 1, 1, 0], 0, 60),  # slow, but it ends
+        ([3, 2], 2, 30),  # it stays at two
+        ([2, 3, 2, 3], 2, 20),  # up and down is no progress
         ([0], 0, 0),
     ],
 )
-def test_until(monkeypatch: pytest.MonkeyPatch, looks: list[int], left: int, seconds: int) -> None:
-    """Patience (15 s) is with what does not become less, not with how long all of it takes."""
+def test_until_gives_up_when_the_count_stops_falling(
+    monkeypatch: pytest.MonkeyPatch, counts: list[int], remaining: int, seconds: int
+) -> None:
+    """The limit of 15 s is for the next fall of the count, not for the whole wait."""
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(time, "sleep", lambda _: clock.__setitem__(0, clock[0] + 10))
-    seen = iter(looks)
-    last = [0]
+    upcoming = iter(counts)
+    current = [0]
 
     def look() -> list[int]:
-        last[0] = next(seen, last[0])
-        return [1] * last[0]
+        current[0] = next(upcoming, current[0])
+        return [1] * current[0]
 
-    assert activate.until(look, 15) == [1] * left
+    assert activate.until(look, 15) == [1] * remaining
     assert clock[0] == seconds
 
 
@@ -58,8 +62,8 @@ echo "$0 $* offline=${SYSTEMD_OFFLINE-}" >> "${0%/bin/*}/calls"
 """
 
 
-def a_machine(folder: Path, monkeypatch: pytest.MonkeyPatch, *tools: str) -> None:
-    """One that has these of netplan's generators, and FRR; what is run is a line of `calls`."""
+def make_machine(folder: Path, monkeypatch: pytest.MonkeyPatch, *tools: str) -> None:
+    """Make a machine with FRR and these generators of netplan; each call adds a line to `calls`."""
     names = (CONFIGURE, GENERATE, OLD_GENERATE)
     places = tuple(str(folder / "bin" / name) for name in names)
     monkeypatch.setattr(activate, "NETPLAN_GENERATORS", places)
@@ -72,7 +76,7 @@ def a_machine(folder: Path, monkeypatch: pytest.MonkeyPatch, *tools: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("there", "used"),
+    ("generators", "expected"),
     [
         ((CONFIGURE, GENERATE), CONFIGURE),  # 1.2: `generate` is systemd's there
         ((GENERATE, OLD_GENERATE), GENERATE),  # Debian 12 has both
@@ -80,20 +84,22 @@ def a_machine(folder: Path, monkeypatch: pytest.MonkeyPatch, *tools: str) -> Non
         ((OLD_GENERATE,), OLD_GENERATE),
     ],
 )
-def test_netplans_generator(
-    there: tuple[str, ...], used: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_runs_the_generator_that_the_machine_has(
+    generators: tuple[str, ...], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one that the machine has makes the files, not the command, and no unit is reloaded."""
-    a_machine(tmp_path, monkeypatch, *there)
+    """The generator makes the files, not the `netplan` command, and no unit is reloaded."""
+    make_machine(tmp_path, monkeypatch, *generators)
     tree = tmp_path / "tree"
     stage.judge(tree, "netplan", 3, silent)
-    _, called = (tmp_path / "calls").read_text().splitlines()
-    assert called == f"{tmp_path}/bin/{used} --root-dir {tree} offline=1"
+    _, call = (tmp_path / "calls").read_text().splitlines()
+    assert call == f"{tmp_path}/bin/{expected} --root-dir {tree} offline=1"
 
 
-def test_no_generator_of_netplan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message says which places were looked at."""
-    a_machine(tmp_path, monkeypatch)
+def test_refuses_a_machine_without_a_generator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message names the places where a generator could be."""
+    make_machine(tmp_path, monkeypatch)
     (tmp_path / "bin/configure").touch()  # not a program
     places = ", ".join(activate.NETPLAN_GENERATORS)
     with pytest.raises(Refused, match=re.escape(f"is not installed: none of {places} is there")):

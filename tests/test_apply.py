@@ -41,32 +41,33 @@ NEW = host(segment(26, mtu=1400), segment(32), generation=2)
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A host's tree with an operator's own netplan file."""
-    found = tmp_path / "root"
-    operator = found / OPERATOR
+    """Make a host's tree with an operator's own netplan file."""
+    tree = tmp_path / "root"
+    operator = tree / OPERATOR
     operator.parent.mkdir(parents=True)
     operator.write_text("network: {ethernets: {ens4: {addresses: [10.12.0.101/16]}}}\n")
-    return found
+    return tree
 
 
 @pytest.fixture
 def apply(evpn_host: Command, root: Path, tmp_path: Path) -> Command:
-    """`evpn-host apply` of a document to the tree."""
+    """Run `evpn-host apply` of a document on the tree."""
 
     def run(document: Json, *options: str) -> Result:
-        return evpn_host("apply", "--root", root, "-p", given(tmp_path, document), *options)
+        return evpn_host("apply", "--root", root, "-p", payload_file(tmp_path, document), *options)
 
     return run
 
 
-def given(folder: Path, document: Json) -> Path:
+def payload_file(folder: Path, document: Json) -> Path:
+    """Write a document to a file; return the file's path."""
     file = folder / "payload.json"
     file.write_bytes(encoded(document))
     return file
 
 
-def owned(root: Path) -> Tree:
-    """Every file below etc/, ours or not."""
+def etc_files(root: Path) -> Tree:
+    """Return every file below etc/, ours or not, with its content."""
     return {
         str(file.relative_to(root)): file.read_bytes()
         for file in sorted((root / "etc").rglob("*"))
@@ -75,32 +76,32 @@ def owned(root: Path) -> Tree:
 
 
 def stamps(root: Path) -> dict[str, tuple[int, int]]:
-    found = {file: file.stat() for file in root.rglob("*") if file.is_file()}
-    return {str(file): (info.st_mtime_ns, info.st_ino) for file, info in found.items()}
+    infos = {file: file.stat() for file in root.rglob("*") if file.is_file()}
+    return {str(file): (info.st_mtime_ns, info.st_ino) for file, info in infos.items()}
 
 
 def recorded(root: Path) -> Json:
-    found: Json = json.loads((root / record.RECORD).read_bytes())
-    return found
+    data: Json = json.loads((root / record.RECORD).read_bytes())
+    return data
 
 
 # --- What it writes ---
 
 
-def test_writes_once(apply: Command, root: Path) -> None:
-    """The first apply writes each file and names it; the second touches nothing at all."""
+def test_second_apply_writes_nothing(apply: Command, root: Path) -> None:
+    """The first apply writes each file and names it; the second touches nothing."""
     first = apply(OLD)
     assert first.code == 0
     written = {line.lstrip("/") for line in first.out.splitlines()}
-    assert written == owned(root).keys() - {OPERATOR}
+    assert written == etc_files(root).keys() - {OPERATOR}
     assert {NETPLAN, FRR} < written
     before = stamps(root)
     assert apply(OLD) == Result(0, "", "")
     assert stamps(root) == before
 
 
-def test_same_content_of_a_higher_generation(apply: Command, root: Path) -> None:
-    """A payload that differs in its generation only rewrites no file, and is recorded."""
+def test_records_a_higher_generation_of_the_same_content(apply: Command, root: Path) -> None:
+    """A payload that differs only in its generation is recorded and rewrites no file."""
     apply(OLD)
     before = {path: stamp for path, stamp in stamps(root).items() if "/etc/" in path}
     assert apply(OLD | {"generation": 5}).out == ""
@@ -108,34 +109,34 @@ def test_same_content_of_a_higher_generation(apply: Command, root: Path) -> None
     assert recorded(root)["target"]["generation"] == 5
 
 
-def test_lower_generation(apply: Command, root: Path) -> None:
-    """A generation lower than the one applied is refused and changes nothing, unless forced."""
+def test_refuses_a_lower_generation(apply: Command, root: Path) -> None:
+    """A generation lower than the applied one changes nothing, unless it is forced."""
     apply(NEW)
-    before = owned(root)
+    before = etc_files(root)
     refused = apply(OLD)
     assert refused.code == 1
     assert "generation: 1 is lower than the one applied, 2" in refused.err
     assert "--force" in refused.err
-    assert owned(root) == before
+    assert etc_files(root) == before
     assert apply(OLD, "--force").code == 0
     assert recorded(root)["target"]["generation"] == 1
 
 
-def test_keeps_an_operators_file(apply: Command, root: Path) -> None:
-    """A frr.conf that was there before us is kept and told once, and never again overwritten."""
+def test_keeps_a_copy_of_an_operators_file(apply: Command, root: Path) -> None:
+    """The first apply copies an operator's frr.conf and says so; no later one changes the copy."""
     (root / FRR).parent.mkdir(parents=True)
     (root / FRR).write_text("router bgp 65000\n")
     first = apply(OLD)
     assert f"/{FRR} was not ours: a copy is kept" in first.err
-    kept = root / record.KEPT / FRR
-    assert kept.read_text() == "router bgp 65000\n"
+    copy = root / record.KEPT / FRR
+    assert copy.read_text() == "router bgp 65000\n"
     (root / FRR).write_text("router bgp 65001\n")
     apply(NEW)
-    assert kept.read_text() == "router bgp 65000\n"
+    assert copy.read_text() == "router bgp 65000\n"
 
 
 def test_merges_the_operators_frr_lines(apply: Command, root: Path) -> None:
-    """frr.conf.local is part of frr.conf, and a change in it alone is applied."""
+    """frr.conf.local becomes a part of frr.conf; apply acts on a change in it alone."""
     apply(OLD)
     (root / plan.FRR_LOCAL).write_text("ip prefix-list MINE seq 5 permit 192.0.2.0/24\n")
     assert apply(OLD).out == f"/{FRR}\n"
@@ -145,21 +146,21 @@ def test_merges_the_operators_frr_lines(apply: Command, root: Path) -> None:
     assert "MINE" not in (root / FRR).read_text()
 
 
-def test_a_vnet_that_is_gone(apply: Command, root: Path) -> None:
-    """Its drop-ins go and their folders with them, but for one with an operator's drop-in."""
+def test_removes_the_drop_ins_of_a_removed_vnet(apply: Command, root: Path) -> None:
+    """Their folders are removed too, but for a folder with an operator's drop-in."""
     apply(OLD)
     network = root / "etc/systemd/network"
     theirs = network / "10-netplan-nbr-31.network.d/operator.conf"
     theirs.write_text("[Network]\n")
     apply(NEW)
-    left = {str(p.relative_to(network)) for p in network.rglob("*31*")}
-    assert left == {"10-netplan-nbr-31.network.d"}
+    remaining = {str(p.relative_to(network)) for p in network.rglob("*31*")}
+    assert remaining == {"10-netplan-nbr-31.network.d"}
     assert [file.name for file in theirs.parent.iterdir()] == ["operator.conf"]
     assert (network / "10-netplan-vxlan32.network.d/evpn-host.conf").exists()
 
 
 def test_foreign_files_stay(apply: Command, root: Path) -> None:
-    """Files of others, beside ours and of names like ours, are byte for byte as before."""
+    """Files of others stay byte for byte as they were, beside ours and with names like ours."""
     theirs = {
         OPERATOR: None,
         "etc/netplan/60-evpn-host.yaml.bak": b"mine\n",
@@ -171,95 +172,97 @@ def test_foreign_files_stay(apply: Command, root: Path) -> None:
     for path, content in theirs.items():
         if content is not None:
             files.write(root / path, content, 0o640)
-    before = {path: owned(root)[path] for path in theirs}
+    before = {path: etc_files(root)[path] for path in theirs}
     for document in (OLD, NEW, host(generation=3)):
         apply(document)
-        assert {path: owned(root)[path] for path in theirs} == before
+        assert {path: etc_files(root)[path] for path in theirs} == before
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o000])
-def test_modes(apply: Command, root: Path, umask: int) -> None:
-    """What may hold a secret is not for everybody, and what daemons read as others is readable."""
-    old = os.umask(umask)
+def test_file_modes_do_not_depend_on_the_umask(apply: Command, root: Path, umask: int) -> None:
+    """Not everybody can read files that may hold a secret; the daemons' users can read theirs."""
+    previous = os.umask(umask)
     try:
         apply(OLD | {"server": server(bgp={"password": "secret"})})
     finally:
-        os.umask(old)
-    for path in owned(root).keys() - {OPERATOR}:
+        os.umask(previous)
+    for path in etc_files(root).keys() - {OPERATOR}:
         mode = (root / path).stat().st_mode & 0o777
-        room = path.split("/")[1]
-        assert mode == {"netplan": 0o600, "frr": 0o640}.get(room, 0o644), path
+        part = path.split("/")[1]
+        assert mode == {"netplan": 0o600, "frr": 0o640}.get(part, 0o644), path
     for folder in (root / "etc/systemd").rglob("*.d"):
         assert folder.stat().st_mode & 0o777 == 0o755
     assert not (root / record.PAYLOAD).stat().st_mode & 0o077
     assert not (root / record.RECORD).stat().st_mode & 0o077
 
 
-def test_repairs_what_someone_changed(apply: Command, root: Path) -> None:
-    """A file of ours that was edited or removed is put right, though the payload is the same."""
+def test_repairs_files_that_someone_changed(apply: Command, root: Path) -> None:
+    """An edited or removed file of ours is written again, although the payload is the same."""
     apply(OLD)
-    before = owned(root)
+    before = etc_files(root)
     with (root / NETPLAN).open("a") as file:
         file.write("# edited\n")
     (root / FRR).unlink()
     assert sorted(apply(OLD).out.splitlines()) == [f"/{FRR}", f"/{NETPLAN}"]
-    assert owned(root) == before
+    assert etc_files(root) == before
 
 
-def test_changing_the_backend(apply: Command, root: Path) -> None:
-    """With the other backend the files of the one before go."""
+def test_changing_the_backend_removes_the_files_of_the_old_one(apply: Command, root: Path) -> None:
+    """Files of ifupdown2 replace those of netplan."""
     apply(OLD)
     apply(OLD, "-b", "ifupdown")
-    found = owned(root).keys()
-    assert "etc/network/interfaces.d/evpn-host" in found
-    assert not [path for path in found if "systemd" in path or path == NETPLAN]
+    paths = etc_files(root).keys()
+    assert "etc/network/interfaces.d/evpn-host" in paths
+    assert not [path for path in paths if "systemd" in path or path == NETPLAN]
 
 
 # --- diff and status ---
 
 
-def test_diff(evpn_host: Command, apply: Command, root: Path, tmp_path: Path) -> None:
-    """diff ends with 1 and shows what apply would do; after it with 0 and nothing; else with 2."""
+def test_diff_shows_what_apply_would_do(
+    evpn_host: Command, apply: Command, root: Path, tmp_path: Path
+) -> None:
+    """The exit code is 1 before an apply, 0 with no output after it, and 2 after a failure."""
 
     def diff(document: Json) -> Result:
-        return evpn_host("diff", "--root", root, "-p", given(tmp_path, document))
+        return evpn_host("diff", "--root", root, "-p", payload_file(tmp_path, document))
 
     first = diff(OLD)
     assert first.code == 1
     assert "--- /dev/null\n+++ b/etc/netplan/60-evpn-host.yaml\n" in first.out
-    assert owned(root).keys() == {OPERATOR}
+    assert etc_files(root).keys() == {OPERATOR}
     apply(OLD)
     assert diff(OLD) == Result(0, "", "")
     changed = diff(NEW)
     assert changed.code == 1
     assert "+      mtu: 1400" in changed.out.splitlines()
     assert {"- device nbr-31 (bridge)", "- device vxlan31 (vxlan)"} <= set(changed.out.splitlines())
-    trouble = diff(NEW | {"kind": "Nonsense"})
-    assert (trouble.code, trouble.out) == (2, "")
+    failure = diff(NEW | {"kind": "Nonsense"})
+    assert (failure.code, failure.out) == (2, "")
 
 
 def test_diff_shows_no_password(
     evpn_host: Command, apply: Command, root: Path, tmp_path: Path
 ) -> None:
-    """A session's password is in no diff, neither the old nor the new one."""
+    """A diff shows neither the old nor the new password of a session."""
     apply(OLD | {"server": server(bgp={"password": "older-secret"})})
     new = OLD | {"server": server(bgp={"password": "newer-secret", "bfd": True})}
-    found = evpn_host("diff", "--root", root, "-p", given(tmp_path, new))
-    assert found.code == 1
-    assert " bfd" in found.out
-    assert "secret" not in found.out + found.err
+    done = evpn_host("diff", "--root", root, "-p", payload_file(tmp_path, new))
+    assert done.code == 1
+    assert " bfd" in done.out
+    assert "secret" not in done.out + done.err
 
 
-def test_status(evpn_host: Command, apply: Command, root: Path) -> None:
-    """status names each file that is not as it was applied, in words and as JSON."""
+def test_status_names_changed_files(evpn_host: Command, apply: Command, root: Path) -> None:
+    """status names each file that is not as apply wrote it, in words and as JSON."""
     nothing = evpn_host("status", "--root", root)
     assert nothing.out == "nothing was applied yet\n"
     apply(OLD)
     (root / FRR).unlink()
     (root / NETPLAN).write_text("")
-    found = evpn_host("status", "--root", root, "--json")
-    assert found.code == 1
-    shown = json.loads(found.out)
+    done = evpn_host("status", "--root", root, "--json")
+    assert done.code == 1
+    shown = json.loads(done.out)
     assert shown["host"] == "K8S01"
     assert shown["devices"] == {"bridge": 4, "vxlan": 4, "vrf": 1}
     assert {f"/{FRR}: is gone", f"/{NETPLAN}: was changed by someone else"} <= set(
@@ -272,7 +275,7 @@ def test_status(evpn_host: Command, apply: Command, root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("there", "chosen"),
+    ("texts", "expected"),
     [
         ({"etc/netplan/01.yaml": "", "etc/network/interfaces": ""}, NETPLAN),
         ({"etc/network/interfaces": "source /etc/network/interfaces.d/*\n"}, "interfaces.d"),
@@ -283,75 +286,79 @@ def test_status(evpn_host: Command, apply: Command, root: Path) -> None:
         ({NETPLAN: ""}, "neither netplan nor ifupdown2"),
     ],
 )
-def test_backend(evpn_host: Command, tmp_path: Path, there: dict[str, str], chosen: str) -> None:
-    """The backend is the one in use on the tree; where none can be, that is said."""
+def test_chooses_the_backend_in_use(
+    evpn_host: Command, tmp_path: Path, texts: dict[str, str], expected: str
+) -> None:
+    """apply takes the backend that the tree uses, and says so where it can't use one."""
     root = tmp_path / "other"
-    for path, text in there.items():
+    for path, text in texts.items():
         files.write(root / path, text.encode(), 0o644)
-    found = evpn_host("apply", "--root", root, "-p", given(tmp_path, OLD))
-    assert chosen in found.out + found.err
-    assert found.code == (0 if found.out else 1)
-    if found.code:
+    done = evpn_host("apply", "--root", root, "-p", payload_file(tmp_path, OLD))
+    assert expected in done.out + done.err
+    assert done.code == (0 if done.out else 1)
+    if done.code:
         assert record.read(root) is None
 
 
-def test_a_nic_under_another_id(apply: Command, root: Path) -> None:
-    """An operator's entry that matches an uplink under another id is refused, and named."""
+def test_refuses_an_uplink_under_another_id(apply: Command, root: Path) -> None:
+    """apply names an operator's entry that matches an uplink under another id."""
     (root / OPERATOR).write_text(
         "network: {ethernets: {lan: {match: {macaddress: '02:00:00:00:00:01'}, set-name: ens4}}}\n"
     )
-    found = apply(OLD)
-    assert found.code == 1
-    assert "ethernets.lan: is the uplink ens4 under another id" in found.err
-    assert owned(root).keys() == {OPERATOR}
+    done = apply(OLD)
+    assert done.code == 1
+    assert "ethernets.lan: is the uplink ens4 under another id" in done.err
+    assert etc_files(root).keys() == {OPERATOR}
 
 
 @pytest.mark.parametrize(
-    ("above", "beside", "said"),
+    ("above", "beside", "message"),
     [
         ("iface ens4 inet dhcp", "", ""),
-        ("", "iface ens4 inet dhcp", ""),  # in a file that is read before ours
-        ("iface ens6 inet dhcp", "", ""),  # no uplink
+        ("", "iface ens4 inet dhcp", ""),  # ifupdown2 reads this file before ours
+        ("iface ens6 inet dhcp", "", ""),  # not an uplink
         ("", "", "interfaces: iface ens4 inet dhcp"),
     ],
 )
-def test_an_uplinks_dhcp_client(
-    evpn_host: Command, tmp_path: Path, above: str, beside: str, said: str
+def test_refuses_an_uplinks_dhcp_client_below_our_file(
+    evpn_host: Command, tmp_path: Path, above: str, beside: str, message: str
 ) -> None:
-    """ifupdown2 takes the first stanza's method: one that comes after ours is refused."""
+    """ifupdown2 takes the method of the first stanza, so it would ignore one after ours."""
     root, folder = tmp_path / "other", "etc/network/interfaces.d"
-    below = "iface ens4 inet dhcp" if said else "iface ens6 inet dhcp"
+    below = "iface ens4 inet dhcp" if message else "iface ens6 inet dhcp"
     text = f"{above}\nsource /etc/network/interfaces.d/*\n  {below}\n"
     files.write(root / "etc/network/interfaces", text.encode(), 0o644)
     files.write(root / f"{folder}/50-cloud-init", f"{beside}\n".encode(), 0o644)
-    found = evpn_host("apply", "--root", root, "-p", given(tmp_path, OLD))
-    assert found.code == (1 if said else 0)
-    assert said in found.err
-    assert (root / f"{folder}/evpn-host").exists() == (not said)
-    if said:
-        assert "put it above the line that sources" in found.err
+    done = evpn_host("apply", "--root", root, "-p", payload_file(tmp_path, OLD))
+    assert done.code == (1 if message else 0)
+    assert message in done.err
+    assert (root / f"{folder}/evpn-host").exists() == (not message)
+    if message:
+        assert "put it above the line that sources" in done.err
 
 
 # --- What can go wrong ---
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\xff", b"{}", b'{"format": 1', b"[" * 100000])
-def test_unreadable_record(apply: Command, root: Path, content: bytes) -> None:
-    """A record that can't be read is told with the way out, and the way out works."""
+def test_refuses_an_unreadable_record_but_with_full(
+    apply: Command, root: Path, content: bytes
+) -> None:
+    """The message names --full, and --full then works."""
     apply(OLD)
-    wanted = owned(root)
+    before = etc_files(root)
     (root / record.RECORD).write_bytes(content)
-    told = apply(OLD)
-    assert told.code == 1
-    assert "record.json: can't be read" in told.err
-    assert "--full" in told.err
+    refused = apply(OLD)
+    assert refused.code == 1
+    assert "record.json: can't be read" in refused.err
+    assert "--full" in refused.err
     assert apply(OLD, "--full").code == 0
-    assert owned(root) == wanted
+    assert etc_files(root) == before
     assert apply(OLD) == Result(0, "", "")
 
 
 def child(run: Callable[[], None]) -> int:
-    """Run something in a copy of this process; its exit code, negative for a signal."""
+    """Run a function in a fork of this process; return its exit code, negative for a signal."""
     pid = os.fork()
     if not pid:
         code = 70
@@ -360,19 +367,19 @@ def child(run: Callable[[], None]) -> int:
             for stream in (0, 1, 2):
                 os.dup2(null, stream)
             run()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
+        except SystemExit as end:
+            code = int(end.code or 0)
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def die_at(step: int, root: Path) -> None:
-    """End this process by SIGKILL just before its nth change to a file of the tree."""
+    """Kill this process just before its change number `step` to a file of the tree."""
     count = 0
     changing = {"os.rename", "os.remove", "os.rmdir", "os.mkdir"}
 
-    def reached() -> None:
+    def count_change() -> None:
         nonlocal count
         count += 1
         if count == step:
@@ -382,59 +389,59 @@ def die_at(step: int, root: Path) -> None:
         if event != "open" and event not in changing:
             return
         path = str(arguments[0])
-        below = path.startswith((f"{root}/etc", f"{root}/var"))
-        if below and (event != "open" or int(str(arguments[2])) & (os.O_WRONLY | os.O_RDWR)):
-            reached()
+        inside = path.startswith((f"{root}/etc", f"{root}/var"))
+        if inside and (event != "open" or int(str(arguments[2])) & (os.O_WRONLY | os.O_RDWR)):
+            count_change()
 
     fsync = os.fsync
 
     def sync(descriptor: Any) -> None:
-        reached()
+        count_change()
         fsync(descriptor)
 
-    setattr(os, "fsync", sync)  # noqa: B010  # in a child that dies
+    setattr(os, "fsync", sync)  # noqa: B010  # the child dies anyway
     sys.addaudithook(audit)
 
 
 def strays(root: Path) -> list[str]:
-    """What a run made on its way and did not take away."""
+    """Return the temporary files and folders that a run left behind."""
     return [str(f) for f in root.rglob("*") if f.name.startswith((".", "stage-"))]
 
 
 def test_killed_anywhere(apply: Command, root: Path, tmp_path: Path) -> None:
-    """Killed at any write, each file is whole, old or new; the next run ends as an undisturbed one.
+    """A run that is killed at any write leaves each file whole, old or new.
 
-    Nothing is left lying about either.
+    The next run ends as an undisturbed one would, and no temporary file is left.
     """
     (root / FRR).parent.mkdir(parents=True)
     (root / FRR).write_text("router bgp 65000\n")
     apply(OLD)
-    start, old = tmp_path / "start", owned(root)
+    start, old = tmp_path / "start", etc_files(root)
     shutil.copytree(root, start)
     apply(NEW)
-    new, kept = owned(root), (root / record.KEPT / FRR).read_bytes()
+    new, copy = etc_files(root), (root / record.KEPT / FRR).read_bytes()
 
-    sys.argv = ["evpn-host", "apply", "--root", str(root), "-p", str(given(tmp_path, NEW))]
+    sys.argv = ["evpn-host", "apply", "--root", str(root), "-p", str(payload_file(tmp_path, NEW))]
     step = 0
     while True:
         step += 1
         shutil.rmtree(root)
         shutil.copytree(start, root)
 
-        def killed(step: int = step) -> None:
+        def apply_and_die(step: int = step) -> None:
             die_at(step, root)
             main()
 
-        code = child(killed)
-        found = owned(root)
+        code = child(apply_and_die)
+        current = etc_files(root)
         for path in old.keys() | new.keys():
-            assert found.get(path) in (old.get(path), new.get(path)), (step, path)
+            assert current.get(path) in (old.get(path), new.get(path)), (step, path)
         if code == 0:
             break
         assert code == -signal.SIGKILL
         assert apply(NEW).code == 0
-        assert owned(root) == new, step
-        assert (root / record.KEPT / FRR).read_bytes() == kept
+        assert etc_files(root) == new, step
+        assert (root / record.KEPT / FRR).read_bytes() == copy
         assert recorded(root)["target"]["generation"] == 2
         assert strays(root) == [], step
         assert apply(NEW).out == ""
@@ -442,11 +449,13 @@ def test_killed_anywhere(apply: Command, root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [0, 100, 300, 500, 1000, 2000, 4000])
-def test_no_room(apply: Command, root: Path, tmp_path: Path, limit: int) -> None:
-    """A disk that takes so many bytes a file and no more: it is said, and the old files stay."""
+def test_a_file_that_can_not_be_written_keeps_the_old_files(
+    apply: Command, root: Path, tmp_path: Path, limit: int
+) -> None:
+    """When a file can't have more than so many bytes, apply says so and the old files stay."""
     apply(OLD)
-    old = owned(root)
-    source = given(tmp_path, NEW)
+    old = etc_files(root)
+    source = payload_file(tmp_path, NEW)
     done = subprocess.run(
         [sys.executable, "-m", "generator", "apply", "--root", str(root), "-p", str(source)],
         capture_output=True,
@@ -457,14 +466,14 @@ def test_no_room(apply: Command, root: Path, tmp_path: Path, limit: int) -> None
     assert done.returncode in (1, 3), done.stderr
     assert "File too large" in done.stderr
     assert "Traceback" not in done.stderr
-    assert owned(root) == old
+    assert etc_files(root) == old
     assert apply(NEW).code == 0
     assert strays(root) == []
 
 
 @pytest.fixture
 def small_disk(root: Path, root_user: None) -> Iterator[Path]:
-    """The tree on a file system of its own, with little room."""
+    """Put the tree on a small file system of its own."""
     del root_user
     content = root.with_name("content")
     root.rename(content)
@@ -477,11 +486,11 @@ def small_disk(root: Path, root_user: None) -> Iterator[Path]:
         subprocess.run(["umount", root], check=True)
 
 
-def test_full_disk(apply: Command, small_disk: Path) -> None:
-    """On a disk that is full, or becomes so at any write, the old files stay and it is said."""
+def test_full_disk_keeps_the_old_files(apply: Command, small_disk: Path) -> None:
+    """A disk is full, or becomes full at any write: apply says so, and the old files stay."""
     root = small_disk
     apply(OLD)
-    old = owned(root)
+    old = etc_files(root)
     filler = root / "filler"
     free, codes = 0, set()
     while 0 not in codes:
@@ -493,14 +502,14 @@ def test_full_disk(apply: Command, small_disk: Path) -> None:
         if done.code:
             assert done.code in (1, 3), done.err
             assert "No space left on device" in done.err
-            assert owned(root) == old
+            assert etc_files(root) == old
         free += 1
     assert codes & {1, 3}
     assert strays(root) == []
 
 
 def wait_until_open(pid: int, path: Path) -> None:
-    """Return when a process has opened a file: a minute is enough for a busy machine."""
+    """Wait until a process has opened a file; a minute is enough on a busy machine."""
     end = time.monotonic() + 60
     while not _has_open(pid, path):
         assert time.monotonic() < end, f"{path} was not opened"
@@ -515,47 +524,49 @@ def _has_open(pid: int, path: Path) -> bool:
     return False
 
 
-def test_lock(root: Path, tmp_path: Path) -> None:
-    """A second run waits until the first is done, and then does its own work."""
+def test_second_run_waits_for_the_lock(root: Path, tmp_path: Path) -> None:
+    """It does its own work when the first run has ended."""
     run = root / "run/evpn-host"
     run.mkdir(parents=True)
     argv = [sys.executable, "-m", "generator", "apply", "--root", str(root), "-p"]
     with (run / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        waiting = subprocess.Popen([*argv, str(given(tmp_path, OLD))], stderr=subprocess.DEVNULL)
+        waiting = subprocess.Popen(
+            [*argv, str(payload_file(tmp_path, OLD))], stderr=subprocess.DEVNULL
+        )
         wait_until_open(waiting.pid, run / "lock")
-        time.sleep(1)  # in which it could write, if it did not wait
+        time.sleep(1)  # a run that does not wait would write meanwhile
         assert waiting.poll() is None
-        assert owned(root).keys() == {OPERATOR}
+        assert etc_files(root).keys() == {OPERATOR}
     assert waiting.wait(120) == 0
-    assert FRR in owned(root)
+    assert FRR in etc_files(root)
 
 
-def test_uninstalled_while_it_waited(root: Path, tmp_path: Path) -> None:
-    """A run that waits for an uninstall does not undo it; nothing of it stays either."""
+def test_a_run_that_waited_for_an_uninstall_changes_nothing(root: Path, tmp_path: Path) -> None:
+    """It does not undo the uninstall, and leaves no folder of its own behind."""
     run, state = root / "run/evpn-host", root / "var/lib/evpn-host"
     run.mkdir(parents=True)
     argv = [sys.executable, "-m", "generator", "apply", "--root", str(root), "-p"]
     with (run / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         waiting = subprocess.Popen(
-            [*argv, str(given(tmp_path, OLD))], stderr=subprocess.PIPE, text=True
+            [*argv, str(payload_file(tmp_path, OLD))], stderr=subprocess.PIPE, text=True
         )
         wait_until_open(waiting.pid, run / "lock")
         assert waiting.poll() is None
         for folder in (run, state):
             shutil.rmtree(folder)
-    _, said = waiting.communicate(timeout=120)
+    _, error = waiting.communicate(timeout=120)
     assert waiting.returncode == 1
-    assert "was uninstalled while this run waited" in said
-    assert owned(root).keys() == {OPERATOR}
+    assert "was uninstalled while this run waited" in error
+    assert etc_files(root).keys() == {OPERATOR}
     assert not run.exists()
     assert not state.exists()
 
 
-def test_vpc_with_everything_gone(apply: Command, root: Path) -> None:
-    """From many V-Nets to none: no file of a device is left, and FRR knows no VRF."""
+def test_a_payload_without_vnets_removes_all_device_files(apply: Command, root: Path) -> None:
+    """After many V-Nets come none: no file of a device is left, and frr.conf has no VRF."""
     apply(OLD)
     apply(host(generation=2, vpcs=[vpc(26)]))
-    assert not [path for path in owned(root) if "nbr-2" in path or "Vrf_" in path]
+    assert not [path for path in etc_files(root) if "nbr-2" in path or "Vrf_" in path]
     assert "vrf " not in (root / FRR).read_text()

@@ -18,26 +18,26 @@ INTERFACES = "etc/network/interfaces.d/evpn-host"
 DROP_IN = "etc/systemd/network/10-netplan-{}.network.d/evpn-host.conf"
 
 
-class Seen(msgspec.Struct, frozen=True):
-    """A device as a file describes it, with what is the same for all devices of its kind."""
+class DeviceEntry(msgspec.Struct, frozen=True):
+    """A device as a file describes it, with the settings that all devices of its kind share."""
 
     device: Device
     port: int | None = None
-    learning: bool | None = None  # a VXLAN device's own
-    port_learning: bool | None = None  # as a port of its bridge
+    learning: bool | None = None  # the setting of a VXLAN device
+    port_learning: bool | None = None  # the setting of the device as a port of its bridge
     stp: bool | None = None
     forward_delay: int | None = None
     link_local: bool | None = None  # whether the kernel gives it an IPv6 link-local address
 
 
-class Nic(msgspec.Struct, frozen=True):
-    """What we say of a NIC, or of lo."""
+class NicEntry(msgspec.Struct, frozen=True):
+    """What our files say about a NIC or lo."""
 
     addresses: tuple[str, ...] = ()
     mtu: int | None = None
 
 
-def from_netplan(files: dict[str, str]) -> tuple[dict[str, Seen], dict[str, Nic]]:
+def from_netplan(files: dict[str, str]) -> tuple[dict[str, DeviceEntry], dict[str, NicEntry]]:
     network = YAML(typ="safe").load(files[NETPLAN])["network"]
     bridges, vrfs = network.get("bridges", {}), network.get("vrfs", {})
     for section in (bridges, vrfs, network.get("tunnels", {})):
@@ -47,8 +47,8 @@ def from_netplan(files: dict[str, str]) -> tuple[dict[str, Seen], dict[str, Nic]
         for name, entry in (bridges | vrfs).items()
         for inside in entry.get("interfaces", ())
     }
-    found = {
-        name: Seen(
+    by_name = {
+        name: DeviceEntry(
             Device(
                 name=name,
                 kind="bridge",
@@ -74,7 +74,7 @@ def from_netplan(files: dict[str, str]) -> tuple[dict[str, Seen], dict[str, Nic]
             local=entry["local"],
             suppress=entry["neigh-suppress"],
         )
-        found[name] = Seen(
+        by_name[name] = DeviceEntry(
             device,
             port=entry["port"],
             learning=entry["mac-learning"],
@@ -82,12 +82,12 @@ def from_netplan(files: dict[str, str]) -> tuple[dict[str, Seen], dict[str, Nic]
             link_local="ipv6" in entry["link-local"],
         )
     for name, entry in vrfs.items():
-        found[name] = Seen(Device(name=name, kind="vrf", table=entry["table"]))
+        by_name[name] = DeviceEntry(Device(name=name, kind="vrf", table=entry["table"]))
     nics = {
-        name: Nic(tuple(entry.get("addresses", ())), entry.get("mtu"))
+        name: NicEntry(tuple(entry.get("addresses", ())), entry.get("mtu"))
         for name, entry in network["ethernets"].items()
     }
-    return found, nics
+    return by_name, nics
 
 
 def drop_in(files: dict[str, str], device: str) -> ConfigParser:
@@ -97,27 +97,27 @@ def drop_in(files: dict[str, str], device: str) -> ConfigParser:
 
 
 def stanzas(text: str) -> Iterator[tuple[str, dict[str, list[str]]]]:
-    """The interfaces of an ifupdown2 file: name and values by keyword. All are `auto`."""
+    """Yield the interfaces of an ifupdown2 file: name and values by keyword. All are `auto`."""
     automatic = set()
     inside: dict[str, list[str]] = {}
-    found: dict[str, dict[str, list[str]]] = {}
+    interfaces: dict[str, dict[str, list[str]]] = {}
     for line in text.splitlines():
         match line.split():
             case ["auto", name]:
                 automatic.add(name)
             case ["iface", name]:
-                assert name not in found
-                found[name] = inside = defaultdict(list)
+                assert name not in interfaces
+                interfaces[name] = inside = defaultdict(list)
             case [keyword, *value] if not keyword.startswith("#"):
                 inside[keyword].append(" ".join(value))
-    assert automatic == found.keys()
-    yield from found.items()
+    assert automatic == interfaces.keys()
+    yield from interfaces.items()
 
 
 _SWITCH = {"on": True, "yes": True, "off": False, "no": False}
 
 
-def from_interfaces(files: dict[str, str]) -> tuple[dict[str, Seen], dict[str, Nic]]:
+def from_interfaces(files: dict[str, str]) -> tuple[dict[str, DeviceEntry], dict[str, NicEntry]]:
     entries = dict(stanzas(files[INTERFACES]))
     masters = {
         port: name
@@ -125,7 +125,7 @@ def from_interfaces(files: dict[str, str]) -> tuple[dict[str, Seen], dict[str, N
         for ports in entry.get("bridge-ports", ())
         for port in ports.split()
     }
-    found: dict[str, Seen] = {}
+    by_name: dict[str, DeviceEntry] = {}
     nics = {}
     for name, several in entries.items():
         entry: dict[str, Any] = {k: v[0] for k, v in several.items() if len(v) == 1}
@@ -141,7 +141,7 @@ def from_interfaces(files: dict[str, str]) -> tuple[dict[str, Seen], dict[str, N
                 local=entry["vxlan-local-tunnelip"],
                 suppress=_SWITCH[entry["bridge-arp-nd-suppress"]],
             )
-            found[name] = Seen(
+            by_name[name] = DeviceEntry(
                 device,
                 port=int(entry["vxlan-port"]),
                 learning=_SWITCH[entry["vxlan-learning"]],
@@ -157,58 +157,60 @@ def from_interfaces(files: dict[str, str]) -> tuple[dict[str, Seen], dict[str, N
                 master=entry.get("vrf"),
                 addresses=addresses,
             )
-            found[name] = Seen(
+            by_name[name] = DeviceEntry(
                 device,
                 stp=_SWITCH[entry["bridge-stp"]],
                 forward_delay=int(entry["bridge-fd"]),
                 link_local=_SWITCH[entry["ipv6-addrgen"]],
             )
         elif "vrf-table" in entry:
-            found[name] = Seen(Device(name=name, kind="vrf", table=int(entry["vrf-table"])))
+            by_name[name] = DeviceEntry(
+                Device(name=name, kind="vrf", table=int(entry["vrf-table"]))
+            )
         else:
-            nics[name] = Nic(addresses, mtu)
-    return found, nics
+            nics[name] = NicEntry(addresses, mtu)
+    return by_name, nics
 
 
 def hosts(payload: Path) -> list[Host]:
     return load(payload.read_bytes()).hosts
 
 
-def as_it_should_be(device: Device) -> Seen:
+def expected_entry(device: Device) -> DeviceEntry:
     if device.kind == "vxlan":
-        return Seen(device, port=4789, learning=False, port_learning=False, link_local=False)
+        return DeviceEntry(device, port=4789, learning=False, port_learning=False, link_local=False)
     if device.kind == "bridge":
         routed6 = any(":" in address for address in device.addresses)
-        return Seen(device, stp=False, forward_delay=0, link_local=routed6)
-    return Seen(device)
+        return DeviceEntry(device, stp=False, forward_delay=0, link_local=routed6)
+    return DeviceEntry(device)
 
 
 def test_same_devices(accepted: Path) -> None:
-    """netplan's files and ifupdown2's describe the devices that the model asks for, and no other.
+    """Both backends' files describe the devices that the model asks for, and no others.
 
-    No VXLAN port floods what it learnt, no bridge speaks STP, and only a bridge with an IPv6
-    gateway has an address of its own.
+    No VXLAN port learns addresses, no bridge speaks STP, and only a bridge with an IPv6 gateway has
+    a link-local address.
     """
     for host in hosts(accepted):
-        wanted = {device.name: as_it_should_be(device) for device in devices(host)}
+        expected = {device.name: expected_entry(device) for device in devices(host)}
         netplan, nics = from_netplan(render(host, "netplan"))
-        assert netplan == wanted
-        assert from_interfaces(render(host, "ifupdown")) == (wanted, nics)
+        assert netplan == expected
+        assert from_interfaces(render(host, "ifupdown")) == (expected, nics)
 
 
 def test_nics(accepted: Path) -> None:
-    """Of a NIC both say no more than the underlay needs, and of a NIC outside it nothing."""
+    """Both backends set on a NIC what the underlay needs, and leave all other NICs alone."""
     for host in hosts(accepted):
-        wanted = {"lo": Nic((f"{host.loopback}/32",))} | {
-            uplink.ifname: Nic((uplink.address,) if uplink.address else (), uplink.mtu)
+        expected = {"lo": NicEntry((f"{host.loopback}/32",))} | {
+            uplink.ifname: NicEntry((uplink.address,) if uplink.address else (), uplink.mtu)
             for uplink in host.uplinks
         }
-        assert from_netplan(render(host, "netplan"))[1] == wanted
-        assert from_interfaces(render(host, "ifupdown"))[1] == wanted
+        assert from_netplan(render(host, "netplan"))[1] == expected
+        assert from_interfaces(render(host, "ifupdown"))[1] == expected
 
 
-def test_a_tenant_never_falls_through(accepted: Path) -> None:
-    """Each VRF ends in unreachable, in both families (ifupdown2 sees to that by itself)."""
+def test_each_vrf_ends_in_unreachable_routes(accepted: Path) -> None:
+    """No packet of a tenant leaves its VRF, in both families (ifupdown2 does this by itself)."""
     for host in hosts(accepted):
         files = render(host, "netplan")
         for vrf in host.vrfs:
@@ -224,8 +226,8 @@ def test_a_tenant_never_falls_through(accepted: Path) -> None:
             ]
 
 
-def test_shared_kernel_and_frr(accepted: Path) -> None:
-    """What is not the backend's own affair is the same with both, byte for byte."""
+def test_sysctl_and_frr_files_do_not_depend_on_the_backend(accepted: Path) -> None:
+    """They are the same with both backends, byte for byte."""
     for host in hosts(accepted):
         netplan, ifupdown = render(host, "netplan"), render(host, "ifupdown")
         shared = {path for path in netplan if path.startswith(("etc/frr/", "etc/sysctl.d/"))}

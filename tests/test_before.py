@@ -1,4 +1,4 @@
-"""What was there before us comes back: kernel settings, folders, files. On trees, no mocks."""
+"""Uninstall restores what the host had before us: kernel settings, folders, files."""
 
 import os
 from collections.abc import Callable
@@ -21,38 +21,38 @@ TEXTS = {
 
 
 def tree(root: Path) -> list[str]:
-    """Every folder and file, with its content."""
-    found = []
+    """Return every folder, and every file with its content."""
+    entries = []
     for folder, _, names in os.walk(root):
-        found += [f"{Path(folder, name)} {Path(folder, name).read_text()}" for name in names]
-        found.append(folder)
-    return sorted(found)
+        entries += [f"{Path(folder, name)} {Path(folder, name).read_text()}" for name in names]
+        entries.append(folder)
+    return sorted(entries)
 
 
 def test_uninstall_leaves_the_tree_as_it_was(
     evpn_host: Callable[..., Result], tmp_path: Path, backend: str
 ) -> None:
-    """A folder that was there stays, if it is empty too; one that came with ours goes."""
-    root, given = tmp_path / "root", tmp_path / "payload.json"
+    """A folder of the operator stays, even an empty one; a folder that we made is removed."""
+    root, payload = tmp_path / "root", tmp_path / "payload.json"
     operators = root / OPERATORS[backend]
     operators.parent.mkdir(parents=True)
     operators.write_text(TEXTS[backend])
     for folder in ("etc/network/interfaces.d", "etc/sysctl.d", "run", "var/lib"):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    was = tree(root)
+    original = tree(root)
     for prefix in ("10.26.0.1/24", "10.27.0.1/24"):
         prefixes = [prefix, "fd00:26::1/64"]
         document = host(vnet(26, prefixes=prefixes, ports=tagged(LEAF1, LEAF2)))
-        given.write_bytes(encoded(document))
-        done = evpn_host("apply", "--root", root, "-p", given, "-b", backend)
+        payload.write_bytes(encoded(document))
+        done = evpn_host("apply", "--root", root, "-p", payload, "-b", backend)
         assert done.code == 0, done.err
-    assert tree(root) != was
+    assert tree(root) != original
     assert evpn_host("uninstall", "--root", root).code == 0
-    assert tree(root) == was
+    assert tree(root) == original
 
 
-def test_settings(tmp_path: Path) -> None:
-    """Only what is otherwise is written, and of a device that is gone nothing."""
+def test_restores_only_settings_that_differ(tmp_path: Path) -> None:
+    """Settings with another value are written, and none of a device that no longer exists."""
     known = Before(
         sysctl={
             "net/ipv4/ip_forward": "0",
@@ -64,22 +64,22 @@ def test_settings(tmp_path: Path) -> None:
     for key, value in {"net/ipv4/ip_forward": "1", "net/ipv4/conf/ens4/rp_filter": "1"}.items():
         (base / key).parent.mkdir(parents=True, exist_ok=True)
         (base / key).write_text(f"{value}\n")
-    said: list[str] = []
-    before.give_back(tmp_path, known, said.append)
-    assert said == ["net/ipv4/ip_forward = 0  # as it was"]
+    messages: list[str] = []
+    before.give_back(tmp_path, known, messages.append)
+    assert messages == ["net/ipv4/ip_forward = 0  # as it was"]
     assert (base / "net/ipv4/ip_forward").read_text() == "0"
     assert (base / "net/ipv4/conf/ens4/rp_filter").read_text() == "1\n"
     assert not (base / "net/ipv4/conf/gone").exists()
 
 
-def test_the_list_of_vrfs_goes_where_the_folder_stays(tmp_path: Path) -> None:
-    """Debian 12 has the folder: the list that ifupdown2 made for us goes, an older one stays."""
+def test_removes_the_list_of_vrfs_though_its_folder_stays(tmp_path: Path) -> None:
+    """On Debian 12 it stays. ifupdown2 wrote the list for us; an older list is not removed."""
     folder = tmp_path / before.VRF_TABLES
     folder.mkdir(parents=True)
     known = folder / "ifupdown2_vrf_map.conf"
     before.remember(tmp_path, {}, [], [], silent, running=False)
     known.write_text("# by ifupdown2\n1033 Vrf_33\n")
-    before.remember(tmp_path, {}, [], [], silent, running=False)  # a later apply of ours
+    before.remember(tmp_path, {}, [], [], silent, running=False)  # our next apply
     before.remove_folders(tmp_path, before.read(tmp_path))
     assert folder.is_dir()
     assert not known.exists()
@@ -91,8 +91,8 @@ def test_the_list_of_vrfs_goes_where_the_folder_stays(tmp_path: Path) -> None:
     assert known.exists()
 
 
-def test_what_was_seen_first_stays(tmp_path: Path) -> None:
-    """A later apply adds what it touches anew, and takes nothing of ours for the operator's."""
+def test_a_later_apply_only_adds_to_the_record(tmp_path: Path) -> None:
+    """It adds the folders that it makes, and never takes a folder of ours for the operator's."""
     texts = {"etc/frr/frr.conf": ""}
     before.remember(tmp_path, texts, [], [], silent, running=False)
     assert before.read(tmp_path).folders == [

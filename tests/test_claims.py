@@ -1,4 +1,4 @@
-"""docs/claims.md can't rot: it has a row for each claim that a test makes, and no other."""
+"""docs/claims.md is complete: it has a row for each claim that a test makes, and no other."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ LAB_TESTS = sorted(path for path in claims.LAB.glob("*.py") if path.name != "cla
 
 
 def test_the_table_names_each_claim_and_no_other() -> None:
-    """A row for each claim of a test, in the words of the test; `python -m tests.lab.claims`."""
+    """`python -m tests.lab.claims` writes a row for each claim of a test, in the test's words."""
     text = claims.TABLE.read_text()
     rows = claims.read(text)
     assert list(rows) == claims.claims(), "run python -m tests.lab.claims"
     assert claims.table(rows) == text, "run python -m tests.lab.claims"
 
 
-def test_claims_stand_on_lab_tests_alone() -> None:
-    """Elsewhere nothing would look at them; and their numbers are the issue's."""
+def test_only_lab_tests_make_claims() -> None:
+    """Nothing reads claims of other tests. The numbers of claims are those of the issue."""
     for path in claims.LAB.parent.glob("*.py"):
         assert path == Path(__file__) or "mark.claim(" not in path.read_text(), path
-    # Nor would it on a class, a method, a parameter or a whole module.
+    # Nor does anything read a claim of a class, a method, a parameter or a whole module.
     marks = [re.findall(r"\bmark\.claim\(", path.read_text()) for path in LAB_TESTS]
     assert sum(map(len, marks)) == len(claims.claims())
     numbers = [claim.number for claim in claims.claims()]
@@ -35,13 +35,15 @@ def test_claims_stand_on_lab_tests_alone() -> None:
     assert all(1 <= int(number.split(".")[0]) <= 18 for number in numbers)
 
 
-def test_a_partial_run_leaves_the_rest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What was not run keeps its cells, a row whose test is gone goes, a new one was never seen."""
+def test_a_partial_run_keeps_the_other_outcomes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A test that did not run keeps its cells; a row without a test goes; a new row is empty."""
     old, new = Claim("5.1", "a | b", "test_a.py::test_a"), Claim("13.2", "new", "test_b.py::test_b")
-    gone = Claim("5.2", "gone", "test_a.py::test_gone")
+    obsolete = Claim("5.2", "gone", "test_a.py::test_gone")
     monkeypatch.setattr(claims, "TABLE", tmp_path / "claims.md")
-    monkeypatch.setattr(claims, "claims", lambda: [old, gone])
-    claims.write({(old.test, "trixie-netplan"): "pass", (gone.test, "trixie-netplan"): "pass"})
+    monkeypatch.setattr(claims, "claims", lambda: [old, obsolete])
+    claims.write({(old.test, "trixie-netplan"): "pass", (obsolete.test, "trixie-netplan"): "pass"})
     monkeypatch.setattr(claims, "claims", lambda: [old, new])
     claims.write({(old.test, "bookworm-ifupdown"): "can't: no | such option"})
     rows = claims.read(claims.TABLE.read_text())
@@ -53,10 +55,10 @@ def test_a_partial_run_leaves_the_rest(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 @pytest.mark.parametrize("processes", ["0", "2"])
-def test_what_became_of_tests_is_written(
+def test_outcomes_are_written(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, processes: str
 ) -> None:
-    """Pass, failure in a fixture or a test, what a tool can't do; with xdist as without."""
+    """Passes, failures in a fixture or a test, and what a tool can't do; with and without xdist."""
     monkeypatch.setenv("EVPN_HOST_CLAIMS", "1")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     pytester.makeconftest("""

@@ -1,4 +1,4 @@
-"""The command as a user or a script meets it: exit codes, the two streams, and no traceback."""
+"""The command as a user or a script sees it: exit codes, the two streams, and no traceback."""
 
 import json
 import os
@@ -19,7 +19,7 @@ K8S01, FLEET = REPO / "examples/k8s01.json", REPO / "examples/fleet.json"
 
 
 def process(*argv: object, stdout: int = subprocess.PIPE, stdin: str = "") -> Result:
-    """The command as a process of its own."""
+    """Run the command as a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "generator", *map(str, argv)],
         input=stdin,
@@ -37,14 +37,14 @@ def tops(folder: Path) -> set[str]:
 
 
 def test_module_and_command_are_the_same() -> None:
-    """`python -m generator` is `evpn-host`, by that name."""
+    """`python -m generator` calls itself `evpn-host` too."""
     command = Path(sys.executable).with_name("evpn-host")
     installed = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
     assert process("--version").out == installed.stdout == f"evpn-host, version {__version__}\n"
 
 
-def test_render_a_host(evpn_host: Command, tmp_path: Path) -> None:
-    """A Host is written to DIR/etc; -H names it, in letters of either case, or is refused."""
+def test_renders_a_host(evpn_host: Command, tmp_path: Path) -> None:
+    """A Host is written to DIR/etc; -H takes its name in letters of either case, and no other."""
     assert evpn_host("render", "-p", K8S01, "-o", tmp_path / "1").code == 0
     assert evpn_host("render", "-p", K8S01, "-o", tmp_path / "2", "-H", "k8s01").code == 0
     assert tops(tmp_path / "1") == tops(tmp_path / "2") == {"etc"}
@@ -54,8 +54,8 @@ def test_render_a_host(evpn_host: Command, tmp_path: Path) -> None:
     assert not (tmp_path / "3").exists()
 
 
-def test_render_a_fleet(evpn_host: Command, tmp_path: Path) -> None:
-    """A Fleet is written to DIR/<host>/etc for each VTEP; with -H one of them to DIR/etc."""
+def test_renders_a_fleet(evpn_host: Command, tmp_path: Path) -> None:
+    """Each VTEP of a Fleet is written to DIR/<host>/etc; with -H one of them to DIR/etc."""
     done = evpn_host("render", "-p", FLEET, "-o", tmp_path / "all")
     assert done.code == 0
     assert "is not EVPN-VTEP: this host is left out" in done.err
@@ -67,29 +67,31 @@ def test_render_a_fleet(evpn_host: Command, tmp_path: Path) -> None:
     }
 
 
-def test_render_modes(evpn_host: Command, tmp_path: Path) -> None:
-    """What may hold a password is not readable for everybody, in a rendered tree either."""
+def test_rendered_files_with_passwords_are_not_readable_by_all(
+    evpn_host: Command, tmp_path: Path
+) -> None:
+    """The modes of a rendered tree are those of a host."""
     evpn_host("render", "-p", K8S01, "-o", tmp_path)
     assert (tmp_path / "etc/frr/frr.conf").stat().st_mode & 0o777 == 0o640
     assert (tmp_path / "etc/netplan/60-evpn-host.yaml").stat().st_mode & 0o777 == 0o600
 
 
-def test_standard_input(tmp_path: Path) -> None:
-    """`-` is a payload from standard input."""
+def test_reads_a_payload_from_standard_input(tmp_path: Path) -> None:
+    """`-p -` reads the payload from standard input."""
     done = process("render", "-p", "-", "-o", tmp_path, stdin=K8S01.read_text())
     assert done.code == 0
     assert tops(tmp_path) == {"etc"}
 
 
-def test_warnings_are_no_results(evpn_host: Command) -> None:
-    """check prints nothing as a result: warnings go to standard error, and the code is 0."""
+def test_check_warns_on_standard_error(evpn_host: Command) -> None:
+    """Warnings go to standard error, standard output stays empty, and the exit code is 0."""
     done = evpn_host("check", "-p", K8S01)
     assert (done.code, done.out) == (0, "")
     assert done.err.startswith("warning: links[0].mtu: 1500 is too small")
 
 
-def test_every_problem_is_told(evpn_host: Command, tmp_path: Path) -> None:
-    """A refusal names each problem in a line of its own on standard error, and the code is 1."""
+def test_refusal_names_every_problem(evpn_host: Command, tmp_path: Path) -> None:
+    """Each problem has a line of its own on standard error, and the exit code is 1."""
     document = json.loads(K8S01.read_text())
     document["server"]["asn"] = 0
     document["vnets"][1]["vxlanID"] = 70000000
@@ -104,7 +106,7 @@ def test_every_problem_is_told(evpn_host: Command, tmp_path: Path) -> None:
 
 
 def bad_inputs(folder: Path) -> dict[str, tuple[list[object], int, str]]:
-    """Command lines that can't do: arguments, exit code, a part of what is said."""
+    """Return command lines that must fail: arguments, exit code, a part of the message."""
     (folder / "folder").mkdir()
     (folder / "binary").write_bytes(bytes(range(256)) * 4)
     (folder / "empty").touch()
@@ -158,22 +160,22 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[object], int, str]]:
 
 
 AS_A_PROCESS = {"no verb", "no UTF-8 name", "escape in a host"}
-"""What reaches the command by way of the system's encoding, or not at all."""
+"""Cases without arguments, or whose arguments pass through the system's encoding."""
 
 
-def test_bad_inputs(evpn_host: Command, tmp_path: Path) -> None:
-    """Whatever is wrong is said on standard error, raw control characters aside: no traceback."""
-    wrong = {}
-    for name, (argv, code, said) in bad_inputs(tmp_path).items():
+def test_refuses_bad_inputs_without_a_traceback(evpn_host: Command, tmp_path: Path) -> None:
+    """Standard error says what is wrong, without raw control characters."""
+    failures = {}
+    for name, (argv, code, message) in bad_inputs(tmp_path).items():
         done = (process if name in AS_A_PROCESS else evpn_host)(*argv)
-        fine = done.code == code and said in done.err and done.out == ""
-        if not fine or "Traceback" in done.err or "\x1b" in done.err:
-            wrong[name] = done
-    assert wrong == {}
+        as_expected = done.code == code and message in done.err and done.out == ""
+        if not as_expected or "Traceback" in done.err or "\x1b" in done.err:
+            failures[name] = done
+    assert failures == {}
 
 
-def test_closed_pipe() -> None:
-    """A reader that goes away (`evpn-host schema | head -1`) is no failure to talk about."""
+def test_says_nothing_about_a_closed_pipe() -> None:
+    """A reader may go away, as in `evpn-host schema | head -1`."""
     read, write = os.pipe()
     os.close(read)
     done = process("schema", stdout=write)
@@ -182,39 +184,39 @@ def test_closed_pipe() -> None:
     assert done.code == 141
 
 
-def test_colour(tmp_path: Path) -> None:
-    """diff is coloured on a terminal, and neither in a pipe nor where NO_COLOR is set."""
+def test_diff_has_colours_on_a_terminal_only(tmp_path: Path) -> None:
+    """It has none in a pipe, nor where NO_COLOR is set."""
     (tmp_path / "etc/netplan").mkdir(parents=True)
     (tmp_path / "etc/netplan/01.yaml").touch()
     argv = [sys.executable, "-m", "generator", "diff", "-p", K8S01, "--root", tmp_path]
 
     def on_a_terminal(**environment: str) -> bytes:
-        ours, theirs = os.openpty()
-        without = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
-        shown = b""
+        terminal, program_end = os.openpty()
+        inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+        output = b""
         with subprocess.Popen(
             list(map(str, argv)),
             stdin=subprocess.DEVNULL,
-            stdout=theirs,
+            stdout=program_end,
             stderr=subprocess.DEVNULL,
-            env=without | environment,
+            env=inherited | environment,
         ):
-            os.close(theirs)
+            os.close(program_end)
             try:
-                while more := os.read(ours, 1 << 16):
-                    shown += more
-            except OSError:  # how a terminal says that all is read
+                while more := os.read(terminal, 1 << 16):
+                    output += more
+            except OSError:  # a terminal ends this way when all is read
                 pass
-        os.close(ours)
-        return shown
+        os.close(terminal)
+        return output
 
     assert b"\x1b[32m+# Written by evpn-host" in on_a_terminal(TERM="xterm")
     assert b"\x1b" not in on_a_terminal(NO_COLOR="1")
     assert "\x1b" not in process("diff", "-p", K8S01, "--root", tmp_path).out
 
 
-def test_settings(evpn_host: Command, tmp_path: Path) -> None:
-    """config.yaml gives what the command line leaves out: controller, host and backend."""
+def test_options_default_to_the_settings(evpn_host: Command, tmp_path: Path) -> None:
+    """config.yaml names the controller, host and backend that the command line leaves out."""
     config = tmp_path / "etc/evpn-host/config.yaml"
     config.parent.mkdir(parents=True)
     config.write_text(f"controller: {FLEET}\nhost: mgmt-srv-02\nbackend: ifupdown\n")
@@ -226,18 +228,18 @@ def test_settings(evpn_host: Command, tmp_path: Path) -> None:
     assert json.loads(other.out)["host"] == "mgmt-srv-01"
 
 
-def test_schema(evpn_host: Command) -> None:
-    """schema prints the schema that both examples fulfil."""
+def test_examples_are_valid_by_the_printed_schema(evpn_host: Command) -> None:
+    """`evpn-host schema` prints a valid JSON Schema, and both examples are valid by it."""
     done = evpn_host("schema")
     assert done.code == 0
-    found = json.loads(done.out)
-    Draft202012Validator.check_schema(found)
+    schema = json.loads(done.out)
+    Draft202012Validator.check_schema(schema)
     for example in (K8S01, FLEET):
-        Draft202012Validator(found).validate(json.loads(example.read_text()))
+        Draft202012Validator(schema).validate(json.loads(example.read_text()))
 
 
-def test_render_needs_little(tmp_path: Path) -> None:
-    """render imports nothing that acts on a host: it starts fast and needs no tool."""
+def test_render_imports_nothing_that_acts_on_a_host(tmp_path: Path) -> None:
+    """So it starts fast and needs no tool."""
     code = "import sys; sys.argv = sys.argv[1:]\nfrom generator.cli import main\ntry: main()\n"
     code += "finally: print(*sys.modules, sep='\\n')"
     argv = [sys.executable, "-c", code, "evpn-host", "render", "-p", K8S01, "-o", tmp_path]

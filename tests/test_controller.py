@@ -1,6 +1,6 @@
-"""A controller over HTTPS: what a host makes of a good one, and of each way to be a bad one.
+"""A controller over HTTPS: what a host does with a good one, and with each kind of bad one.
 
-Real servers on loopback, with certificates of a CA of their own.
+Real servers run on loopback, with certificates of their own CA.
 """
 
 import datetime
@@ -30,35 +30,35 @@ from generator.errors import ActivationFailed, Unreachable
 from generator.payload.decode import MAX_BYTES
 from lab.result import Result
 from tests.strategies import Json, encoded, host, server
-from tests.test_apply import FRR, NEW, OLD, OPERATOR, owned, stamps
+from tests.test_apply import FRR, NEW, OLD, OPERATOR, etc_files, stamps
 from tests.test_cli import process
 
 Behaviour = Callable[[Handler], None]
 OTHER = host(generation=1, server=server(name="K8S02"))
-TOKEN = "a-token-of-some-length"  # noqa: S105  # what a test's controller wants
+TOKEN = "a-token-of-some-length"  # noqa: S105  # the token of a test's controller
 
 
-class Asked(Controller):
-    """A controller that remembers what it was asked, and may be told to misbehave."""
+class RecordingController(Controller):
+    """A controller that records its requests, and misbehaves where a test wants it."""
 
     def __init__(self, folder: Path, token: str = "", port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), folder, token)
-        self.RequestHandlerClass = _Asked
+        self.RequestHandlerClass = _RecordingHandler
         self.requests: list[dict[str, str]] = []
         self.answers: list[int] = []
         self.behaviour: Behaviour | None = None
         self.closing = threading.Event()
 
     def give(self, document: Json, name: str = "K8S01.json") -> None:
-        """Have a payload from now on."""
+        """Offer a payload from now on."""
         (self.folder / name).write_bytes(encoded(document))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that went away."""
+        """Say nothing about clients that went away."""
 
 
-class _Asked(Handler):
-    server: Asked
+class _RecordingHandler(Handler):
+    server: RecordingController
 
     def do_GET(self) -> None:  # noqa: N802 - as its base names it
         self.server.requests.append({"path": self.path, **self.headers})
@@ -74,13 +74,15 @@ class _Asked(Handler):
 
 @pytest.fixture(scope="session")
 def ca() -> trustme.CA:
-    """The CA that the host trusts."""
+    """Make the CA that the host trusts."""
     return trustme.CA()
 
 
 @contextmanager
-def serving(controller: Asked, certificate: trustme.LeafCert | None, folder: Path) -> Iterator[str]:
-    """Serve it in a thread; its URL. Without a certificate, over plain HTTP."""
+def serving(
+    controller: RecordingController, certificate: trustme.LeafCert | None, folder: Path
+) -> Iterator[str]:
+    """Serve in a thread and yield the URL. Without a certificate, serve plain HTTP."""
     if certificate:
         pem = folder / f"{time.monotonic_ns()}.pem"
         certificate.private_key_and_cert_chain_pem.write_to_path(str(pem))
@@ -97,14 +99,14 @@ def serving(controller: Asked, certificate: trustme.LeafCert | None, folder: Pat
 
 
 @pytest.fixture
-def controller(tmp_path: Path, ca: trustme.CA) -> Iterator[Asked]:
-    """A controller with a payload of K8S01; its URL is in `url`."""
+def controller(tmp_path: Path, ca: trustme.CA) -> Iterator[RecordingController]:
+    """Run a controller with a payload of K8S01; its URL is in `url`."""
     folder = tmp_path / "payloads"
     folder.mkdir()
-    found = Asked(folder)
-    found.give(OLD)
-    with serving(found, ca.issue_cert("127.0.0.1"), tmp_path) as found.url:  # type: ignore[attr-defined]
-        yield found
+    instance = RecordingController(folder)
+    instance.give(OLD)
+    with serving(instance, ca.issue_cert("127.0.0.1"), tmp_path) as instance.url:  # type: ignore[attr-defined]
+        yield instance
 
 
 class Tree:
@@ -119,7 +121,7 @@ class Tree:
         operator.write_text("network: {ethernets: {ens4: {addresses: [10.12.0.101/16]}}}\n")
 
     def put(self, name: str, text: str | bytes, mode: int = 0o600) -> str:
-        """Write a file below /etc/evpn-host; its path on the host."""
+        """Write a file below /etc/evpn-host; return its path on the host."""
         file = self.root / "etc/evpn-host" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -137,22 +139,27 @@ class Tree:
 
 @pytest.fixture
 def tree(
-    tmp_path: Path, controller: Asked, ca: trustme.CA, evpn_host: Callable[..., Result]
+    tmp_path: Path,
+    controller: RecordingController,
+    ca: trustme.CA,
+    evpn_host: Callable[..., Result],
 ) -> Tree:
-    """A host that knows the controller, and tries twice."""
-    found = Tree(tmp_path / "root", evpn_host)
-    found.put("ca.pem", ca.cert_pem.bytes())
+    """Make a host that knows the controller, and tries twice."""
+    instance = Tree(tmp_path / "root", evpn_host)
+    instance.put("ca.pem", ca.cert_pem.bytes())
     url = f"{controller.url}/{{host}}.json"  # type: ignore[attr-defined]
-    found.set(controller=url, host="K8S01", ca_file="/etc/evpn-host/ca.pem", retries=1)
-    found.set(timeout=60, connect_timeout=60)  # for a machine that is busy
-    return found
+    instance.set(controller=url, host="K8S01", ca_file="/etc/evpn-host/ca.pem", retries=1)
+    instance.set(timeout=60, connect_timeout=60)  # enough on a busy machine
+    return instance
 
 
-# --- As it should be ---
+# --- A controller that works ---
 
 
-def test_an_unchanged_payload_costs_one_small_request(tree: Tree, controller: Asked) -> None:
-    """The first run fetches; the next asks with the ETag, hears 304, and writes nothing at all."""
+def test_an_unchanged_payload_costs_one_small_request(
+    tree: Tree, controller: RecordingController
+) -> None:
+    """The first run fetches it. The next asks with the ETag, gets a 304, and writes nothing."""
     first = tree.run("apply")
     assert first.code == 0
     assert "/etc/frr/frr.conf" in first.out.splitlines()
@@ -165,19 +172,21 @@ def test_an_unchanged_payload_costs_one_small_request(tree: Tree, controller: As
     assert stamps(tree.root) == before
 
 
-def test_drift_is_noticed_though_the_payload_is_unchanged(tree: Tree, controller: Asked) -> None:
-    """A file that somebody changed is put right from the last good payload."""
+def test_repairs_a_file_though_the_payload_is_unchanged(
+    tree: Tree, controller: RecordingController
+) -> None:
+    """apply writes a file that somebody changed again, from the last good payload."""
     tree.run("apply")
-    good = owned(tree.root)
+    good = etc_files(tree.root)
     (tree.root / FRR).write_text("mine\n")
     assert tree.run("diff").code == 1
     assert tree.run("apply").out == "/etc/frr/frr.conf\n"
     assert controller.answers == [200, 304, 304]
-    assert owned(tree.root) == good
+    assert etc_files(tree.root) == good
 
 
-def test_a_new_payload_comes_in(tree: Tree, controller: Asked) -> None:
-    """Another ETag brings the payload, which is then the one to ask for."""
+def test_fetches_a_new_payload(tree: Tree, controller: RecordingController) -> None:
+    """A payload with another ETag is applied, and the next request asks with that ETag."""
     tree.run("apply")
     controller.give(NEW)
     assert tree.run("apply").code == 0
@@ -186,8 +195,8 @@ def test_a_new_payload_comes_in(tree: Tree, controller: Asked) -> None:
     assert controller.answers == [200, 200, 304]
 
 
-def test_a_refused_payload_is_not_remembered(tree: Tree, controller: Asked) -> None:
-    """As long as the controller offers nonsense it is refused again, and told again."""
+def test_keeps_no_tag_of_a_refused_payload(tree: Tree, controller: RecordingController) -> None:
+    """Each run refuses a bad payload again, and names its problems again."""
     tree.run("apply")
     controller.give(NEW | {"vnetz": []})
     for _ in range(2):
@@ -197,8 +206,10 @@ def test_a_refused_payload_is_not_remembered(tree: Tree, controller: Asked) -> N
     assert controller.answers == [200, 200, 200, 304]
 
 
-def test_the_tag_is_of_one_url_and_one_payload(tree: Tree, controller: Asked) -> None:
-    """Of another URL, or when the payload kept here is another, all is fetched."""
+def test_uses_a_tag_for_its_own_url_and_payload_only(
+    tree: Tree, controller: RecordingController
+) -> None:
+    """For another URL, or when the stored payload has changed, apply fetches without the tag."""
     tree.run("apply")
     controller.give(OLD, "other.json")
     tree.set(controller=f"{controller.url}/other.json")  # type: ignore[attr-defined]
@@ -208,16 +219,18 @@ def test_the_tag_is_of_one_url_and_one_payload(tree: Tree, controller: Asked) ->
     assert controller.answers == [200, 200, 200]
 
 
-def test_a_controller_without_tags(tree: Tree, controller: Asked) -> None:
-    """Without an ETag, or with one that is none, there is nothing to ask with."""
+def test_asks_without_a_tag_when_there_is_no_valid_one(
+    tree: Tree, controller: RecordingController
+) -> None:
+    """The controller may send no ETag, or one of a wrong form."""
     for tag in ("", "no quotes", '"' + "x" * 300 + '"', '"tab\t"'):
         controller.behaviour = partial(plain, tag=tag)
         assert tree.run("apply").code == 0
         assert "If-None-Match" not in controller.requests[-1]
 
 
-def test_a_fault_that_passes_is_tried_again(tree: Tree, controller: Asked) -> None:
-    """A controller that is overloaded for a moment is asked again within the same run."""
+def test_tries_again_after_a_short_fault(tree: Tree, controller: RecordingController) -> None:
+    """The same run asks a controller again that was overloaded for a moment."""
 
     def once(handler: Handler) -> None:
         controller.behaviour = None
@@ -229,26 +242,28 @@ def test_a_fault_that_passes_is_tried_again(tree: Tree, controller: Asked) -> No
 
 
 @contextmanager
-def nobody() -> Iterator[int]:
-    """A port on which nobody listens, and that no other process gets meanwhile."""
+def closed_port() -> Iterator[int]:
+    """Yield a port on which nobody listens, and that no other process can get meanwhile."""
     with socket.socket() as bound:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server of ours may have it
+        bound.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # a server of the test may listen on it later
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
 
 
-def test_waiting_for_a_controller(
+def test_wait_keeps_trying_until_the_controller_answers(
     tree: Tree, ca: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With --wait a controller that is only there in a while is found, whatever `retries` says."""
+    """With --wait 60 apply tries on while nobody listens, whatever `retries` says."""
     pauses: list[float] = []
-    with nobody() as port, ExitStack() as servers:
+    with closed_port() as port, ExitStack() as servers:
         tree.set(controller=f"https://127.0.0.1:{port}/K8S01.json", retries=0)
 
         def pause(seconds: float) -> None:
             pauses.append(seconds)
             if len(pauses) == 3:
-                late = Asked(tmp_path / "payloads", port=port)
+                late = RecordingController(tmp_path / "payloads", port=port)
                 servers.enter_context(serving(late, ca.issue_cert("127.0.0.1"), tmp_path))
 
         clock = SimpleNamespace(monotonic=time.monotonic, sleep=pause)
@@ -257,32 +272,34 @@ def test_waiting_for_a_controller(
     assert len(pauses) == 3
 
 
-def test_waiting_ends(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With --wait 60 the pauses between the tries are not longer than that together."""
+def test_wait_ends_after_its_seconds(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --wait 60 all pauses between the tries last 60 seconds at most together."""
     pauses: list[float] = []
     clock = SimpleNamespace(monotonic=lambda: sum(pauses), sleep=pauses.append)
     monkeypatch.setattr("generator.controller.time", clock)
-    with nobody() as port:
+    with closed_port() as port:
         tree.set(controller=f"https://127.0.0.1:{port}/K8S01.json", retries=0)
         assert "can't be reached: Connection refused" in tree.run("apply", "--wait", "60").err
-    assert len(pauses) > 5  # each of eight seconds at most
+    assert len(pauses) > 5  # each pause has eight seconds at most
     assert 60 - LONG_PAUSE < sum(pauses) <= 60
 
 
-def test_a_redirect_within_the_controller(tree: Tree, controller: Asked) -> None:
-    """A redirect to the same host and port is followed."""
+def test_follows_a_redirect_to_the_same_host_and_port(
+    tree: Tree, controller: RecordingController
+) -> None:
+    """The controller may move a payload to another path."""
 
-    def moved(handler: Handler) -> None:
+    def redirect_once(handler: Handler) -> None:
         controller.behaviour = None
-        to(handler, "/K8S01.json", 308)
+        redirect(handler, "/K8S01.json", 308)
 
-    controller.behaviour = moved
+    controller.behaviour = redirect_once
     assert tree.run("apply").code == 0
     assert controller.answers == [308, 200]
 
 
-def test_a_token(tree: Tree, controller: Asked) -> None:
-    """A bearer token comes from a file; without it, or with another, that is said."""
+def test_sends_the_token_of_a_file(tree: Tree, controller: RecordingController) -> None:
+    """Where the token is missing or wrong, the message says so."""
     controller.token = TOKEN
     assert "401 Unauthorized: it wants a token (token_file in config.yaml)" in tree.run("apply").err
     tree.set(token_file=tree.put("token", "another"))
@@ -292,13 +309,15 @@ def test_a_token(tree: Tree, controller: Asked) -> None:
     assert controller.answers == [401, 401, 200]
 
 
-def test_mutual_tls(tree: Tree, controller: Asked, ca: trustme.CA) -> None:
-    """A controller that asks for a certificate gets the host's, and without it hangs up."""
+def test_presents_the_hosts_certificate(
+    tree: Tree, controller: RecordingController, ca: trustme.CA
+) -> None:
+    """A controller that asks for a certificate ends the connection when it gets none."""
     controller.socket.context.verify_mode = ssl.CERT_REQUIRED  # type: ignore[attr-defined]
     ca.configure_trust(controller.socket.context)  # type: ignore[attr-defined]
-    # Which of these is heard depends on who is faster.
-    said = "it wants a certificate of this host|Connection reset|TLS: ended the connection"
-    assert re.search(said, tree.run("apply").err)
+    # Which of these messages comes depends on timing.
+    messages = "it wants a certificate of this host|Connection reset|TLS: ended the connection"
+    assert re.search(messages, tree.run("apply").err)
     own = ca.issue_cert("K8S01.example")
     certificate = tree.put("host.pem", own.cert_chain_pems[0].bytes(), 0o644)
     key = tree.put("host.key", own.private_key_pem.bytes())
@@ -306,18 +325,18 @@ def test_mutual_tls(tree: Tree, controller: Asked, ca: trustme.CA) -> None:
     assert tree.run("apply").code == 0
 
 
-def test_a_proxy(
-    tree: Tree, controller: Asked, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_uses_the_proxy_of_the_environment(
+    tree: Tree, controller: RecordingController, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """https_proxy and no_proxy are honoured; TLS is with the controller, through the proxy."""
-    with tunnelling() as (proxy, asked):
+    """apply obeys https_proxy and no_proxy; TLS goes through the proxy to the controller."""
+    with connect_proxy() as (proxy, requests):
         monkeypatch.setenv("https_proxy", proxy)
         monkeypatch.delenv("no_proxy", raising=False)
         assert tree.run("apply").code == 0
-        assert asked == [f"CONNECT 127.0.0.1:{controller.server_port} HTTP/1."]
+        assert requests == [f"CONNECT 127.0.0.1:{controller.server_port} HTTP/1."]
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         assert tree.run("apply").code == 0
-        assert len(asked) == 1
+        assert len(requests) == 1
     monkeypatch.setenv("no_proxy", "")
     assert "the proxy can't be reached: Connection refused" in tree.run("apply").err
     monkeypatch.setenv("https_proxy", "ftp://127.0.0.1/")
@@ -326,9 +345,9 @@ def test_a_proxy(
 
 
 @contextmanager
-def tunnelling() -> Iterator[tuple[str, list[str]]]:
-    """A proxy that knows CONNECT: its URL, and the first line of each request."""
-    asked: list[str] = []
+def connect_proxy() -> Iterator[tuple[str, list[str]]]:
+    """Run a proxy that knows CONNECT; yield its URL and the first line of each request."""
+    requests: list[str] = []
 
     def pump(source: socket.socket, sink: socket.socket) -> None:
         try:
@@ -341,15 +360,15 @@ def tunnelling() -> Iterator[tuple[str, list[str]]]:
     def tunnel(client: socket.socket) -> None:
         with client, client.makefile("rb") as lines:
             first = lines.readline().decode()
-            asked.append(first.strip()[:-1])
+            requests.append(first.strip()[:-1])
             while lines.readline().strip():
                 pass
             name, _, port = first.split()[1].partition(":")
-            with socket.create_connection((name, int(port))) as there:
+            with socket.create_connection((name, int(port))) as upstream:
                 client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-                back = threading.Thread(target=pump, args=(there, client))
+                back = threading.Thread(target=pump, args=(upstream, client))
                 back.start()
-                pump(client, there)
+                pump(client, upstream)
                 back.join()
 
     def accept() -> None:
@@ -363,12 +382,12 @@ def tunnelling() -> Iterator[tuple[str, list[str]]]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=accept, daemon=True)
         thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", requests
         listener.shutdown(socket.SHUT_RDWR)
         thread.join()
 
 
-# --- As it should not be ---
+# --- A controller that misbehaves ---
 
 
 def plain(
@@ -381,7 +400,7 @@ def plain(
     length: int | None = None,
     **headers: str,
 ) -> None:
-    """An answer in which anything may be wrong."""
+    """Send an answer in which anything may be wrong."""
     handler.send_response(status)
     fields = {"Content-Type": type_, "ETag": tag} | headers
     fields["Content-Length"] = str(len(body) if length is None else length)
@@ -393,19 +412,19 @@ def plain(
     handler.wfile.write(body)
 
 
-def to(handler: Handler, place: str, status: int = 302) -> None:
+def redirect(handler: Handler, place: str, status: int = 302) -> None:
     plain(handler, b"", status=status, Location=place)
 
 
 def sleeping(handler: Handler) -> None:
-    """Take the request, and say nothing for longer than anybody waits."""
-    assert isinstance(handler.server, Asked)
+    """Take the request, and send nothing for longer than any client waits."""
+    assert isinstance(handler.server, RecordingController)
     handler.server.closing.wait(120)
 
 
 def dripping(handler: Handler) -> None:
-    """A byte now and then: no time-out of a socket ends that."""
-    assert isinstance(handler.server, Asked)
+    """Send a byte now and then, so that no time-out of a socket ends the answer."""
+    assert isinstance(handler.server, RecordingController)
     plain(handler, b"{", length=1000)
     while not handler.server.closing.wait(0.2):
         handler.wfile.write(b" ")
@@ -428,8 +447,8 @@ def raw(handler: Handler, answer: bytes) -> None:
 
 
 def busy_then_sleeping(handler: Handler) -> None:
-    """Asked a second time it says nothing more."""
-    assert isinstance(handler.server, Asked)
+    """Answer the first request with 503, and the next ones not at all."""
+    assert isinstance(handler.server, RecordingController)
     handler.server.behaviour = sleeping
     plain(handler, body=b"", status=503)
 
@@ -440,7 +459,7 @@ BAD: dict[str, tuple[Behaviour, str]] = {
     "byte by byte": (dripping, ".json: did not give a whole answer within 2 s"),
     "slow when tried again": (
         busy_then_sleeping,
-        # It is heard twice within this time, on a busy machine too.
+        # This is enough time for two requests, on a busy machine too.
         "within 8 s; before that: the controller answers 503 Service Unavailable",
     ),
     "truncated": (
@@ -472,12 +491,18 @@ BAD: dict[str, tuple[Behaviour, str]] = {
     ),
     "599": (partial(plain, status=599), "answers 599: it has a fault of its own (tried 2 times)"),
     "another host": (
-        partial(to, place="https://127.0.0.2:1/K8S01.json"),
+        partial(redirect, place="https://127.0.0.2:1/K8S01.json"),
         "sends to https://127.0.0.2:1/K8S01.json, another place",
     ),
-    "plain http": (partial(to, place="http://127.0.0.1/p"), "sends to http://127.0.0.1/p, another"),
-    "a file": (partial(to, place="file:///etc/shadow"), "file:///etc/shadow"),
-    "round and round": (partial(to, place="?again"), "from one address to the next without end"),
+    "plain http": (
+        partial(redirect, place="http://127.0.0.1/p"),
+        "sends to http://127.0.0.1/p, another",
+    ),
+    "a file": (partial(redirect, place="file:///etc/shadow"), "file:///etc/shadow"),
+    "round and round": (
+        partial(redirect, place="?again"),
+        "from one address to the next without end",
+    ),
     "too large, as it says": (partial(plain, body=b"", length=MAX_BYTES + 1), "larger than 64 MiB"),
     "too large, chunk by chunk": (
         partial(chunked, chunk=b" " * (1 << 20), times=65, end=b"0\r\n\r\n"),
@@ -496,40 +521,47 @@ BAD: dict[str, tuple[Behaviour, str]] = {
 }
 
 
-# A socket's time ends with that of the whole answer: on a busy machine either may be first.
-ALSO = {
+# The time-outs of the socket and of the whole answer end together: on a busy machine either may be
+# first, and each has its own message.
+ALTERNATIVES = {
     "slow": ".json: did not answer in time\n",
     "slow when tried again": ".json: did not answer in time (tried 2 times)\n",
 }
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_misbehaving(name: str, tree: Tree, controller: Asked) -> None:
-    """Each failure has its own words; exit code 1, and the host keeps what it has to the byte."""
+def test_each_failure_has_its_message_and_changes_nothing(
+    name: str, tree: Tree, controller: RecordingController
+) -> None:
+    """The exit code is 1, and every file of the host stays as it was."""
     tree.run("apply")
-    behaviour, said = BAD[name]
+    behaviour, message = BAD[name]
     controller.behaviour = behaviour
-    if late := re.search(r"within (\d+) s", said):
-        tree.set(timeout=int(late[1]))
-        tree.command = process  # the thread that is left behind ends with it
+    if seconds := re.search(r"within (\d+) s", message):
+        tree.set(timeout=int(seconds[1]))
+        tree.command = process  # a process that ends also ends its thread that waits
     before = stamps(tree.root)
     done = tree.run("apply")
     assert (done.code, done.out) == (1, "")
-    assert said in done.err or (name in ALSO and ALSO[name] in done.err)
+    assert message in done.err or (name in ALTERNATIVES and ALTERNATIVES[name] in done.err)
     assert "Traceback" not in done.err
     assert "\x1b" not in done.err
     assert stamps(tree.root) == before
 
 
-def test_unasked_304(tree: Tree, controller: Asked) -> None:
-    """A 304 to who did not ask with an ETag is no payload."""
+def test_refuses_a_304_to_a_request_without_a_tag(
+    tree: Tree, controller: RecordingController
+) -> None:
+    """Without an ETag in the request, a 304 is not a payload."""
     controller.behaviour = partial(plain, body=b"", status=304)
     assert "answers 304 Not Modified, which is no payload" in tree.run("apply").err
 
 
-def test_nobody_there(tree: Tree, controller: Asked) -> None:
-    """A closed port, and a name that nobody has."""
-    with nobody() as port:
+def test_says_why_a_controller_can_not_be_reached(
+    tree: Tree, controller: RecordingController
+) -> None:
+    """The port is closed, or the name has no address."""
+    with closed_port() as port:
         tree.set(controller=f"https://127.0.0.1:{port}/p.json")
         assert "can't be reached: Connection refused (tried 2 times)" in tree.run("apply").err
     tree.set(controller="https://controller.invalid/p.json")
@@ -538,29 +570,29 @@ def test_nobody_there(tree: Tree, controller: Asked) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "not_after", "said"),
+    ("names", "not_after", "message"),
     [
         (["127.0.0.1"], -1, "its certificate has expired, or this machine's clock is fast"),
         (["other.example"], 1, "its certificate is for another name or address"),
     ],
 )
-def test_certificates(  # noqa: PLR0917
-    names: list[str], not_after: int, said: str, tree: Tree, ca: trustme.CA, tmp_path: Path
+def test_refuses_an_expired_or_foreign_certificate(  # noqa: PLR0917
+    names: list[str], not_after: int, message: str, tree: Tree, ca: trustme.CA, tmp_path: Path
 ) -> None:
-    """A certificate that has expired, or is another's, is not taken; nor is it tried again."""
+    """apply sends no request, and does not try again."""
     end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=not_after)
     begin = end - datetime.timedelta(days=10)
     certificate = ca.issue_cert(*names, not_before=begin, not_after=end)
-    bad = Asked(tmp_path / "payloads")
+    bad = RecordingController(tmp_path / "payloads")
     with serving(bad, certificate, tmp_path) as url:
         done = tree.run("apply", "-p", f"{url}/K8S01.json")
-    assert done.err == f"evpn-host: {url}/K8S01.json: {said}\n"
+    assert done.err == f"evpn-host: {url}/K8S01.json: {message}\n"
     assert bad.requests == []
 
 
-def test_wrong_ca(tree: Tree, tmp_path: Path) -> None:
-    """A certificate of another CA is not taken, and the way out is named."""
-    bad = Asked(tmp_path / "payloads")
+def test_refuses_a_certificate_of_another_ca(tree: Tree, tmp_path: Path) -> None:
+    """The message names the setting for the CA."""
+    bad = RecordingController(tmp_path / "payloads")
     with serving(bad, trustme.CA().issue_cert("127.0.0.1"), tmp_path) as url:
         done = tree.run("apply", "-p", f"{url}/K8S01.json")
     assert (
@@ -568,23 +600,29 @@ def test_wrong_ca(tree: Tree, tmp_path: Path) -> None:
     )
 
 
-def test_no_tls_at_all(tree: Tree, tmp_path: Path) -> None:
-    """A server without TLS where HTTPS is wanted is no controller."""
-    bad = Asked(tmp_path / "payloads")
+def test_refuses_a_server_without_tls(tree: Tree, tmp_path: Path) -> None:
+    """For an https URL a server without TLS gets no request."""
+    bad = RecordingController(tmp_path / "payloads")
     with serving(bad, None, tmp_path) as url:
         done = tree.run("apply", "-p", f"{url.replace('http', 'https')}/K8S01.json")
     assert "K8S01.json: TLS: " in done.err
     assert bad.requests == []
 
 
-def test_secrets_of_ours(tree: Tree, controller: Asked, ca: trustme.CA) -> None:
-    """A token, key or CA file that can't be used is named, and nothing is sent."""
+def test_refuses_unusable_secrets_before_any_request(
+    tree: Tree, controller: RecordingController, ca: trustme.CA
+) -> None:
+    """The message names the token, key or CA file that can't be used."""
     token = tree.put("token", TOKEN, 0o640)
     tree.set(token_file=token)
     assert f"{token}: others can read it (chmod 600 " in tree.run("apply").err
-    for text, said in (("", "is not a token"), ("two words", "is not a token"), (b"\xff", "text")):
+    for text, message in (
+        ("", "is not a token"),
+        ("two words", "is not a token"),
+        (b"\xff", "text"),
+    ):
         tree.put("token", text)
-        assert said in tree.run("apply").err
+        assert message in tree.run("apply").err
     tree.put("token", f"{TOKEN}\r\nX-More: 1")
     assert "is not a token" in tree.run("apply").err
     tree.set(token_file="/etc/evpn-host/none")  # noqa: S106
@@ -603,26 +641,26 @@ def test_secrets_of_ours(tree: Tree, controller: Asked, ca: trustme.CA) -> None:
     assert controller.requests == []
 
 
-def test_the_token_is_for_the_controller(tree: Tree, ca: trustme.CA, tmp_path: Path) -> None:
-    """A URL on the command line that leads elsewhere does not get it; nor does plain http."""
+def test_sends_the_token_to_the_controller_only(tree: Tree, ca: trustme.CA, tmp_path: Path) -> None:
+    """Another server of a URL on the command line does not get it; plain http is refused."""
     tree.set(token_file=tree.put("token", TOKEN))
-    other = Asked(tmp_path / "payloads")
+    other = RecordingController(tmp_path / "payloads")
     with serving(other, ca.issue_cert("127.0.0.1"), tmp_path) as url:
         assert tree.run("apply", "-p", f"{url}/K8S01.json").code == 0
     assert "Authorization" not in other.requests[0]
-    plain_ = Asked(tmp_path / "payloads")
+    plain_ = RecordingController(tmp_path / "payloads")
     with serving(plain_, None, tmp_path) as url:
         tree.set(controller=f"{url}/K8S01.json")
-        said = "no token and no certificate is used over plain http (use https)"
-        assert said in tree.run("apply").err
+        message = "no token and no certificate is used over plain http (use https)"
+        assert message in tree.run("apply").err
         tree.set(token_file=None)
         assert tree.run("apply").code == 0
     assert len(plain_.requests) == 1
 
 
-def test_bad_urls(tree: Tree) -> None:
-    """What is no URL, or would show a password in messages, is refused in words."""
-    for url, said in {
+def test_refuses_bad_urls(tree: Tree) -> None:
+    """One kind of them is a URL with a password, which messages would show."""
+    for url, message in {
         "https://": "is not a URL: it names no host",
         "https://a:b/": "is not a URL",
         "https://[::1/": "is not a URL",
@@ -631,15 +669,17 @@ def test_bad_urls(tree: Tree) -> None:
     }.items():
         done = tree.run("apply", "-p", url)
         assert done.code == 1
-        assert said in done.err
+        assert message in done.err
         assert "Traceback" not in done.err
 
 
 # --- Without a controller ---
 
 
-def test_the_last_good_payload_stands(tree: Tree, controller: Asked) -> None:
-    """With --last-good a host without controller is what it was last told to be: 0, a warning."""
+def test_last_good_stands_in_for_a_controller_that_fails(
+    tree: Tree, controller: RecordingController
+) -> None:
+    """With --last-good apply uses the last good payload, warns, and ends with 0."""
     controller.behaviour = partial(plain, status=500)
     assert tree.run("apply", "--last-good").code == 1
     controller.behaviour = None
@@ -660,7 +700,7 @@ def test_the_last_good_payload_stands(tree: Tree, controller: Asked) -> None:
 
 
 def test_settings_are_checked(tree: Tree) -> None:
-    """Each setting that is unknown or has a value that it can't have is named."""
+    """The message names each unknown setting, and each setting with an impossible value."""
     tree.settings = {}
     tree.set(controler="x", timeout="long", retries=99, ca_file="ca.pem", key_file="/key")
     done = tree.run("apply")
@@ -679,7 +719,7 @@ def test_settings_are_checked(tree: Tree) -> None:
 
 
 def test_settings_are_documented() -> None:
-    """docs/controller.md has each setting, with its default, and no other."""
+    """docs/controller.md lists each setting with its default, and no other."""
     text = (Path(__file__).parents[1] / "docs/controller.md").read_text()
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
     listed = {row[0].strip("|` "): row[1].strip() for row in rows}
@@ -690,7 +730,7 @@ def test_settings_are_documented() -> None:
     assert {name: value for name, value in listed.items() if name in defaults} == defaults
 
 
-# --- What is told of a run ---
+# --- Reports of a run ---
 
 
 def access(tree: Tree, **settings: Any) -> Access:
@@ -698,8 +738,8 @@ def access(tree: Tree, **settings: Any) -> Access:
     return Access(Config(**known | settings), tree.root, "K8S01")
 
 
-def test_a_report(tree: Tree, controller: Asked) -> None:
-    """A report is kept by the controller as it was sent; what is no JSON is refused."""
+def test_the_controller_keeps_a_report(tree: Tree, controller: RecordingController) -> None:
+    """It keeps the report as it was sent, and refuses what is not JSON."""
     url = f"{controller.url}/K8S01.json"  # type: ignore[attr-defined]
     access(tree).report(url, b'{"host": "K8S01"}')
     assert json.loads((controller.folder / "reports/K8S01.json").read_bytes()) == {"host": "K8S01"}
@@ -707,29 +747,29 @@ def test_a_report(tree: Tree, controller: Asked) -> None:
         access(tree).report(url, b"{")
 
 
-def test_a_report_keeps_nobody_waiting(
-    tree: Tree, controller: Asked, monkeypatch: pytest.MonkeyPatch
+def test_a_run_does_not_wait_for_its_report(
+    tree: Tree, controller: RecordingController, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that could not report went as well as before: it says so, and no more.
+    """A run that can't report warns, and succeeds all the same.
 
-    The controller would answer after minutes only.
+    The controller of this test would answer only after minutes.
     """
     monkeypatch.setattr("generator.controller.REPORT_TIMEOUT", 1.0)
     monkeypatch.setattr(Handler, "do_POST", sleeping)
     url = f"{controller.url}/{{host}}.json"  # type: ignore[attr-defined]
-    said: list[str] = []
+    messages: list[str] = []
     settings = Config(report=url, ca_file=str(tree.root / "etc/evpn-host/ca.pem"))
-    with report.told(settings, "K8S01", said.append) as run:
+    with report.told(settings, "K8S01", messages.append) as run:
         run.outcome = Outcome("K8S01", 1)
     url = url.replace("{host}", "K8S01")
     rule = "did not give a whole answer within 1 s"
-    assert said == [f"warning: not reported: {url}: {rule}"]
+    assert messages == [f"warning: not reported: {url}: {rule}"]
     controller.closing.set()
 
 
 @pytest.fixture
 def journal_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Json]]:
-    """A journal; gives the fields of the next message in it."""
+    """Make a journal; the function returns the fields of its next message."""
     place = tmp_path / "journal"
     monkeypatch.setattr(journal, "SOCKET", str(place))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
@@ -737,20 +777,20 @@ def journal_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         sock.setblocking(False)
 
         def fields() -> Json:
-            data, found = sock.recv(1 << 18), {}
+            data, values = sock.recv(1 << 18), {}
             while data:
                 name, _, data = data.partition(b"\n")
                 length = int.from_bytes(data[:8], "little")
-                found[name.decode()] = data[8 : 8 + length].decode()
+                values[name.decode()] = data[8 : 8 + length].decode()
                 assert data[8 + length : 9 + length] == b"\n"
                 data = data[9 + length :]
-            return found
+            return values
 
         yield fields
 
 
-def test_the_journal(journal_: Callable[[], Json]) -> None:
-    """A run is a sentence with fields; line ends from outside make no field of their own."""
+def test_the_journal_gets_a_message_with_fields(journal_: Callable[[], Json]) -> None:
+    """A run is one sentence with fields; line ends in texts of others make no new field."""
 
     def say(text: str) -> None:
         raise AssertionError(text)
@@ -771,19 +811,20 @@ def test_the_journal(journal_: Callable[[], Json]) -> None:
     }
     with report.told(Config(), "K8S01", say) as run:
         run.outcome = Outcome("K8S01", 7, devices=12)
-    found = journal_()
-    assert (found["MESSAGE"], found["PRIORITY"]) == ("K8S01: generation 7 stands", "7")
+    message = journal_()
+    assert (message["MESSAGE"], message["PRIORITY"]) == ("K8S01: generation 7 stands", "7")
     with pytest.raises(ActivationFailed), report.told(Config(), "K8S01", say):
         raise ActivationFailed("netplan failed\nPRIORITY=0", "  it said")
-    found = journal_()
-    assert found["PRIORITY"] == "3"
-    assert found["EVPN_HOST_OUTCOME"] == "failed"
-    assert found["MESSAGE"].endswith("is active: netplan failed\nPRIORITY=0;   it said")
+    message = journal_()
+    assert message["PRIORITY"] == "3"
+    assert message["EVPN_HOST_OUTCOME"] == "failed"
+    assert message["MESSAGE"].endswith("is active: netplan failed\nPRIORITY=0;   it said")
     with report.told(Config(), "K8S01", say) as run:
         run.miss(Unreachable("nobody there"), lambda _: None)
         run.outcome = Outcome("K8S01", 7, devices=12)
-    found = journal_()
-    assert (found["EVPN_HOST_OUTCOME"], found["PRIORITY"]) == ("unreachable", "4")
+    message = journal_()
+    assert (message["EVPN_HOST_OUTCOME"], message["PRIORITY"]) == ("unreachable", "4")
     assert (
-        found["MESSAGE"] == "the controller gives no payload, the host stays as it is: nobody there"
+        message["MESSAGE"]
+        == "the controller gives no payload, the host stays as it is: nobody there"
     )

@@ -1,4 +1,4 @@
-"""What counts in place of a clock, and how much random tests try: both have to be what they say."""
+"""The count of instructions, which replaces a clock, and the profile of the random tests."""
 
 from functools import partial
 
@@ -15,8 +15,8 @@ def pairs(count: int) -> int:
     return sum(1 for one in numbers for other in numbers if one == other)
 
 
-def test_a_loop_within_a_loop_shows() -> None:
-    """Four times as much to look at is sixteen times the work; and the count is always the same."""
+def test_the_count_shows_a_loop_within_a_loop() -> None:
+    """Four times the numbers are sixteen times the work; the count is the same each time."""
     few, many = (instructions(partial(pairs, count)) for count in (100, 400))
     assert few > 100**2
     assert 15 * few < many < 17 * few
@@ -24,7 +24,7 @@ def test_a_loop_within_a_loop_shows() -> None:
 
 
 def test_the_profile_is_that_of_the_run(pytestconfig: pytest.Config) -> None:
-    """The gate repeats itself; with `--all` examples are new each time, and there are more."""
+    """The gate has the same examples each time; `--all` has new ones, and more."""
     long = bool(pytestconfig.getoption("all_of_it"))
     assert rounds(short=1, long=2) == 1 + long
     assert settings().derandomize is not long

@@ -1,4 +1,4 @@
-"""The pages: built without the network, in step with the command, and what they show works.
+"""The pages build without the network, agree with the command, and show commands that work.
 
 `pytest tests/test_docs.py --snapshot-update` writes the reference of the payload anew.
 """
@@ -34,7 +34,7 @@ BEGIN, END = "<!-- reference: from the schema, by tests/test_docs.py -->", "<!--
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built strictly, where there is no network at all."""
+    """Build the site with --strict, where there is no network."""
     folder = tmp_path_factory.mktemp("site")
     done = build(REPO, folder)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -42,18 +42,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(repository: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Build the site of a repository's pages, as docs/contributing.md says it."""
-    # Without --quiet, which hides warnings from --strict too.
+    """Build the site of a repository's pages with the command of docs/contributing.md."""
+    # --quiet would hide warnings from --strict too.
     argv = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    possible = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
-    alone = [] if possible.returncode else ["unshare", "--net"]
+    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
+    offline = [] if probe.returncode else ["unshare", "--net"]
     return subprocess.run(
-        [*alone, *argv], cwd=repository, capture_output=True, text=True, check=False
+        [*offline, *argv], cwd=repository, capture_output=True, text=True, check=False
     )
 
 
-def test_faults_end_the_build(tmp_path: Path) -> None:
-    """Links to no page and to no heading, a page that nothing leads to: mkdocs only warns."""
+def test_faults_of_a_page_fail_the_build(tmp_path: Path) -> None:
+    """A link to no page, one to no heading, and a page without a link: mkdocs warns of each."""
     shutil.copytree(REPO / "docs", tmp_path / "docs")
     shutil.copy(REPO / "mkdocs.yml", tmp_path)
     (tmp_path / "docs/lost.md").write_text("[No page](no.md), [no heading](index.md#no)\n")
@@ -63,7 +63,7 @@ def test_faults_end_the_build(tmp_path: Path) -> None:
 
 
 def tables() -> Iterator[tuple[str, list[str]]]:
-    """Every table of every page: from its headings to the first empty line or comment."""
+    """Yield every table of every page: from its headings to the first empty line or comment."""
     for page in PAGES:
         text = re.sub(r"^\s*```.*?^\s*```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
         for table in re.findall(r"^\|.*\n(?:(?!<!--).+\n)*", text, re.MULTILINE):
@@ -72,9 +72,9 @@ def tables() -> Iterator[tuple[str, list[str]]]:
 
 def test_tables_are_whole() -> None:
     """Each row is one line with as many cells as its table has columns, and no code is cut."""
-    found = list(tables())
-    assert len(found) > 30
-    for page, lines in found:
+    all_tables = list(tables())
+    assert len(all_tables) > 30
+    for page, lines in all_tables:
         columns = len(_cells(lines[0]))
         for line in lines:
             assert re.fullmatch(r"\|.*(?<!\\)\|", line), f"{page}: {line}"
@@ -86,20 +86,20 @@ def _cells(line: str) -> list[str]:
     return re.split(r"(?<!\\)\|", line)[1:-1]
 
 
-# Where a style sheet has a browser fetch something; what is in the sheet itself is not fetched.
-_OF_A_STYLE = re.compile(r"""url\(\s*["']?(?!data:)([^"')]+)|@import\s*["']([^"']+)""")
+# Addresses that a browser fetches for a style sheet; it fetches no data: address.
+_STYLE_ADDRESS = re.compile(r"""url\(\s*["']?(?!data:)([^"')]+)|@import\s*["']([^"']+)""")
 
 
 class _Addresses(HTMLParser):
-    """What a browser fetches by itself for a page."""
+    """Collects the addresses that a browser fetches by itself for a page."""
 
     def __init__(self) -> None:
         super().__init__()
         self.fetched: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = [(name, value) for name, value in attrs if value]
-        for name, value in given:
+        attributes = [(name, value) for name, value in attrs if value]
+        for name, value in attributes:
             if name in {"src", "poster", "data"} or (name == "href" and tag in {"link", "image"}):
                 self.fetched.append(value)
             elif name == "srcset":
@@ -108,21 +108,21 @@ class _Addresses(HTMLParser):
                 self.handle_data(value)
 
     def handle_data(self, data: str) -> None:
-        self.fetched += [a or b for a, b in _OF_A_STYLE.findall(data)]
+        self.fetched += [a or b for a, b in _STYLE_ADDRESS.findall(data)]
 
 
 def test_a_reader_fetches_nothing_from_elsewhere(site: Path) -> None:
-    """No font, script or picture of somebody else's; what a page needs is there."""
+    """A page has no font, script or picture of others, and all that it needs is in the site."""
     pages = sorted([*site.rglob("*.html"), *site.rglob("*.css")])
     assert len(pages) > 10
     for page in pages:
-        found = _Addresses()
+        addresses = _Addresses()
         if page.suffix == ".css":
-            found.handle_data(page.read_text())
+            addresses.handle_data(page.read_text())
         else:
-            found.feed(page.read_text())
-            assert found.fetched
-        for address in found.fetched:
+            addresses.feed(page.read_text())
+            assert addresses.fetched
+        for address in addresses.fetched:
             assert "//" not in address, f"{page}: {address}"
             file = address.partition("#")[0].partition("?")[0]
             folder = site if file.startswith("/") else page.parent
@@ -130,21 +130,21 @@ def test_a_reader_fetches_nothing_from_elsewhere(site: Path) -> None:
 
 
 def test_links_to_files_lead_somewhere() -> None:
-    """Also those that the site only names, because they lead out of docs/."""
-    found = 0
+    """So do links out of docs/, which the site shows as names only."""
+    count = 0
     for page in [*PAGES, REPO / "CHANGELOG.md"]:
         text = re.sub(r"`[^`]*`", "", page.read_text())
         for target in re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", text):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
-            found += 1
-    assert found > 30
+            count += 1
+    assert count > 30
 
 
-# --- What is shown is run ---
+# --- Commands of the pages ---
 
 
 def test_each_block_has_a_language() -> None:
-    """`sh` for what is run, `text` for what is seen: nothing is shown that no test looks at."""
+    """`sh` is for commands, `text` for output; without a language no test would look at a block."""
     wrong = [
         f"{block.page}:{block.line}: {block.language or 'no language'}"
         for block in documents.blocks()
@@ -153,16 +153,16 @@ def test_each_block_has_a_language() -> None:
     assert wrong == [], f"not one of {', '.join(sorted(LANGUAGES))}"
 
 
-def test_what_is_not_run() -> None:
-    """What is on the list is shown somewhere; the tests that do the same are there."""
-    seen = [
+def test_the_list_of_commands_that_no_test_runs_is_right() -> None:
+    """A page shows each command on the list, and the tests that the list names exist."""
+    shown = [
         c
         for block in documents.blocks()
         if block.language == "sh"
         for c in documents.commands(block)
     ]
     for command, reason in documents.NOT_RUN.items():
-        assert any(c == command or c.startswith(f"{command} ") for c in seen), command
+        assert any(c == command or c.startswith(f"{command} ") for c in shown), command
         for file, name in re.findall(r"(tests/[\w/]+\.py)(?:::(\w+))?", reason):
             assert not name or f"def {name}(" in (REPO / file).read_text(), reason
             assert (REPO / file).exists(), reason
@@ -170,9 +170,9 @@ def test_what_is_not_run() -> None:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository in which commands may do what they like."""
+    """Copy the repository, so that commands may change anything in the copy."""
     folder = tmp_path_factory.mktemp("copy") / "evpn-host"
-    # Without Git: the files, less what was made from them.
+    # Without Git, and without the files that tools made.
     left_out = shutil.ignore_patterns(
         ".git", ".venv", "__pycache__", ".*_cache", "site", ".hypothesis"
     )
@@ -192,15 +192,15 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [block for block in documents.shown() if not documents.in_the_lab(block)],
     ids=lambda block: f"{block.page}-{block.line}",
 )
-def test_commands(block: Block, copy: Path) -> None:
-    """Each block does in a copy of the repository what a reader would have it do."""
-    skipped = [command for command in documents.commands(block) if documents.not_run(command)]
-    assert not skipped, "of one block all or nothing is run"
+def test_commands_succeed(block: Block, copy: Path) -> None:
+    """Each block of commands succeeds in a copy of the repository."""
+    excluded = [command for command in documents.commands(block) if documents.not_run(command)]
+    assert not excluded, "run all commands of a block, or none"
     path = [str(copy / ".bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
-    possible = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
-    alone = [] if possible.returncode else ["unshare", "--net"]
+    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
+    offline = [] if probe.returncode else ["unshare", "--net"]
     with subprocess.Popen(
-        [*alone, "bash", "-euo", "pipefail", "-c", block.text],
+        [*offline, "bash", "-euo", "pipefail", "-c", block.text],
         cwd=copy,
         env=os.environ | {"PATH": os.pathsep.join(path), "PYTHONPATH": str(copy)},
         stdin=subprocess.DEVNULL,
@@ -213,40 +213,40 @@ def test_commands(block: Block, copy: Path) -> None:
             process.wait(600)
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # what it left running
+                os.killpg(process.pid, signal.SIGKILL)  # ends what the block left running
         assert process.stdout
         assert process.returncode == 0, process.stdout.read()
 
 
 def spans() -> Iterator[tuple[str, list[str]]]:
-    """Every command of ours in running text, with its page."""
+    """Yield every command of ours in running text, with its page."""
     for page in PAGES:
         text = re.sub(r"^\s*```.*?^\s*```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
         for span in re.findall(r"`(?:sudo )?(evpn-host\s[^`]+)`", text):
             yield page.name, shlex.split(span.replace("\\|", "|").partition(" | ")[0])
 
 
-def test_commands_in_running_text() -> None:
-    """They name verbs and options that there are."""
-    found = list(spans())
-    assert len(found) > 10
-    for page, (_, verb, *words) in found:
+def test_commands_in_running_text_exist() -> None:
+    """They name verbs and options that the command has."""
+    commands = list(spans())
+    assert len(commands) > 10
+    for page, (_, verb, *words) in commands:
         if verb == "--version":
             continue
         assert verb in cli.commands, f"{page}: evpn-host {verb}"
         known = options(cli.commands[verb])
-        given = {word.partition("=")[0] for word in words if word.startswith("-") and word != "-"}
-        assert given <= known, f"{page}: evpn-host {verb} {' '.join(words)}"
+        used = {word.partition("=")[0] for word in words if word.startswith("-") and word != "-"}
+        assert used <= known, f"{page}: evpn-host {verb} {' '.join(words)}"
 
 
 def options(command: click.Command) -> set[str]:
-    """The options of a verb, as they are typed."""
+    """Return the options of a verb, as they are typed."""
     return {name for option in command.params for name in option.opts if name.startswith("-")}
 
 
-def told_of_verbs() -> dict[str, set[str]]:
-    """The verbs of docs/contract.md, and the options that their rows name."""
-    told: dict[str, set[str]] = {}
+def contract_verbs() -> dict[str, set[str]]:
+    """Return the verbs of docs/contract.md, and the options that their rows name."""
+    verbs: dict[str, set[str]] = {}
     verb = ""
     table = (REPO / "docs/contract.md").read_text().partition("## Verbs")[2].partition("\n## ")[0]
     for first, row in re.findall(r"^\| (`[a-z]\S*|…)(.*)$", table, re.MULTILINE):
@@ -254,16 +254,16 @@ def told_of_verbs() -> dict[str, set[str]]:
             verb = first.strip("`")
         spans = re.findall(r"`([^`]*)`", first + row)
         words = {word for span in spans for word in span.split() if word.startswith("-")}
-        told.setdefault(verb, set()).update(words)
-    return told
+        verbs.setdefault(verb, set()).update(words)
+    return verbs
 
 
 def test_the_contract_has_every_verb_and_option() -> None:
-    """docs/contract.md names them all, and no others."""
-    told = told_of_verbs()
-    assert told.keys() == cli.commands.keys()
-    common = {"--root", "-v", "--verbose"}  # told once, for all
-    for verb, words in told.items():
+    """docs/contract.md names all of them, and no others."""
+    verbs = contract_verbs()
+    assert verbs.keys() == cli.commands.keys()
+    common = {"--root", "-v", "--verbose"}  # named once, for all verbs
+    for verb, words in verbs.items():
         assert words <= options(cli.commands[verb]), verb
         missing = [
             option.opts
@@ -277,12 +277,12 @@ def test_the_contract_has_every_verb_and_option() -> None:
 
 
 def reference() -> str:
-    """The schema as tables, in the order in which a reader meets the objects."""
+    """Return the schema as tables, in the order in which a reader meets the objects."""
     types = schema()["$defs"]
     order = ["HostDocument"]
     for name in order:
-        found = re.findall(r"#/\$defs/(\w+)", json.dumps(types[name]))
-        order += [each for each in dict.fromkeys(found) if each not in order]
+        references = re.findall(r"#/\$defs/(\w+)", json.dumps(types[name]))
+        order += [each for each in dict.fromkeys(references) if each not in order]
     order += [name for name in types if name not in order]
     return "\n".join(line for name in order for line in _table(name, types[name]))
 
@@ -292,46 +292,50 @@ def _table(name: str, type_: dict[str, Any]) -> Iterator[str]:
     yield f"{type_['description']}\n"
     yield "| field | value | without it | meaning |"
     yield "| --- | --- | --- | --- |"
-    for field, said in type_["properties"].items():
-        if said == {"description": IGNORED}:
+    for field, definition in type_["properties"].items():
+        if definition == {"description": IGNORED}:
             continue
-        needed = "required" if field in type_.get("required", ()) else _default(said)
-        yield f"| `{field}` | {_value(said)} | {needed} | {said['description']} |"
+        default = "required" if field in type_.get("required", ()) else _default(definition)
+        yield f"| `{field}` | {_value(definition)} | {default} | {definition['description']} |"
 
 
-def _default(said: dict[str, Any]) -> str:
-    return f"`{json.dumps(said['default'])}`" if said.get("default") not in (None, []) else "–"
+def _default(definition: dict[str, Any]) -> str:
+    return (
+        f"`{json.dumps(definition['default'])}`"
+        if definition.get("default") not in (None, [])
+        else "–"
+    )
 
 
-def _value(said: dict[str, Any]) -> str:  # noqa: PLR0911  # a form a line
-    if reference := re.search(r"#/\$defs/(\w+)", json.dumps(said.get("$ref", ""))):
+def _value(definition: dict[str, Any]) -> str:  # noqa: PLR0911  # one line for each form
+    if reference := re.search(r"#/\$defs/(\w+)", json.dumps(definition.get("$ref", ""))):
         return f"[{reference[1]}](#{reference[1].removesuffix('Document').lower()})"
-    if each := said.get("anyOf"):
+    if each := definition.get("anyOf"):
         return ", or ".join(dict.fromkeys(map(_value, each)))
-    if "enum" in said:
-        return " or ".join(f"`{value}`" for value in said["enum"])
-    if said.get("type") == "array":
-        return f"list of {_value(said['items'])}"
-    if said.get("type") == "integer":
-        refused = said.get("not", {}).get("enum", [])
+    if "enum" in definition:
+        return " or ".join(f"`{value}`" for value in definition["enum"])
+    if definition.get("type") == "array":
+        return f"list of {_value(definition['items'])}"
+    if definition.get("type") == "integer":
+        refused = definition.get("not", {}).get("enum", [])
         but = f", not {' or '.join(map(str, refused))}" if refused else ""
-        return f"{said['minimum']}–{said['maximum']}{but}"
-    if "format" in said:
-        return {"ipv4": "IPv4 address", "ipv6": "IPv6 address"}[said["format"]]
-    if "pattern" in said:
-        return f"`{said['pattern']}`".replace("|", "\\|")
-    if "minLength" in said:
-        return f"{said['minLength']}–{said['maxLength']} characters"
-    return {"boolean": "`true` or `false`", "object": "object"}[said["type"]]
+        return f"{definition['minimum']}–{definition['maximum']}{but}"
+    if "format" in definition:
+        return {"ipv4": "IPv4 address", "ipv6": "IPv6 address"}[definition["format"]]
+    if "pattern" in definition:
+        return f"`{definition['pattern']}`".replace("|", "\\|")
+    if "minLength" in definition:
+        return f"{definition['minLength']}–{definition['maxLength']} characters"
+    return {"boolean": "`true` or `false`", "object": "object"}[definition["type"]]
 
 
 def test_reference_of_the_payload(pytestconfig: pytest.Config) -> None:
-    """docs/payload.md has the schema's fields, values and defaults, and no other."""
+    """docs/payload.md has the schema's fields, values and defaults, and no others."""
     page = REPO / "docs/payload.md"
     before, _, rest = page.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     assert rest, f"{BEGIN} is not there"
-    wanted = f"{before}{BEGIN}\n{reference()}\n\n{END}{after}"
+    expected = f"{before}{BEGIN}\n{reference()}\n\n{END}{after}"
     if pytestconfig.getoption("--snapshot-update"):
-        page.write_text(wanted)
-    assert page.read_text() == wanted, "--snapshot-update writes it"
+        page.write_text(expected)
+    assert page.read_text() == expected, "--snapshot-update writes it"

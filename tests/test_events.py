@@ -1,4 +1,4 @@
-"""What wakes the hook, and what does not, in a network namespace made for the test."""
+"""What wakes the hook, and what does not, in a network namespace of the test's own."""
 
 import subprocess
 import sys
@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tests.conftest import unavailable
 
-# Each line of `ip`, and whether it wakes who follows the devices 7 and 300.
+# Each command of `ip`, and whether it wakes a hook that watches the devices 7 and 300.
 STEPS = [
-    ("link add mine index 7 type bridge", True),  # a new device may be one of ours by its name
+    ("link add mine index 7 type bridge", True),  # the name of a new device may be one of ours
     ("link add wide index 300 type bridge", True),
     ("link add other index 8 type bridge", True),
     ("link set other mtu 1400", False),
@@ -31,7 +31,7 @@ STEPS = [
     ("link delete other", False),
     ("link delete wide", True),
 ]
-FOLLOW = """
+WATCH = """
 import subprocess, sys, time
 from generator import events
 with events.listen() as sock:
@@ -42,19 +42,19 @@ with events.listen() as sock:
 """
 
 
-def test_what_wakes(root_user: None) -> None:
-    """The devices that matter, default routes, and new devices; tenants' churn never."""
+def test_wakes_for_its_devices_default_routes_and_new_devices(root_user: None) -> None:
+    """Changes of tenants never wake it."""
     del root_user
-    possible = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
-    if possible.returncode:
-        unavailable(f"no network namespace: {possible.stderr.decode().strip()}")
+    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
+    if probe.returncode:
+        unavailable(f"no network namespace: {probe.stderr.decode().strip()}")
     done = subprocess.run(
-        ["unshare", "--net", sys.executable, "-c", FOLLOW, *(line for line, _ in STEPS)],
+        ["unshare", "--net", sys.executable, "-c", WATCH, *(line for line, _ in STEPS)],
         capture_output=True,
         text=True,
         check=False,
         cwd=Path(__file__).parents[1],
     )
     assert not done.returncode, done.stderr
-    woke = zip(STEPS, done.stdout.split(), strict=True)
-    assert [(line, seen == "1") for (line, _), seen in woke] == STEPS
+    answers = zip(STEPS, done.stdout.split(), strict=True)
+    assert [(line, answer == "1") for (line, _), answer in answers] == STEPS

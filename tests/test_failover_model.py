@@ -1,8 +1,8 @@
-"""The management-IP hook against a small kernel: whatever happens, it comes to the one right place.
+"""The management-IP hook on a small model of the kernel: it always ends at the one right place.
 
-The kernel here has the few laws that matter: deleting an address takes the routes that name it as
-their source, a device's last IPv4 address takes all its routes, `replace` takes the place of a
-route of the same metric.
+The model has the few laws of the kernel that matter. Deleting an address deletes the routes that
+name it as their source. Deleting a device's last IPv4 address deletes all its IPv4 routes.
+`replace` replaces a route of the same metric.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ DUAL = Management(NIC, BRIDGE, MINE4, GATEWAY4, MINE6, GATEWAY6)
 
 
 class Killed(Exception):
-    """The hook's process ends here."""
+    """The hook's process was killed."""
 
 
 class Kernel:
-    """Devices, addresses, routes."""
+    """A model of devices, addresses and routes."""
 
     def __init__(self) -> None:
         self.up = {NIC: True, BRIDGE: True}
         self.on: dict[str, dict[str, str]] = {NIC: {}, BRIDGE: {}, OTHER: {}}
         self.routes: list[tuple[str, str, str, str, int]] = []  # prefix, gateway, device, text …
         self.ipv6 = True  # whether bridges take addresses of that family
-        self.nowhere = False  # whether there was an instant without the address
+        self.nowhere = False  # whether the address was on no device at some time
 
-    def seen(self) -> Seen:
+    def state(self) -> Seen:
         devices = {
             name: place.Device(index, up, self.ipv6 or name == NIC)
             for index, (name, up) in enumerate(self.up.items(), 1)
@@ -95,8 +95,8 @@ class Kernel:
         metric = metric or (1024 if family else 0)
         new = ("default", gateway, device, " ".join(rest), metric)
         if verb == "delete":
-            gone = [r for r in self.routes if r[:3] == new[:3] and r[4] == metric]
-            for route in gone[:1]:
+            matches = [r for r in self.routes if r[:3] == new[:3] and r[4] == metric]
+            for route in matches[:1]:
                 self.routes.remove(route)
             return
         if device not in self.on or not self.up.get(device):
@@ -119,7 +119,7 @@ class Kernel:
 
 
 class Simulated(failover.Hook):
-    """The hook with that kernel under it."""
+    """The hook on the model of the kernel."""
 
     def __init__(self, root: Path, world: World) -> None:
         self.world = world
@@ -132,7 +132,7 @@ class Simulated(failover.Hook):
         bridges = [management.bridge]
         if self.state.place == "bridge" and self.state.device not in (*bridges, ""):
             bridges.append(self.state.device)
-        return management, bridges, self.world.kernel.seen()
+        return management, bridges, self.world.kernel.state()
 
     def _sessions(self, own: list[str]) -> list[str] | None:
         del own
@@ -152,7 +152,7 @@ class Simulated(failover.Hook):
 
 
 class World:
-    """All that the hook lives in."""
+    """All that the hook reads and changes."""
 
     def __init__(self, management: Management, routes: list[str]) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="failover-"))
@@ -172,7 +172,7 @@ class World:
             self.kernel.do(f"route append default via {GATEWAY6} dev {NIC} proto 4 metric 1024")
         self.kernel.routes.append(("198.51.100.0/24", "10.254.254.1", NIC, "proto 4", 0))
         self.kernel.routes.append(("10.2.0.1/32", "169.254.0.1", NIC, "proto bgp", 20))
-        self.first = self.kernel.seen()
+        self.first = self.kernel.state()
         self.others = [route for route in self.kernel.routes if route[0] != "default"]
         self.target = Target(
             host="k8s01",
@@ -191,13 +191,13 @@ class World:
         return sorted(name for name, has in self.kernel.on.items() if MINE4 in has)
 
     def settle(self, times: int = 8) -> None:
-        """Let time pass, beyond all damping and patience."""
+        """Let so much time pass that no damping and no waiting is left."""
         for _ in range(times):
             self.now += failover.REFILL
             self.hook.settle()
 
 
-# How the operator may have his default route.
+# Forms that an operator's default route may have.
 ROUTES = st.sampled_from(
     [
         ["proto 4"],
@@ -210,12 +210,12 @@ ROUTES = st.sampled_from(
 
 
 class Life(RuleBasedStateMachine):
-    """Random events; after each, given time, all is right."""
+    """Random events; when some time has passed after any of them, all is right."""
 
     @initialize(management=st.sampled_from([SINGLE, DUAL]), routes=ROUTES)
     def begin(self, management: Management, routes: list[str]) -> None:
         self.world = World(management, routes)
-        self.touched = False  # whether somebody else changed what the operator had
+        self.touched = False  # whether somebody changed an operator's setting
         self.world.settle(1)
 
     @rule(sessions=st.sampled_from([[], ["ens4"], ["ens5"], ["ens4", "ens5"], None]))
@@ -229,7 +229,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(lines=st.integers(0, 12))
     def killed(self, lines: int) -> None:
-        """The hook dies after so many lines, and starts again with what it had written."""
+        """The hook dies after so many lines, and starts again with the state that it wrote."""
         self.world.lines_to_live = lines
         with contextlib.suppress(Killed):
             self.world.hook.settle()
@@ -276,7 +276,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def comes_to_rest(self) -> None:
-        """One right place, its default route with it, and nothing to do any more."""
+        """The address and its default route are at the one right place; nothing is left to do."""
         world = self.world
         if world.sessions is None:
             world.sessions = []
@@ -288,15 +288,15 @@ class Life(RuleBasedStateMachine):
         assert set(gateways.values()) <= {right}
         if world.hook.state.own.routes.get(GATEWAY4):
             assert gateways[GATEWAY4] == right
-        before = msgspec.json.encode(world.kernel.seen())
+        before = msgspec.json.encode(world.kernel.state())
         world.kernel.nowhere = False
         world.settle(2)
-        assert msgspec.json.encode(world.kernel.seen()) == before
+        assert msgspec.json.encode(world.kernel.state()) == before
         if right == NIC:
             assert not {STAND_IN, NEXT_HOP} & world.kernel.on[NIC].keys()
             if not self.touched:
-                assert world.kernel.seen().on[NIC] == world.first.on[NIC]
-                assert sorted(map(str, world.kernel.seen().defaults)) == sorted(
+                assert world.kernel.state().on[NIC] == world.first.on[NIC]
+                assert sorted(map(str, world.kernel.state().defaults)) == sorted(
                     map(str, world.first.defaults)
                 )
 
@@ -318,13 +318,13 @@ test_life = Life.TestCase
 
 @pytest.fixture
 def world() -> World:
-    made = World(SINGLE, ["proto 4 metric 100"])
-    made.hook.settle()
-    return made
+    instance = World(SINGLE, ["proto 4 metric 100"])
+    instance.hook.settle()
+    return instance
 
 
-def test_never_without_a_place(world: World) -> None:
-    """There and back: at no instant is the address nowhere."""
+def test_the_address_is_never_nowhere(world: World) -> None:
+    """It moves to the bridge and back, twice."""
     for sessions in (["ens4"], [], ["ens5"], []):
         world.sessions = sessions
         world.settle(3)
@@ -332,10 +332,10 @@ def test_never_without_a_place(world: World) -> None:
     assert world.hook.state.moves == 4
 
 
-def test_first_moves_are_at_once_then_damped(world: World) -> None:
-    """Two moves at once, then one in each REFILL seconds; a poll tries again when it is due."""
+def test_damps_moves_after_the_first_two(world: World) -> None:
+    """Two moves are immediate, then one follows in each REFILL seconds, when a poll is due."""
     moves = []
-    for step in range(600):  # a session that bounces each tenth of a second
+    for step in range(600):  # a session that changes each tenth of a second
         world.now += 0.1
         world.sessions = [] if step % 2 else ["ens4"]
         before = world.hook.state.moves
@@ -348,8 +348,8 @@ def test_first_moves_are_at_once_then_damped(world: World) -> None:
     assert len(moves) >= 5
 
 
-def test_lost_bridge_is_not_damped(world: World) -> None:
-    """When its device goes, the address is on the NIC at the next look, whatever moved before."""
+def test_does_not_damp_the_loss_of_the_bridge(world: World) -> None:
+    """The next look puts the address on the NIC, however many moves came before."""
     for sessions in (["ens4"], [], ["ens4"]):
         world.sessions = sessions
         world.settle(1)
@@ -360,8 +360,8 @@ def test_lost_bridge_is_not_damped(world: World) -> None:
     assert world.places() == [NIC]
 
 
-def test_silence_moves_nothing(world: World) -> None:
-    """As long as FRR says nothing, the address stays where it is, after a restart too."""
+def test_the_address_stays_while_frr_is_silent(world: World) -> None:
+    """It stays after a restart of the hook too."""
     world.sessions = ["ens4"]
     world.settle(1)
     world.sessions = None
@@ -370,8 +370,8 @@ def test_silence_moves_nothing(world: World) -> None:
     assert world.places() == [BRIDGE]
 
 
-def test_state_lost_in_evpn_mode(world: World) -> None:
-    """Without memory: the address comes back to the NIC, and a default route with it."""
+def test_returns_to_the_nic_without_its_state(world: World) -> None:
+    """The state is lost while the address is on the bridge; a default route comes back too."""
     world.sessions = ["ens4"]
     world.settle(1)
     (world.root / failover.STATE).unlink()
@@ -380,13 +380,13 @@ def test_state_lost_in_evpn_mode(world: World) -> None:
     world.sessions = []
     world.settle()
     assert world.places() == [NIC]
-    [default] = world.kernel.seen().defaults
+    [default] = world.kernel.state().defaults
     assert (default.gateway, default.device) == (GATEWAY4, NIC)
 
 
 @pytest.mark.parametrize("others", [[LEASE], []])
-def test_nic_keeps_an_address(world: World, others: list[str]) -> None:
-    """FRR's routes on the NIC survive its only address: a stand-in comes, and goes again."""
+def test_the_nic_keeps_an_address(world: World, others: list[str]) -> None:
+    """A stand-in replaces the NIC's only address meanwhile, so that FRR's routes there stay."""
     world.kernel.on[NIC] = {MINE4: "", **dict.fromkeys(others, "")}
     world.sessions = ["ens4"]
     world.settle()
@@ -397,8 +397,8 @@ def test_nic_keeps_an_address(world: World, others: list[str]) -> None:
     assert set(world.kernel.on[NIC]) == {MINE4, *others}
 
 
-def test_frr_gets_a_next_hop_again() -> None:
-    """While bgpd has none a stand-in comes, anew if need be; on the NIC it goes."""
+def test_gives_bgpd_an_ipv6_next_hop() -> None:
+    """bgpd gets a stand-in while it has no next hop; it goes when the address is on the NIC."""
     world = World(DUAL, ["proto 4"])
     world.hook.settle()
     world.sessions, world.lost = ["ens4"], True
@@ -411,27 +411,27 @@ def test_frr_gets_a_next_hop_again() -> None:
     assert set(world.kernel.on[NIC]) == {MINE4, MINE6, LEASE}
 
 
-def test_a_family_that_comes_later(world: World) -> None:
-    """What the operator has of it on the NIC is learned before anything is put right there."""
+def test_learns_the_routes_of_a_new_family_first(world: World) -> None:
+    """The hook reads the operator's IPv6 routes before it changes any on the NIC."""
     kernel = world.kernel
     kernel.on[NIC][MINE6] = ""
     kernel.do(f"route append default via {GATEWAY6} dev {NIC} proto 4 metric 77")
-    before = kernel.seen().defaults
+    before = kernel.state().defaults
     world.target = msgspec.structs.replace(world.target, management=DUAL)
     world.settle(1)
-    assert kernel.seen().defaults == before
+    assert kernel.state().defaults == before
 
 
-def test_address_of_the_same_subnet_stays(world: World) -> None:
-    """The kernel drops it with its primary; it is put back."""
+def test_puts_a_secondary_address_back(world: World) -> None:
+    """The kernel deletes it with the primary address of its subnet."""
     world.kernel.on[NIC][NEIGHBOUR] = "brd 10.12.255.255"
     world.sessions = ["ens4"]
     world.settle()
     assert world.kernel.on[NIC][NEIGHBOUR] == "brd 10.12.255.255"
 
 
-def test_somebody_elses_default_route_stays(world: World) -> None:
-    """A default route by another gateway is not replaced, whatever its metric."""
+def test_keeps_a_default_route_by_another_gateway(world: World) -> None:
+    """The hook does not replace it, whatever its metric."""
     foreign = ("default", "192.0.2.254", OTHER, "proto 4 metric 100", 100)
     world.kernel.routes.append(foreign)
     for sessions in (["ens4"], []):
@@ -441,12 +441,12 @@ def test_somebody_elses_default_route_stays(world: World) -> None:
         assert len([r for r in world.kernel.routes if r[0] == "default"]) == 2
 
 
-def test_new_bridge_not_there_yet(world: World) -> None:
-    """While the payload's new bridge does not exist the old one carries; then the new one."""
+def test_stays_on_the_old_bridge_until_the_new_one_exists(world: World) -> None:
+    """The payload names a new bridge for the management address."""
     world.sessions = ["ens4"]
     world.settle(1)
-    moved = msgspec.structs.replace(SINGLE, bridge="nbr-15-of-test")
-    world.target = msgspec.structs.replace(world.target, management=moved)
+    management = msgspec.structs.replace(SINGLE, bridge="nbr-15-of-test")
+    world.target = msgspec.structs.replace(world.target, management=management)
     world.settle()
     assert world.places() == [BRIDGE]
     world.kernel.up["nbr-15-of-test"] = True
@@ -457,13 +457,13 @@ def test_new_bridge_not_there_yet(world: World) -> None:
 
 
 @given(st.binary(min_size=2, max_size=64).filter(lambda data: len(data) % 2 == 0))
-def test_checksum(data: bytes) -> None:
-    """Data with its checksum sums up to nothing (RFC 1071)."""
+def test_data_with_its_checksum_sums_up_to_zero(data: bytes) -> None:
+    """As RFC 1071 defines it."""
     assert _checksum(data + _checksum(data).to_bytes(2, "big")) == 0
 
 
-def test_announcements() -> None:
-    """Frames have the sizes of the RFCs, and one of the ARPs passes a suppressing bridge."""
+def test_frames_have_the_sizes_of_the_rfcs() -> None:
+    """One of the two ARPs passes a bridge that suppresses ARP."""
     frames = _arps(b"\x0a\x0c\x00\x65", bytes(6), {})
     assert [len(frame) for frame in frames] == [42, 42]
     assert any(frame[28:32] != frame[38:42] for frame in frames)
@@ -471,19 +471,19 @@ def test_announcements() -> None:
     assert len(_solicitation(bytes(6))) == 14 + 40 + 8
 
 
-def test_leaves_are_asked_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whom bgpd has not heard since it began to answer is asked each second, others never."""
-    now, asked = [100.0], []
-    monkeypatch.setattr(announce, "solicit", lambda name: asked.append((now[0], name)))
+def test_solicits_a_silent_leaf_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hook does so each second after bgpd began to answer, for own Idle sessions only."""
+    now, solicitations = [100.0], []
+    monkeypatch.setattr(announce, "solicit", lambda name: solicitations.append((now[0], name)))
     hook = failover.Hook(Path(tempfile.mkdtemp()), print, lambda: now[0])
     own = ["ens4", "ens5"]
-    states = {"ens4": "Idle", "ens5": "Active", "ens6": "Idle"}  # the last one is an operator's
-    found = {name: frr.Session(name, state, state) for name, state in states.items()}
-    monkeypatch.setattr(frr, "summary", lambda _: found)
+    states = {"ens4": "Idle", "ens5": "Active", "ens6": "Idle"}  # ens6 is an operator's
+    sessions = {name: frr.Session(name, state, state) for name, state in states.items()}
+    monkeypatch.setattr(frr, "summary", lambda _: sessions)
     for _ in range(40):
         hook._sessions(own)
         now[0] += 0.25
-    assert asked == [(100.0, "ens4"), (101.0, "ens4"), (102.0, "ens4")]
+    assert solicitations == [(100.0, "ens4"), (101.0, "ens4"), (102.0, "ens4")]
 
     def silent(_: frr.Vty) -> None:
         raise frr.Silent("restarted")
@@ -492,17 +492,17 @@ def test_leaves_are_asked_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
         restarted.setattr(frr, "summary", silent)
         hook._sessions(own)
     hook._sessions(own)
-    assert asked[3:] == [(now[0], "ens4")]
+    assert solicitations[3:] == [(now[0], "ens4")]
 
 
 @pytest.fixture(autouse=True)
 def folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Each world's folder lies below the test's own."""
+    """Put each world's folder below the test's own."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
-def test_no_default_route_is_believed_only_at_rest() -> None:
-    """Half-way through a move a missing route does not mean that there was none."""
+def test_remembers_that_there_is_no_default_route_only_at_rest() -> None:
+    """In the middle of a move a missing route does not mean that the operator has none."""
     at_rest, half_way = (
         Seen({}, {NIC: {MINE4: ""}}, []),
         Seen({}, {NIC: {}, BRIDGE: {MINE4: ""}}, []),
@@ -513,8 +513,8 @@ def test_no_default_route_is_believed_only_at_rest() -> None:
     assert place.remember(known, SINGLE, at_rest).routes == known.routes
 
 
-def test_a_place_without_ipv6() -> None:
-    """What the bridge can't take stays on the NIC; the other family moves all the same."""
+def test_moves_ipv4_alone_to_a_bridge_without_ipv6() -> None:
+    """The IPv6 address stays on the NIC until the bridge can take it."""
     world = World(DUAL, ["proto 4"])
     world.kernel.ipv6 = False
     world.hook.settle()

@@ -1,4 +1,4 @@
-"""What guest platforms are told: the right bridge and MTU, in words that no payload can twist."""
+"""The files for guest platforms name the right bridge and MTU, and no payload can break them."""
 
 import json
 import re
@@ -25,9 +25,9 @@ from tests.strategies import LEAF1, encoded, host, vnet
 Command = Callable[..., Result]
 
 K8S01, FLEET = REPO / "examples/k8s01.json", REPO / "examples/fleet.json"
-# Of Kubernetes' objects and Incus' profiles; libvirt wants no /, and no line end.
+# A name that Kubernetes and Incus accept. libvirt forbids only a / and a line end.
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-# Its CRD, as Multus installs it, says no more of it than this.
+# All that the CRD which Multus installs says about a NetworkAttachmentDefinition.
 NAD = {
     "type": "object",
     "additionalProperties": False,
@@ -58,81 +58,81 @@ HOSTILE = (
 
 
 def documents(text: str) -> list[Any]:
-    """The documents of a YAML stream, read by a parser that makes plain values only."""
+    """Return the documents of a YAML stream, read by a parser that makes plain values only."""
     return list(YAML(typ="safe").load_all(text))
 
 
 def networks(text: str) -> list[ET.Element]:
-    """The networks of an answer, one after another."""
+    """Return the networks of an output."""
     return list(ET.fromstring(f"<all>{text}</all>"))  # noqa: S314  # our own
 
 
 def hostile() -> list[Vnet]:
-    """V-Nets of those names, through the payload."""
+    """Return V-Nets with the hostile names, read from a payload."""
     ports = [{"name": LEAF1}]
     vnets = [vnet(100 + n, name=name, mtu=9000, ports=ports) for n, name in enumerate(HOSTILE)]
-    found = guests.planned(load(encoded(host(*vnets))).hosts[0])
-    assert len(found) == len(HOSTILE) + 1  # and Management
-    return found
+    planned = guests.planned(load(encoded(host(*vnets))).hosts[0])
+    assert len(planned) == len(HOSTILE) + 1  # one more is Management
+    return planned
 
 
-def test_formats_are_those_of_the_command() -> None:
-    """The command offers what there is."""
+def test_the_command_offers_every_format() -> None:
+    """It offers no others."""
     assert tuple(guests.FORMATS) == cli._PLATFORMS
 
 
 def test_nad() -> None:
-    """Each is what the CRD wants, and its configuration only plugs a pod into the bridge."""
-    for definition, of in zip(documents(guests.nad(hostile())), hostile(), strict=True):
+    """Each definition is valid by the CRD, and only plugs a pod into the bridge."""
+    for definition, each in zip(documents(guests.nad(hostile())), hostile(), strict=True):
         Draft202012Validator(NAD).validate(definition)
         assert definition["metadata"] == {
-            "name": of.bridge,
-            "annotations": {"evpn-host/vnet": of.told},
+            "name": each.bridge,
+            "annotations": {"evpn-host/vnet": each.told},
         }
-        assert NAME.fullmatch(of.bridge)
+        assert NAME.fullmatch(each.bridge)
         config = json.loads(definition["spec"]["config"])
-        assert (config["type"], config["name"]) == ("bridge", of.bridge)
-        assert (config["bridge"], config["mtu"]) == (of.bridge, of.mtu)
+        assert (config["type"], config["name"]) == ("bridge", each.bridge)
+        assert (config["bridge"], config["mtu"]) == (each.bridge, each.mtu)
         assert config["ipam"] == {}
         changing = ("isGateway", "isDefaultGateway", "ipMasq", "promiscMode", "hairpinMode", "vlan")
         assert not any(config.get(name) for name in changing)
 
 
 def test_libvirt() -> None:
-    """Each is a network on the bridge; what is in it by a payload's doing is one attribute."""
-    for network, of in zip(networks(guests.libvirt(hostile())), hostile(), strict=True):
-        told = {"vni": str(of.vni), "name": of.name, "mtu": str(of.mtu)}
+    """Each network uses the bridge; a text of the payload is in one attribute only."""
+    for network, each in zip(networks(guests.libvirt(hostile())), hostile(), strict=True):
+        attributes = {"vni": str(each.vni), "name": each.name, "mtu": str(each.mtu)}
         shape = {child.tag: (child.text or "").strip() or child.attrib for child in network}
         assert list(shape) == ["name", "uuid", "metadata", "forward", "bridge"]
-        assert shape["name"] == of.bridge
+        assert shape["name"] == each.bridge
         assert shape["forward"] == {"mode": "bridge"}
-        assert shape["bridge"] == {"name": of.bridge}
+        assert shape["bridge"] == {"name": each.bridge}
         [[vnet_]] = network.iter("metadata")
-        assert (vnet_.tag, vnet_.attrib) == ("{urn:evpn-host}vnet", told)
+        assert (vnet_.tag, vnet_.attrib) == ("{urn:evpn-host}vnet", attributes)
 
 
 def test_incus() -> None:
-    """One document; each profile has one NIC, and every value is a string, as Incus wants it."""
+    """Each profile of the one document has one NIC, and only strings as values, as Incus needs."""
     [document] = documents(guests.incus(hostile()))
-    for profile, of in zip(document["profiles"], hostile(), strict=True):
+    for profile, each in zip(document["profiles"], hostile(), strict=True):
         assert profile == {
-            "name": of.bridge,
-            "description": of.told,
+            "name": each.bridge,
+            "description": each.told,
             "config": {},
             "devices": {
-                of.bridge: {
+                each.bridge: {
                     "type": "nic",
                     "nictype": "bridged",
-                    "parent": of.bridge,
-                    "mtu": str(of.mtu),
+                    "parent": each.bridge,
+                    "mtu": str(each.mtu),
                 }
             },
         }
 
 
 @pytest.mark.parametrize("form", guests.FORMATS)
-def test_thousands(form: str) -> None:
-    """Eight times the V-Nets are about eight times the work, not sixty-four, and all are there."""
+def test_work_grows_with_the_number_of_vnets(form: str) -> None:
+    """Eight times the V-Nets are about eight times the work, not sixty-four; none is left out."""
 
     def work(count: int) -> int:
         vnets = [Vnet(vni, f"nbr-{vni}", 1500, f"name {vni}") for vni in range(1, count + 1)]
@@ -144,8 +144,8 @@ def test_thousands(form: str) -> None:
     assert many < 10 * few, (few, many)
 
 
-def test_of_a_payload(evpn_host: Command) -> None:
-    """With -p no host is needed; L3VNIs are no V-Nets; the MTU is the V-Net's own."""
+def test_reads_the_vnets_of_a_payload(evpn_host: Command) -> None:
+    """With -p the command needs no host. It leaves out L3VNIs. -H chooses from a Fleet."""
     done = evpn_host("guests", "--format", "nad", "-p", K8S01)
     names = [each["metadata"]["name"] for each in documents(done.out)]
     assert (done.code, names) == (0, ["nbr-14", "nbr-26", "nbr-31"])
@@ -155,50 +155,50 @@ def test_of_a_payload(evpn_host: Command) -> None:
     assert evpn_host("guests", "--format", "nad", "-H", "mgmt-srv-01").code == 2
 
 
-def test_of_what_was_applied(evpn_host: Command, tmp_path: Path) -> None:
-    """The record is asked, and the last good payload for names; another one changes nothing."""
-    asked = ["guests", "--format", "incus", "--root", tmp_path]
-    nothing = evpn_host(*asked)
+def test_reads_the_vnets_of_the_record(evpn_host: Command, tmp_path: Path) -> None:
+    """Their names come from the last good payload; without it the VNI stands for the name."""
+    argv = ["guests", "--format", "incus", "--root", tmp_path]
+    nothing = evpn_host(*argv)
     assert (nothing.code, nothing.out) == (1, "")
     assert "nothing was applied yet" in nothing.err
     (tmp_path / "etc/netplan").mkdir(parents=True)
     (tmp_path / "etc/netplan/01.yaml").touch()
     assert evpn_host("apply", "-p", K8S01, "--root", tmp_path).code == 0
-    done = evpn_host(*asked)
+    done = evpn_host(*argv)
     assert done.out == evpn_host("guests", "--format", "incus", "-p", K8S01).out
     (tmp_path / "var/lib/evpn-host/payload.json").unlink()
-    without = evpn_host(*asked)
+    without = evpn_host(*argv)
     assert without.code == 0
     assert "VNI 26" in [each["description"] for each in documents(without.out)[0]["profiles"]]
 
 
-@pytest.mark.parametrize("wanted", ["26", "nbr-26", "coke-North-South-in-band"])
-def test_one_vnet(evpn_host: Command, wanted: str) -> None:
+@pytest.mark.parametrize("choice", ["26", "nbr-26", "coke-North-South-in-band"])
+def test_chooses_one_vnet(evpn_host: Command, choice: str) -> None:
     """VNET is a VNI, a bridge, or a name."""
-    done = evpn_host("guests", "--format", "libvirt", "-p", K8S01, wanted)
+    done = evpn_host("guests", "--format", "libvirt", "-p", K8S01, choice)
     [network] = networks(done.out)
     assert network.findtext("name") == "nbr-26"
 
 
-def test_no_such_vnet(evpn_host: Command) -> None:
-    """What is not there is refused, with what there is; an L3VNI is no V-Net."""
-    for wanted in ("1033", "l3br-1033", "\x1b[2J", "coke"):
-        done = evpn_host("guests", "--format", "libvirt", "-p", K8S01, wanted)
+def test_refuses_an_unknown_vnet(evpn_host: Command) -> None:
+    """The message lists the V-Nets of the host; an L3VNI is not one of them."""
+    for choice in ("1033", "l3br-1033", "\x1b[2J", "coke"):
+        done = evpn_host("guests", "--format", "libvirt", "-p", K8S01, choice)
         assert (done.code, done.out) == (1, "")
         assert "is no V-Net of this host" in done.err
         assert "V-Net coke-2 (VNI 31)" in done.err
         assert "\x1b" not in done.err
 
 
-def test_names_that_look_the_same() -> None:
-    """Two names of which the same is left when all is taken out that could be misread."""
+def test_refuses_a_name_that_is_ambiguous_without_special_characters() -> None:
+    """Names lose characters that could be misread, and two names can then be the same."""
     vnets = [Vnet(1, "nbr-1", 1500, "a_b"), Vnet(2, "nbr-2", 1500, "a_b")]
     with pytest.raises(Refused, match="VNET: a&b is the name of several"):
         guests.choose(vnets, "a&b")
 
 
-def test_a_file_each(evpn_host: Command, tmp_path: Path) -> None:
-    """-o writes a file for each V-Net, named after its bridge."""
+def test_writes_a_file_for_each_vnet(evpn_host: Command, tmp_path: Path) -> None:
+    """With -o the name of each file is that of the bridge."""
     done = evpn_host("guests", "--format", "libvirt", "-p", K8S01, "-o", tmp_path / "networks")
     files = sorted((tmp_path / "networks").iterdir())
     assert done.out.splitlines() == [str(file) for file in files]
@@ -210,7 +210,7 @@ def test_a_file_each(evpn_host: Command, tmp_path: Path) -> None:
 
 # --- Incus itself ---
 
-# Its daemon, for as long as it takes to ask it.
+# Runs its daemon, loads a file into it twice, and prints its profiles.
 INCUS = """
 set -eu
 mount -t sysfs sysfs /sys
@@ -224,7 +224,7 @@ incus query "/1.0/profiles?recursion=1"
 
 
 def test_incus_takes_it(root_user: None, tmp_path: Path) -> None:
-    """Debian 13's daemon, twice: each profile is there as we said it."""
+    """Debian 13's daemon takes the profiles twice, and then has each of them as we wrote it."""
     del root_user
     packages = ["incus-base", "incus-client"]
     file = tmp_path / "preseed.yaml"
@@ -233,14 +233,14 @@ def test_incus_takes_it(root_user: None, tmp_path: Path) -> None:
         extract = ["--variant=extract", f"--include={','.join(packages)}"]
         tree = built("incus", packages, lambda folder: debootstrap("trixie", folder, *extract))
         with Root("trixie", over=[tree]) as root:
-            said = root.run(["sh", "-c", INCUS, "incus", file], timeout=180)
+            answer = root.run(["sh", "-c", INCUS, "incus", file], timeout=180)
     except LabUnavailable as reason:
         unavailable(str(reason))
-    profiles = {each["name"]: each for each in said.json}
+    profiles = {each["name"]: each for each in answer.json}
     [document] = documents(file.read_text())
     for profile in document["profiles"]:
-        there = profiles[profile["name"]]
-        assert {key: there[key] for key in profile} == profile
+        actual = profiles[profile["name"]]
+        assert {key: actual[key] for key in profile} == profile
 
 
 # --- libvirt's own tools ---
@@ -248,20 +248,20 @@ def test_incus_takes_it(root_user: None, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module", params=["bookworm", "trixie"])
 def root(request: pytest.FixtureRequest, root_user: None) -> Iterator[Root]:
-    """A distribution's root tree, with libvirt's client and its test driver."""
+    """Make a distribution's root tree, with libvirt's client and its test driver."""
     del root_user
     try:
-        with Root(request.param) as found:
-            yield found
+        with Root(request.param) as tree:
+            yield tree
     except LabUnavailable as reason:
         unavailable(str(reason))
 
 
 def test_libvirt_takes_it(root: Root, tmp_path: Path) -> None:
-    """By its schema, and by its parser: defined twice, started, and dumped with what we said."""
-    for of in hostile():
-        file = tmp_path / f"{of.bridge}.xml"
-        file.write_text(guests.libvirt([of]))
+    """Its schema accepts a network; virsh defines it twice, starts it, and shows what we wrote."""
+    for each in hostile():
+        file = tmp_path / f"{each.bridge}.xml"
+        file.write_text(guests.libvirt([each]))
         root.run(["virt-xml-validate", file, "network"])
     file = tmp_path / "nbr-101.xml"
     define = f"net-define {file}; net-define {file}; net-start nbr-101; net-dumpxml nbr-101"
@@ -273,10 +273,10 @@ def test_libvirt_takes_it(root: Root, tmp_path: Path) -> None:
 
 
 def test_libvirt_takes_no_mtu(root: Root, tmp_path: Path) -> None:
-    """The reason for which it is told in the metadata alone: should this pass, tell libvirt."""
-    [of] = guests.choose(hostile(), "100")
+    """Therefore only the metadata has the MTU. When this test fails, libvirt can take it."""
+    [each] = guests.choose(hostile(), "100")
     file = tmp_path / "mtu.xml"
-    text = guests.libvirt([of])
+    text = guests.libvirt([each])
     file.write_text(text.replace("</network>", '<mtu size="1500"/></network>'))
     done = root.run(["virsh", "--connect", "test:///default", f"net-define {file}"], check=False)
     assert done.code == 1

@@ -1,4 +1,4 @@
-"""Whatever a controller, or someone in its place, sends: an answer in words, never a traceback."""
+"""Whatever a controller or an impostor sends, `load` answers in words, never by a traceback."""
 
 import json
 
@@ -16,26 +16,26 @@ from tests.strategies import HOSTILE_NAMES, documents, encoded, host, json_value
 SCHEMA = Draft202012Validator(schema(), format_checker=Draft202012Validator.FORMAT_CHECKER)
 
 
-def told(problem: Problem) -> None:
-    """A problem is one printable line, and it says something."""
+def check_message(problem: Problem) -> None:
+    """Check that a problem is one printable line that says something."""
     text = str(problem)
     assert text.strip()
     assert text.isprintable(), ascii(text)
     assert len(text) < 2000
 
 
-def answered(data: bytes) -> Payload | None:
-    """What `load` makes of it; that it raises nothing but `Refused` is what is tested."""
-    found: Payload | None = None
+def answer_to(data: bytes) -> Payload | None:
+    """Return what `load` makes of data; fail where it raises anything but `Refused`."""
+    payload: Payload | None = None
     try:
-        found = load(data)
-        said = found.warnings
+        payload = load(data)
+        problems = payload.warnings
     except Refused as refused:
-        said = refused.problems
-    assert found or said
-    for problem in said:
-        told(problem)
-    return found
+        problems = refused.problems
+    assert payload or problems
+    for problem in problems:
+        check_message(problem)
+    return payload
 
 
 @settings(max_examples=rounds(short=75, long=1500))
@@ -46,41 +46,41 @@ def answered(data: bytes) -> Payload | None:
 @example(b"[" * 100_000)
 @example(b'{"a":' * 100_000)
 @example(b'"\\ud800"')
-def test_any_bytes_get_an_answer(data: bytes) -> None:
-    """Bytes that are not even JSON are refused in words."""
-    assert answered(data) is None
+def test_refuses_any_bytes_in_words(data: bytes) -> None:
+    """The bytes are not even JSON."""
+    assert answer_to(data) is None
 
 
 @settings(max_examples=rounds(short=75, long=1500))
 @given(json_values, st.sampled_from([{}, {"kind": "Host"}, {"kind": "Fleet", "hosts": [{}]}]))
 @example(["\ud800"], {"kind": "Host"})
 @example({"kind": ["\ud800"]}, {})
-def test_any_json_gets_an_answer(value: object, around: dict[str, object]) -> None:
-    """JSON that is no payload is refused in words, at the top and in every section."""
-    answered(encoded(value))
+def test_answers_any_json_in_words(value: object, around: dict[str, object]) -> None:
+    """JSON that is no payload may stand at the top and in every section."""
+    answer_to(encoded(value))
     if isinstance(value, dict):
-        answered(encoded(around | value))
+        answer_to(encoded(around | value))
     for section in ("server", "links", "vpcs", "vnets", "hosts", "generation"):
-        answered(encoded(around | {section: value}))
-        answered(encoded(around | {section: [value]}))
+        answer_to(encoded(around | {section: value}))
+        answer_to(encoded(around | {section: [value]}))
 
 
 @settings(max_examples=rounds(short=100, long=2000))
 @given(mutants())
-def test_any_mistake_in_a_document_gets_an_answer(data: bytes) -> None:
-    """An accepted document with anything changed in it is accepted or refused, in words."""
-    found = answered(data)
-    if found is not None:
+def test_answers_any_mistake_in_a_document_in_words(data: bytes) -> None:
+    """An accepted document with any change is accepted, or refused in words."""
+    payload = answer_to(data)
+    if payload is not None:
         SCHEMA.validate(json.loads(data))
 
 
 @settings(max_examples=rounds(short=50, long=600))
 @given(documents())
 def test_every_generated_document_is_accepted(document: dict[str, object]) -> None:
-    """The strategy `documents` gives accepted documents; the JSON Schema accepts them too."""
-    found = answered(encoded(document))
-    assert found is not None
-    assert found.kind == "Host"
+    """`load` and the JSON Schema accept every document of the strategy `documents`."""
+    payload = answer_to(encoded(document))
+    assert payload is not None
+    assert payload.kind == "Host"
     SCHEMA.validate(document)
 
 
@@ -91,7 +91,7 @@ def test_every_generated_document_is_accepted(document: dict[str, object]) -> No
 )
 @pytest.mark.parametrize("escaped", [True, False], ids=["escaped", "raw"])
 def test_unsafe_characters_are_refused_wherever_they_stand(raw: str, escaped: bool) -> None:
-    """In a value, a key, an ignored field or a nested one; written as an escape or raw."""
+    """The place is a value, a key, an ignored field or a nested one; escaped or raw."""
     for document in (
         host(server=host()["server"] | {"name": raw}),
         host(vpcs=[{"id": 26, "name": raw}, {"id": 33, "name": raw}]),
@@ -101,10 +101,10 @@ def test_unsafe_characters_are_refused_wherever_they_stand(raw: str, escaped: bo
         host(**{raw: 1}),
     ):
         text = json.dumps(document, ensure_ascii=escaped)
-        assert answered(text.encode(errors="surrogatepass")) is None
+        assert answer_to(text.encode(errors="surrogatepass")) is None
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
 def test_names_that_trouble_other_programs_are_names(name: str) -> None:
-    """Quotes, backslashes, templates and comment signs are legal in names: a tenant chose them."""
-    assert answered(encoded(host(vpcs=[vpc(26, name=name), vpc(33)])))
+    """A tenant may have quotes, backslashes, templates and comment signs in a name."""
+    assert answer_to(encoded(host(vpcs=[vpc(26, name=name), vpc(33)])))

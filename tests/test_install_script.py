@@ -1,7 +1,7 @@
-"""packaging/install.sh in a Debian tree, on the ways on which it must leave nothing behind.
+"""packaging/install.sh in a Debian tree, in the cases where it must leave nothing behind.
 
 apt, dpkg, the package, openssl, the terminal and the controller are real; only systemd does not run
-there. The ways that end in a running VTEP are in tests/lab/test_on_and_off.py.
+there. The cases that end in a running VTEP are in tests/lab/test_on_and_off.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lab.root import Root
 from tests.conftest import REPO, unavailable
 from tests.debs import FORGET, REPOSITORY, debs
 
-# Runs install.sh on a terminal of its own, types an answer when it asks, and is the controller.
+# Runs a controller, runs install.sh on a terminal of its own, and types an answer when it asks.
 # Arguments: folder of payloads, file with certificate and key, answer, options of install.sh.
 DRIVER = """
 import os, pty, sys, threading
@@ -50,7 +50,7 @@ while True:
 print(said.decode(errors="replace").replace("\\r\\n", "\\n"))
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-# What install.sh looks for of systemd, and NICs as the example names them.
+# Makes the folder by which install.sh knows systemd, and NICs with the names of the example.
 PREPARE = """
 set -eu
 mkdir -p /run/systemd/system
@@ -58,7 +58,7 @@ ip link add ens4 type veth peer name ens5
 echo 'source /etc/network/interfaces.d/*' >> /etc/network/interfaces
 rm -f /opt/debs/*+next*
 """
-# A package that is unpacked and then fails, when what it depends on is installed already.
+# A package whose configuration fails after it is unpacked and its dependencies are installed.
 BROKEN = r"""
 set -eu
 cd "$(mktemp -d)"
@@ -75,7 +75,7 @@ printf '#!/bin/sh\nexit 1\n' > broken/DEBIAN/postinst
 chmod 755 broken/DEBIAN/postinst
 dpkg-deb --build broken /opt/broken.deb
 """
-# Files of /etc and units, our folders, packages in whatever state; not apt's own.
+# Lists the files of /etc and units, our folders, and packages in any state; not apt's own files.
 PICTURE = r"""
 find /etc /usr/lib/systemd -type f -not -path '/etc/apt/*' -not -name ld.so.cache | sort |
     xargs -d '\n' md5sum
@@ -85,15 +85,15 @@ dpkg-query --show --showformat '${Package} ${Version} ${db:Status-Abbrev}\n' | g
 
 
 class Server:
-    """A tree that never saw the product, and what its controller has."""
+    """A tree that never had the product, and what its controller offers."""
 
     def __init__(self, root: Root, folder: Path) -> None:
         self.root, self.folder = root, folder
         ca = trustme.CA()
         pem = ca.cert_pem.bytes()
         self.fingerprint = sha256(ssl.PEM_cert_to_DER_cert(pem.decode())).hexdigest()
-        shown = ca.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.bytes() + pem
-        (folder / "controller.pem").write_bytes(shown)
+        chain = ca.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.bytes() + pem
+        (folder / "controller.pem").write_bytes(chain)
         (folder / "payloads").mkdir()
         shutil.copy(REPO / "examples/k8s01.json", folder / "payloads/K8S01.json")
         for deb in debs().glob("*.deb"):
@@ -107,7 +107,7 @@ class Server:
         return self.root.run(["sh", "-c", PICTURE], check=False).out.splitlines()
 
     def install(self, *options: str, answer: str = "") -> Result:
-        """The script, with this answer to its question; the terminal's text is in `out`."""
+        """Run the script with this answer to its question; the terminal's text is in `out`."""
         places = [self.folder / "payloads", self.folder / "controller.pem"]
         return self.root.run(
             ["python3", "-c", DRIVER, *places, answer, *options], check=False, timeout=200
@@ -116,7 +116,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(root_user: None) -> Iterator[Server]:
-    """Debian 13; on Debian 12 the story of the lab has its failures too."""
+    """Make a tree of Debian 13; a test of the lab has these failures on Debian 12 too."""
     del root_user
     try:
         with Root("trixie") as root, tempfile.TemporaryDirectory() as folder:
@@ -125,8 +125,8 @@ def server(root_user: None) -> Iterator[Server]:
         unavailable(str(reason))
 
 
-def test_another_fingerprint(server: Server) -> None:
-    """Nothing is installed from, or asked of, who shows none of the certificates expected."""
+def test_refuses_a_controller_with_another_fingerprint(server: Server) -> None:
+    """It installs nothing when the controller shows no certificate with the fingerprint."""
     done = server.install("--ca-fingerprint", "00" * 32, "--yes")
     assert done.code == 1, done
     assert "shows no certificate with that fingerprint" in done.out
@@ -134,8 +134,8 @@ def test_another_fingerprint(server: Server) -> None:
     assert server.picture() == server.before
 
 
-def test_no(server: Server) -> None:
-    """The fingerprint finds the CA; the diff is shown and the question asked; no is no."""
+def test_the_answer_no_restores_the_server(server: Server) -> None:
+    """The fingerprint selects the CA; the script shows the diff and asks its question."""
     done = server.install("--ca-fingerprint", server.fingerprint, answer="n")
     assert done.code == 1, done
     assert "+++ " in done.out
@@ -144,16 +144,16 @@ def test_no(server: Server) -> None:
     assert server.picture() == server.before
 
 
-def test_yes_and_then_a_failure(server: Server) -> None:
-    """Yes applies; as no daemon runs here that fails, and everything goes back."""
+def test_a_failed_apply_restores_the_server(server: Server) -> None:
+    """The answer yes applies. That fails, because no daemon runs here."""
     done = server.install("--ca-fingerprint", server.fingerprint.upper(), answer="yes")
     assert done.code == 3, done
     assert "you said no" not in done.out
     assert server.picture() == server.before
 
 
-def test_apt_fails_midway(server: Server) -> None:
-    """One package is there, the next one half: both go, with all that came along."""
+def test_a_failure_of_apt_restores_the_server(server: Server) -> None:
+    """One package is installed, the next one half: both go, with all that they brought."""
     packages = ["--package", "evpn-host", "--package", "/opt/broken.deb"]
     done = server.install("--ca-fingerprint", server.fingerprint, "--yes", *packages)
     assert done.code == 1, done

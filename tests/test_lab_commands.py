@@ -1,4 +1,4 @@
-"""The lab's commands before anything boots: help, what can't be, what they install."""
+"""The lab's commands before anything boots: help, wrong choices, and what they install."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def module(name: str, *words: str, **environment: str) -> subprocess.CompletedPr
 
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("option", ["--help", "-h"])
-def test_help(name: str, option: str) -> None:
-    """Help is shown, and nothing boots."""
+def test_shows_help(name: str, option: str) -> None:
+    """Nothing boots."""
     done = module(name, option)
     assert done.returncode == 0
     assert done.stdout.startswith(f"Usage: lab/{name}")
     assert not done.stderr
 
 
-def test_help_of_the_shell() -> None:
-    """It names what can be chosen, and all commands of the lab."""
+def test_help_of_the_shell_names_choices_and_commands() -> None:
+    """It names every suite, backend, and command of the lab."""
     text = module("shell", "--help").stdout
     own = [path.name for path in (REPO / "lab/guest/bin").iterdir()]
     for word in ("trixie", "bookworm", "netplan", "ifupdown", "Ctrl-]", *own):
@@ -68,8 +68,8 @@ def test_help_of_the_shell() -> None:
     ],
     ids=" ".join,
 )
-def test_usage(words: list[str], message: str) -> None:
-    """A wrong word is named in one line."""
+def test_names_a_wrong_word(words: list[str], message: str) -> None:
+    """The message is one line."""
     done = module(*words)
     assert done.returncode == 2
     assert done.stderr.startswith(f"lab/{words[0]}: ")
@@ -79,16 +79,16 @@ def test_usage(words: list[str], message: str) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_wrong_machine(name: str) -> None:
-    """So is a wrong choice in the environment."""
+def test_names_a_wrong_machine(name: str) -> None:
+    """The environment chooses the machine."""
     done = module(name, EVPN_HOST_LAB_MACHINE="kvm")
     message = "EVPN_HOST_LAB_MACHINE=kvm: is not one of uml, qemu"
     assert (done.returncode, done.stderr) == (2, f"lab/{name}: {message}\n")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_no_lab(name: str) -> None:
-    """Where there can be no lab, one line says why."""
+def test_says_why_there_can_be_no_lab(name: str) -> None:
+    """The message is one line."""
     code = f"import os; os.geteuid = lambda: 1000; from lab import command, {name} as it; "
     done = run([sys.executable, "-c", f"{code}command.run(it.main, 'lab/{name}')"])
     message = f"lab/{name}: no lab here: the lab's machine needs root\n"
@@ -97,7 +97,7 @@ def test_no_lab(name: str) -> None:
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a folder of programs that come before the computer's own."""
+    """Return a folder whose programs come before the computer's own."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
@@ -105,14 +105,14 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def program(path: Path, script: str) -> None:
-    """Make a program."""
+    """Write a program."""
     path.write_text(f"#!/bin/sh\n{script}")
     path.chmod(0o755)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_not_root(name: str, programs: Path) -> None:
-    """One who is not root is told so before anything is installed."""
+def test_needs_root_before_it_installs_anything(name: str, programs: Path) -> None:
+    """Another user gets one line that says so."""
     program(programs / "id", "echo 1000\n")
     program(programs / "python3", "exit 99\n")
     done = run([str(REPO / "lab" / name)])
@@ -137,7 +137,7 @@ PAGES = 'for line in 1 2 3; do echo "Get:$line"; echo "warning $line" >&2; done\
 
 @pytest.fixture
 def scratch(tmp_path: Path, programs: Path) -> Path:
-    """Give a copy of what lab/venv needs, on such a computer; root uses it."""
+    """Return a copy of what lab/venv needs, on such a computer and for root."""
     (tmp_path / "copy/lab").mkdir(parents=True)
     for name in ("pyproject.toml", "lab/venv"):
         shutil.copy(REPO / name, tmp_path / "copy" / name)
@@ -147,8 +147,8 @@ def scratch(tmp_path: Path, programs: Path) -> Path:
     return tmp_path / "copy"
 
 
-def test_venv_installs(scratch: Path) -> None:
-    """A line says what is installed; neither a traceback nor apt-get's output is shown."""
+def test_venv_says_what_it_installs(scratch: Path) -> None:
+    """It shows neither a traceback nor the output of apt-get."""
     done = run([str(scratch / "lab/venv")])
     assert done.stdout == f"{scratch}/.venv/bin/python\n"
     assert done.stderr == (
@@ -159,8 +159,8 @@ def test_venv_installs(scratch: Path) -> None:
     assert (again.stdout, again.stderr) == (done.stdout, "")
 
 
-def test_venv_fails(scratch: Path, programs: Path) -> None:
-    """When apt-get fails, its output is shown."""
+def test_venv_shows_the_output_of_apt_get_when_that_fails(scratch: Path, programs: Path) -> None:
+    """The exit code is that of apt-get."""
     program(programs / "apt-get", f"{PAGES}exit 100\n")
     done = run([str(scratch / "lab/venv")])
     assert done.returncode == 100
@@ -170,18 +170,18 @@ def test_venv_fails(scratch: Path, programs: Path) -> None:
     assert not done.stdout
 
 
-def test_venv_without_root(scratch: Path, programs: Path) -> None:
-    """One who may not install it is told what is missing."""
+def test_venv_without_root_names_the_missing_package(scratch: Path, programs: Path) -> None:
+    """Only root can install it."""
     program(programs / "id", "echo 1000\n")
     done = run([str(scratch / "lab/venv")])
     message = "lab: python3 lacks venv and ensurepip (Debian's package python3-venv)\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", message)
 
 
-def test_tools_are_named(
+def test_a_build_names_the_tools_that_it_installs(
     programs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What a build installs on this computer is said in a line."""
+    """One line names the packages."""
     program(programs / "apt-get", PAGES)
     monkeypatch.setattr(build, "TOOLS", {"tool-that-nobody-has": "mmdebstrap", "sh": "dash"})
     monkeypatch.setattr(build, "KEYRING", programs)
@@ -219,7 +219,7 @@ command.run(shell.main, "lab/shell")
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
-    """Give lab/shell whose machine does not answer, with its terminal in use."""
+    """Run lab/shell with a machine that does not answer, until it uses its terminal."""
     monkeypatch.chdir(REPO)
     terminal = Terminal([sys.executable, "-c", SILENT], {})
     try:
@@ -230,8 +230,8 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
         terminal.close()
 
 
-def test_escape(silent: Terminal) -> None:
-    """Ctrl-] three times within a second ends it, no other keys do; the terminal is as before."""
+def test_three_escapes_end_the_shell(silent: Terminal) -> None:
+    """Ctrl-] three times within a second ends it, and no other keys. The terminal is restored."""
     silent.type("\x03\x04exit\r\x1a")
     silent.type("\x1d\x1dx\x1d")
     silent.wait("1d1d781d")
@@ -242,8 +242,8 @@ def test_escape(silent: Terminal) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_killed(silent: Terminal, number: signal.Signals) -> None:
-    """One that is told to end leaves the terminal as it was, too."""
+def test_a_signal_ends_the_shell(silent: Terminal, number: signal.Signals) -> None:
+    """The terminal is restored then too."""
     silent.program.send_signal(number)
     assert silent.end() == 128 + number
     assert termios.tcgetattr(silent.program_end) == silent.before

@@ -1,6 +1,6 @@
-"""What FRR believes to be in the kernel and is not, with both of them stood in for.
+"""What the kernel has lost of that which FRR installed there; neither FRR nor kernel is real here.
 
-Against the real ones: tests/lab/test_life.py, test_k8s01.py.
+tests/lab/test_life.py and test_k8s01.py test the same with real ones.
 """
 
 import socket
@@ -21,22 +21,22 @@ ROUTE = netlink.Route(socket.AF_INET, 254, "10.2.0.3/32", 1, 186, 20, (("192.0.2
     [
         ([ROUTE], [ROUTE], []),
         ([], [], ["its route 10.2.0.3/32 is not in the kernel"]),
-        ([], [ROUTE], []),  # FRR installed it while it was asked
+        ([], [ROUTE], []),  # FRR installed it while it answered
         ([ROUTE], [], []),  # FRR withdrew it
     ],
 )
-def test_only_what_is_gone_before_and_after_is_lost(
+def test_a_route_is_lost_when_it_is_missing_before_and_after(
     monkeypatch: pytest.MonkeyPatch,
     before: list[netlink.Route],
     after: list[netlink.Route],
     lost: list[str],
 ) -> None:
-    """The kernel is read around FRR's answer: what comes or goes meanwhile is no loss."""
+    """We read the kernel before and after FRR answers: a change between the two is no loss."""
     reads = iter([before, [], after, []])  # IPv4, IPv6, and again
     monkeypatch.setattr(netlink, "links", dict)
     monkeypatch.setattr(netlink, "neighbours", lambda _: [])
     monkeypatch.setattr(netlink, "routes", lambda _: next(reads))
-    monkeypatch.setattr(frr, "show", lambda *said: SHOWN if " ip " in said[1] else {})
+    monkeypatch.setattr(frr, "show", lambda *arguments: SHOWN if " ip " in arguments[1] else {})
     assert [each.text for each in kernel.lost(Path("/"))] == lost
 
 
@@ -73,32 +73,32 @@ HOPS = {
 
 @pytest.mark.parametrize("route", IN_A_VPC, ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize(
-    ("neighbour", "remote", "shown", "hops", "told"),
+    ("neighbour", "remote", "shown", "hops", "repaired"),
     [
         (MAC, {MAC}, PATHS, {}, False),
-        (MAC, set(), PATHS, {}, True),  # forgotten in the forwarding table
-        ("", {MAC}, PATHS, {}, True),  # and as a neighbour
+        (MAC, set(), PATHS, {}, True),  # the forwarding table lacks it
+        ("", {MAC}, PATHS, {}, True),  # the neighbours lack it
         ("", set(), PATHS, {}, True),
         ("", set(), BARE, HOPS, True),  # FRR 10.4 and later
         (MAC, {MAC}, BARE, HOPS, False),
-        ("", set(), BARE, {"numNextHops": 0}, False),  # nobody knows it
+        ("", set(), BARE, {"numNextHops": 0}, False),  # FRR does not know it
         ("", set(), {}, {}, False),
     ],
 )
-def test_router_macs_that_frr_forgot(  # noqa: PLR0917 - what stands in for the kernel
+def test_restores_router_macs_that_the_kernel_lost(  # noqa: PLR0917 - the state of kernel and FRR
     monkeypatch: pytest.MonkeyPatch,
     route: netlink.Route,
     neighbour: str,
     remote: set[str],
     shown: dict[str, object],
     hops: dict[str, object],
-    told: bool,
+    repaired: bool,
 ) -> None:
-    """The kernel is told of a VTEP what FRR has of that one, and not of another."""
+    """The kernel gets the router MAC that FRR has for this VTEP, and not that of another."""
     address = route.hops[0][0]
-    there = [netlink.Neighbour(6, address, neighbour, 0x40)]
+    neighbours = [netlink.Neighbour(6, address, neighbour, 0x40)]
     monkeypatch.setattr(netlink, "links", lambda: {link.name: link for link in LINKS})
-    monkeypatch.setattr(netlink, "neighbours", lambda _: there)
+    monkeypatch.setattr(netlink, "neighbours", lambda _: neighbours)
     monkeypatch.setattr(netlink, "remote_macs", lambda _: remote)
     monkeypatch.setattr(netlink, "routes", lambda family: [route] * (family == route.family))
 
@@ -107,7 +107,7 @@ def test_router_macs_that_frr_forgot(  # noqa: PLR0917 - what stands in for the 
         return shown if daemon == "bgpd" else known.get(command, {})
 
     monkeypatch.setattr(frr, "show", show)
-    found = [(each.text, each.line, each.entries) for each in kernel.lost(Path("/"))]
+    losses = [(each.text, each.line, each.entries) for each in kernel.lost(Path("/"))]
     line = f"neighbour replace {address} lladdr {MAC} dev l3br-1033"
     entry = f"fdb replace {MAC} dev l3vx-1033"
     lost = (
@@ -115,11 +115,11 @@ def test_router_macs_that_frr_forgot(  # noqa: PLR0917 - what stands in for the 
         f"{line} nud noarp extern_learn proto zebra",
         (f"{entry} dst 10.2.0.3 self extern_learn", f"{entry} master extern_learn"),
     )
-    assert found == ([lost] if told else [])
+    assert losses == ([lost] if repaired else [])
 
 
-def test_addresses_that_frr_does_not_know_are_said_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a bridge that it knows, and of one that it has yet to hear of; others' play no part."""
+def test_repeats_addresses_that_frr_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FRR may know the bridge or not. Other devices' addresses are not repeated."""
     shown = {"nbr-26": {"addresses": ["10.0.0.254/24"]}, "ens4": {"addresses": []}}
     monkeypatch.setattr(frr, "show", lambda *_: shown)
     bridges = [

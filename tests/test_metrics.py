@@ -1,4 +1,4 @@
-"""The metrics for Prometheus: their text, and what promtool thinks of it."""
+"""The metrics for Prometheus: their text, and promtool's judgement of it."""
 
 import subprocess
 from pathlib import Path
@@ -37,24 +37,24 @@ def samples(file: Path) -> dict[str, float]:
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
-def test_metrics(tmp_path: Path) -> None:
-    """Each figure of a status is a sample; what the last good run was outlives one that was not."""
+def test_writes_each_figure_of_a_status(tmp_path: Path) -> None:
+    """The time of the last good run stays when a run fails."""
     file = tmp_path / "evpn-host.prom"
     metrics.write(file, STATUS, 1000.5, good=True)
-    found = samples(file)
-    assert found["evpn_host_last_success_timestamp_seconds"] == 1000.5
-    assert found["evpn_host_generation"] == 7
-    assert found["evpn_host_differences"] == 1
-    assert found['evpn_host_devices{kind="vxlan"}'] == 4
-    assert found['evpn_host_sessions{family="ipv4_unicast",state="Established"}'] == 2
-    assert found['evpn_host_sessions{family="l2vpn_evpn",state="Active"}'] == 1
-    assert found["evpn_host_management_on_bridge"] == 1
-    assert found["evpn_host_management_moves_total"] == 3
+    values = samples(file)
+    assert values["evpn_host_last_success_timestamp_seconds"] == 1000.5
+    assert values["evpn_host_generation"] == 7
+    assert values["evpn_host_differences"] == 1
+    assert values['evpn_host_devices{kind="vxlan"}'] == 4
+    assert values['evpn_host_sessions{family="ipv4_unicast",state="Established"}'] == 2
+    assert values['evpn_host_sessions{family="l2vpn_evpn",state="Active"}'] == 1
+    assert values["evpn_host_management_on_bridge"] == 1
+    assert values["evpn_host_management_moves_total"] == 3
     metrics.write(file, STATUS, 2000, good=False)
-    found = samples(file)
-    assert found["evpn_host_last_success_timestamp_seconds"] == 1000.5
-    assert found["evpn_host_last_run_timestamp_seconds"] == 2000
-    assert found["evpn_host_last_run_success"] == 0
+    values = samples(file)
+    assert values["evpn_host_last_success_timestamp_seconds"] == 1000.5
+    assert values["evpn_host_last_run_timestamp_seconds"] == 2000
+    assert values["evpn_host_last_run_success"] == 0
     assert file.stat().st_mode & 0o777 == 0o644
     file.write_bytes(b"\xff")
     metrics.write(file, NOTHING, 3000, good=False)
@@ -63,7 +63,7 @@ def test_metrics(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def promtool(root_user: None) -> str:
-    """promtool: this machine's, or out of Debian's package, too large to install for it."""
+    """Return promtool's path; Debian's package is too large to install for it."""
     del root_user
     try:
         return program("promtool", "prometheus")
@@ -72,8 +72,8 @@ def promtool(root_user: None) -> str:
 
 
 @pytest.mark.parametrize("status", [STATUS, NOTHING], ids=["all", "nothing"])
-def test_promtool(promtool: str, tmp_path: Path, status: Status) -> None:
-    """`promtool check metrics` has nothing to say: neither about the form nor about the names."""
+def test_promtool_accepts_the_metrics(promtool: str, tmp_path: Path, status: Status) -> None:
+    """`promtool check metrics` prints nothing about their form or their names."""
     file = tmp_path / "evpn-host.prom"
     metrics.write(file, status, 1000.5, good=True)
     argv = [promtool, "check", "metrics"]

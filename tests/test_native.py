@@ -1,7 +1,7 @@
 """The native tools of the distributions judge what we render: every snapshot, and random hosts.
 
 Each tool runs in a root tree of its distribution (lab/root.py), which needs root. With `--all`
-those of Debian's testing release judge too.
+the tools of Debian's testing release judge too.
 """
 
 import itertools
@@ -30,7 +30,7 @@ INTERFACES = "etc/network/interfaces.d/evpn-host"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Have each suite's tools judge; testing's only where everything is asked for."""
+    """Run the tools of each suite; those of testing only with `--all`."""
     if "root" in metafunc.fixturenames:
         suites = SUITES if metafunc.config.getoption("all_of_it", False) else RELEASES
         metafunc.parametrize("root", sorted(suites), indirect=True, scope="session")
@@ -38,39 +38,39 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def root(request: pytest.FixtureRequest, root_user: None) -> Iterator[Root]:
-    """A distribution's root tree, with its tools."""
+    """Make a distribution's root tree, with its tools."""
     del root_user
     try:
-        with Root(request.param, share=[SNAPSHOTS]) as found:
-            yield found
+        with Root(request.param, share=[SNAPSHOTS]) as tree:
+            yield tree
     except LabUnavailable as reason:
         unavailable(str(reason))
 
 
 def trees(folder: Path, file: str) -> list[Path]:
-    """The root directories below `folder` that have this file, one for each content of it."""
-    found = {path.read_bytes(): path.parents[file.count("/")] for path in folder.rglob(file)}
-    return sorted(found.values())
+    """Return the root directories below `folder` with this file, one for each content of it."""
+    by_content = {path.read_bytes(): path.parents[file.count("/")] for path in folder.rglob(file)}
+    return sorted(by_content.values())
 
 
 Judge = Callable[[list[Path]], list[str]]
-"""From trees to what a tool has to say about each: nothing when it is content."""
+"""Turns trees into a tool's complaints about each; an empty text is none."""
 
 
-def complaints(judge: Judge, found: list[Path]) -> dict[str, str]:
-    """What a tool has to say about trees, by tree."""
-    assert found
-    said = dict(zip(map(str, found), judge(found), strict=True))
-    return {tree: text for tree, text in said.items() if text}
+def complaints(judge: Judge, roots: list[Path]) -> dict[str, str]:
+    """Return a tool's complaints about trees, by tree."""
+    assert roots
+    answers = dict(zip(map(str, roots), judge(roots), strict=True))
+    return {tree: text for tree, text in answers.items() if text}
 
 
 def each(judge: Callable[[Root, Path], str], root: Root) -> Judge:
-    """A judge that starts its tool for each tree."""
-    return lambda found: [judge(root, tree) for tree in found]
+    """Return a judge that starts its tool once for each tree."""
+    return lambda roots: [judge(root, tree) for tree in roots]
 
 
-def _said(done: Result) -> str:
-    """Nothing, when a tool is content."""
+def _complaint(done: Result) -> str:
+    """Return a tool's exit code and output; an empty text when it succeeds in silence."""
     return f"{done.code}: {done.out}{done.err}" if done.code or done.out or done.err else ""
 
 
@@ -84,18 +84,18 @@ GENERATE = f"""
 
 
 def netplan(root: Root, tree: Path) -> str:
-    """netplan's judgement; what it makes of the files goes to a copy that is thrown away."""
+    """Return netplan's complaints. What it generates goes to a copy, which is then removed."""
     script = f'{GENERATE} rm -r "$copy"; exit $code'
     done = root.run(["sh", "-c", script, "-", tree], check=False)
     if _TOLERATED["netplan"].fullmatch(done.err):
         return ""
-    return _said(done)
+    return _complaint(done)
 
 
-def networkd(root: Root, found: list[Path]) -> str:
-    """networkd's judgement of netplan's files and our drop-ins, of all trees in one go.
+def networkd(root: Root, roots: list[Path]) -> str:
+    """Return networkd's complaints about netplan's files and our drop-ins, of all trees in one go.
 
-    It reads them when it starts, in a network of its own; what it then makes is of no interest.
+    It reads them when it starts, in a network namespace of its own; the result does not matter.
     """
     # Not mv: a process for each of some thousand files takes longer than all the rest.
     move = """
@@ -120,45 +120,45 @@ for folder in ("run", "etc"):
         export SYSTEMD_LOG_TARGET=console SYSTEMD_LOG_LEVEL=debug
         timeout 240 /lib/systemd/systemd-networkd 2>&1 | sed '/Enumeration completed/q'
     """
-    argv: list[str | Path] = ["unshare", "--mount", "--net", "sh", "-c", script, "-", *found]
-    said = root.run(argv, timeout=300, env={"move": move}).out
-    assert "Enumeration completed" in said, said
-    about = "".join(re.findall(r"^/\S+:\d+: .*\n", said, re.MULTILINE))
-    return _TOLERATED["networkd"].sub("", about)
+    argv: list[str | Path] = ["unshare", "--mount", "--net", "sh", "-c", script, "-", *roots]
+    output = root.run(argv, timeout=300, env={"move": move}).out
+    assert "Enumeration completed" in output, output
+    complaints_ = "".join(re.findall(r"^/\S+:\d+: .*\n", output, re.MULTILINE))
+    return _TOLERATED["networkd"].sub("", complaints_)
 
 
 def frr(root: Root, tree: Path) -> str:
-    """vtysh's judgement of frr.conf, and the shell's of the daemons file, which it sources."""
+    """Return vtysh's complaints about frr.conf, and those of the shell, which sources daemons."""
     folder = tree / "etc/frr"
-    return _said(
+    return _complaint(
         root.run(["vtysh", "--dryrun", "--inputfile", folder / "frr.conf"], check=False)
-    ) + _said(root.run(["bash", "-n", folder / "daemons"], check=False))
+    ) + _complaint(root.run(["bash", "-n", folder / "daemons"], check=False))
 
 
-# What a tool says of every tree, and why that is right or known.
+# What a tool says about every tree, and why that is right or known.
 _TOLERATED = {
     "netplan": re.compile(
-        # It takes table 4294967295, of the last VPC id that there is, for none.
+        # It takes table 4294967295, which the highest VPC id has, for no table.
         r"\S+: Error in network definition: Vrf_4294966295: missing 'table' property\n(.*\n){0,2}"
     ),
     "ifupdown": re.compile(
-        # Left alone, a bridge's MTU follows the smallest guest port: ours is set on purpose.
+        # Without a setting a bridge's MTU follows the smallest guest port, so we set ours.
         r"warning: \S+: bridge inherits mtu from its ports\. There is no need to assign mtu .*\n"
         # Its range of VNIs is one short.
         r'|warning: \S+: vxlan-id: value of out range "16777215": .*\n'
-        # A NIC with a dot in its name is a VLAN's to it, whose NIC is the operator's affair.
+        # It takes a NIC with a dot in its name for a VLAN, whose NIC is the operator's.
         r"|warning: \S+: vlan dev mtu \d+ is greater than lower realdev .*\n"
         # VPC ids above 4000 need a policy file for ifupdown2, which we don't write yet.
         r"|error: \S+: vrf table id \d+ out of reserved range \[1001,5000\]\n"
     ),
-    # Before systemd 256 there was nothing to leave alone.
+    # systemd before 256 does not have this key, and does not need it.
     "networkd": re.compile(r"\S+: Unknown key 'ManageForeignNextHops' in section .*\n"),
 }
 
 
-# ifupdown2's programs, for one file after another: they are Python, and take longer to start than
-# to judge a file. So a process imports what they import, and each run is a fork of it. Commands as
-# JSON in, lists of code, output and errors out.
+# Runs ifupdown2's programs for one file after another. They are Python, and take longer to start
+# than to judge a file. So one process imports what they import, and forks for each run. It reads
+# commands as JSON, and writes a list of exit code, output and errors for each.
 IFUPDOWN = """
 import importlib, json, os, runpy, sys, tempfile, traceback
 sys.path[:0] = ["/usr/share/ifupdown2", "/usr/share/ifupdown2/addons"]
@@ -190,10 +190,10 @@ json.dump(outcomes, sys.stdout)
 """
 
 
-def ifupdown(root: Root, found: list[Path]) -> list[str]:
-    """ifupdown2's judgement of values (`ifup -s`), and ours of keywords, which it lets pass."""
+def ifupdown(root: Root, roots: list[Path]) -> list[str]:
+    """Return `ifup -s`'s complaints about values, and ours about keywords, which it ignores."""
     known = _keywords(root)
-    files = [tree / INTERFACES for tree in found]
+    files = [tree / INTERFACES for tree in roots]
     commands = [
         argv
         for file in map(str, files)
@@ -202,34 +202,34 @@ def ifupdown(root: Root, found: list[Path]) -> list[str]:
             ["/sbin/ifquery", "-a", "-o", "json", "-i", file],
         )
     ]
-    # With a lock of its own, two can run at once.
+    # /run is its own, and the lock in it too, so that two processes can run at once.
     script = 'mount -t tmpfs none /run && mkdir /run/network && exec python3 -c "$1"'
     argv = ["unshare", "--mount", "sh", "-c", script, "-", IFUPDOWN]
     outcomes = iter(root.run(argv, input=json.dumps(commands), timeout=300).json)
     return [
-        _judged(known, file, Result(*values), Result(*read))
-        for file, values, read in zip(files, outcomes, outcomes, strict=True)
+        _judged(known, file, Result(*values), Result(*query))
+        for file, values, query in zip(files, outcomes, outcomes, strict=True)
     ]
 
 
-def _judged(known: set[str], file: Path, values: Result, read: Result) -> str:
-    said = values.out + _TOLERATED["ifupdown"].sub("", values.err)
-    said += read.err
-    if read.code:
-        return f"{read.code}: {said}"
+def _judged(known: set[str], file: Path, values: Result, query: Result) -> str:
+    text = values.out + _TOLERATED["ifupdown"].sub("", values.err)
+    text += query.err
+    if query.code:
+        return f"{query.code}: {text}"
     stanzas = [stanza for stanza in file.read_text().splitlines() if stanza.startswith("iface ")]
-    if [f"iface {interface['name']}" for interface in read.json] != stanzas:
-        said += "not the interfaces that are in the file\n"
-    used = {keyword for interface in read.json for keyword in interface["config"]}
-    return said + "".join(f"unknown keyword {keyword}\n" for keyword in sorted(used - known))
+    if [f"iface {interface['name']}" for interface in query.json] != stanzas:
+        text += "not the interfaces that are in the file\n"
+    used = {keyword for interface in query.json for keyword in interface["config"]}
+    return text + "".join(f"unknown keyword {keyword}\n" for keyword in sorted(used - known))
 
 
 def _keywords(root: Root) -> set[str]:
-    """What ifupdown2 says that it knows."""
+    """Return the keywords that ifupdown2 knows."""
     return set(re.findall(r"^  ([a-z0-9-]+)$", root.run(["ifquery", "-s"]).out, re.MULTILINE))
 
 
-# A judge that lets everything pass would pass too: each has to find a fault that we put in.
+# A judge that accepts everything would pass the tests too. So each must find a fault of these.
 FAULTS: dict[str, tuple[str, str, str, str]] = {
     "netplan": (
         "k8s01-netplan",
@@ -261,7 +261,7 @@ FILES = {
 
 @pytest.mark.parametrize("tool", FILES)
 def test_accepts_every_snapshot(root: Root, tool: str) -> None:
-    """netplan, FRR and ifupdown2 read what we render for every payload without a word."""
+    """netplan, FRR and ifupdown2 read what we render for every payload without a complaint."""
     assert complaints(judges(root)[tool], trees(SNAPSHOTS, FILES[tool])) == {}
 
 
@@ -271,15 +271,15 @@ def test_networkd_accepts_every_snapshot(root: Root) -> None:
 
 
 def test_networkd_finds_a_fault(root: Root, tmp_path: Path) -> None:
-    """networkd that is given a drop-in with a key that there is not says so."""
+    """networkd names an unknown key of a drop-in."""
     shutil.copytree(SNAPSHOTS / "k8s01-netplan", tmp_path / "spoilt")
     file = tmp_path / "spoilt/etc/systemd/network/10-netplan-vxlan14.network.d/evpn-host.conf"
     file.write_text(file.read_text().replace("Learning", "Learnign"))
     assert "Learnign" in networkd(root, [tmp_path / "spoilt"])
 
 
-def test_the_generator_of_netplan(root: Root, tmp_path: Path) -> None:
-    """What the product calls is there, and makes networkd's files below the folder it is given."""
+def test_the_generator_of_netplan_writes_below_its_folder(root: Root, tmp_path: Path) -> None:
+    """The suite has the generator that the product calls; it makes networkd's files there only."""
     shutil.copytree(SNAPSHOTS / "k8s01-netplan/etc", tmp_path / "etc")
     script = f"""
 from pathlib import Path
@@ -287,16 +287,16 @@ from generator import activate
 activate.run(activate.netplan_generate(Path({str(tmp_path)!r}), 9), print)
 """
     argv = ["/opt/evpn-host/bin/python", "-c", script]
-    said = root.run(argv, cwd="/opt/repo", env={"PYTHONDONTWRITEBYTECODE": "1"}).out
+    output = root.run(argv, cwd="/opt/repo", env={"PYTHONDONTWRITEBYTECODE": "1"}).out
     name = "configure" if root.suite == "forky" else "generate"
-    assert f" /usr/libexec/netplan/{name} --root-dir {tmp_path} " in said
+    assert f" /usr/libexec/netplan/{name} --root-dir {tmp_path} " in output
     assert (tmp_path / "run/systemd/network/10-netplan-vxlan14.netdev").exists()
     assert not root.run("find /run /etc/systemd/network -name 10-netplan*".split()).out
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_finds_a_fault(root: Root, fault: str, tmp_path: Path) -> None:
-    """A tool that is given a spoilt file says so: the silence above means something."""
+def test_each_tool_finds_a_fault(root: Root, fault: str, tmp_path: Path) -> None:
+    """Each tool complains about a spoilt file, so its silence above means something."""
     case, file, right, wrong = FAULTS[fault]
     shutil.copytree(SNAPSHOTS / case, tmp_path / case)
     spoilt = tmp_path / case / file
@@ -308,13 +308,13 @@ def test_finds_a_fault(root: Root, fault: str, tmp_path: Path) -> None:
 
 
 def test_accepts_any_host(root: Root, tmp_path: Path) -> None:
-    """netplan, FRR and ifupdown2 read what we render for any accepted document."""
+    """netplan, FRR, ifupdown2 and networkd read what we render for any accepted document."""
     number = itertools.count()
 
     @settings(
         max_examples=rounds(short=8, long=60),
         database=None,
-        phases=[Phase.generate],  # the tools judge all together, afterwards
+        phases=[Phase.generate],  # the tools judge all of them together afterwards
     )
     @given(documents())
     def render_one(document: Json) -> None:
@@ -329,16 +329,16 @@ def test_accepts_any_host(root: Root, tmp_path: Path) -> None:
                 file.write_text(text)
 
     render_one()
-    found = {
+    answers = {
         tool: complaints(judge, trees(tmp_path, FILES[tool]))
         for tool, judge in judges(root).items()
     }
-    found["networkd"] = {"all": networkd(root, trees(tmp_path, FILES["netplan"]))}
-    assert found == {"netplan": {}, "frr": {}, "ifupdown": {}, "networkd": {"all": ""}}
+    answers["networkd"] = {"all": networkd(root, trees(tmp_path, FILES["netplan"]))}
+    assert answers == {"netplan": {}, "frr": {}, "ifupdown": {}, "networkd": {"all": ""}}
 
 
 def _renamed(value: Any, names: dict[str, str], key: str = "") -> Any:
-    """A document with each free text (but ifname, host name and the like) made plain."""
+    """Return a document with plain texts in place of the names of V-Nets, VPCs and ports."""
     if isinstance(value, dict):
         return {name: _renamed(inside, names, name) for name, inside in value.items()}
     if isinstance(value, list):
@@ -349,14 +349,14 @@ def _renamed(value: Any, names: dict[str, str], key: str = "") -> Any:
 
 
 def _without_text(text: str) -> list[str]:
-    """A file's lines with comments cut off and a session's description left out."""
+    """Return a file's lines without comments and descriptions of sessions."""
     return [re.sub(r"(^|  )# .*| description .*", r"\1#", line) for line in text.splitlines()]
 
 
 @settings(max_examples=rounds(short=30, long=500))
 @given(documents())
 def test_names_are_text_only(document: Json) -> None:
-    """Whatever a V-Net, a VPC or a port is called, no file gets or loses a line by it."""
+    """The name of a V-Net, a VPC or a port adds no line to a file and removes none."""
     plain = _renamed(document, {})
     plain["server"]["name"] = document["server"]["name"]
     (host,), (other,) = load(encoded(document)).hosts, load(encoded(plain)).hosts

@@ -1,4 +1,4 @@
-"""What we read over netlink is what iproute2 says, in a network namespace made for the test."""
+"""We read over netlink what iproute2 shows, in a network namespace of the test's own."""
 
 import json
 import socket
@@ -83,7 +83,7 @@ Both = tuple[dict[str, Any], dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def both(root_user: None) -> Both:
-    """What we read, and what `ip -j` shows, of the same namespace."""
+    """Return what we read of a namespace, and what `ip -j` shows of it."""
     del root_user
     shows = {
         "links": "-d link",
@@ -95,9 +95,9 @@ def both(root_user: None) -> Both:
         "neighbours4": "-4 neigh show nud all",
         "neighbours6": "-6 neigh show nud all",
     }
-    possible = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
-    if possible.returncode:
-        unavailable(f"no network namespace: {possible.stderr.decode().strip()}")
+    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
+    if probe.returncode:
+        unavailable(f"no network namespace: {probe.stderr.decode().strip()}")
     setup = ['printf %s "$1" | ip -batch -', 'printf %s "$2" | ip -6 -batch -']
     setup += ['printf %s "$5" | bridge -batch -']
     script = "; ".join(
@@ -119,7 +119,7 @@ def both(root_user: None) -> Both:
 
 
 def test_links(both: Both) -> None:
-    """Devices with their kind and all that is compared of them."""
+    """We read each device, its kind and all settings that we compare."""
     ours, shown = both
     index = {link["ifname"]: link["ifindex"] for link in shown["links"]}
     theirs = {}
@@ -148,7 +148,7 @@ def test_links(both: Both) -> None:
 
 
 def test_addresses(both: Both) -> None:
-    """Addresses with lengths by device, the kernel's own link-local ones left out."""
+    """We read addresses with lengths by device, but not the kernel's own link-local ones."""
     ours, shown = both
     theirs = {
         str(link["ifindex"]): sorted(
@@ -158,12 +158,14 @@ def test_addresses(both: Both) -> None:
         )
         for link in shown["addresses"]
     }
-    assert ours["addresses"] == {index: found for index, found in theirs.items() if found}
+    assert ours["addresses"] == {
+        index: addresses for index, addresses in theirs.items() if addresses
+    }
 
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_routes(both: Both, family: int) -> None:
-    """Routes of every table but local, with all their next hops, of either family."""
+    """We read the routes of every table but local, with all their next hops."""
     ours, shown = both
     index = {link["ifname"]: link["ifindex"] for link in shown["links"]}
     everything = "0.0.0.0/0" if family == 4 else "::/0"
@@ -187,13 +189,13 @@ def test_routes(both: Both, family: int) -> None:
                 "hops": sorted(hops),
             }
         )
-    found = [{k: v for k, v in route.items() if k != "family"} for route in ours[f"routes{family}"]]
-    assert sorted(map(str, found)) == sorted(map(str, theirs))
-    assert any(len(route["hops"]) == 2 for route in found)
+    read = [{k: v for k, v in route.items() if k != "family"} for route in ours[f"routes{family}"]]
+    assert sorted(map(str, read)) == sorted(map(str, theirs))
+    assert any(len(route["hops"]) == 2 for route in read)
 
 
 def test_rules(both: Both) -> None:
-    """Rules of both families in the order of their priorities."""
+    """We read the rules of both families in the order of their priorities."""
     ours, shown = both
     theirs = [
         {
@@ -210,9 +212,9 @@ def test_rules(both: Both) -> None:
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_neighbours(both: Both, family: int) -> None:
-    """Neighbours with their states, the permanent ones that FRR sets among them.
+    """We read neighbours with their states, also permanent ones, which FRR sets.
 
-    But for multicast, which the kernel joins on its own while the two of us read.
+    The test ignores multicast, which the kernel joins by itself between the two readings.
     """
     ours, shown = both
     states = {"PERMANENT": 0x80, "FAILED": 0x20, "NOARP": 0x40, "REACHABLE": 0x02, "STALE": 0x04}
@@ -227,12 +229,12 @@ def test_neighbours(both: Both, family: int) -> None:
         for neighbour in shown[f"neighbours{family}"]
         if not ip_address(neighbour["dst"]).is_multicast
     ]
-    found = [n for n in ours[f"neighbours{family}"] if not ip_address(n["address"]).is_multicast]
-    assert sorted(map(str, found)) == sorted(map(str, theirs))
+    read = [n for n in ours[f"neighbours{family}"] if not ip_address(n["address"]).is_multicast]
+    assert sorted(map(str, read)) == sorted(map(str, theirs))
     assert any(neighbour["state"] == 0x80 for neighbour in theirs)
 
 
 def test_remote_macs(both: Both) -> None:
-    """What a VXLAN device sends to others, and not what only its bridge knows."""
+    """We read the MACs that a VXLAN device sends to others, and none that only its bridge knows."""
     ours, _ = both
     assert ours["remote"] == {"vx10": ["02:00:00:00:00:0a"], "vx11": ["02:00:00:00:00:0c"]}

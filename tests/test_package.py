@@ -1,7 +1,7 @@
-"""The Debian package and the single file: built, judged, run on each distribution's Python.
+"""The Debian package and the single file are built, judged and run on each distribution's Python.
 
-The package goes into root trees of Debian 12 and 13 (lab/root.py) from an apt repository of their
-own packages, which needs root. What it does to a running host is in tests/lab/test_on_and_off.py.
+apt installs the package in root trees of Debian 12 and 13 (lab/root.py), from a repository with
+their own packages; this needs root. tests/lab/test_on_and_off.py tests it on a running host.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from tests.debs import FORGET, REPOSITORY, debs, program
 CONTROL = (REPO / "packaging/debian/control").read_text()
 APT = ["apt-get", "--yes", "--quiet=2", "--no-install-recommends"]
 NONINTERACTIVE = {"DEBIAN_FRONTEND": "noninteractive"}
-# What apt and dpkg know of themselves, caches, and what the tests put there.
+# Files that do not count: those of apt and dpkg, caches, and what the tests put there.
 ASIDE = r"^/(proc|dev|opt|tmp|run|var/(lib/(apt|dpkg)|log|cache))|^/etc/apt/"
 
-# Lists of arguments in, a list of code, output and errors out: all in one process, as the command
-# takes longer to start than to do its work.
+# Runs the command for several lists of arguments in one process, because it takes longer to start
+# than to do its work. It reads the lists as JSON, and writes exit code, output and errors of each.
 TOGETHER = """
 import contextlib, io, json, sys
 sys.path.insert(0, "/usr/share/evpn-host")
@@ -53,7 +53,7 @@ json.dump(said, sys.stdout)
 
 @pytest.fixture(scope="module")
 def packages(root_user: None) -> Iterator[Path]:
-    """The folder of the packages built, kept from a run of another checkout that builds its own."""
+    """Build the packages; return their folder, which builds of other checkouts do not remove."""
     del root_user
     try:
         folder = debs()
@@ -65,16 +65,16 @@ def packages(root_user: None) -> Iterator[Path]:
 
 @pytest.fixture(scope="module", params=("bookworm", "trixie"))
 def root(request: pytest.FixtureRequest, packages: Path) -> Iterator[Root]:
-    """A tree of a distribution, whose apt has its libraries and our packages."""
+    """Make a distribution's tree whose apt has the distribution's libraries and our packages."""
     try:
-        with Root(request.param) as found, tempfile.TemporaryDirectory() as folder:
+        with Root(request.param) as tree, tempfile.TemporaryDirectory() as folder:
             for deb in packages.glob("*.deb"):
                 shutil.copy(deb, folder)
             shutil.copy(packages / "evpn-host.pyz", folder)
-            found.run(["sh", "-c", f"cp {folder}/*.deb /opt/debs/; cp {folder}/*.pyz /opt/"])
-            found.run(["sh", "-c", FORGET])
-            found.run(["sh", "-c", REPOSITORY])
-            yield found
+            tree.run(["sh", "-c", f"cp {folder}/*.deb /opt/debs/; cp {folder}/*.pyz /opt/"])
+            tree.run(["sh", "-c", FORGET])
+            tree.run(["sh", "-c", REPOSITORY])
+            yield tree
     except LabUnavailable as reason:
         unavailable(str(reason))
 
@@ -84,45 +84,47 @@ def install(root: Root, what: str = f"evpn-host={__version__}", *, check: bool =
     return root.run(argv, check, timeout=300, env=NONINTERACTIVE)
 
 
-def test_the_single_file(root: Root, tmp_path: Path) -> None:
-    """Nothing but Python is there: it checks, gives the files of the snapshots, writes no units."""
-    alone = {"HOME": str(tmp_path)}  # where it unpacks itself
+def test_the_single_file_needs_only_python(root: Root, tmp_path: Path) -> None:
+    """It checks a payload, renders the files of the snapshots, and writes no units."""
+    environment = {"HOME": str(tmp_path)}  # it unpacks itself there
     libraries = "import click, jinja2, netaddr, ruamel.yaml, urllib3"
     assert root.run(["/usr/bin/python3", "-c", libraries], check=False).code == 1
     payload = ["-p", "/opt/repo/examples/k8s01.json"]
-    checked = root.run(["/opt/evpn-host.pyz", "check", *payload], env=alone)
+    checked = root.run(["/opt/evpn-host.pyz", "check", *payload], env=environment)
     assert checked.code == 0
     for backend in ("netplan", "ifupdown"):
         out = tmp_path / f"k8s01-{backend}"
-        root.run(["/opt/evpn-host.pyz", "render", *payload, "-b", backend, "-o", out], env=alone)
-        made = {p.relative_to(tmp_path): p.read_bytes() for p in out.rglob("*") if p.is_file()}
-        kept = REPO / "snapshots" / out.name
-        assert made == {
+        root.run(
+            ["/opt/evpn-host.pyz", "render", *payload, "-b", backend, "-o", out], env=environment
+        )
+        rendered = {p.relative_to(tmp_path): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+        snapshot = REPO / "snapshots" / out.name
+        assert rendered == {
             p.relative_to(REPO / "snapshots"): p.read_bytes()
-            for p in kept.rglob("*")
+            for p in snapshot.rglob("*")
             if p.is_file()
         }
-    units = root.run(["/opt/evpn-host.pyz", "install-units"], check=False, env=alone)
+    units = root.run(["/opt/evpn-host.pyz", "install-units"], check=False, env=environment)
     assert (units.code, units.out) == (1, "")
     assert "units can't run a single file" in units.err
 
 
 @pytest.fixture(scope="module")
 def before(root: Root) -> str:
-    """Every file of the tree before the package came, with its checksum."""
+    """List every file of the tree before the package is installed, with its checksum."""
     return files(root)
 
 
 @pytest.fixture(scope="module")
 def installed(root: Root, before: str) -> Root:
-    """The tree with the package in it."""
+    """Install the package in the tree."""
     del before
     install(root)
     return root
 
 
 def together(root: Root, commands: list[list[str]]) -> list[Result]:
-    """What the package's command gives for each list of arguments."""
+    """Run the package's command for each list of arguments; return the results."""
     argv = ["/usr/bin/python3", "-c", TOGETHER]
     done = root.run(argv, input=json.dumps(commands), timeout=300)
     return [Result(*each) for each in done.json]
@@ -134,42 +136,42 @@ def files(root: Root) -> str:
     return "\n".join(line for line in lines if not re.search(ASIDE, line.split(" ", 2)[2]))
 
 
-def test_lintian(packages: Path) -> None:
-    """Nothing that lintian calls an error or a warning, in either package."""
-    found = sorted(packages.glob("*.deb"))
-    assert len(found) == 3
-    argv = ["lintian", "--allow-root", "--fail-on=error,warning", *map(str, found)]
+def test_lintian_accepts_the_packages(packages: Path) -> None:
+    """It has no error and no warning about any of them."""
+    debs_ = sorted(packages.glob("*.deb"))
+    assert len(debs_) == 3
+    argv = ["lintian", "--allow-root", "--fail-on=error,warning", *map(str, debs_)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
     assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_one_version_and_one_list_of_minimums() -> None:
-    """The package's version and what it depends on are those of pyproject.toml."""
+    """The package's version and dependencies are those of pyproject.toml."""
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     changelog = (REPO / "packaging/debian/changelog").read_text()
     assert changelog.startswith(f"evpn-host ({project['version']}) ")
     assert project["version"] == __version__
-    wanted = {tuple(word.split(">=")) for word in project["dependencies"]}
-    building, _, running = CONTROL.partition("\nPackage: evpn-host\n")
+    minimums = {tuple(word.split(">=")) for word in project["dependencies"]}
+    build_section, _, run_section = CONTROL.partition("\nPackage: evpn-host\n")
     minimum = re.compile(r"^ python3-(\S+) \(>= ([\d.]+)\),$", re.MULTILINE)
-    assert set(minimum.findall(running)) == wanted
-    assert set(minimum.findall(building)) <= wanted
+    assert set(minimum.findall(run_section)) == minimums
+    assert set(minimum.findall(build_section)) <= minimums
 
 
-def test_the_example_settings() -> None:
-    """Each setting is in config.yaml, as a comment; those with a default show it."""
+def test_the_example_has_every_setting() -> None:
+    """Each is a comment in config.yaml, with its default where it has one."""
     text = (REPO / "packaging/config.yaml").read_text()
     assert YAML(typ="safe").load(text) is None
     shown = YAML(typ="safe").load(re.sub(r"^#(?=[a-z])", "", text, flags=re.MULTILINE))
-    found = config._convert(shown)
+    settings = config._convert(shown)
     assert set(shown) == set(config.Config.__struct_fields__)
     default = config.Config()
     for name in ("connect_timeout", "timeout", "retries"):
-        assert getattr(found, name) == getattr(default, name)
+        assert getattr(settings, name) == getattr(default, name)
 
 
 def test_install_script_is_plain_sh(root_user: None) -> None:
-    """shellcheck and the shell itself have nothing to say."""
+    """shellcheck and the shell itself have no complaint."""
     del root_user
     script = str(REPO / "packaging/install.sh")
     try:
@@ -181,8 +183,8 @@ def test_install_script_is_plain_sh(root_user: None) -> None:
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_what_is_where(installed: Root) -> None:
-    """The command, units below /usr/lib, page and completions; nothing enabled, no settings."""
+def test_the_package_has_its_files_in_their_places(installed: Root) -> None:
+    """It has command, units, manual page and completions; it enables nothing, and sets nothing."""
     listed = set(installed.run(["dpkg", "--listfiles", "evpn-host"]).out.split())
     units = {f"/usr/lib/systemd/system/{f.name}" for f in (REPO / "packaging/systemd").iterdir()}
     assert listed >= units | {
@@ -198,8 +200,10 @@ def test_what_is_where(installed: Root) -> None:
     assert version == f"evpn-host, version {__version__}\n"
 
 
-def test_the_page_says_what_help_says(installed: Root, packages: Path, tmp_path: Path) -> None:
-    """Each verb and each option of it is in the manual page."""
+def test_the_manual_page_has_every_verb_and_option(
+    installed: Root, packages: Path, tmp_path: Path
+) -> None:
+    """They are those of `evpn-host --help`."""
     [deb] = packages.glob(f"evpn-host_{__version__}_all.deb")
     subprocess.run(["dpkg-deb", "--extract", deb, tmp_path], check=True)
     argv = ["gzip", "-dc", f"{tmp_path}/usr/share/man/man8/evpn-host.8.gz"]
@@ -207,14 +211,14 @@ def test_the_page_says_what_help_says(installed: Root, packages: Path, tmp_path:
     page = page.replace(r"\-", "-")
     verbs = re.findall(r"^  ([a-z-]+)  ", installed.run(["evpn-host", "--help"]).out, re.MULTILINE)
     assert len(verbs) > 10
-    for verb, said in zip(verbs, together(installed, [[v, "--help"] for v in verbs]), strict=True):
+    for verb, help_ in zip(verbs, together(installed, [[v, "--help"] for v in verbs]), strict=True):
         section = page.partition(f'.SS "evpn-host {verb}')[2].partition(".SS")[0]
-        for option in re.findall(r"^  (?:-\w, )?(--[a-z-]+)", said.out, re.MULTILINE):
+        for option in re.findall(r"^  (?:-\w, )?(--[a-z-]+)", help_.out, re.MULTILINE):
             assert option in section, (verb, option)
 
 
-def test_completion(installed: Root) -> None:
-    """bash completes verbs by the file that the package brings."""
+def test_bash_completes_verbs(installed: Root) -> None:
+    """It uses the package's file."""
     script = """
     . /usr/share/bash-completion/completions/evpn-host
     COMP_WORDS=(evpn-host inst) COMP_CWORD=1
@@ -227,7 +231,7 @@ def test_completion(installed: Root) -> None:
 def test_the_same_bytes_with_the_distributions_libraries(
     installed: Root, cases: list[Path]
 ) -> None:
-    """Jinja2, msgspec and so on of Debian 12 and 13 give the files of the snapshots."""
+    """Jinja2, msgspec and so on of Debian 12 and 13 render the files of the snapshots."""
     hosts = [case for case in cases if case.stem != "fleet"]
     with tempfile.TemporaryDirectory() as folder:
         renderings = [
@@ -237,14 +241,16 @@ def test_the_same_bytes_with_the_distributions_libraries(
             for case in hosts
         ]
         assert {done.code for done in together(installed, renderings)} == {0}
-        made = {p.relative_to(folder): p for p in Path(folder).rglob("*") if p.is_file()}
-        assert len(made) > 100
-        for path, file in made.items():
+        rendered = {p.relative_to(folder): p for p in Path(folder).rglob("*") if p.is_file()}
+        assert len(rendered) > 100
+        for path, file in rendered.items():
             assert file.read_bytes() == (REPO / "snapshots" / path).read_bytes(), path
 
 
-def test_refusals_with_their_libraries(installed: Root, evpn_host: Callable[..., Result]) -> None:
-    """The messages are the same, too."""
+def test_the_same_refusals_with_the_distributions_libraries(
+    installed: Root, evpn_host: Callable[..., Result]
+) -> None:
+    """The messages are the same too."""
     checks = [["check", "-p", f"/opt/repo/{payload.relative_to(REPO)}"] for payload in REFUSED]
     for payload, theirs in zip(REFUSED, together(installed, checks), strict=True):
         ours = evpn_host("check", "-p", payload)
@@ -252,7 +258,7 @@ def test_refusals_with_their_libraries(installed: Root, evpn_host: Callable[...,
 
 
 def test_an_older_version_refuses_newer_state(installed: Root) -> None:
-    """dpkg keeps the version that wrote the record; an upgrade over state of its own goes on."""
+    """dpkg keeps the newer version that wrote the record; another upgrade works."""
     newer = record.FORMAT + 1
     state = f'{{\n "format": {newer},\n "version": "9"\n}}\n'
     script = "mkdir -p /var/lib/evpn-host && cat > /var/lib/evpn-host/record.json"
@@ -268,29 +274,29 @@ def test_an_older_version_refuses_newer_state(installed: Root) -> None:
     install(installed)
 
 
-def test_units_of_a_wheel_make_way(installed: Root) -> None:
-    """Those of install-units go when the package comes, with a word; what was enabled stays so."""
+def test_the_package_removes_units_of_a_wheel(installed: Root) -> None:
+    """It says so when it removes units of install-units; an enabled unit stays enabled."""
     unit = "/etc/systemd/system/evpn-host.timer"
-    wanted = "/etc/systemd/system/timers.target.wants/evpn-host.timer"
+    link = "/etc/systemd/system/timers.target.wants/evpn-host.timer"
     script = f"""
     sed '1i # Written by evpn-host install-units, which writes it anew.' \
         /opt/repo/packaging/systemd/evpn-host.timer > {unit}
     systemctl --quiet enable evpn-host.timer
-    readlink {wanted}
+    readlink {link}
     """
     assert installed.run(["sh", "-c", script]).out == f"{unit}\n"
     again = [*APT, "--reinstall", "install", f"evpn-host={__version__}"]
-    said = installed.run(again, timeout=300, env=NONINTERACTIVE).out
-    assert f"evpn-host: {unit}, of install-units, makes way for this package's" in said
+    output = installed.run(again, timeout=300, env=NONINTERACTIVE).out
+    assert f"evpn-host: {unit}, of install-units, makes way for this package's" in output
     assert installed.run(["sh", "-c", f"ls {unit}"], check=False).code != 0
     packaged = "/usr/lib/systemd/system/evpn-host.timer"
-    assert installed.run(["readlink", "-f", wanted]).out == f"{packaged}\n"
+    assert installed.run(["readlink", "-f", link]).out == f"{packaged}\n"
     assert installed.run(["systemctl", "is-enabled", "evpn-host.timer"]).out == "enabled\n"
     installed.run(["systemctl", "--quiet", "disable", "evpn-host.timer"])
 
 
 def test_purge_leaves_nothing(installed: Root, before: str) -> None:
-    """Every file of the tree is as it was before the package and what came with it."""
+    """Every file of the tree is as it was before the package and its dependencies."""
     argv = [*APT, "purge", "--auto-remove", "evpn-host"]
     installed.run(argv, timeout=300, env=NONINTERACTIVE)
     assert files(installed).splitlines() == before.splitlines()

@@ -1,4 +1,4 @@
-"""What an apply touches of a plan comes to the same as all of it, by netplan's own files."""
+"""Applying a part of a plan has the effect of applying all of it, by netplan's own files."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ CHANGES: dict[str, Json] = {
 }
 
 
-def made(document: Json, backend: str) -> Plan:
+def make_plan(document: Json, backend: str) -> Plan:
     return plan.make(derived(document), backend)
 
 
-def applied(of: Plan) -> Record:
+def record_of(of: Plan) -> Record:
     return Record(
         version=__version__,
         number=1,
@@ -62,17 +62,17 @@ def applied(of: Plan) -> Record:
 
 
 def change(root: Path, old: Plan, new: Plan) -> Part | None:
-    """The part of the new plan, on a host where networkd has a file for each device of the old."""
+    """Return the part of the new plan, where networkd has a file for each device of the old one."""
     for device in old.devices:
         file = root / f"run/systemd/network/10-netplan-{device.name}.network"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-    found = [
+    changes = [
         stage.Change(path, old.files.get(path), new.files.get(path))
         for path in sorted(old.files.keys() | new.files.keys())
         if old.files.get(path) != new.files.get(path)
     ]
-    return part.of(root, applied(old), new, found)
+    return part.of(root, record_of(old), new, changes)
 
 
 @pytest.mark.parametrize(
@@ -85,46 +85,50 @@ def change(root: Path, old: Plan, new: Plan) -> Part | None:
         ("another MTU", {"nbr-31", "vxlan31", "Vrf_33"}),
     ],
 )
-def test_names(tmp_path: Path, backend: str, what: str, names: set[str]) -> None:
-    """Only what is to be other than it was, with its VRF."""
-    found = change(tmp_path, made(OLD, backend), made(CHANGES[what], backend))
-    assert found
-    assert found.names == names
+def test_a_part_has_only_the_devices_that_change(
+    tmp_path: Path, backend: str, what: str, names: set[str]
+) -> None:
+    """It has their VRFs too."""
+    partial = change(tmp_path, make_plan(OLD, backend), make_plan(CHANGES[what], backend))
+    assert partial
+    assert partial.names == names
 
 
-def test_all_of_it(tmp_path: Path, backend: str) -> None:
-    """Without an apply of this version that ended well, all of the plan is touched."""
-    new = made(CHANGES["one more"], backend)
-    last = applied(made(OLD, backend))
+def test_there_is_no_part_without_a_good_apply_before(tmp_path: Path, backend: str) -> None:
+    """The previous apply has to be of this version and this backend, and without a failure."""
+    new = make_plan(CHANGES["one more"], backend)
+    previous = record_of(make_plan(OLD, backend))
     other = {"netplan": "ifupdown", "ifupdown": "netplan"}[backend]
-    for unsure in (
+    for record in (
         None,
-        msgspec.structs.replace(last, ok=False),
-        msgspec.structs.replace(last, version="0.0.1"),
-        msgspec.structs.replace(last, target=msgspec.structs.replace(last.target, backend=other)),
+        msgspec.structs.replace(previous, ok=False),
+        msgspec.structs.replace(previous, version="0.0.1"),
+        msgspec.structs.replace(
+            previous, target=msgspec.structs.replace(previous.target, backend=other)
+        ),
     ):
-        assert part.of(tmp_path, unsure, new, []) is None
+        assert part.of(tmp_path, record, new, []) is None
 
 
-def test_a_nic_changes(tmp_path: Path) -> None:
-    """ifupdown2's file has more than our devices: where that changes, all of it is reloaded."""
-    old, new = made(OLD, "ifupdown"), made(OLD, "ifupdown")
+def test_there_is_no_part_when_a_nic_of_ifupdown2_changes(tmp_path: Path) -> None:
+    """Its file has more than our devices: where the rest changes, ifupdown2 reloads all of it."""
+    old, new = make_plan(OLD, "ifupdown"), make_plan(OLD, "ifupdown")
     new.files[part.INTERFACES] = old.files[part.INTERFACES].replace("auto ens5", "auto ens5 ")
     assert change(tmp_path, old, new) is None
 
 
-def test_a_file_of_networkd_is_gone(tmp_path: Path) -> None:
-    """Someone removed it: its device is touched too."""
-    old = made(OLD, "netplan")
+def test_a_part_has_the_device_of_a_removed_networkd_file(tmp_path: Path) -> None:
+    """Somebody else removed the file; the plan did not change."""
+    old = make_plan(OLD, "netplan")
     change(tmp_path, old, old)
     (tmp_path / "run/systemd/network/10-netplan-vxlan40.network").unlink()
-    found = part.of(tmp_path, applied(old), old, [])
-    assert found
-    assert found.names == {"vxlan40", "nbr-40"}
+    partial = part.of(tmp_path, record_of(old), old, [])
+    assert partial
+    assert partial.names == {"vxlan40", "nbr-40"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Take each suite's netplan; testing's only where everything is asked for."""
+    """Run netplan of each suite; that of testing only with `--all`."""
     if "tools" in metafunc.fixturenames:
         suites = SUITES if metafunc.config.getoption("all_of_it", False) else RELEASES
         metafunc.parametrize("tools", sorted(suites), indirect=True, scope="module")
@@ -132,17 +136,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="module")
 def tools(request: pytest.FixtureRequest, root_user: None) -> Iterator[Root]:
-    """A distribution's netplan."""
+    """Make a distribution's tree, with its netplan."""
     del root_user
     try:
-        with Root(request.param) as found:
-            yield found
+        with Root(request.param) as tree:
+            yield tree
     except LabUnavailable as reason:
         unavailable(str(reason))
 
 
 def generated(tools: Root, folder: Path, files: dict[str, str]) -> Path:
-    """A tree with what netplan makes of files and of an operator's."""
+    """Return a tree with what netplan makes of these files and an operator's."""
     operator = "network: {ethernets: {ens4: {addresses: [10.254.254.10/24]}}}\n"
     for path, text in {"etc/netplan/50-operator.yaml": operator, **files}.items():
         target = folder / path
@@ -150,40 +154,40 @@ def generated(tools: Root, folder: Path, files: dict[str, str]) -> Path:
         target.write_text(text)
         target.chmod(0o600)
     names = " ".join(activate.NETPLAN_GENERATORS)
-    first = f'for each in {names}; do [ ! -x $each ] || exec $each --root-dir "$1"; done'
-    tools.run(["sh", "-c", first, "-", folder])
+    script = f'for each in {names}; do [ ! -x $each ] || exec $each --root-dir "$1"; done'
+    tools.run(["sh", "-c", script, "-", folder])
     return folder
 
 
 @pytest.mark.parametrize("what", CHANGES)
 def test_networkd_gets_the_same_files(tools: Root, tmp_path: Path, what: str) -> None:
-    """From a part, as from all of it: whichever way, networkd ends with the very same files."""
-    old, new = made(OLD, "netplan"), made(CHANGES[what], "netplan")
+    """networkd has the very same files after a part of the plan as after all of it."""
+    old, new = make_plan(OLD, "netplan"), make_plan(CHANGES[what], "netplan")
     host_ = tmp_path / "host"
     stage.sync_networkd(generated(tools, tmp_path / "old", old.files), host_, set(), set())
-    some = change(host_, old, new)
-    assert some
-    left_out = {device.name for device in new.devices} - some.names
-    tree = generated(tools, tmp_path / "part", some.files)
+    partial = change(host_, old, new)
+    assert partial
+    left_out = {device.name for device in new.devices} - partial.names
+    tree = generated(tools, tmp_path / "part", partial.files)
     changed = stage.sync_networkd(tree, host_, set(), left_out)
     whole = generated(tools, tmp_path / "whole", new.files) / "run/systemd/network"
-    used = host_ / "run/systemd/network"
-    assert {f.name: f.read_text() for f in used.iterdir()} == {
+    actual = host_ / "run/systemd/network"
+    assert {f.name: f.read_text() for f in actual.iterdir()} == {
         f.name: f.read_text() for f in whole.iterdir()
     }
     assert bool(changed) == (what not in {"nothing", "another name"})
 
 
-def test_a_stale_device_is_written_again(tmp_path: Path) -> None:
-    """networkd looks again at what someone changed, though the part does not have it."""
-    used = tmp_path / "run/systemd/network/10-netplan-nbr-40.network"
-    used.parent.mkdir(parents=True)
-    used.write_text("[Match]\n")
-    made_ = tmp_path / "part/run/systemd/network/10-netplan-ens4.network"
-    made_.parent.mkdir(parents=True)
-    made_.touch()
-    before = used.stat().st_ino
+def test_writes_the_file_of_a_stale_device_again(tmp_path: Path) -> None:
+    """So networkd reads it again, although the part does not have the device."""
+    file = tmp_path / "run/systemd/network/10-netplan-nbr-40.network"
+    file.parent.mkdir(parents=True)
+    file.write_text("[Match]\n")
+    generated_ = tmp_path / "part/run/systemd/network/10-netplan-ens4.network"
+    generated_.parent.mkdir(parents=True)
+    generated_.touch()
+    before = file.stat().st_ino
     changed = stage.sync_networkd(tmp_path / "part", tmp_path, {"nbr-40"}, {"nbr-40"})
-    assert used.name in changed
-    assert used.stat().st_ino != before
-    assert used.read_text() == "[Match]\n"
+    assert file.name in changed
+    assert file.stat().st_ino != before
+    assert file.read_text() == "[Match]\n"

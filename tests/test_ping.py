@@ -1,4 +1,4 @@
-"""What the lab's pings say of a network, and what only of ping itself."""
+"""The lab tells silence of the network from pings that were not sent."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 from lab.ping import parse
 
 
-def said(*replies: tuple[float, int, float], sent: int) -> str:
-    """Write what `ping -D` says: when each came, its number, and how many seconds it took."""
+def output(*replies: tuple[float, int, float], sent: int) -> str:
+    """Return the output of `ping -D` for replies: time of arrival, number, seconds on the way."""
     lines = [
         f"[{at:.6f}] 64 bytes from 10.0.0.1: icmp_seq={number} ttl=64 time={took * 1000:g} ms"
         for at, number, took in replies
@@ -31,12 +31,12 @@ def said(*replies: tuple[float, int, float], sent: int) -> str:
     ids=["lost", "late", "not sent", "all late", "in any order", "one", "none"],
 )
 def test_longest_gap(replies: list[tuple[float, int, float]], gap: float) -> None:
-    """What was not sent is no silence of the network; what was lost or late is."""
-    assert parse(said(*replies, sent=6)).longest_gap_s == pytest.approx(gap)
+    """A lost or late reply is a gap; a ping that was not sent is none."""
+    assert parse(output(*replies, sent=6)).longest_gap_s == pytest.approx(gap)
 
 
-def test_what_is_lost() -> None:
+def test_packets_on_their_way_at_the_end_are_not_lost() -> None:
     """A ping that was cut off had its last packets on their way."""
-    text = said((100.0, 1, 0.001), (102.0, 3, 0.001), sent=5)
+    text = output((100.0, 1, 0.001), (102.0, 3, 0.001), sent=5)
     assert (parse(text).sent, parse(text).lost) == (5, 3)
     assert (parse(text, cut_off=True).sent, parse(text, cut_off=True).lost) == (3, 1)

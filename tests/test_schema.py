@@ -1,4 +1,4 @@
-"""The JSON Schema says the same of a document's form as `load` does."""
+"""The JSON Schema and `load` agree about the form of a document."""
 
 import json
 import re
@@ -28,18 +28,18 @@ ACCEPTED = sorted([*HERE.glob("payloads/*.json"), *HERE.parent.glob("examples/*.
 VALIDATOR = Draft202012Validator(schema(), format_checker=Draft202012Validator.FORMAT_CHECKER)
 
 
-def test_the_schema_is_one() -> None:
-    """It holds to the 2020-12 metaschema, and every reference in it leads somewhere."""
-    found = schema()
-    Draft202012Validator.check_schema(found)
-    references = set(str(found).split("#/$defs/")[1:])
+def test_the_schema_is_valid() -> None:
+    """It is valid by the 2020-12 metaschema, and each of its references has a target."""
+    whole = schema()
+    Draft202012Validator.check_schema(whole)
+    references = set(str(whole).split("#/$defs/")[1:])
     assert references
     for reference in references:
-        assert reference.split("'")[0] in found["$defs"]
+        assert reference.split("'")[0] in whole["$defs"]
 
 
 def test_every_object_is_closed() -> None:
-    """An unknown field is refused everywhere but in a host that is left out."""
+    """The schema refuses an unknown field everywhere but in a host of another role."""
     types = schema()["$defs"]
     open_ = {
         name for name, type_ in types.items() if type_.get("additionalProperties") is not False
@@ -49,7 +49,7 @@ def test_every_object_is_closed() -> None:
 
 @pytest.mark.parametrize("field", IGNORED_FIELDS)
 def test_ignored_fields_are_named(field: str) -> None:
-    """Fields that mean nothing on a host are in the schema, and it says that they are ignored."""
+    """The schema has the fields that mean nothing on a host, and says that they are ignored."""
     for name, type_ in schema()["$defs"].items():
         means_something = field == "id" and name in {"Vpc", "VpcReference"}
         if name != "OtherHost" and not means_something:
@@ -57,11 +57,11 @@ def test_ignored_fields_are_named(field: str) -> None:
 
 
 def test_each_field_says_what_it_means() -> None:
-    """Every field has a sentence, and no docstring has one for a field that is not there."""
+    """Every field has a sentence, and no docstring describes a field that does not exist."""
     for name, type_ in schema()["$defs"].items():
         assert "\n" not in type_["description"], name
-        for field, said in type_["properties"].items():
-            meaning = said.get("description", "")
+        for field, definition in type_["properties"].items():
+            meaning = definition.get("description", "")
             assert meaning == IGNORED or re.fullmatch(r"[A-Z`].*\.", meaning), (name, field)
         struct = getattr(document, name, None)
         described = (
@@ -73,14 +73,14 @@ def test_each_field_says_what_it_means() -> None:
 
 @pytest.mark.parametrize("path", ACCEPTED, ids=lambda path: path.stem)
 def test_accepted_documents_are_valid(path: Path) -> None:
-    """Whatever `load` accepts, the schema accepts."""
+    """The schema accepts each document that `load` accepts."""
     document = json.loads(path.read_bytes())
     assert not places(document)
     VALIDATOR.validate(document)
 
 
 def test_hosts_of_another_role_are_valid() -> None:
-    """A Fleet's hosts that are no VTEPs may look like anything."""
+    """A Fleet's hosts that are no VTEPs may have any form."""
     other = {"server": {"srvRole": "hypervisor", "name": 5, "cpu": "x"}, "rack": None}
     document = fleet({"server": server(), "links": [link("ens4", LEAF1)]}, other)
     assert not places(document)
@@ -131,7 +131,7 @@ FORM_ERRORS: dict[str, Json] = {
 
 @pytest.mark.parametrize("place", FORM_ERRORS)
 def test_form_errors_are_refused_by_both(place: str) -> None:
-    """Wrong types, unknown fields and values out of range are seen by schema and `load` alike."""
+    """The schema and `load` both refuse wrong types, unknown fields and values out of range."""
     document = FORM_ERRORS[place]
     assert place in places(document)
     assert not VALIDATOR.is_valid(document)

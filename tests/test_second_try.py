@@ -1,4 +1,4 @@
-"""A lab test that failed gets a second try; nothing else does, and nobody can overlook it."""
+"""A failed lab test gets a second try, and nothing else does; the summary always shows it."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def pytest_collection_modifyitems(items):
         if item.get_closest_marker("lab"):
             item.add_marker(pytest.mark.xdist_group("a-lab"))
 """
-# A test that passes from the second time on, one that never does, and good ones.
+# Tests that fail at the first try only, and a good one; BROKEN always fails.
 TESTS = """
 import pytest
 from pathlib import Path
 
 def once(name):
     tried = Path(__file__).with_name(f"{name}.tried")
-    there = tried.exists()
+    again = tried.exists()
     tried.touch()
-    assert there, f"{name} was in a hurry"
+    assert again, f"{name} was in a hurry"
 
 @pytest.mark.lab
 @pytest.mark.parametrize("name", [FLAKY])
@@ -61,23 +61,25 @@ def test_outside():
 
 @pytest.fixture
 def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """Run so many flaky tests and further ones: the outcome, and the lines of the record."""
+    """Run so many flaky tests and others; return the outcome and the lines of the record."""
     monkeypatch.setenv("PYTHONPATH", str(REPO))
     monkeypatch.setenv("EVPN_HOST_LAB_CACHE", str(tmp_path))
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # takes half of the time
+    monkeypatch.setenv(
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"
+    )  # loading plugins takes half of the time
 
-    def these(flaky: int, more: str = "", *options: str) -> tuple[pytest.RunResult, list[str]]:
+    def run_tests(flaky: int, more: str = "", *options: str) -> tuple[pytest.RunResult, list[str]]:
         pytester.makeconftest(CONFTEST)
         names = ", ".join(repr(f"flaky{number}") for number in range(flaky))
         pytester.makepyfile(TESTS.replace("FLAKY", names) + more)
         result = pytester.runpytest_subprocess("--second-try", "-p", "no:cacheprovider", *options)
         return result, record().read_text().splitlines() if record().exists() else []
 
-    return these
+    return run_tests
 
 
-def test_passes_the_second_time(run: Run, pytester: pytest.Pytester) -> None:
-    """The run is green; its summary has both outcomes, and the record a line for each."""
+def test_a_pass_at_the_second_try_makes_the_run_green(run: Run, pytester: pytest.Pytester) -> None:
+    """The summary has both outcomes of each test, and the record has a line for each."""
     result, lines = run(2, "", "-p", "xdist", "-n", "2", "--dist", "loadgroup")
     assert result.ret == 0
     for number, line in enumerate(lines):
@@ -92,8 +94,8 @@ def test_passes_the_second_time(run: Run, pytester: pytest.Pytester) -> None:
     assert pytester.runpytest_subprocess("--flaky").outlines[:2] == lines
 
 
-def test_fails_again(run: Run) -> None:
-    """The run is red, though another test passed then; what the second try said is there."""
+def test_a_failure_at_the_second_try_keeps_the_run_red(run: Run) -> None:
+    """It stays red although another test passes then; the second try's output is shown."""
     result, lines = run(1, BROKEN)
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*::test_broken: failed (*), then failed again*"])
@@ -102,8 +104,8 @@ def test_fails_again(run: Run) -> None:
 
 
 @pytest.mark.parametrize(("flaky", "more"), [(3, ""), (1, OUTSIDE)], ids=["three", "outside"])
-def test_no_second_try(run: Run, flaky: int, more: str) -> None:
-    """Three that failed, or one outside the lab: the run is red, and nothing runs again."""
+def test_other_failures_get_no_second_try(run: Run, flaky: int, more: str) -> None:
+    """Three lab tests failed, or one outside the lab: the run is red, and nothing runs again."""
     result, lines = run(flaky, more)
     assert result.ret == 1
     assert "then passed" not in result.stdout.str()

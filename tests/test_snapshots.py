@@ -58,7 +58,7 @@ def snapshot(snapshot: SnapshotAssertion) -> SnapshotAssertion:
 
 
 def shown(evpn_host: Callable[..., Result], folder: Path) -> Iterator[tuple[str, str]]:
-    """All that the command makes of the payloads: path below `snapshots` and text."""
+    """Yield all that the command makes of the payloads: path below `snapshots`, and text."""
     for case in ACCEPTED:
         for backend in BACKENDS:
             tree = folder / f"{case.stem}-{backend}"
@@ -88,22 +88,22 @@ def _diff(path: str, text: str) -> str:
 def test_snapshots(
     snapshot: SnapshotAssertion, evpn_host: Callable[..., Result], tmp_path: Path
 ) -> None:
-    """What the command makes of each payload is what the repository shows."""
-    found = dict(shown(evpn_host, tmp_path))
-    there = {str(f.relative_to(SNAPSHOTS)) for f in SNAPSHOTS.rglob("*") if f.is_file()}
-    orphans = there - found.keys()
+    """What the command makes of each payload is as in the repository."""
+    rendered = dict(shown(evpn_host, tmp_path))
+    files = {str(f.relative_to(SNAPSHOTS)) for f in SNAPSHOTS.rglob("*") if f.is_file()}
+    orphans = files - rendered.keys()
     if snapshot.session.update_snapshots:
         for path in orphans:
             (SNAPSHOTS / path).unlink()
     else:
         assert not orphans, "of no payload (--snapshot-update removes them)"
-    differ = [path for path, text in found.items() if not text == snapshot(name=path)]  # noqa: SIM201  # syrupy compares in __eq__
-    diffs = "\n".join(_diff(path, found[path]) for path in differ)
+    differ = [path for path, text in rendered.items() if not text == snapshot(name=path)]  # noqa: SIM201  # syrupy compares in __eq__
+    diffs = "\n".join(_diff(path, rendered[path]) for path in differ)
     assert not differ, f"not as in snapshots/ (--snapshot-update writes them):\n{diffs}"
 
 
 def test_each_case_has_its_name() -> None:
-    """No two payloads share a name, so that each has a snapshot of its own; none is left out."""
+    """No two payloads share a name, so each has a snapshot of its own; none is left out."""
     payloads = {file for file in (REPO / "tests/payloads").rglob("*") if file.is_file()}
     assert payloads <= {*ACCEPTED, *REFUSED}
     names = [case.stem for case in ACCEPTED] + [case.stem for case in REFUSED]

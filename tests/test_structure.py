@@ -1,4 +1,4 @@
-"""How the code is laid out: who may import whom, what templates may use, what is shipped."""
+"""The structure of the code: which module imports which, what templates use, what is shipped."""
 
 import ast
 import importlib
@@ -24,7 +24,7 @@ from generator import model, plan, render
 from generator.payload import load
 
 REPO = Path(__file__).parents[1]
-# What is not ours: made by a tool, or of another program.
+# Folders that are not ours: a tool made them, or they belong to another program.
 ASIDE = {".git", ".venv", ".pytest_cache", ".hypothesis", ".mypy_cache", ".ruff_cache", "site"}
 GENERATOR = REPO / "generator"
 
@@ -45,8 +45,8 @@ LAYERS = (
 
 
 def imports(room: str) -> set[str]:
-    """What a module, or a package as a whole, imports: its own modules by name, others whole."""
-    found = set()
+    """Return what a module or a whole package imports: our modules as `.name`, others in full."""
+    modules = set()
     for node in nodes_of(room):
         names = []
         if isinstance(node, ast.Import):
@@ -54,18 +54,18 @@ def imports(room: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{room}: a relative import"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-        found |= {re.sub(r"^generator\.(\w+).*", r".\1", name) for name in names}
-    return found - {f".{room}", ".__version__"}
+        modules |= {re.sub(r"^generator\.(\w+).*", r".\1", name) for name in names}
+    return modules - {f".{room}", ".__version__"}
 
 
 def calls(room: str) -> set[str]:
-    """What a module, or a package as a whole, calls, as it is written there: `os.fsync`."""
+    """Return what a module or a whole package calls, as it is written there: `os.fsync`."""
     return {ast.unparse(node.func) for node in nodes_of(room) if isinstance(node, ast.Call)}
 
 
 @cache
 def nodes_of(room: str) -> tuple[ast.AST, ...]:
-    """The syntax of a module, or of a package as a whole."""
+    """Return the syntax nodes of a module or of a whole package."""
     file, folder = GENERATOR / f"{room}.py", GENERATOR / room
     sources = [file] if file.exists() else sorted(folder.rglob("*.py"))
     return tuple(node for source in sources for node in ast.walk(ast.parse(source.read_text())))
@@ -81,32 +81,32 @@ def rooms() -> set[str]:
 
 
 def reach(room: str) -> set[str]:
-    """All of ours that come along when a module is imported."""
-    found, left = set(), {room}
-    while left:
-        found |= (now := left)
-        left = set().union(*map(own, now)) - found
-    return found - {room}
+    """Return all modules of ours that an import of a module also imports."""
+    reached, pending = set(), {room}
+    while pending:
+        reached |= (current := pending)
+        pending = set().union(*map(own, current)) - reached
+    return reached - {room}
 
 
 def test_imports_run_one_way() -> None:
-    """Each module has a layer, and imports from the layers before it only."""
+    """Each module has a layer, and imports only from the layers before it."""
     assert rooms() == set().union(*LAYERS)
     allowed: set[str] = set()
     for layer in LAYERS:
         for room in layer:
-            # A failure is told in the words of `errors`, by anyone.
+            # Any module may raise what `errors` defines.
             assert own(room) <= allowed | {"errors"} - {room}, room
         allowed |= layer
 
 
-# What can neither read nor change a host. Jinja2 reads the templates, which are a part of us.
+# Modules that neither read nor change a host. Jinja2 reads the templates, which are a part of us.
 PURE = {"collections", "functools", "hashlib", "inspect", "jinja2", "json", "msgspec", "netaddr"}
 PURE |= {"re", "types", "typing", "unicodedata"}
 
 
-def test_the_way_through_is_pure() -> None:
-    """From payload to texts nothing is reached that could read or change a host."""
+def test_rendering_is_pure() -> None:
+    """From payload to texts no module is imported that could read or change a host."""
     for room in ("payload", "render", "plan"):
         assert reach(room) <= {"errors", "model", "payload", "render", "target", "plan"}
         for each in {room, *reach(room)}:
@@ -116,24 +116,26 @@ def test_the_way_through_is_pure() -> None:
 
 
 def test_the_hook_needs_no_payload() -> None:
-    """The management hook works from the record: no template and no payload can break it."""
+    """The management hook reads only the record, so no template and no payload can break it."""
     assert not reach("failover") & {"payload", "render", "plan", "apply"}
 
 
 def test_only_activate_runs_commands() -> None:
-    """Commands are run in one module; detect asks one for its version."""
-    others = re.compile(r"os\.(system|popen|exec\w+|spawn\w+|posix_spawn\w*|fork\w*)|\w+\.spawn")
+    """The one exception is detect, which asks a command for its version."""
+    calls_that_run = re.compile(
+        r"os\.(system|popen|exec\w+|spawn\w+|posix_spawn\w*|fork\w*)|\w+\.spawn"
+    )
     running = {
         room
         for room in rooms()
         if any(re.match(r"(subprocess|pty|asyncio|multiprocessing)\b", n) for n in imports(room))
-        or any(map(others.fullmatch, calls(room)))
+        or any(map(calls_that_run.fullmatch, calls(room)))
     }
     assert running == {"activate", "detect"}
 
 
-def test_no_import_is_hidden() -> None:
-    """Imports are statements, which the tests above read, and no calls."""
+def test_every_import_is_a_statement() -> None:
+    """The tests above read statements; they would not see an import by a call."""
     for room in rooms():
         assert not {"__import__", "importlib.import_module"} & calls(room), room
         assert not {name for name in imports(room) if name.startswith("importlib")}, room
@@ -142,7 +144,7 @@ def test_no_import_is_hidden() -> None:
 # --- Templates ---
 
 
-# Where a template can go two ways: the parts of a node that say which.
+# Nodes of a template with branches, and the fields that choose the branch.
 _WAYS: dict[type[nodes.Node], tuple[str, ...]] = {
     nodes.If: ("test",),
     nodes.CondExpr: ("test",),
@@ -153,37 +155,38 @@ _WAYS: dict[type[nodes.Node], tuple[str, ...]] = {
 
 
 def _watch(env: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[set[Any], set[Any]]:
-    """Have each condition and loop of the templates note which way it went.
+    """Make each condition and loop of the templates note which branch it takes.
 
-    Returns what there is, and what was seen: (place and text of the line, which of its conditions,
-    the way). A loop has one way: through it. What `and` and `or` join has both, like the whole.
+    Returns all branches, and those that were taken: (place and text of the line, which of its
+    conditions, the branch). A loop has one branch: through it. Each operand of `and` and `or` has
+    both, like the whole condition.
     """
-    there: set[Any] = set()
-    seen: set[Any] = set()
+    branches: set[Any] = set()
+    taken: set[Any] = set()
     parse = env._parse
 
     def watched(source: str, name: str, filename: str) -> nodes.Template:
         tree: nodes.Template = parse(source, name, filename)
         lines = source.splitlines()
-        found = list(tree.find_all(tuple(_WAYS)))
-        parts = [(node, field) for node in found for field in _WAYS[type(node)]]
+        branching = list(tree.find_all(tuple(_WAYS)))
+        parts = [(node, field) for node in branching for field in _WAYS[type(node)]]
         for number, (node, field) in enumerate(parts):
             inside = getattr(node, field)
-            if inside is None:  # a loop that takes all
+            if inside is None:  # a loop without a condition
                 continue
             place = f"{name}:{node.lineno}: {lines[node.lineno - 1].strip()}"
-            there.update((place, number, way) for way in {True, field == "iter"})
+            branches.update((place, number, way) for way in {True, field == "iter"})
             arguments = [nodes.Const(place), nodes.Const(number)]
             setattr(node, field, nodes.Filter(inside, "note", arguments, [], None, None))
         return tree
 
     def note(value: Any, place: str, number: int) -> Any:
-        seen.add((place, number, bool(value)))
+        taken.add((place, number, bool(value)))
         return value
 
     monkeypatch.setattr(env, "_parse", watched)
     env.filters["note"] = note
-    return there, seen
+    return branches, taken
 
 
 @pytest.fixture
@@ -192,24 +195,24 @@ def rendered_watched(
 ) -> tuple[set[Any], set[Any]]:
     env = render.environment.__wrapped__()
     monkeypatch.setattr(render, "environment", lambda: env)
-    there, seen = _watch(env, monkeypatch)
+    branches, taken = _watch(env, monkeypatch)
     for case in cases:
         for host in load(case.read_bytes()).hosts:
             for backend in render.ROOMS:
                 for local in ("", "ip prefix-list MINE seq 5 permit 192.0.2.0/24\n"):
                     render.render(host, backend, local)
-    return there, seen
+    return branches, taken
 
 
 def test_every_branch_is_rendered(rendered_watched: tuple[set[Any], set[Any]]) -> None:
-    """The payloads in examples/ and tests/payloads go each way at each condition of a template."""
-    there, seen = rendered_watched
-    assert len(there) > 20
-    assert "\n".join(map(str, sorted(there - seen))) == ""
+    """The payloads in examples/ and tests/payloads take each branch of each template."""
+    branches, taken = rendered_watched
+    assert len(branches) > 20
+    assert "\n".join(map(str, sorted(branches - taken))) == ""
 
 
 def test_every_template_is_used(rendered_watched: tuple[set[Any], set[Any]]) -> None:
-    """No partial lies about that no output includes."""
+    """An output includes each partial."""
     del rendered_watched
     env = render.environment()
     assert env.cache
@@ -219,7 +222,7 @@ def test_every_template_is_used(rendered_watched: tuple[set[Any], set[Any]]) -> 
 
 
 def test_templates_do_not_compute() -> None:
-    """They loop and test: no arithmetic, no variable or macro of their own, and one filter."""
+    """They have loops and tests, but no arithmetic, variable or macro, and only one filter."""
     env = render.environment()
     filters: set[str] = set()
     for name in env.list_templates(extensions=["j2"]):
@@ -232,14 +235,14 @@ def test_templates_do_not_compute() -> None:
 
 
 def test_an_unknown_name_stops_the_rendering() -> None:
-    """A template gets no empty text for a name that the model has not."""
+    """A name that the model lacks does not become an empty text."""
     template = render.environment().from_string("{{ host.nme }}")
     with pytest.raises(UndefinedError, match="nme"):
         template.render(host=load((REPO / "examples/k8s01.json").read_bytes()).hosts[0])
 
 
 def test_first_line_says_who_wrote_it(accepted: Path, backend: str) -> None:
-    """Each rendered file begins with one comment: who wrote it, and from which generation."""
+    """Each rendered file begins with one comment: its author and its generation."""
     payload = load(accepted.read_bytes())
     line = f" Written by evpn-host from payload generation {payload.generation}; edits are lost."
     for host in payload.hosts:
@@ -252,8 +255,8 @@ def test_first_line_says_who_wrote_it(accepted: Path, backend: str) -> None:
 
 
 def test_order_means_nothing(accepted: Path, backend: str) -> None:
-    """A payload whose lists are shuffled gives the same bytes (gateways aside: order counts)."""
-    chance = random.Random(accepted.name)  # noqa: S311  # any order will do, but the same each time
+    """A payload with shuffled lists gives the same bytes; only the order of gateways counts."""
+    chance = random.Random(accepted.name)  # noqa: S311  # any order is right, as long as it is the same each time
     shuffled = json.loads(accepted.read_text())
 
     def shuffle(value: Any) -> None:
@@ -274,7 +277,7 @@ def test_order_means_nothing(accepted: Path, backend: str) -> None:
 
 
 def vocabulary() -> Iterator[str]:
-    """Every name that the model gives to a template."""
+    """Yield every name that the model gives to a template."""
     for struct in vars(model).values():
         if isinstance(struct, type) and issubclass(struct, model.Model):
             if struct in (model.Model, model.Device):
@@ -286,7 +289,7 @@ def vocabulary() -> Iterator[str]:
 
 
 def test_vocabulary_is_complete() -> None:
-    """templates/README.md names all that a template may use, and nothing else."""
+    """templates/README.md lists all names that a template may use, and no others."""
     text = (REPO / "templates/README.md").read_text()
     listed = re.findall(r"^\| `([a-z0-9_.\[\]]+)` \|", text, re.MULTILINE)
     assert sorted(listed) == sorted({*vocabulary(), "banner", "local", *_placeholders()})
@@ -296,37 +299,39 @@ def _placeholders() -> set[str]:
     return {f"[{kind}]" for kind in render._EACH}
 
 
-# --- What is judged ---
+# --- What mypy and ruff read ---
 
 
 def _files(top: Path) -> list[Path]:
-    """The files at or below a path, but no links to others of ours."""
+    """Return the files at or below a path, except links to other files of ours."""
     inside = top.rglob("*") if top.is_dir() else [top]
     return [each for each in inside if each.is_file() and not each.is_symlink()]
 
 
-def test_all_python_is_judged() -> None:
-    """mypy and ruff are told of every folder with modules, and of programs without `.py`."""
+def test_mypy_and_ruff_read_all_python() -> None:
+    """Their settings name every folder with modules, and each program without `.py`."""
     tools = tomllib.loads((REPO / "pyproject.toml").read_text())["tool"]
     files, programs = tools["mypy"]["files"], tools["ruff"]["extend-include"]
-    seen = 0
+    count = 0
     for file in (file for top in REPO.iterdir() if top.name not in ASIDE for file in _files(top)):
         path = file.relative_to(REPO)
         if file.suffix == ".py":
             assert any(path.is_relative_to(each) for each in files), path
-            seen += 1
+            count += 1
         elif re.match(rb"#!.*python", file.read_bytes()[:80]):
             assert str(path) in files, path
             assert str(path) in programs, path
-    assert seen > 100
+    assert count > 100
 
 
 # --- What is shipped ---
 
 
 def test_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It holds `generator` with templates, and nothing else; installed it renders the snapshots."""
-    backend = importlib.import_module("hatchling.build")  # of the group `dev`: never skipped
+    """It has `generator` with templates, and nothing else; when installed it renders snapshots."""
+    backend = importlib.import_module(
+        "hatchling.build"
+    )  # from the group `dev`, so it is always installed
     monkeypatch.chdir(REPO)
     wheel = tmp_path / backend.build_wheel(str(tmp_path))
     names = zipfile.ZipFile(wheel).namelist()
@@ -343,27 +348,27 @@ def test_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }
     assert shipped == templates
     for folder in ("systemd", "cron.d"):
-        there = {f"generator/{folder}/{f.name}" for f in (REPO / "packaging" / folder).iterdir()}
-        assert there <= set(names)
+        units = {f"generator/{folder}/{f.name}" for f in (REPO / "packaging" / folder).iterdir()}
+        assert units <= set(names)
     _run_installed(wheel, tmp_path)
 
 
 def _run_installed(wheel: Path, folder: Path) -> None:
-    """Put a wheel where pipx would, a virtual environment, and compare what it renders."""
+    """Install a wheel in a virtual environment, as pipx does, and compare what it renders."""
     alone = folder / "venv"
     venv.create(alone)
     pip = [sys.executable, "-m", "pip", "--python", str(alone / "bin/python"), "install"]
     pip += ["--no-deps", "--no-index", "--quiet", str(wheel)]
     subprocess.run(pip, check=True, timeout=120)
-    # The libraries are those of the tests; `generator` is there by an editable install's .pth
-    # only, which is not read of a folder in PYTHONPATH.
+    # The libraries are those of the tests. Their `generator` is an editable install by a .pth file,
+    # and Python does not read .pth files of a folder in PYTHONPATH.
     environment = {"PYTHONPATH": sysconfig.get_path("purelib"), "PATH": os.defpath}
     out = folder / "k8s01-netplan"
     argv = [str(alone / "bin/evpn-host"), "render", "-p", str(REPO / "examples/k8s01.json")]
     argv += ["-b", "netplan", "-o", str(out)]
     subprocess.run(argv, check=True, timeout=60, env=environment, cwd=folder)
-    kept = REPO / "snapshots" / out.name
-    files = [file.relative_to(kept) for file in kept.rglob("*") if file.is_file()]
+    snapshot = REPO / "snapshots" / out.name
+    files = [file.relative_to(snapshot) for file in snapshot.rglob("*") if file.is_file()]
     assert len(files) > 5
     for file in files:
-        assert (out / file).read_bytes() == (kept / file).read_bytes(), file
+        assert (out / file).read_bytes() == (snapshot / file).read_bytes(), file

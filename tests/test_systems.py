@@ -1,4 +1,4 @@
-"""The table of what the gate runs where: no claim is left out, and no system."""
+"""The gate's table of tests and systems leaves out no claim and no system."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.lab import claims
 from tests.lab.systems import GATE, MORE, NAMES, NEXT, RELEASED, gate
 
 LAB = claims.LAB
-# The tests that show on each system of the gate that the published example boots, takes a change,
+# On each system of the gate these tests show that the published example boots, takes a change,
 # comes back after a power cut, and fails over.
 EVERYWHERE = (
     "test_k8s01.py::test_addresses_are_as_documented",
@@ -18,7 +18,7 @@ EVERYWHERE = (
     "test_k8s01.py::test_after_a_power_cut_the_files_alone_bring_all_back",
     "test_failover.py::test_the_address_follows_the_fabric",
 )
-# The modules whose tests take an apply apart: each part is met by both backends and both releases.
+# The modules that test parts of an apply: both backends and both releases run each of them.
 ACTIVATION = (
     "test_k8s01.py",
     "test_life.py",
@@ -33,7 +33,7 @@ def names(systems: tuple[tuple[str, str], ...]) -> set[str]:
 
 
 def test_every_claim_is_in_the_gate() -> None:
-    """On at least one released system; what is next is no part of it."""
+    """At least one released system runs its test; the next release is not in the gate."""
     for claim in claims.claims():
         assert gate(claim.test), claim
     for test, systems in (GATE | MORE).items():
@@ -43,21 +43,21 @@ def test_every_claim_is_in_the_gate() -> None:
 
 @pytest.mark.parametrize("test", EVERYWHERE)
 def test_every_system_is_in_the_gate(test: str) -> None:
-    """It boots the example, takes a change, reboots and fails over."""
+    """Each released system boots the example, takes a change, reboots and fails over."""
     module, _, function = test.partition("::")
     assert f"def {function}(" in (LAB / module).read_text()
     assert set(gate(test)) == names(RELEASED)
 
 
 @pytest.mark.parametrize("module", ACTIVATION)
-def test_activation_is_met_by_all(module: str) -> None:
-    """Both backends and both releases meet each part of an apply."""
+def test_every_backend_and_release_runs_the_activation(module: str) -> None:
+    """They run each module that tests a part of an apply."""
     for part in {word for system in RELEASED for word in system}:
         assert any(part in name.split("-") for name in GATE[module]), part
 
 
 def test_the_table_has_each_module_and_each_test() -> None:
-    """A new module with systems is not forgotten, and what is gone leaves the table."""
+    """It has each module with systems, and none that no longer exists."""
     parametrized = {
         path.name
         for path in LAB.glob("test_*.py")

@@ -1,4 +1,4 @@
-"""State of an older version, as that one wrote it: today's goes on from there, or takes it away.
+"""Today's version can apply over the state that an older version wrote, and can uninstall it.
 
 `tests/state/<name>/` is the tree of a host after `apply --root` of examples/k8s01.json by:
 
@@ -27,26 +27,28 @@ OPERATOR = Path("etc/netplan/01.yaml")
 
 @pytest.fixture(params=STATES, ids=[state.name for state in STATES])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A host's tree as an older version left it."""
+    """Copy a host's tree as an older version left it."""
     return Path(shutil.copytree(request.param, tmp_path / "root"))
 
 
-def test_it_is_older(root: Path) -> None:
-    """What the state lacks is what the test is about."""
-    found = json.loads((root / record.RECORD).read_text())
-    assert "uplinks" not in found
-    assert found["format"] <= record.FORMAT
+def test_the_state_is_older(root: Path) -> None:
+    """The tests below need a state that lacks what today's version writes."""
+    data = json.loads((root / record.RECORD).read_text())
+    assert "uplinks" not in data
+    assert data["format"] <= record.FORMAT
     assert not (root / before.FILE).exists()
 
 
-def test_apply_goes_on(evpn_host: Command, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next apply writes today's files and a record that says all; the one after it nothing."""
-    # Neither was released, and both call themselves the same.
+def test_apply_updates_older_state(
+    evpn_host: Command, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next apply writes today's files and a complete record; another apply writes nothing."""
+    # Neither version was released, so both have the same number.
     monkeypatch.setattr("generator.apply.__version__", "9")
     old = record.read(root)
     assert old is not None
-    asked = evpn_host("guests", "--format", "libvirt", "--root", root)
-    assert (asked.code, asked.out.count("<network>")) == (0, 3)
+    guests = evpn_host("guests", "--format", "libvirt", "--root", root)
+    assert (guests.code, guests.out.count("<network>")) == (0, 3)
     done = evpn_host("apply", "--root", root, "-p", PAYLOAD)
     assert done.code == 0, done
     new = record.read(root)
@@ -62,10 +64,10 @@ def test_apply_goes_on(evpn_host: Command, root: Path, monkeypatch: pytest.Monke
     assert (again.code, again.out) == (0, "")
 
 
-def test_uninstall_takes_it_away(evpn_host: Command, root: Path) -> None:
-    """Of the older version's files none stays, and the operator's own does."""
+def test_uninstall_removes_older_state(evpn_host: Command, root: Path) -> None:
+    """No file of the older version stays; the operator's own file does."""
     done = evpn_host("uninstall", "--root", root)
     assert done.code == 0, done
-    left = [file.relative_to(root) for file in root.rglob("etc/**/*") if file.is_file()]
-    assert left == [OPERATOR]
+    remaining = [file.relative_to(root) for file in root.rglob("etc/**/*") if file.is_file()]
+    assert remaining == [OPERATOR]
     assert record.read(root) is None

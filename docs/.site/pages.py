@@ -1,4 +1,4 @@
-"""What the site needs said otherwise than a code host does."""
+"""Changes the pages where the site needs another text than a code host."""
 
 import re
 from typing import Any
@@ -8,9 +8,10 @@ _ROW = re.compile(r"^\|.*$", re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Name files outside of docs/, which are not in the site; unescape pipes in a table's code.
+    """Replace links out of docs/ by names of files, and unescape pipes in a table's code.
 
-    A code host takes an escaped pipe in a table's code for a pipe, Python-Markdown for both.
+    Files outside of docs/ are not in the site. A code host shows an escaped pipe in a table's code
+    as a pipe; Python-Markdown shows the backslash too.
     """
     named = _OUT.sub(r"\1 (`\2`)", markdown)
     return _ROW.sub(lambda row: re.sub(r"`[^`]*`", _unescaped, row[0]), named)
