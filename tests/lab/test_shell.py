@@ -183,6 +183,7 @@ def test_controller_refuses(person: Person, command: str, message: str) -> None:
 
 def test_carry_goes_back(person: Person) -> None:
     """A payload that the leaves can't carry leaves them as they were."""
+    person.run("carry ~/examples/k8s01.json")
     before = person.run("md5sum /var/lib/lab/fabric.json")
     person.run("""echo '{"vnets": [{"vni": "x"}]}' > /tmp/bad.json""")
     assert "the leaves can't carry it" in person.run("carry /tmp/bad.json")
@@ -203,7 +204,8 @@ def test_paste(person: Person) -> None:
     person.sees("stty -echo; cat > /tmp/pasted\r", "\r\n")
     for start in range(0, 2000, 20):
         person.terminal.type("".join(f"{line}\r" for line in lines[start : start + 20]))
-    person.sees(f"{CTRL_D}stty echo\r", PROMPT)
+    person.sees(CTRL_D, PROMPT)
+    person.run("stty echo")
     assert person.run("wc -l < /tmp/pasted") == "2000\r\n"
 
 
