@@ -20,10 +20,10 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.render import payload
-from generator import guests
+from generator.desired.payload import load
 from generator.errors import Refused
-from generator.guests import Vnet
-from generator.payload import load
+from generator.verbs import guests
+from generator.verbs.guests import Vnet
 
 FEW, MANY = 1000, 4000
 LIMIT = 6.0

@@ -21,8 +21,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.render import payload
-from generator.model import devices
-from generator.payload import load
+from generator.desired.model import devices
+from generator.desired.payload import load
 from lab.by_hand import ip_lines
 from lab.fabric import Lab, eventually
 

@@ -29,8 +29,8 @@ from bench.render import payload
 REPO = Path(__file__).parents[1]
 KERNEL = """
 import sys, time
-from generator import kernel
-from generator.model import Device
+from generator.observed import kernel
+from generator.desired.model import Device
 names = [line.split()[0] for line in open("/proc/net/dev").read().splitlines()[2:]]
 expected = [Device(name=n.rstrip(":"), kind="bridge") for n in names if n.startswith("nbr-")]
 start = time.perf_counter()

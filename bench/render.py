@@ -30,9 +30,11 @@ marks = []
 def mark(name):
     marks.append((name, time.perf_counter()))
 from pathlib import Path
-from generator import cli, files, payload, plan
-from generator.payload import checks, decode, derive
-from generator.render import environment, render
+from generator import cli
+from generator.desired import payload, plan
+from generator.state import files
+from generator.desired.payload import checks, decode, derive
+from generator.desired.render import environment, render
 mark("import")
 data = Path(sys.argv[1]).read_bytes()
 raw, problems = decode.parse(data)

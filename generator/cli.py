@@ -88,7 +88,8 @@ def render(source: str | None, output: Path, host: str | None, backend: str) -> 
 
     Needs no root and reads nothing of this machine.
     """
-    from generator import files, plan
+    from generator.desired import plan
+    from generator.state import files
 
     payload = _load(source)
     single = payload.kind == "Host" or host is not None
@@ -112,7 +113,7 @@ def check(source: str | None) -> None:
 @_root
 def diff(source: str | None, host: str | None, backend: str | None, root: Path | None) -> None:
     """Show what apply would change, devices that would go included."""
-    from generator import apply as applying
+    from generator.verbs import apply as applying
 
     given = _source(source, host, root)
     data, options = given.refresh(), _options(root, given, backend)
@@ -164,8 +165,8 @@ def apply(
 
     If there is nothing to do, it writes nothing and runs nothing.
     """
-    from generator import apply as applying
-    from generator import source as sources
+    from generator.controller import source as sources
+    from generator.verbs import apply as applying
 
     given = _source(source, host, root, wait)
     options = _options(root, given, backend, **flags)
@@ -203,8 +204,9 @@ def rollback(generation: int | None, root: Path | None, no_activate: bool, verbo
 
     It stays so until the controller's payload changes.
     """
-    from generator import apply as applying
-    from generator import config, lifecycle
+    from generator.controller import config
+    from generator.verbs import apply as applying
+    from generator.verbs import lifecycle
 
     options = _options(root, no_activate=no_activate)
     settings = _settings(options.root)
@@ -223,7 +225,8 @@ def rollback(generation: int | None, root: Path | None, no_activate: bool, verbo
 @_verbose
 def uninstall(root: Path | None, verbose: bool) -> None:
     """Remove every file and device of evpn-host, and nothing else."""
-    from generator import lifecycle, report
+    from generator.reporting import report
+    from generator.verbs import lifecycle
 
     options = _options(root)
     settings = _settings(options.root)
@@ -240,7 +243,7 @@ def status(root: Path | None, as_json: bool) -> None:
 
     The exit code is 1 if there is a difference.
     """
-    from generator import status as showing
+    from generator.reporting import status as showing
 
     found = showing.status(root or Path("/"))
     if as_json:
@@ -261,7 +264,7 @@ def failover(root: Path | None, once: bool, verbose: bool) -> None:
 
     Stays and follows events, unless --once is given.
     """
-    from generator import failover as hook
+    from generator.failover import hook
 
     (hook.once if once else hook.follow)(root or Path("/"), _log(verbose))
 
@@ -277,7 +280,7 @@ def install_units(root: Path | None, cron: bool, verbose: bool) -> None:
 
     apply enables the hook. Enable the boot service and the timer yourself, if you want them.
     """
-    from generator import units
+    from generator.activation import units
 
     log = _log(verbose)
     for path in units.install(root or Path("/"), log, cron=cron, reload=root is None):
@@ -326,8 +329,8 @@ def guests(
 
     VNET is a VNI or a name; without it, each V-Net.
     """
-    from generator import files
-    from generator import guests as guest
+    from generator.state import files
+    from generator.verbs import guests as guest
 
     if host and not source:
         raise click.UsageError("-H is for a payload: give -p SRC")
@@ -349,14 +352,15 @@ def schema() -> None:
     """Print the payload's JSON Schema."""
     import json
 
-    from generator.payload.schema import schema as make
+    from generator.desired.payload.schema import schema as make
 
     click.echo(json.dumps(make(), indent=2, ensure_ascii=False))
 
 
 def _load(source: str | None) -> Any:
-    from generator import config, payload
-    from generator import source as sources
+    from generator.controller import config
+    from generator.controller import source as sources
+    from generator.desired import payload
 
     here = source is not None and not config.is_url(source)  # config.yaml has no say in it
     found = payload.load(sources.local(source or "") if here else _source(source).read())
@@ -371,8 +375,8 @@ def _source(
     root: Path | None = None,
     wait: float | None = None,
 ) -> Any:
-    from generator import config
-    from generator import source as sources
+    from generator.controller import config
+    from generator.controller import source as sources
 
     top = (root or Path("/")).resolve()
     settings = config.load(top)
@@ -385,7 +389,7 @@ def _source(
 
 def _settings(root: Path) -> Any:
     """Read config.yaml for a verb that has to work without it too."""
-    from generator import config
+    from generator.controller import config
 
     try:
         return config.load(root)
@@ -397,7 +401,7 @@ def _settings(root: Path) -> Any:
 @contextlib.contextmanager
 def _told(options: Any, settings: Any, name: str) -> Iterator[Any]:
     """Report what happens inside to journal, metrics and controller; on a tree, to nobody."""
-    from generator import report
+    from generator.reporting import report
 
     if not options.activate:
         yield report.Run()
@@ -407,9 +411,9 @@ def _told(options: Any, settings: Any, name: str) -> Iterator[Any]:
 
 
 def _log(verbose: bool) -> Callable[[str], None]:
-    from generator import activate
+    from generator.activation import commands
 
-    return activate.to_stderr if verbose else activate.silent
+    return commands.to_stderr if verbose else commands.silent
 
 
 def _options(
@@ -420,7 +424,7 @@ def _options(
     no_activate: bool = False,
     **others: Any,
 ) -> Any:
-    from generator.apply import Options
+    from generator.verbs.apply import Options
 
     if given:
         others |= {"host": given.host, "backend": backend or given.settings.backend}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from generator.model import Device
+from generator.desired.model import Device
 
 
 def ip_lines(devices: Iterable[Device]) -> list[str]:

@@ -13,9 +13,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from generator.desired.model import Bridge, Host, Vrf
+from generator.desired.payload import load
 from generator.errors import Refused
-from generator.model import Bridge, Host, Vrf
-from generator.payload import load
 
 Json = dict[str, Any]
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from generator import files, plan, record
 from generator.cli import main
+from generator.desired import plan
+from generator.state import files, record
 from lab.result import Result
 from tests.strategies import LEAF1, LEAF2, Json, encoded, host, server, tagged, vnet, vpc
 

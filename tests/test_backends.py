@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 from ruamel.yaml import YAML
 
-from generator.model import Device, Host, devices
-from generator.payload import load
-from generator.render import render
+from generator.desired.model import Device, Host, devices
+from generator.desired.payload import load
+from generator.desired.render import render
 
 NETPLAN = "etc/netplan/60-evpn-host.yaml"
 INTERFACES = "etc/network/interfaces.d/evpn-host"

@@ -4,9 +4,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from generator import before
-from generator.activate import silent
-from generator.before import Before
+from generator.activation import before
+from generator.activation.before import Before
+from generator.activation.commands import silent
 from lab.result import Result
 from tests.strategies import LEAF1, LEAF2, encoded, host, tagged, vnet
 

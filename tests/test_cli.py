@@ -245,5 +245,10 @@ def test_render_imports_nothing_that_acts_on_a_host(tmp_path: Path) -> None:
     argv = [sys.executable, "-c", code, "evpn-host", "render", "-p", K8S01, "-o", tmp_path]
     done = subprocess.run(list(map(str, argv)), capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert {"generator.render", "jinja2"} < loaded
-    assert not loaded & {"generator.apply", "generator.netlink", "urllib.request", "ruamel.yaml"}
+    assert {"generator.desired.render", "jinja2"} < loaded
+    assert not loaded & {
+        "generator.verbs.apply",
+        "generator.observed.netlink",
+        "urllib.request",
+        "ruamel.yaml",
+    }

@@ -22,12 +22,13 @@ import pytest
 import trustme
 
 from examples.controller import Controller, Handler
-from generator import journal, record, report
-from generator.apply import Outcome
-from generator.config import Config
-from generator.controller import LONG_PAUSE, Access
+from generator.controller.config import Config
+from generator.controller.http import LONG_PAUSE, Access
+from generator.desired.payload.decode import MAX_BYTES
 from generator.errors import ActivationFailed, Unreachable
-from generator.payload.decode import MAX_BYTES
+from generator.reporting import journal, report
+from generator.state import record
+from generator.verbs.apply import Outcome
 from lab.result import Result
 from tests.strategies import Json, encoded, host, server
 from tests.test_apply import FRR, NEW, OLD, OPERATOR, etc_files, stamps
@@ -267,7 +268,7 @@ def test_wait_keeps_trying_until_the_controller_answers(
                 servers.enter_context(serving(late, ca.issue_cert("127.0.0.1"), tmp_path))
 
         clock = SimpleNamespace(monotonic=time.monotonic, sleep=pause)
-        monkeypatch.setattr("generator.controller.time", clock)
+        monkeypatch.setattr("generator.controller.http.time", clock)
         assert tree.run("apply", "--wait", "60").code == 0
     assert len(pauses) == 3
 
@@ -276,7 +277,7 @@ def test_wait_ends_after_its_seconds(tree: Tree, monkeypatch: pytest.MonkeyPatch
     """With --wait 60 all pauses between the tries last 60 seconds at most together."""
     pauses: list[float] = []
     clock = SimpleNamespace(monotonic=lambda: sum(pauses), sleep=pauses.append)
-    monkeypatch.setattr("generator.controller.time", clock)
+    monkeypatch.setattr("generator.controller.http.time", clock)
     with closed_port() as port:
         tree.set(controller=f"https://127.0.0.1:{port}/K8S01.json", retries=0)
         assert "can't be reached: Connection refused" in tree.run("apply", "--wait", "60").err
@@ -754,7 +755,7 @@ def test_a_run_does_not_wait_for_its_report(
 
     The controller of this test would answer only after minutes.
     """
-    monkeypatch.setattr("generator.controller.REPORT_TIMEOUT", 1.0)
+    monkeypatch.setattr("generator.controller.http.REPORT_TIMEOUT", 1.0)
     monkeypatch.setattr(Handler, "do_POST", sleeping)
     url = f"{controller.url}/{{host}}.json"  # type: ignore[attr-defined]
     messages: list[str] = []

@@ -21,7 +21,7 @@ import click
 import pytest
 
 from generator.cli import evpn_host as cli
-from generator.payload.schema import IGNORED, schema
+from generator.desired.payload.schema import IGNORED, schema
 from tests import documents
 from tests.documents import PAGES, REPO, Block
 

@@ -33,7 +33,7 @@ STEPS = [
 ]
 WATCH = """
 import subprocess, sys, time
-from generator import events
+from generator.failover import events
 with events.listen() as sock:
     for line in sys.argv[1:]:
         subprocess.run(["ip", *line.split()], check=True)

@@ -19,11 +19,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from generator import announce, failover, frr, place
-from generator.announce import _advertisement, _arps, _checksum, _solicitation
-from generator.model import Device, Management
-from generator.place import Default, Own, Seen
-from generator.target import Target
+from generator.desired.model import Device, Management
+from generator.desired.target import Target
+from generator.failover import announce, hook, place
+from generator.failover.announce import _advertisement, _arps, _checksum, _solicitation
+from generator.failover.place import Default, Own, Seen
+from generator.observed import frr
 from tests.profiles import rounds
 
 NIC, BRIDGE, OTHER = "nic0-under-test", "nbr-14-of-test", "other-of-test"
@@ -118,7 +119,7 @@ class Kernel:
             self.routes.append(new)
 
 
-class Simulated(failover.Hook):
+class Simulated(hook.Hook):
     """The hook on the model of the kernel."""
 
     def __init__(self, root: Path, world: World) -> None:
@@ -193,7 +194,7 @@ class World:
     def settle(self, times: int = 8) -> None:
         """Let so much time pass that no damping and no waiting is left."""
         for _ in range(times):
-            self.now += failover.REFILL
+            self.now += hook.REFILL
             self.hook.settle()
 
 
@@ -339,12 +340,12 @@ def test_damps_moves_after_the_first_two(world: World) -> None:
         world.now += 0.1
         world.sessions = [] if step % 2 else ["ens4"]
         before = world.hook.state.moves
-        assert world.hook.settle() <= failover.REFILL
+        assert world.hook.settle() <= hook.REFILL
         if world.hook.state.moves > before:
             moves.append(world.now)
     assert moves[1] - moves[0] < 0.2
     later = moves[1:]
-    assert all(b - a >= failover.REFILL - 0.2 for a, b in itertools.pairwise(later))
+    assert all(b - a >= hook.REFILL - 0.2 for a, b in itertools.pairwise(later))
     assert len(moves) >= 5
 
 
@@ -353,7 +354,7 @@ def test_does_not_damp_the_loss_of_the_bridge(world: World) -> None:
     for sessions in (["ens4"], [], ["ens4"]):
         world.sessions = sessions
         world.settle(1)
-        world.now += failover.REFILL
+        world.now += hook.REFILL
     assert world.places() == [BRIDGE]
     world.kernel.on.pop(BRIDGE)
     world.hook.settle()
@@ -374,7 +375,7 @@ def test_returns_to_the_nic_without_its_state(world: World) -> None:
     """The state is lost while the address is on the bridge; a default route comes back too."""
     world.sessions = ["ens4"]
     world.settle(1)
-    (world.root / failover.STATE).unlink()
+    (world.root / hook.STATE).unlink()
     world.hook = Simulated(world.root, world)
     world.settle(1)
     world.sessions = []
@@ -475,7 +476,7 @@ def test_solicits_a_silent_leaf_three_times(monkeypatch: pytest.MonkeyPatch) -> 
     """The hook does so each second after bgpd began to answer, for own Idle sessions only."""
     now, solicitations = [100.0], []
     monkeypatch.setattr(announce, "solicit", lambda name: solicitations.append((now[0], name)))
-    hook = failover.Hook(Path(tempfile.mkdtemp()), print, lambda: now[0])
+    hook = hook.Hook(Path(tempfile.mkdtemp()), print, lambda: now[0])
     own = ["ens4", "ens5"]
     states = {"ens4": "Idle", "ens5": "Active", "ens6": "Idle"}  # ens6 is an operator's
     sessions = {name: frr.Session(name, state, state) for name, state in states.items()}

@@ -11,10 +11,11 @@ import pytest
 from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 
-from generator import cli, guests
+from generator import cli
+from generator.desired.payload import load
 from generator.errors import Refused
-from generator.guests import Vnet
-from generator.payload import load
+from generator.verbs import guests
+from generator.verbs.guests import Vnet
 from lab.build import built, debootstrap
 from lab.result import LabUnavailable, Result
 from lab.root import Root

@@ -7,9 +7,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from generator.desired.payload import Payload, load
+from generator.desired.payload.schema import schema
 from generator.errors import Problem, Refused
-from generator.payload import Payload, load
-from generator.payload.schema import schema
 from tests.profiles import rounds
 from tests.strategies import HOSTILE_NAMES, documents, encoded, host, json_values, mutants, vpc
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from generator import frr, kernel, netlink
-from generator.model import Device
+from generator.desired.model import Device
+from generator.observed import frr, kernel, netlink
 
 HOP = {"fib": True, "interfaceName": "ens4", "ip": "192.0.2.1", "weight": 1}
 SHOWN = {"10.2.0.3/32": [{"selected": True, "installed": True, "nexthops": [HOP]}]}

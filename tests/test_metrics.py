@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from generator import metrics
-from generator.frr import Session
-from generator.status import Management, Status
+from generator.observed.frr import Session
+from generator.reporting import metrics
+from generator.reporting.status import Management, Status
 from lab.result import LabUnavailable
 from tests.conftest import unavailable
 from tests.debs import program

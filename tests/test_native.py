@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 from hypothesis import Phase, given, settings
 
-from generator import activate, plan
-from generator.payload import load
+from generator.activation import commands
+from generator.desired import plan
+from generator.desired.payload import load
 from lab.image import RELEASES, SUITES
 from lab.result import LabUnavailable, Result
 from lab.root import Root
@@ -76,7 +77,7 @@ def _complaint(done: Result) -> str:
 
 GENERATE = f"""
     copy=$(mktemp -d) && cp -r "$1/etc" "$copy" && chmod -R go= "$copy" || exit 9
-    for generator in {" ".join(activate.NETPLAN_GENERATORS)}; do
+    for generator in {" ".join(commands.NETPLAN_GENERATORS)}; do
         [ ! -x $generator ] || break
     done
     $generator --root-dir "$copy"; code=$?
@@ -283,8 +284,8 @@ def test_the_generator_of_netplan_writes_below_its_folder(root: Root, tmp_path: 
     shutil.copytree(SNAPSHOTS / "k8s01-netplan/etc", tmp_path / "etc")
     script = f"""
 from pathlib import Path
-from generator import activate
-activate.run(activate.netplan_generate(Path({str(tmp_path)!r}), 9), print)
+from generator.activation import commands
+commands.run(commands.netplan_generate(Path({str(tmp_path)!r}), 9), print)
 """
     argv = ["/opt/evpn-host/bin/python", "-c", script]
     output = root.run(argv, cwd="/opt/repo", env={"PYTHONDONTWRITEBYTECODE": "1"}).out

@@ -61,7 +61,7 @@ neigh add fe80::1 lladdr 02:00:00:00:00:03 dev nic1 nud permanent
 READ = """
 import json, socket, sys
 import msgspec
-from generator import netlink
+from generator.observed import netlink
 print(msgspec.json.encode({
     "links": netlink.links(),
     "addresses": {str(i): sorted(found) for i, found in netlink.addresses().items()},

@@ -18,7 +18,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from generator import __version__, config, record
+from generator import __version__
+from generator.controller import config
+from generator.state import record
 from lab import build
 from lab.result import LabUnavailable, Result
 from lab.root import Root

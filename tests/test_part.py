@@ -8,10 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from generator import __version__, activate, part, plan, stage
-from generator.part import Part
-from generator.plan import Plan
-from generator.record import Record
+from generator import __version__
+from generator.activation import commands, partial, staging
+from generator.activation.partial import Partial, partial_of
+from generator.desired import plan
+from generator.desired.plan import Plan
+from generator.state.record import Record
 from lab.image import RELEASES, SUITES
 from lab.result import LabUnavailable
 from lab.root import Root
@@ -61,18 +63,18 @@ def record_of(of: Plan) -> Record:
     )
 
 
-def change(root: Path, old: Plan, new: Plan) -> Part | None:
+def change(root: Path, old: Plan, new: Plan) -> Partial | None:
     """Return the part of the new plan, where networkd has a file for each device of the old one."""
     for device in old.devices:
         file = root / f"run/systemd/network/10-netplan-{device.name}.network"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
     changes = [
-        stage.Change(path, old.files.get(path), new.files.get(path))
+        staging.Change(path, old.files.get(path), new.files.get(path))
         for path in sorted(old.files.keys() | new.files.keys())
         if old.files.get(path) != new.files.get(path)
     ]
-    return part.of(root, record_of(old), new, changes)
+    return partial_of(root, record_of(old), new, changes)
 
 
 @pytest.mark.parametrize(
@@ -107,13 +109,13 @@ def test_there_is_no_part_without_a_good_apply_before(tmp_path: Path, backend: s
             previous, target=msgspec.structs.replace(previous.target, backend=other)
         ),
     ):
-        assert part.of(tmp_path, record, new, []) is None
+        assert partial_of(tmp_path, record, new, []) is None
 
 
 def test_there_is_no_part_when_a_nic_of_ifupdown2_changes(tmp_path: Path) -> None:
     """Its file has more than our devices: where the rest changes, ifupdown2 reloads all of it."""
     old, new = make_plan(OLD, "ifupdown"), make_plan(OLD, "ifupdown")
-    new.files[part.INTERFACES] = old.files[part.INTERFACES].replace("auto ens5", "auto ens5 ")
+    new.files[partial.INTERFACES] = old.files[partial.INTERFACES].replace("auto ens5", "auto ens5 ")
     assert change(tmp_path, old, new) is None
 
 
@@ -122,7 +124,7 @@ def test_a_part_has_the_device_of_a_removed_networkd_file(tmp_path: Path) -> Non
     old = make_plan(OLD, "netplan")
     change(tmp_path, old, old)
     (tmp_path / "run/systemd/network/10-netplan-vxlan40.network").unlink()
-    partial = part.of(tmp_path, record_of(old), old, [])
+    partial = partial_of(tmp_path, record_of(old), old, [])
     assert partial
     assert partial.names == {"vxlan40", "nbr-40"}
 
@@ -153,7 +155,7 @@ def generated(tools: Root, folder: Path, files: dict[str, str]) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
         target.chmod(0o600)
-    names = " ".join(activate.NETPLAN_GENERATORS)
+    names = " ".join(commands.NETPLAN_GENERATORS)
     script = f'for each in {names}; do [ ! -x $each ] || exec $each --root-dir "$1"; done'
     tools.run(["sh", "-c", script, "-", folder])
     return folder
@@ -164,12 +166,12 @@ def test_networkd_gets_the_same_files(tools: Root, tmp_path: Path, what: str) ->
     """networkd has the very same files after a part of the plan as after all of it."""
     old, new = make_plan(OLD, "netplan"), make_plan(CHANGES[what], "netplan")
     host_ = tmp_path / "host"
-    stage.sync_networkd(generated(tools, tmp_path / "old", old.files), host_, set(), set())
+    staging.sync_networkd(generated(tools, tmp_path / "old", old.files), host_, set(), set())
     partial = change(host_, old, new)
     assert partial
     left_out = {device.name for device in new.devices} - partial.names
     tree = generated(tools, tmp_path / "part", partial.files)
-    changed = stage.sync_networkd(tree, host_, set(), left_out)
+    changed = staging.sync_networkd(tree, host_, set(), left_out)
     whole = generated(tools, tmp_path / "whole", new.files) / "run/systemd/network"
     actual = host_ / "run/systemd/network"
     assert {f.name: f.read_text() for f in actual.iterdir()} == {
@@ -187,7 +189,7 @@ def test_writes_the_file_of_a_stale_device_again(tmp_path: Path) -> None:
     generated_.parent.mkdir(parents=True)
     generated_.touch()
     before = file.stat().st_ino
-    changed = stage.sync_networkd(tmp_path / "part", tmp_path, {"nbr-40"}, {"nbr-40"})
+    changed = staging.sync_networkd(tmp_path / "part", tmp_path, {"nbr-40"}, {"nbr-40"})
     assert file.name in changed
     assert file.stat().st_ino != before
     assert file.read_text() == "[Match]\n"

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from generator.desired.model import devices
+from generator.desired.payload import Payload, load
 from generator.errors import Refused
-from generator.model import devices
-from generator.payload import Payload, load
 from tests.counting import instructions
 from tests.strategies import (
     IGNORED_FIELDS,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from generator.payload import document
-from generator.payload.schema import IGNORED, schema
+from generator.desired.payload import document
+from generator.desired.payload.schema import IGNORED, schema
 from tests.strategies import (
     IGNORED_FIELDS,
     LEAF1,

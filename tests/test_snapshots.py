@@ -14,7 +14,7 @@ from syrupy.assertion import SnapshotAssertion
 from syrupy.data import Snapshot, SnapshotCollection
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 
-from generator.guests import FORMATS
+from generator.verbs.guests import FORMATS
 from lab.result import Result
 from tests.conftest import ACCEPTED, BACKENDS, REFUSED, REPO
 

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 from jinja2 import UndefinedError, nodes
 
-from generator import model, plan, render
-from generator.payload import load
+from generator.desired import model, plan, render
+from generator.desired.payload import load
 
 REPO = Path(__file__).parents[1]
 # Folders that are not ours: a tool made them, or they belong to another program.

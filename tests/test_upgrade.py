@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from generator import before, record
+from generator.activation import before
+from generator.state import record
 from lab.result import Result
 from tests.conftest import REPO
 
@@ -44,7 +45,7 @@ def test_apply_updates_older_state(
 ) -> None:
     """The next apply writes today's files and a complete record; another apply writes nothing."""
     # Neither version was released, so both have the same number.
-    monkeypatch.setattr("generator.apply.__version__", "9")
+    monkeypatch.setattr("generator.verbs.apply.__version__", "9")
     old = record.read(root)
     assert old is not None
     guests = evpn_host("guests", "--format", "libvirt", "--root", root)

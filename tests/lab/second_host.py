@@ -9,8 +9,8 @@ import copy
 import json
 from typing import Any
 
-from generator.model import devices
-from generator.payload import load
+from generator.desired.model import devices
+from generator.desired.payload import load
 from lab.by_hand import ip_lines
 from lab.fabric import Lab, Node, Router, eventually
 from lab.guest.fabric import DAEMONS

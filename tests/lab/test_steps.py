@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
+from generator.desired.payload import load
 from generator.errors import Refused
-from generator.payload import load
 from lab.fabric import Lab, Node, eventually
 from tests.lab.k8s01 import (
     LEAVES,

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import msgspec
 
-from generator import files
+from generator.desired.model import Device, Management
+from generator.desired.target import Target, Vni
 from generator.errors import Problem, Refused, printable
-from generator.model import Device, Management
-from generator.target import Target, Vni
+from generator.state import files
 
 STATE = Path("var/lib/evpn-host")
 RECORD = STATE / "record.json"

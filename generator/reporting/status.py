@@ -6,8 +6,12 @@ from pathlib import Path
 
 import msgspec
 
-from generator import failover, frr, kernel, model, netlink, plan, record, stage
-from generator.converge import frr_differences
+from generator.activation import staging
+from generator.activation.converge import frr_differences
+from generator.desired import model, plan
+from generator.failover import hook
+from generator.observed import frr, kernel, netlink
+from generator.state import record
 
 
 class Management(msgspec.Struct, frozen=True):
@@ -46,7 +50,7 @@ def status(root: Path) -> Status:
         return Status(None, None, None, None, False, "nothing was applied yet", {}, [], None, [])
     differences = [] if last.ok else [f"last apply: {last.detail}"]
     for path, known in last.target.files.items():
-        text = stage.read(root, path)
+        text = staging.read(root, path)
         if text is None:
             differences.append(f"/{path}: is gone")
         elif plan.digest(plan.body(text)) != known:
@@ -80,7 +84,7 @@ def _management(place: model.Management | None) -> Management | None:
     found = netlink.addresses()
     names = (place.ifname, place.bridge)
     on = [link.name for link in netlink.links().values() if place.ipv4 in found.get(link.index, ())]
-    found_by_hook = failover.read(Path("/"))
+    found_by_hook = hook.read(Path("/"))
     if found_by_hook is None or found_by_hook.place is None:
         return Management(place.ipv4, sorted(on), *names)
     since = datetime.datetime.fromtimestamp(found_by_hook.since, datetime.UTC)

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import msgspec
 
-from generator import activate, before, converge, failover, plan, record, stage, units
-from generator.activate import Log
-from generator.apply import RUN, Options, lock
+from generator.activation import before, commands, converge, staging, units
+from generator.activation.commands import Log
+from generator.activation.staging import Change
+from generator.desired import plan
 from generator.errors import EvpnHostError, Problem, Refused, Stranded
-from generator.record import Record
-from generator.stage import Change
+from generator.failover import hook
+from generator.state import record
+from generator.state.record import Record
+from generator.verbs.apply import RUN, Options, lock
 
 
 def rollback(
@@ -27,7 +30,7 @@ def rollback(
         if current is None:
             raise Refused("nothing was applied yet")
         kept, texts = _kept(root, current, generation)
-        changes = stage.changes(root, texts)
+        changes = staging.changes(root, texts)
         # The payload gone back from counts as dealt with: the timer does not bring it back.
         target = msgspec.structs.replace(kept.target, generation=current.target.generation)
         pending = msgspec.structs.replace(
@@ -39,12 +42,12 @@ def rollback(
             remaining_devices=record.removed_devices(current, target),
             remaining_numbered=current.possible_numbered,
         )
-        with stage.staged(root, texts) as tree:
+        with staging.staged(root, texts) as tree:
             if options.activate:
-                stage.judge(tree, target.backend, len(target.devices), log)
+                staging.judge(tree, target.backend, len(target.devices), log)
             record.write(root, pending)
             try:
-                stage.commit(root, changes)
+                staging.commit(root, changes)
                 if options.activate:
                     activation = converge.Activation(
                         root=root,
@@ -98,20 +101,20 @@ def uninstall(options: Options, log: Log, say: Log) -> list[str]:
         applied = record.read(root)
         known = before.read(root)
         if options.activate:
-            activate.run_all(units.stop(root), log)
+            commands.run_all(units.stop(root), log)
         written = units.remove(root, log, reload=options.activate)
         if options.activate and applied and applied.target.management:
-            failover.give_back(root, log)
+            hook.give_back(root, log)
         removed = [
             Change(path, text, None)
-            for path in sorted(stage.present(root))
-            if plan.ours(text := stage.read(root, path) or "")
+            for path in sorted(staging.present(root))
+            if plan.ours(text := staging.read(root, path) or "")
         ]
-        stage.commit(root, removed)
+        staging.commit(root, removed)
         kept = root / record.KEPT
         for copy in sorted(kept.rglob("*")):
             if copy.is_file():
-                stage.give_back(copy, root / copy.relative_to(kept))
+                staging.give_back(copy, root / copy.relative_to(kept))
                 say(f"/{copy.relative_to(kept)} is as it was before")
         if options.activate and applied:
             converge.withdraw(applied, log)

@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from generator import __version__, files
-from generator.status import Status
+from generator import __version__
+from generator.reporting.status import Status
+from generator.state import files
 
 _LAST_SUCCESS = "evpn_host_last_success_timestamp_seconds"
 Samples = Iterable[tuple[dict[str, str], float]]

@@ -14,10 +14,10 @@ from xml.etree import ElementTree as ET
 
 import msgspec
 
-from generator import record
+from generator.desired.model import Host, label
+from generator.desired.payload import load
 from generator.errors import Problem, Refused, printable
-from generator.model import Host, label
-from generator.payload import load
+from generator.state import record
 
 # Of no document: names that belong to us in those of others.
 _NAMESPACE = "urn:evpn-host"

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import msgspec
 
-from generator import activate, before, frr, kernel, netlink, stage
-from generator.activate import Log, Step
+from generator.activation import before, commands, staging
+from generator.activation.commands import Log, Step
+from generator.desired.model import Device
+from generator.desired.target import Target, Vni, loopbacks
 from generator.errors import ActivationFailed
-from generator.kernel import Lost
-from generator.model import Device
-from generator.record import Record
-from generator.target import Target, Vni, loopbacks
+from generator.observed import frr, kernel, netlink
+from generator.observed.kernel import Lost
+from generator.state.record import Record
 
 HOOK = "evpn-host-failover.service"
 _FRR_CONF = "etc/frr/frr.conf"
@@ -64,10 +65,10 @@ class Activation(msgspec.Struct, frozen=True, kw_only=True):
 def converge(activation: Activation, log: Log, say: Log) -> list[str]:
     """Activate and verify; what FRR had lost and was mended. Raises `ActivationFailed`."""
     if activation.whole or "etc/modules-load.d/evpn-host.conf" in activation.changed_files:
-        activate.run(activate.modules(), log)
+        commands.run(commands.modules(), log)
     _BACKENDS[activation.target.backend](activation, log)
     if activation.whole or _SYSCTL in activation.changed_files:
-        activate.run(activate.sysctl(activation.root), log)
+        commands.run(commands.sysctl(activation.root), log)
     _order_rules(activation, log)
     _remove_loopbacks(activation, log)
     _remove_stand_ins(activation, log)
@@ -86,21 +87,21 @@ def _netplan(activation: Activation, log: Log) -> None:
     recreated = kernel.unchangeable(activation.target.devices)
     if _NETWORKD_CONF in activation.changed_files:
         reason = "networkd must leave FRR's routes alone, and reads that only at its start"
-        activate.run(activate.restart_networkd(reason, activation.size), log)
+        commands.run(commands.restart_networkd(reason, activation.size), log)
     if activation.whole:
         _delete(recreated, log)
         _clear(activation.removed, log)
-        activate.run(activate.netplan_apply(activation.size), log)
+        commands.run(commands.netplan_apply(activation.size), log)
         return
     _delete(recreated, log)
     stale = {difference.device for difference in _differences(activation)}
     left_out: set[str] = set()
     if activation.partial is not None:
         left_out = {device.name for device in activation.target.devices} - activation.partial
-    changed = stage.sync_networkd(activation.tree, activation.root, stale, left_out)
+    changed = staging.sync_networkd(activation.tree, activation.root, stale, left_out)
     drop_ins = any(path.startswith("etc/systemd/network/") for path in activation.changed_files)
     if changed or drop_ins:
-        activate.run(activate.networkd_reload(activation.size), log)
+        commands.run(commands.networkd_reload(activation.size), log)
     _delete_gone(activation, log)
 
 
@@ -111,7 +112,7 @@ def _ifupdown(activation: Activation, log: Log) -> None:
     _delete(recreated, log)
     if activation.whole or _SYSCTL in activation.changed_files:
         # Some must be there before the devices are.
-        activate.run(activate.sysctl(activation.root), log)
+        commands.run(commands.sysctl(activation.root), log)
     # Where the rule for VRFs is gone (after uninstall), ifupdown2 adds two of its own for each VRF,
     # and never takes them away.
     _order_rules(activation, log)
@@ -120,19 +121,19 @@ def _ifupdown(activation: Activation, log: Log) -> None:
             # ifreload begins with what goes, the bridge with the management address on it too: its
             # successor comes first.
             leaves = f"the management address is to leave {', '.join(going)}"
-            activate.run(activate.ifup(_successors(activation), leaves), log)
+            commands.run(commands.ifup(_successors(activation), leaves), log)
             _wait_for_hook(activation)
-        activate.run(activate.ifreload(activation.size), log)
+        commands.run(commands.ifreload(activation.size), log)
     else:
         names = activation.partial | {difference.device for difference in _differences(activation)}
         if some := _lower_first(activation.target.devices, names):
-            activate.run(activate.ifup(some), log)
+            commands.run(commands.ifup(some), log)
     _delete_gone(activation, log)
 
 
 def _order_rules(activation: Activation, log: Log) -> None:
     if _vrfs(activation.target) and any(kernel.rule_order()):
-        activate.run_all(activate.rule_order(), log)
+        commands.run_all(commands.rule_order(), log)
 
 
 def _lower_first(devices: list[Device], names: Names[str]) -> list[str]:
@@ -144,7 +145,7 @@ def _lower_first(devices: list[Device], names: Names[str]) -> list[str]:
 
 
 _BACKENDS = {"netplan": _netplan, "ifupdown": _ifupdown}
-_WHOLE = {"netplan": activate.netplan_apply, "ifupdown": activate.ifreload}
+_WHOLE = {"netplan": commands.netplan_apply, "ifupdown": commands.ifreload}
 
 
 def _present(devices: Iterable[Device]) -> list[str]:
@@ -157,7 +158,7 @@ def _present(devices: Iterable[Device]) -> list[str]:
 
 def _delete(names: list[str], log: Log) -> None:
     if names:
-        activate.run(activate.delete_devices(names), log)
+        commands.run(commands.delete_devices(names), log)
 
 
 def _delete_gone(activation: Activation, log: Log) -> None:
@@ -176,7 +177,7 @@ def _clear(devices: list[Device], log: Log) -> None:
 def _wait_for_hook(activation: Activation) -> None:
     """A bridge that goes carries the management address until the hook has another one for it."""
     if _carriers(activation):
-        activate.until(lambda: _carriers(activation), LET_GO)
+        commands.until(lambda: _carriers(activation), LET_GO)
 
 
 def _carriers(activation: Activation) -> list[str]:
@@ -200,7 +201,7 @@ def _successors(activation: Activation) -> list[str]:
 
 def _flush(devices: list[Device], log: Log) -> None:
     if tables := sorted(device.table for device in devices if device.table is not None):
-        activate.run_all(activate.flush_tables(tables), log)
+        commands.run_all(commands.flush_tables(tables), log)
 
 
 def _remove_loopbacks(activation: Activation, log: Log) -> None:
@@ -209,21 +210,21 @@ def _remove_loopbacks(activation: Activation, log: Log) -> None:
     there = netlink.addresses().get(1, set()) if stale else set()
     for address in sorted(stale):
         if f"{address}/32" in there:
-            activate.run(activate.delete_loopback(address), log)
+            commands.run(commands.delete_loopback(address), log)
 
 
 def _remove_stand_ins(activation: Activation, log: Log) -> None:
     """FRR's start script sees to the uplinks that there are; a NIC that was one is nobody's."""
     if activation.target.uplinks is not None:
         ours = activation.previous_loopbacks | loopbacks(activation.target.devices)
-        activate.run_all(_stand_ins(ours, set(activation.target.uplinks)), log)
+        commands.run_all(_stand_ins(ours, set(activation.target.uplinks)), log)
 
 
 def _stand_ins(ours: frozenset[str], uplinks: set[str]) -> list[Step]:
     """Steps that take the VTEP's address off NICs that are not uplinks."""
     names = {link.index: link.name for link in netlink.links().values()}
     return [
-        activate.delete_stand_in(address, names[index])
+        commands.delete_stand_in(address, names[index])
         for index, address, peer in netlink.peers()
         if peer == kernel.STAND_IN and address in ours and names.get(index, "lo") not in uplinks
     ]
@@ -235,7 +236,7 @@ def _remove_numbered(activation: Activation, log: Log) -> None:
     links, there = (netlink.links(), netlink.addresses()) if stale else ({}, {})
     for nic, address in sorted(stale):
         if nic in links and address in there.get(links[nic].index, set()):
-            activate.run(activate.delete_numbered(address, nic), log)
+            commands.run(commands.delete_numbered(address, nic), log)
 
 
 def _differences(activation: Activation) -> list[kernel.Difference]:
@@ -248,7 +249,7 @@ def _wait_for_devices(activation: Activation, log: Log, say: Log) -> None:
     if left and not activation.whole:
         whole = _WHOLE[activation.target.backend](activation.size)
         say(f"not all of it was taken up: trying {' '.join(whole.argv)}")
-        activate.run(whole, log)
+        commands.run(whole, log)
         left = _taken_up(activation, log)
     if left:
         raise ActivationFailed("the devices are not as planned:", *(f"  {text}" for text in left))
@@ -257,11 +258,11 @@ def _wait_for_devices(activation: Activation, log: Log, say: Log) -> None:
 def _taken_up(activation: Activation, log: Log) -> list[kernel.Difference]:
     """Wait for as long as it goes on, and where it stops help networkd on; what is left."""
     if activation.target.backend != "netplan":
-        return activate.until(lambda: _differences(activation), _patience(activation))
+        return commands.until(lambda: _differences(activation), _patience(activation))
     left: list[kernel.Difference] = []
     for help_on in (_announce_masters, _restart_networkd):
         help_on(activation, log)
-        left = activate.until(lambda: _differences(activation), _patience(activation) / 2)
+        left = commands.until(lambda: _differences(activation), _patience(activation) / 2)
         if not left:
             break
     return left
@@ -282,7 +283,7 @@ def _announce_masters(activation: Activation, log: Log) -> None:
         name: (folder / name / "netdev_group").read_text().strip()
         for name in sorted(name for name in masters if name)
     }:
-        activate.run(activate.announce_again(groups), log)
+        commands.run(commands.announce_again(groups), log)
 
 
 def _restart_networkd(activation: Activation, log: Log) -> None:
@@ -292,7 +293,7 @@ def _restart_networkd(activation: Activation, log: Log) -> None:
     failed for as long as it runs, and what goes into that device waits for ever (252, 257).
     """
     reason = "networkd gave up devices that are there"
-    activate.run(activate.restart_networkd(reason, activation.size), log)
+    commands.run(commands.restart_networkd(reason, activation.size), log)
 
 
 def _activate_frr(activation: Activation, log: Log, say: Log) -> None:
@@ -309,17 +310,17 @@ def _activate_frr(activation: Activation, log: Log, say: Log) -> None:
         known = frr.ask("zebra", "show vrf", root)
         return [name for name in _vrfs(activation.target) if f"vrf {name} id" not in known]
 
-    if left := activate.until(unknown, 15):
+    if left := commands.until(unknown, 15):
         raise ActivationFailed(f"FRR does not see the VRFs {', '.join(left)}")
     if ended := sorted(activation.previous_sessions - set(activation.target.sessions)):
-        activate.run(activate.forget_neighbors(activation.target.asn, ended), log)
+        commands.run(commands.forget_neighbors(activation.target.asn, ended), log)
     _reload_frr(activation, log)
     if gone := [device.name for device in activation.removed if device.kind == "vrf"]:
-        activate.run(activate.forget_vrfs(gone), log)
+        commands.run(commands.forget_vrfs(gone), log)
 
 
 def _start_frr(activation: Activation, log: Log) -> None:
-    activate.run_all(activate.frr_start(), log)
+    commands.run_all(commands.frr_start(), log)
     _enable("frr.service", "FRR at every boot", log)
     _wait_for_start(activation)
 
@@ -328,21 +329,21 @@ def _wait_for_start(activation: Activation) -> None:
     """What FRR has not read yet is not missing, and reading its file may take it long."""
 
     def starting() -> list[str]:
-        said = activate.run(activate.frr_processes(), activate.silent)
+        said = commands.run(commands.frr_processes(), commands.silent)
         return [line for line in said.splitlines() if "/watchfrr.sh " in line]
 
-    activate.until(starting, 120 + activation.size / 2)
+    commands.until(starting, 120 + activation.size / 2)
 
 
 def _reload_frr(activation: Activation, log: Log) -> None:
     """Have FRR take up its file, and before that what its reload gets wrong. Raises `Silent`."""
     sessions, vnis = _lacking(activation.target, activation.root)
     if lines := _stanzas(activation.root, {f"interface {name}" for name in sessions}):
-        activate.run(activate.advertise(lines), log)
+        commands.run(commands.advertise(lines), log)
     if lines := _stanzas(activation.root, {f"vrf {vni.vrf}" for vni in vnis if vni.type == "L3"}):
-        activate.run(activate.map_vnis(lines), log)
+        commands.run(commands.map_vnis(lines), log)
     service = activation.whole or _FRR_DAEMONS in activation.changed_files
-    activate.run(activate.frr_reload(activation.size, service=service), log)
+    commands.run(commands.frr_reload(activation.size, service=service), log)
 
 
 def _stanzas(root: Path, heads: Names[str]) -> list[str]:
@@ -429,14 +430,14 @@ def _settle_frr(activation: Activation, log: Log, say: Log) -> list[str]:
         mended.extend(each.text for each in lost)
         return wrong + [f"FRR: {each.text}" for each in dict.fromkeys(lost + unheard)]
 
-    wrong = activate.until(left, _patience(activation) / 2)
+    wrong = commands.until(left, _patience(activation) / 2)
     if wrong:
         say("FRR is not as planned: it is given its file again")
         try:
             _reload_frr(activation, log)
         except frr.Silent:
             _start_frr(activation, log)
-        wrong = activate.until(left, _patience(activation))
+        wrong = commands.until(left, _patience(activation))
     if wrong:
         raise ActivationFailed("FRR is not as planned:", *(f"  {text}" for text in wrong))
     return list(dict.fromkeys(mended))
@@ -445,15 +446,15 @@ def _settle_frr(activation: Activation, log: Log, say: Log) -> list[str]:
 def _put_back(lost: list[Lost], root: Path, log: Log) -> None:
     """Next hops' neighbours, then routes; addresses are said again. Raises `Silent`."""
     if lines := [each.line for each in lost if each.line]:
-        activate.run(activate.put_back(lines), log)
+        commands.run(commands.put_back(lines), log)
     if entries := [entry for each in lost for entry in each.entries]:
-        activate.run(activate.put_back(entries, "bridge"), log)
+        commands.run(commands.put_back(entries, "bridge"), log)
     if not lines:
         return
     # What FRR withdrew in between it will not remove again.
     left = kernel.installed(root)
     if undo := [each.undo for each in lost if each.undo and each.prefix not in left]:
-        activate.run(activate.put_back(undo), log)
+        commands.run(commands.put_back(undo), log)
 
 
 def _start_hook(activation: Activation, log: Log, say: Log) -> None:
@@ -468,20 +469,20 @@ def _start_hook(activation: Activation, log: Log, say: Log) -> None:
 
 def _enable(unit: str, reason: str, log: Log) -> None:
     """Have a unit run, now and after every boot, where it does not already."""
-    state = activate.run(activate.unit_state(unit), log).split()
+    state = commands.run(commands.unit_state(unit), log).split()
     if not {"UnitFileState=enabled", "ActiveState=active"} <= set(state):
-        activate.run(activate.enable(unit, reason), log)
+        commands.run(commands.enable(unit, reason), log)
 
 
 def withdraw(applied: Record, log: Log) -> None:
     """Take away what an apply brought about, once its files are gone or the operator's are back."""
     devices = applied.possible_devices
     _clear(devices, log)
-    activate.run_all(map(activate.delete_loopback, sorted(loopbacks(devices))), log)
-    activate.run_all(_stand_ins(loopbacks(devices), set()), log)
-    activate.run(_WHOLE[applied.target.backend](len(devices)), log)
+    commands.run_all(map(commands.delete_loopback, sorted(loopbacks(devices))), log)
+    commands.run_all(_stand_ins(loopbacks(devices), set()), log)
+    commands.run(_WHOLE[applied.target.backend](len(devices)), log)
     reason = "FRR with the files of before"
-    activate.run(Step(("systemctl", "restart", "frr.service"), reason, may_fail=True), log)
+    commands.run(Step(("systemctl", "restart", "frr.service"), reason, may_fail=True), log)
     # VRFs of someone else need table local where it is.
     if not any(link.kind == "vrf" for link in netlink.links().values()):
-        activate.run_all(activate.restore_rules(), log)
+        commands.run_all(commands.restore_rules(), log)

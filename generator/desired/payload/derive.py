@@ -2,9 +2,19 @@
 
 import hashlib
 
-from generator.model import Bgp, Bridge, Gateway, Host, Management, Uplink, Vrf, Vxlan, label
-from generator.payload.checks import Segments
-from generator.payload.document import Link, Server, Vnet
+from generator.desired.model import (
+    Bgp,
+    Bridge,
+    Gateway,
+    Host,
+    Management,
+    Uplink,
+    Vrf,
+    Vxlan,
+    label,
+)
+from generator.desired.payload.checks import Segments
+from generator.desired.payload.document import Link, Server, Vnet
 
 
 def derive(server: Server, links: list[Link], segments: Segments, generation: int) -> Host:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import msgspec
 
-from generator import files, plan, record
-from generator.config import Config, expand, hostname, is_url
+from generator.controller.config import Config, expand, hostname, is_url
+from generator.desired import plan
+from generator.desired.payload.decode import MAX_BYTES
 from generator.errors import Refused, printable
-from generator.payload.decode import MAX_BYTES
+from generator.state import files, record
 
 ORIGIN = record.STATE / "origin.json"
 
@@ -60,7 +61,7 @@ class Source:
             files.write(self.root / ORIGIN, msgspec.json.encode(found), 0o600)
 
     def _ask(self, tag: str) -> bytes | None:
-        from generator.controller import Access  # noqa: PLC0415  # only who has one pays for it
+        from generator.controller.http import Access  # noqa: PLC0415  # only who has one pays for it
 
         answer = Access(self.settings, self.root, self.name).fetch(self._named, tag)
         self._tag = answer.tag

@@ -13,8 +13,8 @@ from typing import Literal
 
 import msgspec
 
-from generator import netlink
-from generator.model import Management
+from generator.desired.model import Management
+from generator.observed import netlink
 
 Place = Literal["nic", "bridge"]
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import msgspec
 
-from generator import activate, files
-from generator.activate import Log, Step
-from generator.record import STATE
+from generator.activation import commands
+from generator.activation.commands import Log, Step
+from generator.state import files
+from generator.state.record import STATE
 
 FILE = STATE / "before.json"
 _SYSCTL = "etc/sysctl.d/90-evpn-host.conf"
@@ -81,7 +82,7 @@ def remember(  # noqa: PLR0913  # a host's files, and what of it they touch
         if found.frr_enabled is None:
             argv = ("systemctl", "is-enabled", "frr.service")
             step = Step(argv, "whether FRR started at boot before us", may_fail=True)
-            found.frr_enabled = activate.run(step, log).strip() != "disabled"
+            found.frr_enabled = commands.run(step, log).strip() != "disabled"
     if found != known:
         files.write(root / FILE, msgspec.json.encode(found), 0o600)
 
@@ -113,7 +114,7 @@ def give_back(root: Path, known: Before, log: Log) -> None:
     if known.frr_enabled is False:
         disable = ("systemctl", "disable", "--now", "frr.service")
         steps.append(Step(disable, "FRR did not start at boot before us", may_fail=True))
-    activate.run_all(steps, log)
+    commands.run_all(steps, log)
 
 
 def remove_folders(root: Path, known: Before) -> None:

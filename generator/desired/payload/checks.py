@@ -10,10 +10,10 @@ from typing import Any
 
 from netaddr import IPAddress, IPNetwork
 
+from generator.desired.model import VXLAN_OVERHEAD
+from generator.desired.payload.decode import Sections
+from generator.desired.payload.document import Link, Mgmt, Server, Vnet, Vpc
 from generator.errors import Problem, printable
-from generator.model import VXLAN_OVERHEAD
-from generator.payload.decode import Sections
-from generator.payload.document import Link, Mgmt, Server, Vnet, Vpc
 
 _AS_LOOPBACK = "is the VTEP's mainAddress as well"
 

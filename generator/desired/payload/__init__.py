@@ -4,12 +4,12 @@ from typing import Any
 
 import msgspec
 
+from generator.desired.model import Host
+from generator.desired.payload import decode
+from generator.desired.payload.checks import Segments, check_fleet, check_host
+from generator.desired.payload.derive import derive
+from generator.desired.payload.document import ROLE, FleetDocument, FleetHost, HostDocument
 from generator.errors import Problem, Refused, printable
-from generator.model import Host
-from generator.payload import decode
-from generator.payload.checks import Segments, check_fleet, check_host
-from generator.payload.derive import derive
-from generator.payload.document import ROLE, FleetDocument, FleetHost, HostDocument
 
 __all__ = ["Payload", "load"]
 

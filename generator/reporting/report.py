@@ -10,10 +10,10 @@ from pathlib import Path
 
 import msgspec
 
-from generator import journal, metrics, status
-from generator.apply import Outcome
-from generator.config import Config, expand
+from generator.controller.config import Config, expand
 from generator.errors import EvpnHostError, Refused, Unreachable
+from generator.reporting import journal, metrics, status
+from generator.verbs.apply import Outcome
 
 _PRIORITY = {
     "unchanged": journal.DEBUG,
@@ -108,7 +108,7 @@ def _publish(settings: Config, host: str, *, good: bool) -> None:
     if settings.metrics:
         metrics.write(Path(settings.metrics), found, time.time(), good=good)
     if settings.report:
-        from generator.controller import Access  # noqa: PLC0415  # only who has one pays for it
+        from generator.controller.http import Access  # noqa: PLC0415  # only who has one pays for it
 
         url = expand(settings.report, host)
         Access(settings, root, host).report(url, msgspec.json.encode(found))

@@ -7,14 +7,15 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from generator import activate, files
-from generator.activate import Log, Step
+from generator.activation import commands
+from generator.activation.commands import Log, Step
 from generator.errors import Refused
+from generator.state import files
 
 UNITS = Path("etc/systemd/system")
 CRON = Path("etc/cron.d")
 _FOLDERS = (UNITS, Path("usr/lib/systemd/system"), Path("lib/systemd/system"))
-_HERE = Path(__file__).parent
+_HERE = Path(__file__).parents[1]
 _PACKAGED = "/usr/bin/evpn-host"  # what the files name, for distribution packages
 _BANNER = "# Written by evpn-host install-units, which writes it anew.\n"
 
@@ -65,7 +66,7 @@ def install(root: Path, log: Log, *, cron: bool, reload: bool) -> list[str]:
             files.write(target, text.encode(), 0o644)
             changed.append(str(path))
     if changed and reload:
-        activate.run(Step(("systemctl", "daemon-reload"), "systemd reads the units"), log)
+        commands.run(Step(("systemctl", "daemon-reload"), "systemd reads the units"), log)
     return changed
 
 
@@ -92,5 +93,5 @@ def remove(root: Path, log: Log, *, reload: bool) -> list[str]:
             target.unlink()
             removed.append(str(path))
     if removed and reload:
-        activate.run(Step(("systemctl", "daemon-reload"), "systemd forgets the units"), log)
+        commands.run(Step(("systemctl", "daemon-reload"), "systemd forgets the units"), log)
     return removed

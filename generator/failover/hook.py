@@ -17,12 +17,15 @@ from pathlib import Path
 
 import msgspec
 
-from generator import activate, announce, events, files, frr, netlink, place, record
-from generator.activate import Log, Step
+from generator.activation import commands
+from generator.activation.commands import Log, Step
+from generator.desired.model import Management
+from generator.desired.target import Target
 from generator.errors import ActivationFailed, EvpnHostError, Refused
-from generator.model import Management
-from generator.place import Move, Own, Place, Seen
-from generator.target import Target
+from generator.failover import announce, events, place
+from generator.failover.place import Move, Own, Place, Seen
+from generator.observed import frr, netlink
+from generator.state import files, record
 
 STATE = Path("run/evpn-host/failover.json")
 POLL = 10.0  # seconds between looks when no event comes
@@ -279,7 +282,7 @@ class Hook:
         for line in lines:
             self.log(f"ip {line}")
         step = Step(("ip", "-force", "-batch", "-"), reason, timeout=10, input=text, may_fail=True)
-        activate.run(step, self.log)
+        commands.run(step, self.log)
 
     def _moved(self, wanted: tuple[Place, str], *, counted: bool) -> None:
         state = self.state

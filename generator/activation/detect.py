@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from generator import activate, plan
-from generator.activate import Log, Step
+from generator.activation import commands
+from generator.activation.commands import Log, Step
+from generator.desired import plan
 from generator.errors import ActivationFailed, Problem, Refused
 
 _OURS = "60-evpn-host.yaml"
@@ -130,7 +131,7 @@ def firewalls(log: Log) -> Iterator[str]:
     for tool in ("iptables", "ip6tables"):
         reason = "whether what is forwarded is dropped"
         with contextlib.suppress(ActivationFailed):
-            rules = activate.run(Step((tool, "-S", "FORWARD"), reason, timeout=5), log)
+            rules = commands.run(Step((tool, "-S", "FORWARD"), reason, timeout=5), log)
             if "-P FORWARD DROP" in rules and "nbr-" not in rules:
                 yield (
                     f"{tool} drops what is forwarded, guests' traffic too; to let it through:"

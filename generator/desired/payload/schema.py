@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from generator.payload.document import ROLE, FleetDocument, HostDocument
+from generator.desired.payload.document import ROLE, FleetDocument, HostDocument
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 IGNORED = "accepted and ignored"

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import msgspec
 
-from generator import activate, files, plan, record
-from generator.activate import Log
+from generator.activation import commands
+from generator.activation.commands import Log
+from generator.desired import plan
 from generator.errors import ActivationFailed, NotInstalled, Refused, Unchecked
+from generator.state import files, record
 
 _SECRET = re.compile(r"^(.* password )(\S+)$", re.MULTILINE)
 
@@ -103,12 +105,12 @@ def judge(tree: Path, backend: str, devices: int, log: Log) -> None:
     Raises `Refused` with what they say, or `Unchecked` where one is not installed.
     """
     try:
-        activate.run(activate.frr_check(tree / "etc/frr/frr.conf"), log)
+        commands.run(commands.frr_check(tree / "etc/frr/frr.conf"), log)
         if backend == "netplan":
-            activate.run(activate.netplan_generate(tree, devices), log)
+            commands.run(commands.netplan_generate(tree, devices), log)
         else:
             file = tree / "etc/network/interfaces.d/evpn-host"
-            activate.run(activate.ifquery(file, devices), log)
+            commands.run(commands.ifquery(file, devices), log)
     except NotInstalled as missing:
         raise Unchecked(*missing.problems) from None
     except ActivationFailed as failure:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from generator import frr, netlink
-from generator.model import Device
+from generator.desired.model import Device
+from generator.observed import frr, netlink
 
 _LOCAL_TABLE = 255
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)

@@ -14,26 +14,20 @@ from pathlib import Path
 
 import msgspec
 
-from generator import (
-    __version__,
-    before,
-    config,
-    converge,
-    detect,
-    kernel,
-    part,
-    plan,
-    record,
-    stage,
-)
-from generator.activate import Log
+from generator import __version__
+from generator.activation import before, converge, detect, staging
+from generator.activation.commands import Log
+from generator.activation.partial import Partial, partial_of
+from generator.activation.staging import Change
+from generator.controller import config
+from generator.desired import plan
+from generator.desired.payload import Payload, load
+from generator.desired.plan import Plan
+from generator.desired.target import Target
 from generator.errors import EvpnHostError, Problem, Refused, Stranded, Unchecked
-from generator.part import Part
-from generator.payload import Payload, load
-from generator.plan import Plan
-from generator.record import Record
-from generator.stage import Change
-from generator.target import Target
+from generator.observed import kernel
+from generator.state import record
+from generator.state.record import Record
 
 RUN = Path("run/evpn-host")
 _BEGUN = "begun, not ended"
@@ -113,7 +107,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 def frr_local(root: Path) -> str:
     """The operator's own FRR lines."""
-    return stage.read(root, plan.FRR_LOCAL) or ""
+    return staging.read(root, plan.FRR_LOCAL) or ""
 
 
 def make_plan(data: bytes, options: Options) -> tuple[Plan, Payload, str]:
@@ -153,8 +147,8 @@ def apply(data: bytes, options: Options, log: Log, say: Log) -> Outcome:
             _refuse_older(planned, previous)
         uplinks = [uplink.ifname for uplink in planned.host.uplinks]
         detect.refuse_lost_addresses(root, planned.backend, uplinks)
-        changes = stage.changes(root, planned.files)
-        partial = None if options.full else part.of(root, previous, planned, changes)
+        changes = staging.changes(root, planned.files)
+        partial = None if options.full else partial_of(root, previous, planned, changes)
         run = _Run(
             options=options,
             plan=planned,
@@ -166,7 +160,7 @@ def apply(data: bytes, options: Options, log: Log, say: Log) -> Outcome:
             log=log,
             say=say,
         )
-        with stage.staged(root, partial.files if partial else planned.files) as tree:
+        with staging.staged(root, partial.files if partial else planned.files) as tree:
             if previous and not changes and not options.full and _as_planned(previous, options):
                 # Another payload gives the same files: there is nothing to do but to record it.
                 record.write(root, run.record(ok=previous.ok), data)
@@ -206,10 +200,10 @@ def _nothing_to_do(data: bytes, previous: Record, options: Options) -> bool:
         __version__,
     ):
         return False
-    if stage.present(root) - previous.target.files.keys():
+    if staging.present(root) - previous.target.files.keys():
         return False
     for path, digest in previous.target.files.items():
-        content = stage.read(root, path)
+        content = staging.read(root, path)
         if content is None or plan.digest(plan.body(content)) != digest:
             return False
     return _as_planned(previous, options)
@@ -230,14 +224,14 @@ def _as_planned(previous: Record, options: Options) -> bool:
 def preview(data: bytes, options: Options) -> Iterator[str]:
     """Show what an apply would change: a unified diff of the files, then the devices that go."""
     planned, _, _ = make_plan(data, options)
-    yield from stage.diff(stage.changes(options.root, planned.files))
+    yield from staging.diff(staging.changes(options.root, planned.files))
     for device in record.removed_devices(record.read(options.root), plan.target(planned)):
         yield f"- device {device.name} ({device.kind})"
 
 
 def _judge(tree: Path, run: "_Run") -> None:
     try:
-        stage.judge(tree, run.plan.backend, run.size, run.log)
+        staging.judge(tree, run.plan.backend, run.size, run.log)
     except Unchecked as missing:
         # Rendering for another root needs none of the host's tools.
         if run.options.activate:
@@ -265,7 +259,7 @@ class _Run(msgspec.Struct, frozen=True, kw_only=True):
     inputs: str
     previous: Record | None
     changes: list[Change]
-    partial: Part | None  # None: the native tools take up the whole plan
+    partial: Partial | None  # None: the native tools take up the whole plan
     log: Log
     say: Log
 
@@ -301,7 +295,7 @@ def _carry_out(run: _Run, data: bytes, tree: Path) -> Outcome:
     before.remember(root, run.plan.files, nics, names, run.log, running=running)
     record.write(root, run.record(ok=False, detail=_BEGUN))
     try:
-        kept = stage.commit(root, run.changes)
+        kept = staging.commit(root, run.changes)
         if not run.options.activate:
             record.write(root, run.record(ok=False, detail="written, not activated"), data)
             return _outcome(run.target, changed=changed, kept=kept)
@@ -341,11 +335,11 @@ def _go_back(run: _Run, failure: EvpnHostError) -> None:
     run.say("going back to the generation before")
     failed = run.record(ok=False, detail=str(failure))
     try:
-        stage.commit(root, [Change(c.path, c.new, c.old) for c in run.changes])
+        staging.commit(root, [Change(c.path, c.new, c.old) for c in run.changes])
         if run.options.activate and previous:
-            texts = {path: stage.read(root, path) or "" for path in previous.target.files}
-            with stage.staged(root, texts) as tree:
-                stage.judge(tree, previous.target.backend, len(previous.target.devices), run.log)
+            texts = {path: staging.read(root, path) or "" for path in previous.target.files}
+            with staging.staged(root, texts) as tree:
+                staging.judge(tree, previous.target.backend, len(previous.target.devices), run.log)
                 back = converge.Activation(
                     root=root,
                     tree=tree,

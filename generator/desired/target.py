@@ -5,7 +5,7 @@ A plan has the text of each file; a target has its digest, and is small enough t
 
 import msgspec
 
-from generator.model import Bridge, Device, Management
+from generator.desired.model import Bridge, Device, Management
 
 
 class Vni(msgspec.Struct, frozen=True):

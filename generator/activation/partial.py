@@ -10,25 +10,28 @@ from pathlib import Path
 
 import msgspec
 
-from generator import __version__, model, render
-from generator.model import Host
-from generator.plan import Plan, body
-from generator.record import Record
-from generator.stage import Change
+from generator import __version__
+from generator.activation.staging import Change
+from generator.desired import model, render
+from generator.desired.model import Host
+from generator.desired.plan import Plan, body
+from generator.state.record import Record
 
 INTERFACES = "etc/network/interfaces.d/evpn-host"
 _NETPLAN = "etc/netplan/60-evpn-host.yaml"
 _NETWORKD = Path("run/systemd/network")
 
 
-class Part(msgspec.Struct, frozen=True):
+class Partial(msgspec.Struct, frozen=True):
     """Names of the devices to be touched, and the files that the native tools read for it."""
 
     names: frozenset[str]
     files: dict[str, str]
 
 
-def of(root: Path, previous: Record | None, plan: Plan, changes: list[Change]) -> Part | None:
+def partial_of(
+    root: Path, previous: Record | None, plan: Plan, changes: list[Change]
+) -> Partial | None:
     """Return the part of a plan to be touched; None where all of it has to be."""
     if not previous or not previous.ok:
         return None
@@ -44,7 +47,7 @@ def of(root: Path, previous: Record | None, plan: Plan, changes: list[Change]) -
     files = render.render(host, plan.backend)
     wanted = {path: files[path] for path in (_NETPLAN, INTERFACES) if path in files}
     touched = frozenset(device.name for device in model.devices(host))
-    return Part(touched, wanted | {"etc/frr/frr.conf": plan.files["etc/frr/frr.conf"]})
+    return Partial(touched, wanted | {"etc/frr/frr.conf": plan.files["etc/frr/frr.conf"]})
 
 
 def _only(host: Host, names: Names[str]) -> Host:

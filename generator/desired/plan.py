@@ -5,9 +5,9 @@ import re
 
 import msgspec
 
-from generator.model import Device, Host, devices
-from generator.render import render
-from generator.target import Target, vni_of
+from generator.desired.model import Device, Host, devices
+from generator.desired.render import render
+from generator.desired.target import Target, vni_of
 
 # The names that the contract gives us; a file of another name is never touched.
 FIXED = (

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
-from generator.model import Host
+from generator.desired.model import Host
 
 # What each backend is made of, besides what both share.
 ROOMS = {"netplan": ("netplan", "frr", "kernel"), "ifupdown": ("ifupdown", "frr", "kernel")}
@@ -32,7 +32,7 @@ def environment() -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
 
     return Environment(
-        loader=PackageLoader(__package__),
+        loader=PackageLoader("generator"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,0 +1,1 @@
+"""How a host becomes what it should be: files, native tools, their order, and the check."""

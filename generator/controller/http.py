@@ -1,0 +1,323 @@
+"""A controller over HTTP: its payload is fetched, the host's status goes there. Nothing is trusted.
+
+Nothing else here takes as long to import as urllib3: only who speaks to a controller does.
+"""
+
+import os
+import queue
+import random
+import re
+import ssl
+import threading
+import time
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+import msgspec
+
+from generator import __version__
+from generator.controller.config import Config, expand, is_url
+from generator.controller.failures import Failed, refusal, translated
+from generator.desired.payload.decode import MAX_BYTES
+from generator.errors import Problem, Unreachable, printable
+
+T = TypeVar("T")
+
+REPORT_TIMEOUT = 10.0  # seconds that a report may take, whatever happens to it
+# Seconds, at most, before the first retry; twice as long before each that follows, up to the last.
+PAUSE, LONG_PAUSE = 0.5, 8.0
+_REDIRECTS = 3  # more of them are a loop
+_MOVED = {301, 302, 303, 307, 308}
+_JSON = re.compile(r"application/([a-z0-9.+-]+\+)?json\s*(;.*)?", re.IGNORECASE)
+_TAG = re.compile(r'(W/)?"[\x21\x23-\x7e]{1,200}"')  # RFC 9110, 8.8.3
+_TOKEN = re.compile(r"[\x21-\x7e]{1,8192}")
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a controller offers: a payload, or None when it is still the one that was named."""
+
+    data: bytes | None
+    tag: str  # the payload's ETag, empty without one
+
+
+class Access:
+    """How this host speaks to controllers: its settings, the certificates and token they name."""
+
+    def __init__(self, settings: Config, root: Path, host: str) -> None:
+        self._settings = settings
+        self._root = root
+        self._own = expand(settings.controller or "", host)
+
+    def fetch(self, url: str, tag: str = "") -> Answer:
+        """The payload, or word that it is still the one with this ETag. Raises `Unreachable`."""
+        headers = {"Accept": "application/json"} | ({"If-None-Match": tag} if tag else {})
+        timeout = self._settings.timeout
+        deadline = time.monotonic() + timeout
+
+        failed: list[str] = []
+
+        def work() -> Answer:
+            return self._persist(url, deadline, failed, lambda: self._get(url, headers, deadline))
+
+        return _within(timeout, url, work, failed)
+
+    def report(self, url: str, body: bytes) -> None:
+        """Send a document, once, in bounded time. Raises `Unreachable`."""
+        deadline = time.monotonic() + REPORT_TIMEOUT
+        headers = {"Content-Type": "application/json"}
+
+        def work() -> None:
+            try:
+                answer = self._request("POST", url, headers, deadline, body)
+                answer.close()
+                if not 200 <= answer.status < 300:
+                    raise refusal(answer, authorised=False)
+            except Failed as failed:
+                raise Unreachable(
+                    Problem(printable(url, 200), "", failed.rule, failed.hint)
+                ) from None
+
+        _within(REPORT_TIMEOUT, url, work)
+
+    def _persist(self, url: str, deadline: float, before: list[str], once: Callable[[], T]) -> T:
+        """Try until it works, or it is clear that it will not; `before` gets what tries came to."""
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return once()
+            except Failed as failed:
+                # The whole range: hosts that failed together must not come back together.
+                longest = min(PAUSE * 2 ** (tries - 1), LONG_PAUSE)
+                pause = max(failed.after, random.uniform(0, longest))  # noqa: S311
+                late = time.monotonic() + pause > deadline
+                if not failed.again or late or tries > self._settings.retries:
+                    rule = f"{failed.rule} (tried {tries} times)" if tries > 1 else failed.rule
+                    raise Unreachable(Problem(printable(url, 200), "", rule, failed.hint)) from None
+                before.append(failed.rule)
+                time.sleep(pause)
+
+    def _get(self, url: str, headers: dict[str, str], deadline: float) -> Answer:
+        here = url
+        for _ in range(_REDIRECTS + 1):
+            answer = self._request("GET", here, headers, deadline)
+            if answer.status not in _MOVED:
+                return _payload(answer, headers, authorised="token" in self._secrets(url))
+            answer.close()
+            there = urljoin(here, answer.headers.get("Location", ""))
+            if not _same(there, here):
+                rule = f"sends to {printable(there)}, another place, where this host does not go"
+                raise Failed(rule)
+            here = there
+        raise Failed("sends from one address to the next without end")
+
+    def _request(
+        self, method: str, url: str, headers: dict[str, str], deadline: float, body: bytes = b""
+    ) -> Any:
+        import urllib3  # noqa: PLC0415
+
+        left = max(deadline - time.monotonic(), 0.1)
+        timeout = urllib3.Timeout(connect=min(self._settings.connect_timeout, left), read=left)
+        headers = {
+            "User-Agent": f"evpn-host/{__version__}",
+            "Accept-Encoding": "identity",  # no bombs, and nothing to be gained with an ETag
+            **headers,
+        }
+        secrets = self._secrets(url)
+        if "token" in secrets:
+            headers["Authorization"] = f"Bearer {_token(self._file(secrets['token']))}"
+        pool = self._pool(url, secrets)
+        try:
+            # A pool that is left closes each connection that comes back to it.
+            with pool:
+                return pool.request(
+                    method,
+                    url,
+                    body=body or None,
+                    headers=headers,
+                    timeout=timeout,
+                    retries=False,
+                    redirect=False,
+                    preload_content=False,
+                    enforce_content_length=True,
+                )
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise translated(error) from None
+
+    def _pool(self, url: str, secrets: dict[str, str]) -> Any:
+        import urllib3  # noqa: PLC0415
+
+        options: dict[str, Any] = {}
+        if url.startswith("https:"):
+            options["ssl_context"] = self._tls(secrets)
+        proxy = _proxy(url)
+        if proxy is None:
+            return urllib3.PoolManager(**options)
+        try:
+            login = urllib3.util.parse_url(proxy).auth
+            headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
+            return urllib3.ProxyManager(proxy, proxy_headers=headers, **options)
+        except (urllib3.exceptions.HTTPError, ValueError):
+            raise Failed("the proxy that the environment names is not an http(s) URL") from None
+
+    def _tls(self, secrets: dict[str, str]) -> ssl.SSLContext:
+        import urllib3  # noqa: PLC0415
+
+        name = self._settings.ca_file
+        try:
+            context = ssl.create_default_context(cafile=self._file(name) if name else None)
+            if urllib3.__version__.startswith("1."):  # type: ignore[attr-defined]
+                # It compares names itself, as it can't give OpenSSL an address to compare.
+                context.check_hostname = False
+            if "key" in secrets:
+                name = secrets["key"]
+                key = _private(self._file(name))
+                name = secrets["certificate"]
+                context.load_cert_chain(self._file(name), key, password=lambda: "")
+            return context
+        except (ssl.SSLError, ValueError):
+            reason = "does not hold what it should, in PEM and without a passphrase"
+        except OSError as error:
+            reason = f"can't be read: {error.strerror}"
+        raise Failed(f"{printable(name or 'CA certificates')}: {reason}")
+
+    def _secrets(self, url: str) -> dict[str, str]:
+        """The files of what proves who we are, where this URL's host may have it.
+
+        They are for the controller of config.yaml: a URL on the command line, or one for reports,
+        gets them only when it leads to the same place.
+        """
+        if is_url(self._own) and _origin(url) != _origin(self._own):
+            return {}
+        settings = self._settings
+        files = {
+            "token": settings.token_file,
+            "certificate": settings.certificate_file,
+            "key": settings.key_file,
+        }
+        found = {what: name for what, name in files.items() if name}
+        if found and not url.startswith("https:"):
+            raise Failed("no token and no certificate is used over plain http", "use https")
+        return found
+
+    def _file(self, name: str) -> Path:
+        return self._root / name.lstrip("/")
+
+
+def _within(seconds: float, url: str, work: Callable[[], T], failed: Sequence[str] = ()) -> T:
+    """What `work` gives, if it does so in time; `failed` is what its tries came to until then.
+
+    No time-out of a socket covers the resolver, nor an answer that comes byte by byte. The thread
+    that is left behind ends with the process.
+    """
+    done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            done.put((work(), None))
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            done.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        value, error = done.get(timeout=seconds)
+    except queue.Empty:
+        rule = f"did not give a whole answer within {seconds:g} s"
+        if failed:
+            rule += f"; before that: {failed[-1]}"
+        raise Unreachable(Problem(printable(url, 200), "", rule)) from None
+    if error:
+        raise error
+    return value  # type: ignore[no-any-return]
+
+
+def _payload(answer: Any, headers: dict[str, str], *, authorised: bool) -> Answer:
+    """The payload of an answer, read no further than it may be long."""
+    import urllib3  # noqa: PLC0415
+
+    try:
+        if answer.status == HTTPStatus.NOT_MODIFIED and "If-None-Match" in headers:
+            return Answer(None, headers["If-None-Match"])
+        if answer.status != HTTPStatus.OK:
+            raise refusal(answer, authorised=authorised)
+        type_ = answer.headers.get("Content-Type", "")
+        if not _JSON.fullmatch(type_):
+            raise Failed(f"offers {printable(type_) or 'something without a type'}, not JSON")
+        encoding = answer.headers.get("Content-Encoding", "identity")
+        if encoding != "identity":
+            raise Failed(f"offers it in {printable(encoding)}, which was not asked for")
+        length = answer.headers.get("Content-Length", "")
+        if length.isascii() and length.isdigit() and int(length[:20]) > MAX_BYTES:
+            raise Failed(_TOO_LARGE)
+        data = bytearray()
+        for chunk in answer.stream(1 << 16, decode_content=False):
+            data += chunk
+            if len(data) > MAX_BYTES:
+                raise Failed(_TOO_LARGE)
+        tag = answer.headers.get("ETag", "")
+        return Answer(bytes(data), tag if _TAG.fullmatch(tag) else "")
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise translated(error) from None
+    finally:
+        answer.close()
+
+
+_TOO_LARGE = "is larger than 64 MiB"
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port: who is spoken to."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"https": 443}.get(parts.scheme, 80)
+    except ValueError as error:
+        raise Failed(f"is not a URL: {printable(str(error))}") from None
+    if not parts.hostname:
+        raise Failed("is not a URL: it names no host")
+    if parts.username or parts.password:
+        raise Failed("has a password in it, which messages would show", "use token_file")
+    return parts.scheme, parts.hostname, port
+
+
+def _same(url: str, other: str) -> bool:
+    """Whether two URLs lead to the same place."""
+    try:
+        return _origin(url) == _origin(other)
+    except Failed:
+        return False
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy that the environment names for a URL, as curl and wget read it."""
+    if not any(name.lower().endswith("_proxy") for name in os.environ):
+        return None
+    from urllib import request  # noqa: PLC0415
+
+    scheme, host, port = _origin(url)
+    proxies: dict[str, str] = request.getproxies_environment()
+    found = proxies.get(scheme) or proxies.get("all")
+    if not found or request.proxy_bypass(f"{host}:{port}", proxies):
+        return None
+    return found if "://" in found else f"http://{found}"
+
+
+def _private(file: Path) -> Path:
+    """A file that nobody but its owner may read."""
+    if file.stat().st_mode & 0o077:
+        raise Failed(f"{file}: others can read it", f"chmod 600 {file}")
+    return file
+
+
+def _token(file: Path) -> str:
+    """The bearer token in a file."""
+    try:
+        text = _private(file).read_text().strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not text"
+        raise Failed(f"{file}: can't be read: {reason}") from None
+    if not _TOKEN.fullmatch(text):
+        raise Failed(f"{file}: is not a token, which is printable characters without spaces")
+    return text

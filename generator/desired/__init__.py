@@ -1,0 +1,1 @@
+"""What a host should be. Nothing here reads a clock, a disk or a network."""

@@ -1,0 +1,1 @@
+"""The hook that keeps the management address where the fabric is."""

@@ -1,0 +1,1 @@
+"""What a host is. Nothing here changes a host."""

@@ -1,0 +1,1 @@
+"""What evpn-host itself keeps on disk: the record, earlier generations, and safe writing."""
