@@ -1,63 +1,47 @@
-"""The command line: verbs and exit codes, and nothing else."""
+"""The command line: verbs, options and exit codes. What a verb needs is imported when it runs."""
 
-import contextlib
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn
 
 import click
 
 from generator import __version__
-from generator.errors import EvpnHostError, Refused, Unreachable
+from generator.activation.backends import NAMES
+from generator.errors import EvpnHostError
+from generator.verbs.command import TROUBLE, Diff, Verbs, text_of
 
-Verb = TypeVar("Verb", bound=Callable[..., Any])
-
-_BACKENDS = ("netplan", "ifupdown")
 _PLATFORMS = ("libvirt", "nad", "incus")
+_DIR = click.Path(path_type=Path, file_okay=False)
 
-
-def _payload(verb: Verb) -> Verb:
-    text = "the payload: a path, - for standard input, or an http(s) URL [config.yaml: controller]"
-    return click.option("-p", "--payload", "source", metavar="SRC", help=text)(verb)
-
-
-def _host(verb: Verb) -> Verb:
-    text = "which host of a Fleet [config.yaml: host; else this machine's name]"
-    return click.option("-H", "--host", metavar="HOST", help=text)(verb)
-
-
-def _backend(verb: Verb) -> Verb:
-    text = "which tool activates the files [default: the one that this machine uses]"
-    return click.option("-b", "--backend", type=click.Choice(_BACKENDS), help=text)(verb)
-
-
-def _root(verb: Verb) -> Verb:
-    text = "act on the tree below DIR instead of this machine; activates nothing"
-    return click.option(
-        "--root", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help=text
-    )(verb)
-
-
-def _verbose(verb: Verb) -> Verb:
-    return click.option("-v", "--verbose", is_flag=True, help="show each command and why")(verb)
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)
-
-
-class Verbs(click.Group):
-    """Ends as other commands do when the reader of its output has gone; click's 1 means refused."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(141)
+_payload = click.option(
+    "-p",
+    "--payload",
+    "source",
+    metavar="SRC",
+    help="the payload: a path, - for standard input, or an http(s) URL [config.yaml: controller]",
+)
+_host = click.option(
+    "-H",
+    "--host",
+    metavar="HOST",
+    help="which host of a Fleet [config.yaml: host; else this machine's name]",
+)
+_backend = click.option(
+    "-b",
+    "--backend",
+    type=click.Choice(NAMES),
+    help="which tool activates the files [default: the one that this machine uses]",
+)
+_root = click.option(
+    "--root",
+    type=_DIR,
+    metavar="DIR",
+    help="act on the tree below DIR instead of this machine; activates nothing",
+)
+_verbose = click.option("-v", "--verbose", is_flag=True, help="show each command and why")
 
 
 @click.group(
@@ -76,11 +60,9 @@ def evpn_host() -> None:
 
 @evpn_host.command()
 @_payload
-@click.option(
-    "-o", "--output", required=True, metavar="DIR", type=click.Path(path_type=Path, file_okay=False)
-)
+@click.option("-o", "--output", required=True, metavar="DIR", type=_DIR)
 @click.option("-H", "--host", metavar="HOST", help="only this host of a Fleet")
-@click.option("-b", "--backend", type=click.Choice(_BACKENDS), default="netplan", show_default=True)
+@click.option("-b", "--backend", type=click.Choice(NAMES), default=NAMES[0], show_default=True)
 def render(source: str | None, output: Path, host: str | None, backend: str) -> None:
     """Write the files of a host, or of each host of a Fleet.
 
@@ -88,38 +70,36 @@ def render(source: str | None, output: Path, host: str | None, backend: str) -> 
 
     Needs no root and reads nothing of this machine.
     """
-    from generator.desired import plan
-    from generator.state import files
+    from generator.verbs import context
+    from generator.verbs import render as verb
 
-    payload = _load(source)
-    single = payload.kind == "Host" or host is not None
-    for found in [payload.host(host)] if single else payload.hosts:
-        base = output if single else output / found.name
-        for path, text in plan.make(found, backend).files.items():
-            files.write_plain(f"{base}/{path}", text.encode(), plan.mode(path))
+    verb.render(context.payload_of(source), host, backend, output)
 
 
 @evpn_host.command()
 @_payload
 def check(source: str | None) -> None:
     """Name every problem of the payload, and the warnings."""
-    _load(source)
+    from generator.verbs import context
+
+    context.payload_of(source)
 
 
-@evpn_host.command()
+@evpn_host.command(cls=Diff)
 @_payload
 @_host
 @_backend
 @_root
 def diff(source: str | None, host: str | None, backend: str | None, root: Path | None) -> None:
     """Show what apply would change, devices that would go included."""
-    from generator.verbs import apply as applying
+    from generator.verbs import apply as verb
+    from generator.verbs import context
 
-    given = _source(source, host, root)
-    data, options = given.refresh(), _options(root, given, backend)
+    origin = context.source_of(source, host, root)
+    data, options = origin.refresh(), context.options_of(root, origin, backend)
     differs = False
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    for line in applying.preview(data, options):
+    for line in verb.preview(data, options):
         click.echo(click.style(line, fg=_colour(line)) if colour else line)
         differs = True
     sys.exit(1 if differs else 0)
@@ -155,41 +135,34 @@ def apply(
     host: str | None,
     backend: str | None,
     root: Path | None,
+    no_activate: bool,
+    full: bool,
+    force: bool,
     wait: float | None,
     last_good: bool,
     as_json: bool,
     verbose: bool,
-    **flags: bool,
 ) -> None:
     """Make this host what the payload says.
 
     If there is nothing to do, it writes nothing and runs nothing.
     """
-    from generator.controller import source as sources
-    from generator.verbs import apply as applying
+    from generator.verbs import apply as verb
+    from generator.verbs import context
 
-    given = _source(source, host, root, wait)
-    options = _options(root, given, backend, **flags)
-    with _told(options, given.settings, given.name) as run:
-        try:
-            data = given.refresh()
-        except Unreachable as missed:
-            kept = sources.last_good(given.root) if last_good else None
-            if kept is None:
-                raise
-            run.miss(missed, _say)
-            data = kept
-        outcome = run.outcome = applying.apply(data, options, _log(verbose), _say)
-        given.remember(data)
+    origin = context.source_of(source, host, root, wait)
+    options = context.options_of(
+        root, origin, backend, no_activate=no_activate, full=full, force=force
+    )
+    log = context.log(verbose=verbose)
+    outcome = verb.apply_from(origin, options, log, context.say, last_good=last_good)
     if as_json:
-        import msgspec
-
-        click.echo(msgspec.json.encode(outcome))
+        click.echo(context.json(outcome))
         return
     for path in outcome.kept:
-        _say(f"/{path} was not ours: a copy is kept below /var/lib/evpn-host/kept")
+        context.say(f"/{path} was not ours: a copy is kept below /var/lib/evpn-host/kept")
     for text in outcome.mended:
-        _say(f"mended: {text}")
+        context.say(f"mended: {text}")
     for path in outcome.changed:
         click.echo(f"/{path}")
 
@@ -204,20 +177,14 @@ def rollback(generation: int | None, root: Path | None, no_activate: bool, verbo
 
     It stays so until the controller's payload changes.
     """
-    from generator.controller import config
-    from generator.verbs import apply as applying
-    from generator.verbs import lifecycle
+    from generator.verbs import context
+    from generator.verbs import rollback as verb
 
-    options = _options(root, no_activate=no_activate)
-    settings = _settings(options.root)
-    with _told(options, settings, settings.host or config.hostname()) as run:
-        done, changed = lifecycle.rollback(generation, options, _log(verbose), _say)
-        target = done.target
-        run.outcome = applying.Outcome(
-            target.host, target.generation, changed=changed, devices=len(target.devices)
-        )
-        run.message = f"{target.host}: what was applied on {done.time} is current again"
-    click.echo(f"applied on {done.time} is current again")
+    options = context.options_of(root, no_activate=no_activate)
+    settings = context.settings_of(options.root)
+    log = context.log(verbose=verbose)
+    time = verb.rollback_reported(generation, options, settings, log, context.say)
+    click.echo(f"applied on {time} is current again")
 
 
 @evpn_host.command()
@@ -226,11 +193,12 @@ def rollback(generation: int | None, root: Path | None, no_activate: bool, verbo
 def uninstall(root: Path | None, verbose: bool) -> None:
     """Remove every file and device of evpn-host, and nothing else."""
     from generator.reporting import report
-    from generator.verbs import lifecycle
+    from generator.verbs import context
+    from generator.verbs import uninstall as verb
 
-    options = _options(root)
-    settings = _settings(options.root)
-    for path in lifecycle.uninstall(options, _log(verbose), _say):
+    options = context.options_of(root)
+    settings = context.settings_of(options.root)
+    for path in verb.uninstall(options, context.log(verbose=verbose), context.say):
         click.echo(f"/{path}")
     report.forget(settings, options.root)
 
@@ -243,16 +211,16 @@ def status(root: Path | None, as_json: bool) -> None:
 
     The exit code is 1 if there is a difference.
     """
-    from generator.reporting import status as showing
+    from generator.reporting import status as reading
+    from generator.verbs import context
+    from generator.verbs import status as verb
 
-    found = showing.status(root or Path("/"))
+    current = reading.status(root or Path("/"))
     if as_json:
-        import msgspec
-
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        click.echo(context.json(current, indent=2))
     else:
-        click.echo(showing.text(found))
-    sys.exit(1 if found.differences else 0)
+        click.echo(verb.text(current))
+    sys.exit(1 if current.differences else 0)
 
 
 @evpn_host.command()
@@ -265,8 +233,10 @@ def failover(root: Path | None, once: bool, verbose: bool) -> None:
     Stays and follows events, unless --once is given.
     """
     from generator.failover import hook
+    from generator.verbs import context
 
-    (hook.once if once else hook.follow)(root or Path("/"), _log(verbose))
+    log = context.log(verbose=verbose)
+    (hook.once if once else hook.follow)(root or Path("/"), log)
 
 
 @evpn_host.command("install-units")
@@ -281,8 +251,9 @@ def install_units(root: Path | None, cron: bool, verbose: bool) -> None:
     apply enables the hook. Enable the boot service and the timer yourself, if you want them.
     """
     from generator.activation import units
+    from generator.verbs import context
 
-    log = _log(verbose)
+    log = context.log(verbose=verbose)
     for path in units.install(root or Path("/"), log, cron=cron, reload=root is None):
         click.echo(f"/{path}")
 
@@ -306,11 +277,7 @@ def install_units(root: Path | None, cron: bool, verbose: bool) -> None:
 @click.option("-H", "--host", metavar="HOST", help="which host of a Fleet")
 @_root
 @click.option(
-    "-o",
-    "--output",
-    metavar="DIR",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="write a file for each V-Net below DIR",
+    "-o", "--output", metavar="DIR", type=_DIR, help="write a file for each V-Net below DIR"
 )
 def guests(
     form: str,
@@ -329,21 +296,20 @@ def guests(
 
     VNET is a VNI or a name; without it, each V-Net.
     """
-    from generator.state import files
-    from generator.verbs import guests as guest
+    from generator.verbs import context
+    from generator.verbs import guests as verb
 
     if host and not source:
         raise click.UsageError("-H is for a payload: give -p SRC")
-    top = (root or Path("/")).resolve()
-    known = guest.planned(_load(source).host(host)) if source else guest.applied(top)
-    chosen = guest.choose(known, vnet)
-    write, suffix = guest.FORMATS[form]
+    if source:
+        vnets = verb.planned(context.payload_of(source).host(host))
+    else:
+        vnets = verb.applied((root or Path("/")).resolve())
+    chosen = verb.choose(vnets, vnet)
     if output is None:
-        click.echo(write(chosen), nl=False)
+        click.echo(verb.text(form, chosen), nl=False)
         return
-    for each in chosen:
-        path = output / f"{each.bridge}.{suffix}"
-        files.write_plain(str(path), write([each]).encode(), 0o644)
+    for path in verb.write(form, chosen, output):
         click.echo(path)
 
 
@@ -352,102 +318,26 @@ def schema() -> None:
     """Print the payload's JSON Schema."""
     import json
 
-    from generator.desired.payload.schema import schema as make
+    from generator.desired.payload import schema as verb
 
-    click.echo(json.dumps(make(), indent=2, ensure_ascii=False))
-
-
-def _load(source: str | None) -> Any:
-    from generator.controller import config
-    from generator.controller import source as sources
-    from generator.desired import payload
-
-    here = source is not None and not config.is_url(source)  # config.yaml has no say in it
-    found = payload.load(sources.local(source or "") if here else _source(source).read())
-    for warning in found.warnings:
-        _say(f"warning: {warning}")
-    return found
-
-
-def _source(
-    source: str | None,
-    host: str | None = None,
-    root: Path | None = None,
-    wait: float | None = None,
-) -> Any:
-    from generator.controller import config
-    from generator.controller import source as sources
-
-    top = (root or Path("/")).resolve()
-    settings = config.load(top)
-    named = source or settings.controller
-    if named is None:
-        raise click.UsageError("no payload: give -p SRC, or name a controller in config.yaml")
-    settings = settings.patient(wait) if wait else settings
-    return sources.Source(named, host or settings.host, settings, top)
-
-
-def _settings(root: Path) -> Any:
-    """Read config.yaml for a verb that has to work without it too."""
-    from generator.controller import config
-
-    try:
-        return config.load(root)
-    except Refused as refused:
-        _say(f"warning: {refused}")
-        return config.Config()
-
-
-@contextlib.contextmanager
-def _told(options: Any, settings: Any, name: str) -> Iterator[Any]:
-    """Report what happens inside to journal, metrics and controller; on a tree, to nobody."""
-    from generator.reporting import report
-
-    if not options.activate:
-        yield report.Run()
-        return
-    with report.told(settings, name, _say) as run:
-        yield run
-
-
-def _log(verbose: bool) -> Callable[[str], None]:
-    from generator.activation import commands
-
-    return commands.to_stderr if verbose else commands.silent
-
-
-def _options(
-    root: Path | None,
-    given: Any = None,
-    backend: str | None = None,
-    *,
-    no_activate: bool = False,
-    **others: Any,
-) -> Any:
-    from generator.verbs.apply import Options
-
-    if given:
-        others |= {"host": given.host, "backend": backend or given.settings.backend}
-    acting = root is None and not no_activate
-    return Options(root=(root or Path("/")).resolve(), activate=acting, **others)
+    click.echo(json.dumps(verb.schema(), indent=2, ensure_ascii=False))
 
 
 def main() -> NoReturn:
     """Run the command; failures become words and the contract's exit codes."""
     gc.set_threshold(100_000)  # of thousands of V-Nets all objects live to the end
-    verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     try:
         code = evpn_host.main(prog_name="evpn-host", standalone_mode=False)
     except click.exceptions.Abort:
         code = 130
     except click.ClickException as error:
         error.show()
-        code = 2
+        code = TROUBLE
     except EvpnHostError as error:
-        for problem in error.problems if not error.told else ():
-            _say(f"evpn-host: {problem}")
-        code = 2 if verb == "diff" and isinstance(error, Refused) else error.exit_code
+        for problem in error.problems if not error.reported else ():
+            click.echo(f"evpn-host: {problem}", err=True)
+        code = error.exit_code
     except OSError as error:
-        _say(f"evpn-host: {error.filename or 'system'}: {error.strerror}")
-        code = 2 if verb == "diff" else 1
+        click.echo(f"evpn-host: {text_of(error)}", err=True)
+        code = 1
     sys.exit(code)

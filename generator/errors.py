@@ -1,10 +1,10 @@
-"""What can be refused or fail, told so that an operator knows where, what, why and what next."""
+"""What can be refused or fail. An operator learns where, what, why, and what to do."""
 
 from typing import NamedTuple
 
 
 def printable(value: object, limit: int = 80) -> str:
-    """Text from outside made safe for a terminal: one line, no control characters, bounded."""
+    """Return text from outside, safe for a terminal: one short line without control characters."""
     text = value if isinstance(value, str) else _json(value)
     text = text[: limit + 1]
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -29,17 +29,17 @@ class Problem(NamedTuple):
     hint: str = ""
 
     def __str__(self) -> str:
-        said = " ".join(part for part in (self.value, self.rule) if part)
-        text = f"{self.place}: {said}" if self.place else said
+        rule = " ".join(part for part in (self.value, self.rule) if part)
+        text = f"{self.place}: {rule}" if self.place else rule
         return f"{text} ({self.hint})" if self.hint else text
 
 
 class EvpnHostError(Exception):
-    """A failure that is told to the user in words; its exit code is the contract's."""
+    """A failure that the user reads in words; its exit code is the contract's."""
 
     exit_code = 1
     outcome = "refused"
-    told = False  # already, where standard error goes to
+    reported = False  # whether the journal, which standard error goes to, has it already
 
     def __init__(self, *problems: Problem | str) -> None:
         self.problems = [p if isinstance(p, Problem) else Problem("", "", p) for p in problems]
@@ -47,11 +47,11 @@ class EvpnHostError(Exception):
 
 
 class Refused(EvpnHostError):
-    """An input or a host that we do not act on: nothing was changed."""
+    """We do not act on this input or host: nothing was changed."""
 
 
 class Unreachable(Refused):
-    """A controller from which nothing could be had: the host keeps what it has."""
+    """No payload came from the controller: the host keeps what it has."""
 
     outcome = "unreachable"
 

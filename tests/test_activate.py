@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from generator.activation import commands, staging
-from generator.activation.commands import Step, forget_neighbors, run, silent
+from generator.activation import commands, netplan, staging
+from generator.activation.commands import Step, run, silent
+from generator.activation.frr import forget_neighbors
 from generator.errors import Refused
 
 
@@ -66,7 +67,7 @@ def make_machine(folder: Path, monkeypatch: pytest.MonkeyPatch, *tools: str) -> 
     """Make a machine with FRR and these generators of netplan; each call adds a line to `calls`."""
     names = (CONFIGURE, GENERATE, OLD_GENERATE)
     places = tuple(str(folder / "bin" / name) for name in names)
-    monkeypatch.setattr(commands, "NETPLAN_GENERATORS", places)
+    monkeypatch.setattr(netplan, "GENERATORS", places)
     monkeypatch.setenv("PATH", f"{folder}/bin", prepend=":")
     for tool in ("vtysh", "netplan", "systemctl", *tools):
         file = folder / "bin" / tool
@@ -90,7 +91,7 @@ def test_runs_the_generator_that_the_machine_has(
     """The generator makes the files, not the `netplan` command, and no unit is reloaded."""
     make_machine(tmp_path, monkeypatch, *generators)
     tree = tmp_path / "tree"
-    staging.judge(tree, "netplan", 3, silent)
+    staging.check(tree, "netplan", 3, silent)
     _, call = (tmp_path / "calls").read_text().splitlines()
     assert call == f"{tmp_path}/bin/{expected} --root-dir {tree} offline=1"
 
@@ -101,6 +102,6 @@ def test_refuses_a_machine_without_a_generator(
     """The message names the places where a generator could be."""
     make_machine(tmp_path, monkeypatch)
     (tmp_path / "bin/configure").touch()  # not a program
-    places = ", ".join(commands.NETPLAN_GENERATORS)
+    places = ", ".join(netplan.GENERATORS)
     with pytest.raises(Refused, match=re.escape(f"is not installed: none of {places} is there")):
-        staging.judge(tmp_path, "netplan", 3, silent)
+        staging.check(tmp_path, "netplan", 3, silent)

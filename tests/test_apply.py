@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from generator.cli import main
-from generator.desired import plan
 from generator.state import files, record
+from generator.verbs.apply import FRR_LOCAL
 from lab.result import Result
 from tests.strategies import LEAF1, LEAF2, Json, encoded, host, server, tagged, vnet, vpc
 
@@ -139,10 +139,10 @@ def test_keeps_a_copy_of_an_operators_file(apply: Command, root: Path) -> None:
 def test_merges_the_operators_frr_lines(apply: Command, root: Path) -> None:
     """frr.conf.local becomes a part of frr.conf; apply acts on a change in it alone."""
     apply(OLD)
-    (root / plan.FRR_LOCAL).write_text("ip prefix-list MINE seq 5 permit 192.0.2.0/24\n")
+    (root / FRR_LOCAL).write_text("ip prefix-list MINE seq 5 permit 192.0.2.0/24\n")
     assert apply(OLD).out == f"/{FRR}\n"
     assert "ip prefix-list MINE seq 5 permit 192.0.2.0/24\n" in (root / FRR).read_text()
-    (root / plan.FRR_LOCAL).unlink()
+    (root / FRR_LOCAL).unlink()
     apply(OLD)
     assert "MINE" not in (root / FRR).read_text()
 

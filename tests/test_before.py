@@ -4,9 +4,15 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from generator.activation import before
 from generator.activation.before import Before
 from generator.activation.commands import silent
+from generator.activation.ifupdown import VRF_TABLES
+from generator.desired import plan
+from generator.desired.payload import load
+from generator.desired.plan import Plan
 from lab.result import Result
 from tests.strategies import LEAF1, LEAF2, encoded, host, tagged, vnet
 
@@ -27,6 +33,12 @@ def tree(root: Path) -> list[str]:
         entries += [f"{Path(folder, name)} {Path(folder, name).read_text()}" for name in names]
         entries.append(folder)
     return sorted(entries)
+
+
+def plan_of(texts: dict[str, str]) -> Plan:
+    """Return a plan with these files alone."""
+    whole = plan.make(load(encoded(host())).host(None), "ifupdown")
+    return msgspec.structs.replace(whole, files=texts)
 
 
 def test_uninstall_leaves_the_tree_as_it_was(
@@ -65,7 +77,7 @@ def test_restores_only_settings_that_differ(tmp_path: Path) -> None:
         (base / key).parent.mkdir(parents=True, exist_ok=True)
         (base / key).write_text(f"{value}\n")
     messages: list[str] = []
-    before.give_back(tmp_path, known, messages.append)
+    before.restore(tmp_path, known, messages.append)
     assert messages == ["net/ipv4/ip_forward = 0  # as it was"]
     assert (base / "net/ipv4/ip_forward").read_text() == "0"
     assert (base / "net/ipv4/conf/ens4/rp_filter").read_text() == "1\n"
@@ -74,19 +86,19 @@ def test_restores_only_settings_that_differ(tmp_path: Path) -> None:
 
 def test_removes_the_list_of_vrfs_though_its_folder_stays(tmp_path: Path) -> None:
     """On Debian 12 it stays. ifupdown2 wrote the list for us; an older list is not removed."""
-    folder = tmp_path / before.VRF_TABLES
+    folder = tmp_path / VRF_TABLES
     folder.mkdir(parents=True)
     known = folder / "ifupdown2_vrf_map.conf"
-    before.remember(tmp_path, {}, [], [], silent, running=False)
+    before.remember(tmp_path, plan_of({}), silent, running=False)
     known.write_text("# by ifupdown2\n1033 Vrf_33\n")
-    before.remember(tmp_path, {}, [], [], silent, running=False)  # our next apply
+    before.remember(tmp_path, plan_of({}), silent, running=False)  # our next apply
     before.remove_folders(tmp_path, before.read(tmp_path))
     assert folder.is_dir()
     assert not known.exists()
 
     (tmp_path / before.FILE).unlink()
     known.write_text("# by ifupdown2\n1001 blue\n")
-    before.remember(tmp_path, {}, [], [], silent, running=False)
+    before.remember(tmp_path, plan_of({}), silent, running=False)
     before.remove_folders(tmp_path, before.read(tmp_path))
     assert known.exists()
 
@@ -94,7 +106,7 @@ def test_removes_the_list_of_vrfs_though_its_folder_stays(tmp_path: Path) -> Non
 def test_a_later_apply_only_adds_to_the_record(tmp_path: Path) -> None:
     """It adds the folders that it makes, and never takes a folder of ours for the operator's."""
     texts = {"etc/frr/frr.conf": ""}
-    before.remember(tmp_path, texts, [], [], silent, running=False)
+    before.remember(tmp_path, plan_of(texts), silent, running=False)
     assert before.read(tmp_path).folders == [
         "etc",
         "etc/frr",
@@ -102,7 +114,7 @@ def test_a_later_apply_only_adds_to_the_record(tmp_path: Path) -> None:
         "etc/iproute2/rt_tables.d",
     ]
     (tmp_path / "etc/frr").mkdir(parents=True)
-    before.remember(tmp_path, texts | {"etc/netplan/x": ""}, [], [], silent, running=False)
+    before.remember(tmp_path, plan_of(texts | {"etc/netplan/x": ""}), silent, running=False)
     assert before.read(tmp_path).folders[-1] == "etc/netplan"
     assert "etc/frr" in before.read(tmp_path).folders
     (tmp_path / before.FILE).write_bytes(b"{")

@@ -27,8 +27,8 @@ from generator.controller.http import LONG_PAUSE, Access
 from generator.desired.payload.decode import MAX_BYTES
 from generator.errors import ActivationFailed, Unreachable
 from generator.reporting import journal, report
+from generator.reporting.report import Outcome
 from generator.state import record
-from generator.verbs.apply import Outcome
 from lab.result import Result
 from tests.strategies import Json, encoded, host, server
 from tests.test_apply import FRR, NEW, OLD, OPERATOR, etc_files, stamps
@@ -760,7 +760,7 @@ def test_a_run_does_not_wait_for_its_report(
     url = f"{controller.url}/{{host}}.json"  # type: ignore[attr-defined]
     messages: list[str] = []
     settings = Config(report=url, ca_file=str(tree.root / "etc/evpn-host/ca.pem"))
-    with report.told(settings, "K8S01", messages.append) as run:
+    with report.reported(settings, "K8S01", messages.append, activates=True) as run:
         run.outcome = Outcome("K8S01", 1)
     url = url.replace("{host}", "K8S01")
     rule = "did not give a whole answer within 1 s"
@@ -797,7 +797,7 @@ def test_the_journal_gets_a_message_with_fields(journal_: Callable[[], Json]) ->
         raise AssertionError(text)
 
     changed = ["etc/frr/frr.conf", "etc/netplan/60-evpn-host.yaml"]
-    with report.told(Config(), "K8S01", say) as run:
+    with report.reported(Config(), "K8S01", say, activates=True) as run:
         run.outcome = Outcome("K8S01", 7, changed=changed, devices=12)
     assert journal_() == {
         "MESSAGE": "K8S01: generation 7 applied: 2 files changed, 12 devices",
@@ -810,18 +810,18 @@ def test_the_journal_gets_a_message_with_fields(journal_: Callable[[], Json]) ->
         "EVPN_HOST_FILES_CHANGED": "/etc/frr/frr.conf\n/etc/netplan/60-evpn-host.yaml",
         "EVPN_HOST_OUTCOME": "changed",
     }
-    with report.told(Config(), "K8S01", say) as run:
+    with report.reported(Config(), "K8S01", say, activates=True) as run:
         run.outcome = Outcome("K8S01", 7, devices=12)
     message = journal_()
     assert (message["MESSAGE"], message["PRIORITY"]) == ("K8S01: generation 7 stands", "7")
-    with pytest.raises(ActivationFailed), report.told(Config(), "K8S01", say):
+    with pytest.raises(ActivationFailed), report.reported(Config(), "K8S01", say, activates=True):
         raise ActivationFailed("netplan failed\nPRIORITY=0", "  it said")
     message = journal_()
     assert message["PRIORITY"] == "3"
     assert message["EVPN_HOST_OUTCOME"] == "failed"
     assert message["MESSAGE"].endswith("is active: netplan failed\nPRIORITY=0;   it said")
-    with report.told(Config(), "K8S01", say) as run:
-        run.miss(Unreachable("nobody there"), lambda _: None)
+    with report.reported(Config(), "K8S01", say, activates=True) as run:
+        run.go_on_without(Unreachable("nobody there"), lambda _: None)
         run.outcome = Outcome("K8S01", 7, devices=12)
     message = journal_()
     assert (message["EVPN_HOST_OUTCOME"], message["PRIORITY"]) == ("unreachable", "4")

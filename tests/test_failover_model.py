@@ -23,8 +23,13 @@ from generator.desired.model import Device, Management
 from generator.desired.target import Target
 from generator.failover import announce, hook, place
 from generator.failover.announce import _advertisement, _arps, _checksum, _solicitation
-from generator.failover.place import Default, Own, Seen
+from generator.failover.fabric import Fabric
+from generator.failover.pace import REFILL
 from generator.observed import frr
+from generator.observed.management import Default, Observation
+from generator.observed.management import Device as Place
+from generator.state import placement
+from generator.state.placement import Original
 from tests.profiles import rounds
 
 NIC, BRIDGE, OTHER = "nic0-under-test", "nbr-14-of-test", "other-of-test"
@@ -50,9 +55,9 @@ class Kernel:
         self.ipv6 = True  # whether bridges take addresses of that family
         self.nowhere = False  # whether the address was on no device at some time
 
-    def state(self) -> Seen:
+    def state(self) -> Observation:
         devices = {
-            name: place.Device(index, up, self.ipv6 or name == NIC)
+            name: Place(index, up, self.ipv6 or name == NIC)
             for index, (name, up) in enumerate(self.up.items(), 1)
             if name in self.on
         }
@@ -62,7 +67,7 @@ class Kernel:
             if prefix == "default"
         ]
         on = {name: dict(has) for name, has in self.on.items() if name in devices}
-        return Seen(devices, on, defaults)
+        return Observation(devices, on, defaults)
 
     def do(self, line: str) -> None:
         words = line.split()
@@ -119,29 +124,38 @@ class Kernel:
             self.routes.append(new)
 
 
+class SimulatedFabric(Fabric):
+    """The fabric of a world."""
+
+    def __init__(self, root: Path, world: World) -> None:
+        self.world = world
+        super().__init__(root, lambda: world.now)
+
+    def established(self, own: list[str]) -> list[str] | None:
+        del own
+        return self.world.sessions
+
+    def lacks_next_hop(self, ifname: str) -> bool:
+        del ifname
+        return self.world.lost
+
+
 class Simulated(hook.Hook):
     """The hook on the model of the kernel."""
 
     def __init__(self, root: Path, world: World) -> None:
         self.world = world
         super().__init__(root, lambda _: None, lambda: world.now)
+        self.fabric = SimulatedFabric(root, world)
 
     def _read_target(self) -> Target | None:
         return self.world.target
 
-    def _look(self, management: Management) -> tuple[Management, list[str], Seen]:
+    def _observe(self, management: Management) -> tuple[Management, list[str], Observation]:
         bridges = [management.bridge]
-        if self.state.place == "bridge" and self.state.device not in (*bridges, ""):
-            bridges.append(self.state.device)
+        if self.placement.place == "bridge" and self.placement.device not in (*bridges, ""):
+            bridges.append(self.placement.device)
         return management, bridges, self.world.kernel.state()
-
-    def _sessions(self, own: list[str]) -> list[str] | None:
-        del own
-        return self.world.sessions
-
-    def _next_hop_lost(self, management: Management) -> bool:
-        del management
-        return self.world.lost
 
     def _run(self, lines: list[str], wanted: str) -> None:
         del wanted
@@ -194,7 +208,7 @@ class World:
     def settle(self, times: int = 8) -> None:
         """Let so much time pass that no damping and no waiting is left."""
         for _ in range(times):
-            self.now += hook.REFILL
+            self.now += REFILL
             self.hook.settle()
 
 
@@ -284,10 +298,10 @@ class Life(RuleBasedStateMachine):
         world.settle()
         right = BRIDGE if world.sessions and BRIDGE in world.kernel.on else NIC
         assert world.places() == [right]
-        assert world.hook.state.device == right
+        assert world.hook.placement.device == right
         gateways = {r[1]: r[2] for r in world.kernel.routes if r[0] == "default"}
         assert set(gateways.values()) <= {right}
-        if world.hook.state.own.routes.get(GATEWAY4):
+        if world.hook.placement.original.routes.get(GATEWAY4):
             assert gateways[GATEWAY4] == right
         before = msgspec.json.encode(world.kernel.state())
         world.kernel.nowhere = False
@@ -296,7 +310,7 @@ class Life(RuleBasedStateMachine):
         if right == NIC:
             assert not {STAND_IN, NEXT_HOP} & world.kernel.on[NIC].keys()
             if not self.touched:
-                assert world.kernel.state().on[NIC] == world.first.on[NIC]
+                assert world.kernel.state().addresses[NIC] == world.first.addresses[NIC]
                 assert sorted(map(str, world.kernel.state().defaults)) == sorted(
                     map(str, world.first.defaults)
                 )
@@ -330,7 +344,7 @@ def test_the_address_is_never_nowhere(world: World) -> None:
         world.sessions = sessions
         world.settle(3)
     assert not world.kernel.nowhere
-    assert world.hook.state.moves == 4
+    assert world.hook.placement.moves == 4
 
 
 def test_damps_moves_after_the_first_two(world: World) -> None:
@@ -339,13 +353,13 @@ def test_damps_moves_after_the_first_two(world: World) -> None:
     for step in range(600):  # a session that changes each tenth of a second
         world.now += 0.1
         world.sessions = [] if step % 2 else ["ens4"]
-        before = world.hook.state.moves
-        assert world.hook.settle() <= hook.REFILL
-        if world.hook.state.moves > before:
+        before = world.hook.placement.moves
+        assert world.hook.settle() <= REFILL
+        if world.hook.placement.moves > before:
             moves.append(world.now)
     assert moves[1] - moves[0] < 0.2
     later = moves[1:]
-    assert all(b - a >= hook.REFILL - 0.2 for a, b in itertools.pairwise(later))
+    assert all(b - a >= REFILL - 0.2 for a, b in itertools.pairwise(later))
     assert len(moves) >= 5
 
 
@@ -354,7 +368,7 @@ def test_does_not_damp_the_loss_of_the_bridge(world: World) -> None:
     for sessions in (["ens4"], [], ["ens4"]):
         world.sessions = sessions
         world.settle(1)
-        world.now += hook.REFILL
+        world.now += REFILL
     assert world.places() == [BRIDGE]
     world.kernel.on.pop(BRIDGE)
     world.hook.settle()
@@ -375,7 +389,7 @@ def test_returns_to_the_nic_without_its_state(world: World) -> None:
     """The state is lost while the address is on the bridge; a default route comes back too."""
     world.sessions = ["ens4"]
     world.settle(1)
-    (world.root / hook.STATE).unlink()
+    (world.root / placement.FILE).unlink()
     world.hook = Simulated(world.root, world)
     world.settle(1)
     world.sessions = []
@@ -476,13 +490,13 @@ def test_solicits_a_silent_leaf_three_times(monkeypatch: pytest.MonkeyPatch) -> 
     """The hook does so each second after bgpd began to answer, for own Idle sessions only."""
     now, solicitations = [100.0], []
     monkeypatch.setattr(announce, "solicit", lambda name: solicitations.append((now[0], name)))
-    hook = hook.Hook(Path(tempfile.mkdtemp()), print, lambda: now[0])
+    fabric = Fabric(Path(tempfile.mkdtemp()), lambda: now[0])
     own = ["ens4", "ens5"]
     states = {"ens4": "Idle", "ens5": "Active", "ens6": "Idle"}  # ens6 is an operator's
     sessions = {name: frr.Session(name, state, state) for name, state in states.items()}
     monkeypatch.setattr(frr, "summary", lambda _: sessions)
     for _ in range(40):
-        hook._sessions(own)
+        fabric.established(own)
         now[0] += 0.25
     assert solicitations == [(100.0, "ens4"), (101.0, "ens4"), (102.0, "ens4")]
 
@@ -491,8 +505,8 @@ def test_solicits_a_silent_leaf_three_times(monkeypatch: pytest.MonkeyPatch) -> 
 
     with monkeypatch.context() as restarted:
         restarted.setattr(frr, "summary", silent)
-        hook._sessions(own)
-    hook._sessions(own)
+        fabric.established(own)
+    fabric.established(own)
     assert solicitations[3:] == [(now[0], "ens4")]
 
 
@@ -505,12 +519,12 @@ def folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_remembers_that_there_is_no_default_route_only_at_rest() -> None:
     """In the middle of a move a missing route does not mean that the operator has none."""
     at_rest, half_way = (
-        Seen({}, {NIC: {MINE4: ""}}, []),
-        Seen({}, {NIC: {}, BRIDGE: {MINE4: ""}}, []),
+        Observation({}, {NIC: {MINE4: ""}}, []),
+        Observation({}, {NIC: {}, BRIDGE: {MINE4: ""}}, []),
     )
-    assert place.remember(Own(), SINGLE, at_rest).routes == {GATEWAY4: []}
-    assert place.remember(Own(), SINGLE, half_way).routes == {}
-    known = Own({}, {GATEWAY4: ["proto 4"]})
+    assert place.remember(Original(), SINGLE, at_rest).routes == {GATEWAY4: []}
+    assert place.remember(Original(), SINGLE, half_way).routes == {}
+    known = Original({}, {GATEWAY4: ["proto 4"]})
     assert place.remember(known, SINGLE, at_rest).routes == known.routes
 
 

@@ -88,7 +88,7 @@ def test_nad() -> None:
         Draft202012Validator(NAD).validate(definition)
         assert definition["metadata"] == {
             "name": each.bridge,
-            "annotations": {"evpn-host/vnet": each.told},
+            "annotations": {"evpn-host/vnet": each.title},
         }
         assert NAME.fullmatch(each.bridge)
         config = json.loads(definition["spec"]["config"])
@@ -118,7 +118,7 @@ def test_incus() -> None:
     for profile, each in zip(document["profiles"], hostile(), strict=True):
         assert profile == {
             "name": each.bridge,
-            "description": each.told,
+            "description": each.title,
             "config": {},
             "devices": {
                 each.bridge: {

@@ -3,13 +3,14 @@
 tests/lab/test_life.py and test_k8s01.py test the same with real ones.
 """
 
+import json
 import socket
 from pathlib import Path
 
 import pytest
 
 from generator.desired.model import Device
-from generator.observed import frr, kernel, netlink
+from generator.observed import frr, netlink, routes
 
 HOP = {"fib": True, "interfaceName": "ens4", "ip": "192.0.2.1", "weight": 1}
 SHOWN = {"10.2.0.3/32": [{"selected": True, "installed": True, "nexthops": [HOP]}]}
@@ -36,8 +37,9 @@ def test_a_route_is_lost_when_it_is_missing_before_and_after(
     monkeypatch.setattr(netlink, "links", dict)
     monkeypatch.setattr(netlink, "neighbours", lambda _: [])
     monkeypatch.setattr(netlink, "routes", lambda _: next(reads))
-    monkeypatch.setattr(frr, "show", lambda *arguments: SHOWN if " ip " in arguments[1] else {})
-    assert [each.text for each in kernel.lost(Path("/"))] == lost
+    answer = json.dumps(SHOWN)
+    monkeypatch.setattr(frr, "ask", lambda *words: answer if " ip " in words[1] else "")
+    assert [each.text for each in routes.lost(Path("/"))] == lost
 
 
 LINKS = [
@@ -102,12 +104,12 @@ def test_restores_router_macs_that_the_kernel_lost(  # noqa: PLR0917 - the state
     monkeypatch.setattr(netlink, "remote_macs", lambda _: remote)
     monkeypatch.setattr(netlink, "routes", lambda family: [route] * (family == route.family))
 
-    def show(daemon: str, command: str, _: Path) -> dict[str, object]:
+    def ask(daemon: str, command: str, *_: object) -> str:
         known = {"show evpn next-hops vni 1033 json": hops}
-        return shown if daemon == "bgpd" else known.get(command, {})
+        return json.dumps(shown if daemon == "bgpd" else known.get(command, {}))
 
-    monkeypatch.setattr(frr, "show", show)
-    losses = [(each.text, each.line, each.entries) for each in kernel.lost(Path("/"))]
+    monkeypatch.setattr(frr, "ask", ask)
+    losses = [(each.text, each.line, each.entries) for each in routes.lost(Path("/"))]
     line = f"neighbour replace {address} lladdr {MAC} dev l3br-1033"
     entry = f"fdb replace {MAC} dev l3vx-1033"
     lost = (
@@ -121,13 +123,13 @@ def test_restores_router_macs_that_the_kernel_lost(  # noqa: PLR0917 - the state
 def test_repeats_addresses_that_frr_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
     """FRR may know the bridge or not. Other devices' addresses are not repeated."""
     shown = {"nbr-26": {"addresses": ["10.0.0.254/24"]}, "ens4": {"addresses": []}}
-    monkeypatch.setattr(frr, "show", lambda *_: shown)
+    monkeypatch.setattr(frr, "ask", lambda *_: json.dumps(shown))
     bridges = [
         Device(name="nbr-26", kind="bridge", addresses=("10.0.0.254/24", "fd00::254/64")),
         Device(name="nbr-31", kind="bridge", addresses=("10.1.0.254/24",)),
         Device(name="vxlan26", kind="vxlan"),
     ]
-    assert [each.line for each in kernel.unheard(bridges, Path("/"))] == [
+    assert [each.line for each in routes.unheard(bridges, Path("/"))] == [
         "address replace fd00::254/64 dev nbr-26 nodad",
         "address replace 10.1.0.254/24 dev nbr-31",
     ]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import Phase, given, settings
 
-from generator.activation import commands
+from generator.activation.netplan import GENERATORS
 from generator.desired import plan
 from generator.desired.payload import load
 from lab.image import RELEASES, SUITES
@@ -77,7 +77,7 @@ def _complaint(done: Result) -> str:
 
 GENERATE = f"""
     copy=$(mktemp -d) && cp -r "$1/etc" "$copy" && chmod -R go= "$copy" || exit 9
-    for generator in {" ".join(commands.NETPLAN_GENERATORS)}; do
+    for generator in {" ".join(GENERATORS)}; do
         [ ! -x $generator ] || break
     done
     $generator --root-dir "$copy"; code=$?
@@ -284,8 +284,8 @@ def test_the_generator_of_netplan_writes_below_its_folder(root: Root, tmp_path: 
     shutil.copytree(SNAPSHOTS / "k8s01-netplan/etc", tmp_path / "etc")
     script = f"""
 from pathlib import Path
-from generator.activation import commands
-commands.run(commands.netplan_generate(Path({str(tmp_path)!r}), 9), print)
+from generator.activation import backends, commands
+commands.run(backends.named("netplan").check(Path({str(tmp_path)!r}), 9), print)
 """
     argv = ["/opt/evpn-host/bin/python", "-c", script]
     output = root.run(argv, cwd="/opt/repo", env={"PYTHONDONTWRITEBYTECODE": "1"}).out

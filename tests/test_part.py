@@ -9,10 +9,11 @@ import msgspec
 import pytest
 
 from generator import __version__
-from generator.activation import commands, partial, staging
+from generator.activation import ifupdown, netplan
 from generator.activation.partial import Partial, partial_of
 from generator.desired import plan
 from generator.desired.plan import Plan
+from generator.state.changes import Change
 from generator.state.record import Record
 from lab.image import RELEASES, SUITES
 from lab.result import LabUnavailable
@@ -70,7 +71,7 @@ def change(root: Path, old: Plan, new: Plan) -> Partial | None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
     changes = [
-        staging.Change(path, old.files.get(path), new.files.get(path))
+        Change(path, old.files.get(path), new.files.get(path))
         for path in sorted(old.files.keys() | new.files.keys())
         if old.files.get(path) != new.files.get(path)
     ]
@@ -115,7 +116,7 @@ def test_there_is_no_part_without_a_good_apply_before(tmp_path: Path, backend: s
 def test_there_is_no_part_when_a_nic_of_ifupdown2_changes(tmp_path: Path) -> None:
     """Its file has more than our devices: where the rest changes, ifupdown2 reloads all of it."""
     old, new = make_plan(OLD, "ifupdown"), make_plan(OLD, "ifupdown")
-    new.files[partial.INTERFACES] = old.files[partial.INTERFACES].replace("auto ens5", "auto ens5 ")
+    new.files[ifupdown.FILE] = old.files[ifupdown.FILE].replace("auto ens5", "auto ens5 ")
     assert change(tmp_path, old, new) is None
 
 
@@ -155,7 +156,7 @@ def generated(tools: Root, folder: Path, files: dict[str, str]) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
         target.chmod(0o600)
-    names = " ".join(commands.NETPLAN_GENERATORS)
+    names = " ".join(netplan.GENERATORS)
     script = f'for each in {names}; do [ ! -x $each ] || exec $each --root-dir "$1"; done'
     tools.run(["sh", "-c", script, "-", folder])
     return folder
@@ -166,12 +167,12 @@ def test_networkd_gets_the_same_files(tools: Root, tmp_path: Path, what: str) ->
     """networkd has the very same files after a part of the plan as after all of it."""
     old, new = make_plan(OLD, "netplan"), make_plan(CHANGES[what], "netplan")
     host_ = tmp_path / "host"
-    staging.sync_networkd(generated(tools, tmp_path / "old", old.files), host_, set(), set())
+    netplan.sync_networkd(generated(tools, tmp_path / "old", old.files), host_, set(), set())
     partial = change(host_, old, new)
     assert partial
     left_out = {device.name for device in new.devices} - partial.names
     tree = generated(tools, tmp_path / "part", partial.files)
-    changed = staging.sync_networkd(tree, host_, set(), left_out)
+    changed = netplan.sync_networkd(tree, host_, set(), left_out)
     whole = generated(tools, tmp_path / "whole", new.files) / "run/systemd/network"
     actual = host_ / "run/systemd/network"
     assert {f.name: f.read_text() for f in actual.iterdir()} == {
@@ -189,7 +190,7 @@ def test_writes_the_file_of_a_stale_device_again(tmp_path: Path) -> None:
     generated_.parent.mkdir(parents=True)
     generated_.touch()
     before = file.stat().st_ino
-    changed = staging.sync_networkd(tmp_path / "part", tmp_path, {"nbr-40"}, {"nbr-40"})
+    changed = netplan.sync_networkd(tmp_path / "part", tmp_path, {"nbr-40"}, {"nbr-40"})
     assert file.name in changed
     assert file.stat().st_ino != before
     assert file.read_text() == "[Match]\n"

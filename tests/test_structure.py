@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from jinja2 import UndefinedError, nodes
 
+from generator.activation import backends
 from generator.desired import model, plan, render
 from generator.desired.payload import load
 
@@ -28,76 +29,97 @@ REPO = Path(__file__).parents[1]
 ASIDE = {".git", ".venv", ".pytest_cache", ".hypothesis", ".mypy_cache", ".ruff_cache", "site"}
 GENERATOR = REPO / "generator"
 
-# A module imports from the layers above its own, never from its own or one below.
-LAYERS = (
-    {"errors", "model", "netlink", "frr", "files", "events", "announce", "journal"},
-    {"payload", "render", "config", "activate", "target", "kernel", "place"},
-    {"record"},
-    {"plan", "controller", "failover", "units", "guests"},
-    {"before", "source", "stage", "detect"},
-    {"converge", "part"},
-    {"apply", "status"},
-    {"lifecycle", "metrics"},
-    {"report"},
-    {"cli"},
-    {"__main__"},
+# A room imports from itself and from the rooms before it. Any room imports `errors`.
+ROOMS = (
+    "errors",
+    "desired",
+    "state",
+    "observed",
+    "activation",
+    "controller",
+    "reporting",
+    "failover",
+    "verbs",
+    "cli",
+    "__main__",
 )
 
 
-def imports(room: str) -> set[str]:
-    """Return what a module or a whole package imports: our modules as `.name`, others in full."""
-    modules = set()
-    for node in nodes_of(room):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{room}: a relative import"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        modules |= {re.sub(r"^generator\.(\w+).*", r".\1", name) for name in names}
-    return modules - {f".{room}", ".__version__"}
-
-
-def calls(room: str) -> set[str]:
-    """Return what a module or a whole package calls, as it is written there: `os.fsync`."""
-    return {ast.unparse(node.func) for node in nodes_of(room) if isinstance(node, ast.Call)}
+@cache
+def modules() -> dict[str, ast.Module]:
+    """Return the syntax tree of each module, by its name below `generator`: `state.record`."""
+    trees = {}
+    for file in GENERATOR.rglob("*.py"):
+        name = ".".join(file.relative_to(GENERATOR).with_suffix("").parts)
+        trees[name.removesuffix(".__init__")] = ast.parse(file.read_text())
+    del trees["__init__"]
+    return trees
 
 
 @cache
-def nodes_of(room: str) -> tuple[ast.AST, ...]:
-    """Return the syntax nodes of a module or of a whole package."""
-    file, folder = GENERATOR / f"{room}.py", GENERATOR / room
-    sources = [file] if file.exists() else sorted(folder.rglob("*.py"))
-    return tuple(node for source in sources for node in ast.walk(ast.parse(source.read_text())))
+def nodes_of(module: str) -> tuple[ast.AST, ...]:
+    """Return the syntax nodes of a module."""
+    return tuple(ast.walk(modules()[module]))
 
 
-def own(room: str) -> set[str]:
-    return {name[1:] for name in imports(room) if name.startswith(".")}
+def imports(module: str) -> set[str]:
+    """Return what a module imports: our modules as `.state.record`, others in full."""
+    names = set()
+    for node in nodes_of(module):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module}: a relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {_ours(name) for name in names} - {".__version__"}
 
 
-def rooms() -> set[str]:
-    modules = {file.stem for file in GENERATOR.glob("*.py")} - {"__init__"}
-    return modules | {file.parent.name for file in GENERATOR.glob("*/__init__.py")}
+def _ours(name: str) -> str:
+    """Return `.state.record` for `generator.state.record.Record`; other names as they are."""
+    if not name.startswith("generator."):
+        return name
+    name = name.removeprefix("generator.")
+    while name not in modules() and "." in name:
+        name = name.rpartition(".")[0]
+    return f".{name}"
 
 
-def reach(room: str) -> set[str]:
+def own(module: str) -> set[str]:
+    """Return the modules of ours that a module imports."""
+    return {name[1:] for name in imports(module) if name.startswith(".")} - {module}
+
+
+def calls(module: str) -> set[str]:
+    """Return what a module calls, as it is written there: `os.fsync`."""
+    return {ast.unparse(node.func) for node in nodes_of(module) if isinstance(node, ast.Call)}
+
+
+def room_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def inside(room: str) -> set[str]:
+    """Return the modules of a room."""
+    return {module for module in modules() if room_of(module) == room}
+
+
+def reach(module: str) -> set[str]:
     """Return all modules of ours that an import of a module also imports."""
-    reached, pending = set(), {room}
+    reached, pending = set(), {module}
     while pending:
         reached |= (current := pending)
         pending = set().union(*map(own, current)) - reached
-    return reached - {room}
+    return reached - {module}
 
 
 def test_imports_run_one_way() -> None:
-    """Each module has a layer, and imports only from the layers before it."""
-    assert rooms() == set().union(*LAYERS)
-    allowed: set[str] = set()
-    for layer in LAYERS:
-        for room in layer:
-            # Any module may raise what `errors` defines.
-            assert own(room) <= allowed | {"errors"} - {room}, room
-        allowed |= layer
+    """A room imports only from the rooms before it, and no two modules import each other."""
+    assert {room_of(module) for module in modules()} == set(ROOMS)
+    for module in modules():
+        room = ROOMS.index(room_of(module))
+        assert {room_of(name) for name in own(module)} <= {"errors", *ROOMS[: room + 1]}, module
+        for other in own(module):
+            assert module not in reach(other), (module, other)
 
 
 # Modules that neither read nor change a host. Jinja2 reads the templates, which are a part of us.
@@ -105,40 +127,109 @@ PURE = {"collections", "functools", "hashlib", "inspect", "jinja2", "json", "msg
 PURE |= {"re", "types", "typing", "unicodedata"}
 
 
-def test_rendering_is_pure() -> None:
+def test_what_is_desired_is_pure() -> None:
     """From payload to texts no module is imported that could read or change a host."""
-    for room in ("payload", "render", "plan"):
-        assert reach(room) <= {"errors", "model", "payload", "render", "target", "plan"}
-        for each in {room, *reach(room)}:
-            others = {name.split(".")[0] for name in imports(each) if not name.startswith(".")}
-            assert others <= PURE, each
-            assert not calls(each) & {"open", "exec", "eval", "__import__", "input"}, each
+    for module in inside("desired"):
+        others = {name.split(".")[0] for name in imports(module) if not name.startswith(".")}
+        assert others <= PURE, module
+        assert not calls(module) & {"open", "exec", "eval", "__import__", "input"}, module
+
+
+# Methods and functions that change files.
+WRITES = re.compile(
+    r"(.*\.)?(write_text|write_bytes|write_plain|unlink|rmdir|mkdir|rename|chmod|touch|symlink_to"
+    r"|hardlink_to|rmtree|copy|copy2|copyfile|copytree|move|chown|makedirs|truncate|fsync)"
+    r"|files\.write|\w+\.replace\(target\)|open"
+)
+RUNS = re.compile(r"os\.(system|popen|exec\w+|spawn\w+|posix_spawn\w*|fork\w*)|\w+\.spawn")
+COMMANDS = re.compile(r"(subprocess|pty|asyncio|multiprocessing)\b")
+
+
+def test_what_is_observed_changes_nothing() -> None:
+    """No module there writes a file, runs a command or asks netlink for anything but a dump."""
+    for module in inside("observed"):
+        assert not [call for call in calls(module) if WRITES.fullmatch(call)], module
+        assert not [name for name in imports(module) if COMMANDS.match(name)], module
+    netlink = (GENERATOR / "observed/netlink.py").read_text()
+    assert set(re.findall(r"\bRTM_\w+", netlink)) == {
+        f"RTM_GET{what}" for what in ("LINK", "ADDR", "ROUTE", "NEIGH", "RULE")
+    }
+
+
+def test_who_writes_files() -> None:
+    """Beside `state` and `activation` these do: nothing that they write is activated."""
+    elsewhere = {
+        module
+        for module in modules()
+        if room_of(module) not in {"state", "activation"}
+        if any(WRITES.fullmatch(call) for call in calls(module))
+    }
+    assert elsewhere == {
+        "controller.source",  # where the last good payload came from
+        "failover.hook",
+        "reporting.metrics",
+        "reporting.report",  # removes the metrics
+        "verbs.guests",
+        "verbs.render",
+        "verbs.uninstall",
+    }
 
 
 def test_the_hook_needs_no_payload() -> None:
     """The management hook reads only the record, so no template and no payload can break it."""
-    assert not reach("failover") & {"payload", "render", "plan", "apply"}
+    for module in inside("failover"):
+        rooms = {name for name in reach(module) if name.startswith(("desired", "controller"))}
+        assert rooms <= {"desired", "desired.model", "desired.target"}, module
 
 
-def test_only_activate_runs_commands() -> None:
-    """The one exception is detect, which asks a command for its version."""
-    calls_that_run = re.compile(
-        r"os\.(system|popen|exec\w+|spawn\w+|posix_spawn\w*|fork\w*)|\w+\.spawn"
-    )
+def test_one_module_runs_commands() -> None:
+    """The one exception is ifupdown, which asks a command for its version."""
     running = {
-        room
-        for room in rooms()
-        if any(re.match(r"(subprocess|pty|asyncio|multiprocessing)\b", n) for n in imports(room))
-        or any(map(calls_that_run.fullmatch, calls(room)))
+        module
+        for module in modules()
+        if any(map(COMMANDS.match, imports(module))) or any(map(RUNS.fullmatch, calls(module)))
     }
-    assert running == {"activate", "detect"}
+    assert running == {"activation.commands", "activation.ifupdown"}
 
 
 def test_every_import_is_a_statement() -> None:
     """The tests above read statements; they would not see an import by a call."""
-    for room in rooms():
-        assert not {"__import__", "importlib.import_module"} & calls(room), room
-        assert not {name for name in imports(room) if name.startswith("importlib")}, room
+    for module in modules():
+        assert not {"__import__", "importlib.import_module"} & calls(module), module
+        assert not {name for name in imports(module) if name.startswith("importlib")}, module
+
+
+def test_the_registry_alone_names_backends() -> None:
+    """A backend is a module, a folder of templates and an entry in the registry."""
+    assert {backend.name for backend in backends.registered()} == set(backends.NAMES)
+    for name in backends.NAMES:
+        assert (REPO / "templates" / name).is_dir()
+        assert f"activation.{name}" in modules()
+    for module in modules():
+        if module in {"activation.backends", *(f"activation.{name}" for name in backends.NAMES)}:
+            continue
+        strings = {node.value for node in nodes_of(module) if isinstance(node, ast.Constant)}
+        assert not strings & set(backends.NAMES), module
+        assert not {f".activation.{name}" for name in backends.NAMES} & imports(module), module
+
+
+LINES, FUNCTION_LINES = 350, 45
+
+
+def test_modules_and_functions_are_short() -> None:
+    """A module fits into a reader's head, and a function on a screen."""
+    for file in GENERATOR.rglob("*.py"):
+        assert len(file.read_text().splitlines()) <= LINES, file
+    for module in modules():
+        for node in nodes_of(module):
+            if isinstance(node, ast.FunctionDef):
+                length = (node.end_lineno or 0) - node.lineno + 1
+                assert length <= FUNCTION_LINES, f"{module}.{node.name}: {length}"
+
+
+def test_the_command_line_is_typed() -> None:
+    """No signature there has `Any`, so mypy sees how verbs are wired."""
+    assert "typing.Any" not in imports("cli") | imports("verbs.context") | imports("verbs.command")
 
 
 # --- Templates ---
@@ -198,7 +289,7 @@ def rendered_watched(
     branches, taken = _watch(env, monkeypatch)
     for case in cases:
         for host in load(case.read_bytes()).hosts:
-            for backend in render.ROOMS:
+            for backend in backends.NAMES:
                 for local in ("", "ip prefix-list MINE seq 5 permit 192.0.2.0/24\n"):
                     render.render(host, backend, local)
     return branches, taken

@@ -14,19 +14,19 @@ from generator.state import files
 
 UNITS = Path("etc/systemd/system")
 CRON = Path("etc/cron.d")
-_FOLDERS = (UNITS, Path("usr/lib/systemd/system"), Path("lib/systemd/system"))
+FOLDERS = (UNITS, Path("usr/lib/systemd/system"), Path("lib/systemd/system"))
 _HERE = Path(__file__).parents[1]
 _PACKAGED = "/usr/bin/evpn-host"  # what the files name, for distribution packages
 _BANNER = "# Written by evpn-host install-units, which writes it anew.\n"
 
 
 def _command(escape: Callable[[str], str]) -> str:
-    """The running command, in the language of a file."""
+    """Return the running command, quoted for a file."""
     own = Path(sys.argv[0])
     if own.name == "evpn-host" and own.is_file():
         return escape(str(own.resolve()))
-    if found := shutil.which("evpn-host"):
-        return escape(found)
+    if path := shutil.which("evpn-host"):
+        return escape(path)
     return f"{escape(sys.executable)} -m generator"
 
 
@@ -39,7 +39,7 @@ def _for_cron(path: str) -> str:
 
 
 def _texts(*, cron: bool) -> Iterator[tuple[Path, str]]:
-    """Each file's path and text, with the running command in it."""
+    """Yield each file's path and text, with the running command in it."""
     folders = [(UNITS, "systemd", _for_systemd), (CRON, "cron.d", _for_cron)]
     for target, folder, escape in folders if cron else folders[:1]:
         for file in sorted((_HERE / folder).iterdir()):
@@ -48,13 +48,13 @@ def _texts(*, cron: bool) -> Iterator[tuple[Path, str]]:
 
 
 def install(root: Path, log: Log, *, cron: bool, reload: bool) -> list[str]:
-    """Write the files that differ from those there, and have systemd read them; their paths.
+    """Write the files that differ, and have systemd read them; return their paths.
 
-    Raises `Refused` where they would run what is not there, or stand before those of the package.
+    Raises `Refused` if they could not run, or would take the place of the package's.
     """
     if zipfile.is_zipfile(sys.argv[0]):
         raise Refused("units can't run a single file, which unpacks itself: install the package")
-    for folder in _FOLDERS[1:]:
+    for folder in FOLDERS[1:]:
         for path, _ in _texts(cron=False):
             if (root / folder / path.name).exists():
                 there = f"/{folder / path.name}"
@@ -71,21 +71,21 @@ def install(root: Path, log: Log, *, cron: bool, reload: bool) -> list[str]:
 
 
 def stop(root: Path) -> list[Step]:
-    """Stop our units and have none of them start again, whoever installed them.
+    """Return steps that stop our units and disable them, whoever installed them.
 
-    The timer first, which could start one that was stopped just before.
+    The timer is stopped first: it could start a service again that was just stopped.
     """
     names = {path.name for path, _ in _texts(cron=False)}
-    found = sorted(name for name in names if any((root / f / name).exists() for f in _FOLDERS))
-    if not found:
+    installed = sorted(n for n in names if any((root / f / n).exists() for f in FOLDERS))
+    if not installed:
         return []
-    timers = [name for name in found if name.endswith(".timer")]
-    commands = (("systemctl", "stop", *timers), ("systemctl", "disable", "--now", *found))
+    timers = [name for name in installed if name.endswith(".timer")]
+    commands = (("systemctl", "stop", *timers), ("systemctl", "disable", "--now", *installed))
     return [Step(argv, "nothing brings it back", may_fail=True) for argv in commands]
 
 
 def remove(root: Path, log: Log, *, reload: bool) -> list[str]:
-    """Take away what `install` wrote; the paths."""
+    """Remove what `install` wrote; return the paths."""
     removed = []
     for path, _ in _texts(cron=True):
         target = root / path

@@ -3,12 +3,13 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 from urllib.parse import quote
 
 import msgspec
 from msgspec import Meta
 
+from generator.activation.backends import NAMES
 from generator.errors import Problem, Refused, printable
 
 PATH = Path("etc/evpn-host/config.yaml")
@@ -22,12 +23,12 @@ Text = Annotated[str, _rule("is not text", min_length=1)]
 File = Annotated[str, _rule("is not an absolute path", pattern="^/")]
 Url = Annotated[str, _rule("is not an http(s) URL", pattern="^https?://")]
 Seconds = Annotated[float, _rule("is not a number of seconds up to 600", gt=0, le=600)]
-Backend = Annotated[Literal["netplan", "ifupdown"], _rule("is not netplan or ifupdown")]
+Backend = Annotated[str, _rule(f"is not {' or '.join(NAMES)}", pattern=f"^({'|'.join(NAMES)})$")]
 Count = Annotated[int, _rule("is not a whole number in 0–10", ge=0, le=10)]
 
 
 class Config(msgspec.Struct, frozen=True):
-    """Defaults for what the command line leaves out, and how a controller is spoken to."""
+    """Defaults for options of the command line, and how to reach a controller."""
 
     controller: Text | None = None  # a path or an http(s) URL; {host} in it is this host's name
     host: Text | None = None
@@ -43,7 +44,7 @@ class Config(msgspec.Struct, frozen=True):
     metrics: File | None = None  # a file for Prometheus' node exporter, rewritten by each run
 
     def patient(self, seconds: float) -> "Config":
-        """The same, but for a controller that may only be there in a while."""
+        """Return the same settings, but keep trying for so many seconds until it answers."""
         return msgspec.structs.replace(self, timeout=seconds, retries=sys.maxsize)
 
 
@@ -53,17 +54,17 @@ def is_url(source: str) -> bool:
 
 
 def expand(url: str, host: str) -> str:
-    """A URL with the host's name in it."""
+    """Return a URL with the host's name in place of `{host}`."""
     return url.replace("{host}", quote(host, safe=""))
 
 
 def hostname() -> str:
-    """The machine's own name, without a domain."""
+    """Return the machine's own name, without a domain."""
     return os.uname().nodename.split(".")[0]
 
 
 def load(root: Path) -> Config:
-    """The settings below `root`, none where there is no file. Raises `Refused`."""
+    """Return the settings of a host, the defaults if it has no file. Raises `Refused`."""
     try:
         text = (root / PATH).read_text()
     except FileNotFoundError:
@@ -104,6 +105,6 @@ def _convert(raw: Any) -> Config:
 
 
 def _broken(type_: Any) -> str:
-    """The rule of a setting's type, in words."""
+    """Return the rule of a setting's type, in words."""
     [rule] = [option for option in (type_, *get_args(type_)) if get_origin(option) is Annotated]
     return str(rule.__metadata__[0].extra["rule"])

@@ -1,4 +1,4 @@
-"""What becomes of asking a controller when it comes to nothing, in an operator's words."""
+"""Why a controller gave no payload, in words that an operator understands."""
 
 import re
 import ssl
@@ -33,7 +33,7 @@ _NETWORK = {
 
 
 class Failed(Exception):
-    """A try that came to nothing."""
+    """A try that failed."""
 
     def __init__(self, rule: str, hint: str = "", *, again: bool = False, after: float = 0) -> None:
         super().__init__(rule)
@@ -43,29 +43,29 @@ class Failed(Exception):
 
 
 def refusal(answer: Any, *, authorised: bool) -> Failed:
-    """What an answer's status means."""
+    """Return what an answer's status means."""
     status: int = answer.status
     try:
-        said = f"the controller answers {status} {HTTPStatus(status).phrase}"
+        reply = f"the controller answers {status} {HTTPStatus(status).phrase}"
     except ValueError:
-        said = f"the controller answers {status}"
+        reply = f"the controller answers {status}"
     if status == HTTPStatus.UNAUTHORIZED:
         rule = "it does not take this host's token" if authorised else "it wants a token"
-        return Failed(f"{said}: {rule}", "" if authorised else "token_file in config.yaml")
+        return Failed(f"{reply}: {rule}", "" if authorised else "token_file in config.yaml")
     if status == HTTPStatus.FORBIDDEN:
-        return Failed(f"{said}: this host may not have it")
+        return Failed(f"{reply}: this host may not have it")
     if status == HTTPStatus.NOT_FOUND:
-        return Failed(f"{said}: it has nothing under this address")
+        return Failed(f"{reply}: it has nothing under this address")
     if status in _OVERLOADED or status >= 500:
         after = answer.headers.get("Retry-After", "")
         seconds = float(after) if re.fullmatch(r"[0-9]{1,5}", after) else 0
         rule = "it has a fault of its own" if status >= 500 else "it asks to come later"
-        return Failed(f"{said}: {rule}", again=True, after=seconds)
-    return Failed(f"{said}, which is no payload")
+        return Failed(f"{reply}: {rule}", again=True, after=seconds)
+    return Failed(f"{reply}, which is no payload")
 
 
 def translated(error: Exception) -> Failed:
-    """A failure of the network, or of TLS, in words."""
+    """Return a failure of the network or of TLS in words."""
     causes = _causes(error)
     for cause in causes:
         if isinstance(cause, ssl.SSLError):
@@ -77,9 +77,9 @@ def translated(error: Exception) -> Failed:
     for cause in causes:
         if isinstance(cause, OSError) and cause.strerror:
             return Failed(f"{through}can't be reached: {printable(cause.strerror)}", again=True)
-    for name, said in _NETWORK.items():
+    for name, rule in _NETWORK.items():
         if name in names:
-            return Failed(through + said, again=True)
+            return Failed(through + rule, again=True)
     return Failed(printable(str(error)))
 
 
@@ -96,12 +96,12 @@ def _of_tls(error: ssl.SSLError) -> Failed:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """An exception, those inside it, and those it came from; each once."""
-    seen: list[BaseException] = []
+    """Return an exception, those inside it, and those that caused it; each once."""
+    causes: list[BaseException] = []
     left: list[Any] = [error]
     while left:
         each = left.pop(0)
-        if isinstance(each, BaseException) and not any(each is other for other in seen):
-            seen.append(each)
+        if isinstance(each, BaseException) and not any(each is other for other in causes):
+            causes.append(each)
             left += [*each.args, getattr(each, "reason", None), each.__cause__, each.__context__]
-    return seen
+    return causes

@@ -1,6 +1,6 @@
-"""A controller over HTTP: its payload is fetched, the host's status goes there. Nothing is trusted.
+"""Fetches payloads from a controller over HTTP, and sends it reports. It trusts no answer.
 
-Nothing else here takes as long to import as urllib3: only who speaks to a controller does.
+urllib3 takes longer to import than all the rest, so only a run with a controller imports it.
 """
 
 import os
@@ -37,14 +37,14 @@ _TOKEN = re.compile(r"[\x21-\x7e]{1,8192}")
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What a controller offers: a payload, or None when it is still the one that was named."""
+    """A controller's answer: a payload, or None if the payload with the named ETag is current."""
 
     data: bytes | None
     tag: str  # the payload's ETag, empty without one
 
 
 class Access:
-    """How this host speaks to controllers: its settings, the certificates and token they name."""
+    """How this host reaches controllers: settings, certificates and a token."""
 
     def __init__(self, settings: Config, root: Path, host: str) -> None:
         self._settings = settings
@@ -52,7 +52,7 @@ class Access:
         self._own = expand(settings.controller or "", host)
 
     def fetch(self, url: str, tag: str = "") -> Answer:
-        """The payload, or word that it is still the one with this ETag. Raises `Unreachable`."""
+        """Return the payload, or that the one with this ETag is current. Raises `Unreachable`."""
         headers = {"Accept": "application/json"} | ({"If-None-Match": tag} if tag else {})
         timeout = self._settings.timeout
         deadline = time.monotonic() + timeout
@@ -65,7 +65,7 @@ class Access:
         return _within(timeout, url, work, failed)
 
     def report(self, url: str, body: bytes) -> None:
-        """Send a document, once, in bounded time. Raises `Unreachable`."""
+        """Send a document once, within `REPORT_TIMEOUT`. Raises `Unreachable`."""
         deadline = time.monotonic() + REPORT_TIMEOUT
         headers = {"Content-Type": "application/json"}
 
@@ -83,7 +83,7 @@ class Access:
         _within(REPORT_TIMEOUT, url, work)
 
     def _persist(self, url: str, deadline: float, before: list[str], once: Callable[[], T]) -> T:
-        """Try until it works, or it is clear that it will not; `before` gets what tries came to."""
+        """Try until it works or can't work; `before` gets the reason of each try that failed."""
         tries = 0
         while True:
             tries += 1
@@ -185,10 +185,10 @@ class Access:
         raise Failed(f"{printable(name or 'CA certificates')}: {reason}")
 
     def _secrets(self, url: str) -> dict[str, str]:
-        """The files of what proves who we are, where this URL's host may have it.
+        """Return the files with our credentials, if the URL's host may have these.
 
-        They are for the controller of config.yaml: a URL on the command line, or one for reports,
-        gets them only when it leads to the same place.
+        They are for the controller of config.yaml. A URL on the command line, or one for reports,
+        gets them only if it leads to the same place.
         """
         if is_url(self._own) and _origin(url) != _origin(self._own):
             return {}
@@ -198,17 +198,17 @@ class Access:
             "certificate": settings.certificate_file,
             "key": settings.key_file,
         }
-        found = {what: name for what, name in files.items() if name}
-        if found and not url.startswith("https:"):
+        secrets = {what: name for what, name in files.items() if name}
+        if secrets and not url.startswith("https:"):
             raise Failed("no token and no certificate is used over plain http", "use https")
-        return found
+        return secrets
 
     def _file(self, name: str) -> Path:
         return self._root / name.lstrip("/")
 
 
 def _within(seconds: float, url: str, work: Callable[[], T], failed: Sequence[str] = ()) -> T:
-    """What `work` gives, if it does so in time; `failed` is what its tries came to until then.
+    """Return what `work` returns, if that is in time; `failed` has the reasons of failed tries.
 
     No time-out of a socket covers the resolver, nor an answer that comes byte by byte. The thread
     that is left behind ends with the process.
@@ -235,7 +235,7 @@ def _within(seconds: float, url: str, work: Callable[[], T], failed: Sequence[st
 
 
 def _payload(answer: Any, headers: dict[str, str], *, authorised: bool) -> Answer:
-    """The payload of an answer, read no further than it may be long."""
+    """Return the payload of an answer. No more is read than a payload may be long."""
     import urllib3  # noqa: PLC0415
 
     try:
@@ -269,7 +269,7 @@ _TOO_LARGE = "is larger than 64 MiB"
 
 
 def _origin(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port: who is spoken to."""
+    """Return scheme, host and port of a URL."""
     try:
         parts = urlsplit(url)
         port = parts.port or {"https": 443}.get(parts.scheme, 80)
@@ -291,28 +291,28 @@ def _same(url: str, other: str) -> bool:
 
 
 def _proxy(url: str) -> str | None:
-    """The proxy that the environment names for a URL, as curl and wget read it."""
+    """Return the proxy that the environment names for a URL, as curl and wget read it."""
     if not any(name.lower().endswith("_proxy") for name in os.environ):
         return None
     from urllib import request  # noqa: PLC0415
 
     scheme, host, port = _origin(url)
     proxies: dict[str, str] = request.getproxies_environment()
-    found = proxies.get(scheme) or proxies.get("all")
-    if not found or request.proxy_bypass(f"{host}:{port}", proxies):
+    proxy = proxies.get(scheme) or proxies.get("all")
+    if not proxy or request.proxy_bypass(f"{host}:{port}", proxies):
         return None
-    return found if "://" in found else f"http://{found}"
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def _private(file: Path) -> Path:
-    """A file that nobody but its owner may read."""
+    """Return the file if nobody but its owner may read it. Raises `Failed`."""
     if file.stat().st_mode & 0o077:
         raise Failed(f"{file}: others can read it", f"chmod 600 {file}")
     return file
 
 
 def _token(file: Path) -> str:
-    """The bearer token in a file."""
+    """Return the bearer token in a file. Raises `Failed`."""
     try:
         text = _private(file).read_text().strip()
     except (OSError, ValueError) as error:

@@ -15,19 +15,19 @@ ORIGIN = record.STATE / "origin.json"
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Of the last good payload: where it came from, and the ETag by which to ask for news."""
+    """Where the last good payload came from, and the ETag by which to ask for a newer one."""
 
     url: str
     tag: str
-    digest: str  # of the payload: a note on another one is of no use
+    digest: str  # of the payload
 
     def is_of(self, url: str, data: bytes) -> bool:
-        """Whether this is what is known of a payload from a URL."""
+        """Whether this is about a payload from a URL."""
         return (self.url, self.digest) == (url, plan.digest(data))
 
 
 class Source:
-    """What the command line and config.yaml name, for one host."""
+    """The payload that the command line or config.yaml names, for one host."""
 
     def __init__(self, named: str, host: str | None, settings: Config, root: Path) -> None:
         self.root = root
@@ -39,26 +39,29 @@ class Source:
         self._tag = ""
 
     def read(self) -> bytes:
-        """The payload, whatever is known of it here. Raises `Refused`."""
+        """Return the payload. Raises `Refused`."""
         return self._ask("") or b"" if is_url(self._named) else local(self._named)
 
     def refresh(self) -> bytes:
-        """The payload: the last good one, when the controller says that it still is the one."""
+        """Return the payload: the last good one if the controller says that it is current.
+
+        Raises `Refused`.
+        """
         if not is_url(self._named):
             return local(self._named)
         kept, known = last_good(self.root), _origin(self.root)
         if kept is None or known is None or not known.is_of(self._named, kept):
             return self._ask("") or b""
-        found = self._ask(known.tag)
-        return kept if found is None else found
+        newer = self._ask(known.tag)
+        return kept if newer is None else newer
 
     def remember(self, data: bytes) -> None:
-        """Note that the last good payload came from here, unless that is known."""
+        """Record that the last good payload came from here, unless that is recorded."""
         if not self._tag or last_good(self.root) != data:
             return
-        found = Origin(self._named, self._tag, plan.digest(data))
-        if found != _origin(self.root):
-            files.write(self.root / ORIGIN, msgspec.json.encode(found), 0o600)
+        origin = Origin(self._named, self._tag, plan.digest(data))
+        if origin != _origin(self.root):
+            files.write(self.root / ORIGIN, msgspec.json.encode(origin), 0o600)
 
     def _ask(self, tag: str) -> bytes | None:
         from generator.controller.http import Access  # noqa: PLC0415  # only who has one pays for it
@@ -69,7 +72,7 @@ class Source:
 
 
 def local(source: str) -> bytes:
-    """What is in a file, or comes by standard input. Raises `Refused`."""
+    """Return what is in a file or on standard input (`-`). Raises `Refused`."""
     if source == "-":
         data = sys.stdin.buffer.read(MAX_BYTES + 1)
     else:
@@ -85,7 +88,7 @@ def local(source: str) -> bytes:
 
 
 def last_good(root: Path) -> bytes | None:
-    """The payload of the last apply that went well."""
+    """Return the payload of the last apply that succeeded."""
     try:
         return (root / record.PAYLOAD).read_bytes()
     except OSError:

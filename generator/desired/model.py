@@ -1,4 +1,4 @@
-"""What one host should be: frozen and checked, with every derived name; no I/O.
+"""The model of one host: what it should be, checked, with every derived name.
 
 Addresses are canonical text (`10.188.0.254/24`, `fd00::1/64`), MACs lower-case with colons, MTUs
 in bytes, timers in seconds. Collections are sorted by identity, so that the order of a payload's
@@ -22,7 +22,7 @@ class Model(msgspec.Struct, frozen=True, dict=True):
 
 
 def label(text: str) -> str:
-    """A name as it may stand in a comment of any rendered file.
+    """Return a name as it may stand in a comment of any rendered file.
 
     ifupdown2 runs mako over its files and joins lines at a backslash, comments included, so only
     characters that mean nothing to any reader remain.
@@ -163,8 +163,8 @@ class Host(Model, frozen=True):
     @cached_property
     def neighbour_limit(self) -> int:
         """Hard limit of the kernel's neighbour tables (entries), a power of two."""
-        wanted = max(8192, NEIGHBOURS_PER_VNET * len(self.bridges))
-        return 1 << (wanted - 1).bit_length()
+        least = max(8192, NEIGHBOURS_PER_VNET * len(self.bridges))
+        return 1 << (least - 1).bit_length()
 
     @property
     def neighbour_limits(self) -> tuple[int, int, int]:
@@ -173,7 +173,7 @@ class Host(Model, frozen=True):
 
 
 class Device(Model, frozen=True):
-    """A network device as the kernel should show it: what both backends must come to."""
+    """A network device as the kernel should show it, whatever the backend."""
 
     name: str
     kind: Literal["bridge", "vxlan", "vrf"]
@@ -188,7 +188,7 @@ class Device(Model, frozen=True):
 
 
 def devices(host: Host) -> Iterable[Device]:
-    """Every device that a host should have because of us, VRFs first."""
+    """Yield every device that a host should have because of us, VRFs first."""
     for vrf in host.vrfs:
         yield Device(name=vrf.name, kind="vrf", table=vrf.table)
     for bridge in host.bridges:

@@ -9,21 +9,7 @@ from generator.desired.model import Device, Host, devices
 from generator.desired.render import render
 from generator.desired.target import Target, vni_of
 
-# The names that the contract gives us; a file of another name is never touched.
-FIXED = (
-    "etc/netplan/60-evpn-host.yaml",
-    "etc/network/interfaces.d/evpn-host",
-    "etc/frr/frr.conf",
-    "etc/frr/daemons",
-    "etc/sysctl.d/90-evpn-host.conf",
-    "etc/modules-load.d/evpn-host.conf",
-    "etc/systemd/networkd.conf.d/90-evpn-host.conf",
-)
-DROP_INS = "etc/systemd/network/10-netplan-*.*.d/evpn-host.conf"
 _SIGNED = re.compile(r"[#!] Written by evpn-host from payload generation \d+; edits are lost\.")
-
-FRR_LOCAL = "etc/frr/frr.conf.local"
-NETPLAN = "etc/netplan"
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -36,7 +22,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def make(host: Host, backend: str, local: str = "") -> Plan:
-    """The plan of a host; `local` is the text of the operator's frr.conf.local."""
+    """Return the plan of a host; `local` is the text of the operator's frr.conf.local."""
     return Plan(host, backend, render(host, backend, local), list(devices(host)))
 
 
@@ -59,7 +45,7 @@ def target(plan: Plan) -> Target:
 
 
 def mode(path: str) -> int:
-    """Permissions of a file of ours: what may hold a secret is not for everybody."""
+    """Return the permissions of a file of ours: what may hold a secret is not for everybody."""
     if path.startswith("etc/netplan/"):
         return 0o600
     return 0o640 if path.startswith("etc/frr/") else 0o644
@@ -71,12 +57,12 @@ def ours(text: str) -> bool:
 
 
 def body(text: str) -> str:
-    """A file of ours without its first line: what matters, whichever generation it came from."""
+    """Return a file of ours without its first line, which names the generation."""
     return text.partition("\n")[2] if ours(text) else text
 
 
 def digest(*parts: str | bytes) -> str:
-    """SHA-256 over parts, each with its length, so that no two lists come to the same."""
+    """Return the SHA-256 of parts, each with its length, so that no two lists have the same."""
     total = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part

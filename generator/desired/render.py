@@ -1,4 +1,4 @@
-"""A host's model to the text of every file that it should have: templates in, no Python in between.
+"""Renders a host's model into the text of every file that the host should have.
 
 A template's path is the file's path: `templates/<room>/etc/…/<file>.j2` becomes `/etc/…/<file>`.
 A part of a path in brackets stands for each device of that kind: `10-netplan-[vxlan].network.d`
@@ -13,8 +13,8 @@ from typing import Any
 
 from generator.desired.model import Host
 
-# What each backend is made of, besides what both share.
-ROOMS = {"netplan": ("netplan", "frr", "kernel"), "ifupdown": ("ifupdown", "frr", "kernel")}
+# Folders of templates that every backend shares. Each backend has one of its own name besides.
+_SHARED = ("frr", "kernel")
 
 _EACH: dict[str, Callable[[Host], Iterable[Any]]] = {
     "bridge": lambda host: host.bridges,
@@ -27,7 +27,7 @@ _PLACEHOLDER = re.compile(r"\[(\w+)\]")
 
 @cache
 def environment() -> Any:
-    """The one way in which templates are read; compiled once, whatever the number of hosts."""
+    """Return the environment of all templates. It compiles each once, however many hosts come."""
     # Only what renders imports it: an apply with nothing to do, each minute, does not.
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
 
@@ -42,21 +42,21 @@ def environment() -> Any:
 
 
 def banner(host: Host) -> str:
-    """The first line of every rendered file."""
+    """Return the first line of every rendered file."""
     return f"Written by evpn-host from payload generation {host.generation}; edits are lost."
 
 
 def render(host: Host, backend: str, local: str = "") -> dict[str, str]:
-    """Path on the host (without leading slash) to content, sorted by path.
+    """Return a host's files: path without leading slash to content, sorted by path.
 
-    `local` is the operator's frr.conf.local. Same arguments, same bytes.
+    `local` is the operator's frr.conf.local. The same arguments give the same bytes.
     """
     env = environment()
     context = {"host": host, "banner": banner(host), "local": local.rstrip("\n")}
     files: dict[str, str] = {}
     for name in env.list_templates(extensions=["j2"]):
         room, _, path = name.removesuffix(".j2").partition("/")
-        if room in ROOMS[backend] and path.startswith("etc/"):
+        if room in (backend, *_SHARED) and path.startswith("etc/"):
             files.update(_outputs(env.get_template(name), path, context))
     return dict(sorted(files.items()))
 

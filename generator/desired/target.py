@@ -1,4 +1,4 @@
-"""What a host should be, as far as it can be looked at: files, devices, sessions, VNIs.
+"""What a host should be, as far as it can be checked: files, devices, sessions, VNIs.
 
 A plan has the text of each file; a target has its digest, and is small enough to be recorded.
 """
@@ -17,7 +17,7 @@ class Vni(msgspec.Struct, frozen=True):
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """The state that an apply brings a host to."""
+    """The state to which an apply brings a host."""
 
     host: str
     generation: int

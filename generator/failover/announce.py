@@ -1,17 +1,20 @@
-"""What the hook says itself: where an address is now, and a question who is a router.
+"""Frames that the hook sends: announcements of an address, and solicitations of routers.
 
-A bridge that suppresses neighbour discovery, as every EVPN switch does and we do, keeps the usual
-announcements from its VXLAN port: net/bridge/br_arp_nd_proxy.c drops an ARP whose sender and target
-are the same, and an advertisement that nobody asked for. An ARP reply to somebody else passes, and
-so does what is addressed to one station; both have the same effect on who knows the address.
+A bridge that suppresses neighbour discovery keeps the usual announcements from its VXLAN port, and
+every EVPN switch has such bridges, as we do: net/bridge/br_arp_nd_proxy.c drops an ARP whose sender
+and target are the same, and an advertisement that nobody asked for. An ARP reply to another station
+passes, and so does a frame to one station. Both update whoever knows the address.
 """
 
 import contextlib
 import socket
 import struct
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
 from pathlib import Path
+
+from generator.desired.model import Management
+from generator.observed import netlink
 
 _BROADCAST = b"\xff" * 6
 _ETH_P_ARP, _ETH_P_IPV6 = 0x0806, 0x86DD
@@ -19,34 +22,51 @@ _REQUEST, _REPLY = 1, 2
 _ALL_NODES, _ALL_ROUTERS = ip_address("ff02::1"), ip_address("ff02::2")
 
 
-def announce(
-    address: IPv4Address | IPv6Address, device: str, mac: str, known: Mapping[str, str]
-) -> None:
-    """Say on `device` that `address` is at `mac`; failing is no error.
+def announce_all(management: Management, device: str) -> None:
+    """Tell the neighbours of each management address that it is on `device`."""
+    try:
+        mac = (Path("/sys/class/net") / device / "address").read_text().strip()
+    except OSError:
+        return
+    for address, _ in management.pairs:
+        interface = ip_interface(address)
+        family = socket.AF_INET if interface.version == 4 else socket.AF_INET6
+        neighbours = {
+            neighbour.address: neighbour.mac
+            for neighbour in netlink.neighbours(family)
+            if neighbour.mac and ip_interface(neighbour.address).ip in interface.network
+        }
+        announce(interface.ip, device, mac, neighbours)
 
-    `known` are neighbours (address to MAC) that may have it in mind as being elsewhere.
+
+def announce(
+    address: IPv4Address | IPv6Address, device: str, mac: str, neighbours: Mapping[str, str]
+) -> None:
+    """Announce on `device` that `address` is at `mac`. A failure is no error.
+
+    `neighbours` (address to MAC) may know the address as being elsewhere.
     """
     hardware = _hardware(mac)
-    stations = {ip_address(name): _hardware(at) for name, at in known.items()}
+    stations = {ip_address(name): _hardware(at) for name, at in neighbours.items()}
     with contextlib.suppress(OSError):
         if address.version == 4:
-            _say(device, _ETH_P_ARP, list(_arps(address.packed, hardware, stations)))
+            _send(device, _ETH_P_ARP, list(_arps(address.packed, hardware, stations)))
         else:
-            _say(device, _ETH_P_IPV6, list(_advertisements(address, hardware, stations)))
+            _send(device, _ETH_P_IPV6, list(_advertisements(address, hardware, stations)))
 
 
 def solicit(device: str) -> None:
-    """Ask on `device` for router advertisements (RFC 4861, section 4.1); failing is no error."""
+    """Ask on `device` for router advertisements (RFC 4861, section 4.1). A failure is no error."""
     with contextlib.suppress(OSError):
         mac = (Path("/sys/class/net") / device / "address").read_text()
-        _say(device, _ETH_P_IPV6, [_solicitation(_hardware(mac.strip()))])
+        _send(device, _ETH_P_IPV6, [_solicitation(_hardware(mac.strip()))])
 
 
 def _hardware(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))
 
 
-def _say(device: str, protocol: int, frames: list[bytes]) -> None:
+def _send(device: str, protocol: int, frames: list[bytes]) -> None:
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
         sock.bind((device, protocol))
         for frame in frames:
@@ -56,7 +76,7 @@ def _say(device: str, protocol: int, frames: list[bytes]) -> None:
 def _arps(
     address: bytes, mac: bytes, stations: Mapping[IPv4Address | IPv6Address, bytes]
 ) -> list[bytes]:
-    """An announcement (RFC 5227, section 2.3), and a reply to nobody (0.0.0.0) and to each."""
+    """Build an announcement (RFC 5227, section 2.3), and replies to 0.0.0.0 and to each station."""
     frames = [(_BROADCAST, _REQUEST, bytes(6), address), (_BROADCAST, _REPLY, bytes(6), bytes(4))]
     frames += [(at, _REPLY, at, name.packed) for name, at in stations.items()]
     return [
@@ -69,7 +89,7 @@ def _arps(
 def _advertisements(
     address: IPv6Address, mac: bytes, stations: Mapping[IPv4Address | IPv6Address, bytes]
 ) -> list[bytes]:
-    """Advertisements with the override flag (RFC 4861, section 7.2.6), to all and to each."""
+    """Build advertisements with the override flag (RFC 4861, section 7.2.6), to all and to each."""
     receivers = {_ALL_NODES: _multicast(_ALL_NODES), **stations}
     return [
         to + mac + struct.pack("!H", _ETH_P_IPV6) + _advertisement(address.packed, name.packed, mac)
@@ -84,7 +104,7 @@ def _advertisement(address: bytes, receiver: bytes, mac: bytes) -> bytes:
 
 
 def _solicitation(mac: bytes) -> bytes:
-    """From no address, which the RFC allows: whoever is a router answers to all."""
+    """Build a solicitation from no address, which the RFC allows: routers then answer to all."""
     body = struct.pack("!BBHI", 133, 0, 0, 0)
     frame = _multicast(_ALL_ROUTERS) + mac + struct.pack("!H", _ETH_P_IPV6)
     return frame + _icmpv6(bytes(16), _ALL_ROUTERS.packed, body)
@@ -95,14 +115,14 @@ def _multicast(group: IPv4Address | IPv6Address) -> bytes:
 
 
 def _icmpv6(source: bytes, receiver: bytes, body: bytes) -> bytes:
-    """A packet of neighbour discovery: hop limit 255 shows that it was sent on this link."""
+    """Build a packet of neighbour discovery; hop limit 255 shows that it was sent on this link."""
     pseudo = source + receiver + struct.pack("!II", len(body), 58)
     body = body[:2] + struct.pack("!H", _checksum(pseudo + body)) + body[4:]
     return struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + source + receiver + body
 
 
 def _checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071)."""
+    """Return the Internet checksum (RFC 1071)."""
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)

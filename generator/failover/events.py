@@ -1,4 +1,4 @@
-"""Waking on what changes in the kernel, and on nothing else: filtered before we are woken."""
+"""Waits for changes in the kernel. A filter in the kernel keeps all other events from waking us."""
 
 import contextlib
 import ctypes
@@ -20,9 +20,9 @@ _NEW = 0xFFFFFFFF  # ifi_change of a device that was just made
 
 
 def _filter(indexes: Collection[int]) -> list[tuple[int, int, int, int]]:
-    """Default routes of table main pass, links and addresses of these devices, and new devices.
+    """Build a filter: default routes of table main, these devices' events, and new devices pass.
 
-    What tenants do wakes nobody, nor what FRR does with the loopbacks of the fabric.
+    Neither tenants' events nor FRR's routes to the loopbacks of the fabric wake anybody.
     """
     count = len(indexes)
     ours = [(_EQUAL, count + 3 - n, 0, socket.htonl(i)) for n, i in enumerate(indexes)]
@@ -47,7 +47,7 @@ def _filter(indexes: Collection[int]) -> list[tuple[int, int, int, int]]:
 
 @contextlib.contextmanager
 def listen() -> Iterator[socket.socket]:
-    """A socket that becomes readable when a device is new or a default route changes; `watch`."""
+    """Open a socket that becomes readable when a device is new or a default route changes."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0) as sock:
         watch(sock, ())
         sock.bind((0, _GROUPS))
@@ -55,7 +55,7 @@ def listen() -> Iterator[socket.socket]:
 
 
 def watch(sock: socket.socket, indexes: Collection[int]) -> None:
-    """Have it also become readable when a link or an address of these devices changes."""
+    """Have the socket also become readable when a link or an address of these devices changes."""
     steps = _filter(indexes)
     buffer = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
     program = struct.pack("HL", len(steps), ctypes.addressof(buffer))
@@ -65,10 +65,10 @@ def watch(sock: socket.socket, indexes: Collection[int]) -> None:
 def wait(
     sock: socket.socket, timeout: float, last: float = 0.0, other: socket.socket | None = None
 ) -> bool:
-    """Sleep until an event, or `other` can be read, or the time is over; whether it was an event.
+    """Sleep until an event comes, `other` is readable or the time is over; whether one came.
 
-    The first one wakes at once. In a burst, which goes on since the look at the time `last`
-    (monotonic), there is a pause, and all that came in it is one event.
+    The first event wakes at once. If the last look, at the time `last` (monotonic), was just now,
+    there is a pause first, and all that comes in it counts as one event.
     """
     if sock not in select.select([sock, *([other] if other else [])], [], [], timeout)[0]:
         return False

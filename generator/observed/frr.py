@@ -1,4 +1,4 @@
-"""FRR asked over its daemons' vty sockets: what vtysh does, without starting a process.
+"""Asks FRR's daemons over their vty sockets, as vtysh does, without starting a process.
 
 A request is a line of text ended by NUL; the answer ends with three NULs and a status byte
 (FRR's vtysh/vtysh.c, lib/vty.c). What a daemon logs comes over a socket that it passes along with
@@ -10,9 +10,11 @@ import os
 import select
 import socket
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import msgspec
+
+T = TypeVar("T")
 
 _END = b"\0\0\0"
 TIMEOUT = 5.0  # seconds until a daemon that does not answer counts as hung
@@ -33,7 +35,7 @@ class Vty:
         self._log: socket.socket | None = None
 
     def ask(self, command: str) -> str:
-        """The text that `command` prints. Raises `Silent`."""
+        """Return the text that `command` prints. Raises `Silent`."""
         try:
             if self._sock is None or _closed(self._sock):
                 self._connect()
@@ -51,7 +53,7 @@ class Vty:
         self._sock = self._log = None
 
     def log(self) -> socket.socket | None:
-        """What the daemon logs from now on, to wait for and then to `read`; None: it can't be had.
+        """Return what becomes readable when the daemon logs something; None: that can't be had.
 
         It ends with the connection, and so with the daemon.
         """
@@ -61,7 +63,7 @@ class Vty:
         return self._log
 
     def read(self) -> bytes:
-        """What was logged since. When the daemon is gone the connection is closed."""
+        """Return what was logged since the last call; without the daemon, close the connection."""
         text = bytearray()
         with contextlib.suppress(BlockingIOError):
             while self._log:
@@ -76,8 +78,8 @@ class Vty:
         sock.sendall(b"terminal monitor\0")
         data, passed = b"", list[int]()
         while len(data) < 4 or data[-4:-1] != _END:
-            more, found, *_ = socket.recv_fds(sock, 1 << 12, 1)
-            passed += found
+            more, descriptors, *_ = socket.recv_fds(sock, 1 << 12, 1)
+            passed += descriptors
             if not more:
                 break
             data += more
@@ -115,7 +117,10 @@ def _closed(sock: socket.socket) -> bool:
 
 
 def ask(daemon: str, command: str, root: Path = Path("/"), timeout: float = TIMEOUT) -> str:
-    """The text that `command` prints in `zebra`, `bgpd` or another daemon. Raises `Silent`."""
+    """Return the text that `command` prints in `zebra`, `bgpd` or another daemon.
+
+    Raises `Silent`.
+    """
     vty = Vty(daemon, root, timeout)
     try:
         return vty.ask(command)
@@ -123,16 +128,109 @@ def ask(daemon: str, command: str, root: Path = Path("/"), timeout: float = TIME
         vty.close()
 
 
-def show(daemon: str, command: str, root: Path = Path("/"), timeout: float = TIMEOUT) -> Any:
-    """What a `show … json` command gives, decoded. Raises `Silent`."""
-    return _decode(ask(daemon, command, root, timeout), command)
+def show(daemon: str, command: str, type_: type[T], root: Path, timeout: float = TIMEOUT) -> T:
+    """Return what a `show … json` command prints, decoded as `type_`. Raises `Silent`."""
+    return _decode(ask(daemon, command, root, timeout), command, type_)
 
 
-def _decode(text: str, command: str) -> Any:
+def _decode(text: str, command: str, type_: type[T]) -> T:
     try:
-        return msgspec.json.decode(text or "{}")
+        return msgspec.json.decode(text or "{}", type=type_)
     except msgspec.DecodeError as error:
-        raise Silent(f"FRR does not answer {command} in JSON: {error}") from None
+        raise Silent(f"FRR's answer to {command} can't be read: {error}") from None
+
+
+# What FRR prints, as far as it is read here. A field that a version lacks has its default.
+
+
+class _Answer(msgspec.Struct, frozen=True, rename="camel"):
+    """Part of an answer of FRR in JSON."""
+
+
+class _Peer(_Answer, frozen=True):
+    """A neighbor of one address family in `show bgp summary json`."""
+
+    state: str = "absent"
+
+
+class _Peers(_Answer, frozen=True):
+    """An address family in `show bgp summary json`."""
+
+    peers: dict[str, _Peer] = {}
+
+
+class _Summary(_Answer, frozen=True):
+    """`show bgp summary json`."""
+
+    ipv4_unicast: _Peers = _Peers()
+    l2vpn_evpn: _Peers = msgspec.field(default=_Peers(), name="l2VpnEvpn")
+
+
+class _Neighbor(_Answer, frozen=True):
+    """A neighbor in `show bgp neighbors NAME json`."""
+
+    nexthop_global: str = ""
+
+
+class _Instance(_Answer, frozen=True):
+    """`show bgp vrf default json`."""
+
+    local_as: int | None = msgspec.field(default=None, name="localAS")
+
+
+class EvpnVni(_Answer, frozen=True):
+    """A VNI in `show evpn vni json`."""
+
+    type: str | None = None  # "L2" or "L3"
+    tenant_vrf: str | None = None
+
+
+class NextHop(_Answer, frozen=True):
+    """A next hop in `show ip route bgp json`."""
+
+    ip: str = ""
+    interface_name: str = ""
+    weight: int = 1
+    fib: bool = False  # whether it is in the kernel
+
+
+class Route(_Answer, frozen=True):
+    """A route in `show ip route bgp json`."""
+
+    selected: bool = False
+    installed: bool = False
+    nexthops: list[NextHop] = []
+
+
+class Interface(_Answer, frozen=True):
+    """An interface in `show interface vrf all brief json`."""
+
+    addresses: list[str] = []
+
+
+class _Community(_Answer, frozen=True):
+    """Extended communities of a path."""
+
+    string: str = ""
+
+
+class BgpPath(_Answer, frozen=True):
+    """A path in `show bgp … PREFIX json`."""
+
+    extended_community: _Community = _Community()
+    nexthops: list[NextHop] = []
+
+
+class _Paths(_Answer, frozen=True):
+    """`show bgp … PREFIX json`."""
+
+    paths: list[BgpPath] = []
+
+
+class _EvpnNextHop(_Answer, frozen=True):
+    """A router in `show evpn next-hops vni VNI json`."""
+
+    router_mac: str | None = None
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -149,7 +247,7 @@ class Session(msgspec.Struct, frozen=True):
 
 
 def sessions(root: Path = Path("/"), timeout: float = TIMEOUT) -> dict[str, Session]:
-    """The default VRF's sessions by neighbor. Raises `Silent`."""
+    """Return the default VRF's sessions by neighbor. Raises `Silent`."""
     vty = Vty("bgpd", root, timeout)
     try:
         return summary(vty)
@@ -158,23 +256,63 @@ def sessions(root: Path = Path("/"), timeout: float = TIMEOUT) -> dict[str, Sess
 
 
 def summary(bgpd: Vty) -> dict[str, Session]:
-    """The same, over a connection that stays. Raises `Silent`."""
+    """Return the same over a connection that stays open. Raises `Silent`."""
     command = "show bgp summary json"
-    summary = _decode(bgpd.ask(command), command)
-    ipv4 = _states(summary.get("ipv4Unicast", {}))
-    evpn = _states(summary.get("l2VpnEvpn", {}))
+    answer = _decode(bgpd.ask(command), command, _Summary)
+    ipv4, evpn = answer.ipv4_unicast.peers, answer.l2vpn_evpn.peers
+    absent = _Peer()
     return {
-        name: Session(name, ipv4.get(name, "absent"), evpn.get(name, "absent"))
-        for name in sorted(ipv4 | evpn)
+        name: Session(name, ipv4.get(name, absent).state, evpn.get(name, absent).state)
+        for name in sorted({*ipv4, *evpn})
     }
 
 
 def next_hop(bgpd: Vty, neighbor: str) -> str:
-    """The IPv6 next hop that an unnumbered neighbor is told, "" without a session; or `Silent`."""
+    """Return the IPv6 next hop that an unnumbered neighbor is sent, "" without a session.
+
+    Raises `Silent`.
+    """
     command = f"show bgp neighbors {neighbor} json"
-    found: str = _decode(bgpd.ask(command), command).get(neighbor, {}).get("nexthopGlobal", "")
-    return found
+    # Beside neighbors there may be `"bgpNoSuchNeighbor": true`.
+    answer = _decode(bgpd.ask(command), command, dict[str, _Neighbor | bool | str])
+    shown = answer.get(neighbor)
+    return shown.nexthop_global if isinstance(shown, _Neighbor) else ""
 
 
-def _states(summary: dict[str, Any]) -> dict[str, str]:
-    return {name: peer.get("state", "absent") for name, peer in summary.get("peers", {}).items()}
+def local_as(root: Path) -> int | None:
+    """Return the AS number with which bgpd runs. Raises `Silent`."""
+    return show("bgpd", "show bgp vrf default json", _Instance, root).local_as
+
+
+def vnis(root: Path) -> dict[int, EvpnVni]:
+    """Return the VNIs that zebra knows. Raises `Silent`."""
+    return show("zebra", "show evpn vni json", dict[int, EvpnVni], root)
+
+
+def underlay_routes(family: str, root: Path) -> dict[str, list[Route]]:
+    """Return BGP's routes of the default VRF by prefix; `family` is `ip` or `ipv6`.
+
+    Raises `Silent`.
+    """
+    return show("zebra", f"show {family} route bgp json", dict[str, list[Route]], root)
+
+
+def interfaces(root: Path) -> dict[str, Interface]:
+    """Return the interfaces of all VRFs by name. Raises `Silent`."""
+    return show("zebra", "show interface vrf all brief json", dict[str, Interface], root)
+
+
+def paths(vrf: str, prefix: str, root: Path) -> list[BgpPath]:
+    """Return BGP's paths to a prefix in a tenant's VRF. Raises `Silent`."""
+    family = "ipv6" if ":" in prefix else "ipv4"
+    command = f"show bgp vrf {vrf} {family} unicast {prefix} json"
+    return show("bgpd", command, _Paths, root).paths
+
+
+def router_mac(vni: int | None, address: str, root: Path) -> str | None:
+    """Return the MAC that zebra knows of a router of an L3VNI. Raises `Silent`."""
+    command = f"show evpn next-hops vni {vni} json"
+    # Beside routers there is their number.
+    answer = show("zebra", command, dict[str, _EvpnNextHop | int | str], root)
+    shown = answer.get(address)
+    return shown.router_mac if isinstance(shown, _EvpnNextHop) else None

@@ -1,8 +1,8 @@
-"""What the kernel has, read over rtnetlink (rtnetlink(7), linux/rtnetlink.h, linux/if_link.h).
+"""Reads what the kernel has over rtnetlink (rtnetlink(7), linux/rtnetlink.h, linux/if_link.h).
 
-Reads only, and only the attributes that are compared. Written by hand because the libraries decode
-every attribute of every message: 2,000 links took pyroute2 0.9 1.3 s and its import 0.2 s, in a
-command that runs every minute to find that there is nothing to do.
+It reads only the attributes that are compared. It is written by hand because libraries decode every
+attribute of every message: pyroute2 0.9 took 1.3 s for 2,000 links and 0.2 s for its import, in a
+command that runs every minute and mostly finds nothing to do.
 """
 
 import socket
@@ -77,7 +77,7 @@ class Neighbour(msgspec.Struct, frozen=True):
 
 
 def attributes_of(data: bytes, offset: int) -> Attributes:
-    """Attributes by type, with the flag bits of nested types taken off."""
+    """Return attributes by type, without the flag bits of nested types."""
     found = {}
     end = len(data)
     while offset + 4 <= end:
@@ -90,7 +90,7 @@ def attributes_of(data: bytes, offset: int) -> Attributes:
 
 
 def dump(message: int, body: bytes) -> Iterator[bytes]:
-    """The payloads of a dump's answers, whole: read again if the kernel says that it changed.
+    """Yield the payloads of a dump's answers. A dump that changed meanwhile is read again.
 
     Raises OSError with the kernel's error number.
     """
@@ -135,7 +135,7 @@ def _mac(data: bytes) -> str:
 
 
 def links() -> dict[str, Link]:
-    """Every device of this network namespace by name."""
+    """Return every device of this network namespace by name."""
     found = {}
     for message in dump(RTM_GETLINK, struct.pack("=BxHiII", 0, 0, 0, 0, 0)):
         _, _, index, flags, _ = struct.unpack_from("=BxHiII", message)
@@ -174,7 +174,7 @@ def _read_kind(link: Link, info: Attributes) -> None:
 
 
 def addresses() -> dict[int, set[str]]:
-    """Addresses with their lengths, by device index; IPv6 link-local ones are the kernel's own."""
+    """Return addresses with lengths by device index, without IPv6 link-local ones."""
     found: dict[int, set[str]] = {}
     for message in dump(RTM_GETADDR, struct.pack("=BBBBi", 0, 0, 0, 0, 0)):
         _, length, _, scope, index = struct.unpack_from("=BBBBi", message)
@@ -187,7 +187,7 @@ def addresses() -> dict[int, set[str]]:
 
 
 def peers() -> Iterator[tuple[int, str, str]]:
-    """IPv4 addresses that have a peer: device index, address, peer."""
+    """Yield IPv4 addresses that have a peer: device index, address, peer."""
     for message in dump(RTM_GETADDR, struct.pack("=BBBBi", socket.AF_INET, 0, 0, 0, 0)):
         (index,) = struct.unpack_from("=i", message, 4)
         attributes = attributes_of(message, 8)
@@ -197,7 +197,7 @@ def peers() -> Iterator[tuple[int, str, str]]:
 
 
 def routes(family: int) -> Iterator[Route]:
-    """Routes of every table but `local`, for AF_INET or AF_INET6."""
+    """Yield routes of every table but `local`, for AF_INET or AF_INET6."""
     for message in dump(RTM_GETROUTE, struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)):
         _, length, _, _, table, protocol, _, type_, _ = struct.unpack_from("=BBBBBBBBI", message)
         attributes = attributes_of(message, 12)
@@ -231,7 +231,7 @@ def _via(attributes: Attributes) -> str:
 
 
 def rules() -> list[Rule]:
-    """Routing policy rules of both families, in the order in which the kernel tries them."""
+    """Return routing policy rules of both families, in the order in which the kernel tries them."""
     found = []
     for family in (socket.AF_INET, socket.AF_INET6):
         for message in dump(RTM_GETRULE, struct.pack("=BBBBBBBBI", family, *[0] * 8)):
@@ -242,7 +242,7 @@ def rules() -> list[Rule]:
 
 
 def neighbours(family: int) -> Iterator[Neighbour]:
-    """Neighbour entries of a family, the permanent ones among them."""
+    """Yield neighbour entries of a family, the permanent ones among them."""
     for message in dump(RTM_GETNEIGH, struct.pack("=BxHiHBB", family, 0, 0, 0, 0, 0)):
         _, _, index, state, _, _ = struct.unpack_from("=BxHiHBB", message)
         attributes = attributes_of(message, 12)
@@ -252,7 +252,7 @@ def neighbours(family: int) -> Iterator[Neighbour]:
 
 
 def remote_macs(port: int) -> set[str]:
-    """MACs that a VXLAN device (index) sends to another VTEP."""
+    """Return the MACs that a VXLAN device (index) sends to another VTEP."""
     only = struct.pack("=HHI", 8, 8, port)  # NDA_IFINDEX
     body = struct.pack("=BxHiHBB", socket.AF_BRIDGE, 0, 0, 0, 0, 0) + only
     entries = (attributes_of(message, 12) for message in dump(RTM_GETNEIGH, body))

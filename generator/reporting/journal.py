@@ -1,4 +1,4 @@
-"""Messages with fields for systemd's journal, by its native protocol: a datagram each.
+"""Sends messages with fields to systemd's journal by its native protocol: a datagram each.
 
 https://systemd.io/JOURNAL_NATIVE_PROTOCOL/
 """
@@ -13,7 +13,7 @@ _LIMIT = 1 << 15  # bytes of a field; a datagram takes about 200 kB
 
 
 def send(message: str, priority: int, fields: dict[str, object]) -> None:
-    """Send a message; where no journal is, nobody hears it."""
+    """Send a message. Without a journal nothing happens."""
     known = {"MESSAGE": message, "PRIORITY": priority, "SYSLOG_IDENTIFIER": "evpn-host"}
     datagram = b"".join(_field(name, value) for name, value in (known | fields).items())
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
@@ -31,6 +31,6 @@ def is_stderr() -> bool:
 
 
 def _field(name: str, value: object) -> bytes:
-    """A field with its length before it, so that a line end in the value ends nothing."""
+    """Return a field with its length before it, so that a line end in the value ends nothing."""
     data = str(value).encode(errors="backslashreplace")[:_LIMIT]
     return name.encode() + b"\n" + len(data).to_bytes(8, "little") + data + b"\n"

@@ -1,4 +1,4 @@
-"""What Prometheus is to know of a host, in the text format that its node exporter takes from files.
+"""A host's metrics, in the text format that the node exporter of Prometheus takes from files.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/, names as
 https://prometheus.io/docs/practices/naming/ has them.
@@ -29,8 +29,8 @@ def write(file: Path, status: Status, now: float, *, good: bool) -> None:
 
 def _last_success(file: Path) -> float:
     try:
-        found = re.search(rf"^{_LAST_SUCCESS} ([0-9.e+]+)$", file.read_text(), re.MULTILINE)
-        return float(found[1]) if found else 0.0
+        sample = re.search(rf"^{_LAST_SUCCESS} ([0-9.e+]+)$", file.read_text(), re.MULTILINE)
+        return float(sample[1]) if sample else 0.0
     except (OSError, ValueError):
         return 0.0
 
@@ -38,7 +38,7 @@ def _last_success(file: Path) -> float:
 def _families(
     status: Status, now: float, last: float, *, good: bool
 ) -> Iterator[tuple[str, str, str, Samples]]:
-    """Name, type, help and samples of each metric."""
+    """Yield name, type, help and samples of each metric."""
     about = {"version": __version__, "host": status.host or "", "backend": status.backend or ""}
     yield "evpn_host_info", "gauge", "What this host is.", [(about, 1)]
     run = "When evpn-host last ran."

@@ -1,6 +1,6 @@
-"""After a run: word of it to the journal, to Prometheus and to the controller, where it is wanted.
+"""Reports a run to the journal, and if the operator wants it to Prometheus and to the controller.
 
-None of it can make a run fail, or keep it waiting for longer than `controller.REPORT_TIMEOUT`.
+No report can make a run fail, or keep it waiting for longer than `http.REPORT_TIMEOUT`.
 """
 
 import contextlib
@@ -13,7 +13,6 @@ import msgspec
 from generator.controller.config import Config, expand
 from generator.errors import EvpnHostError, Refused, Unreachable
 from generator.reporting import journal, metrics, status
-from generator.verbs.apply import Outcome
 
 _PRIORITY = {
     "unchanged": journal.DEBUG,
@@ -31,24 +30,41 @@ _WORDS = {
 }
 
 
+class Outcome(msgspec.Struct, frozen=True):
+    """What an apply did."""
+
+    host: str
+    generation: int
+    changed: list[str] = []
+    kept: list[str] = []
+    mended: list[str] = []
+    activated: bool = False
+    devices: int = 0  # that the host has by it
+
+
 class Run(msgspec.Struct):
     """What is known of a run by its end."""
 
     outcome: Outcome | None = None
     message: str = ""  # for the journal, in place of what the outcome says
-    missed: Unreachable | None = None  # why the last good payload has to do
+    missed: Unreachable | None = None  # why the last good payload was applied
 
-    def miss(self, missed: Unreachable, say: Callable[[str], None]) -> None:
-        """Go on without the controller."""
+    def go_on_without(self, missed: Unreachable, say: Callable[[str], None]) -> None:
+        """Go on with the last good payload, without the controller."""
         self.missed = missed
         if not journal.is_stderr():  # which gets it with fields
             say(f"warning: the last good payload has to do: {missed}")
 
 
 @contextlib.contextmanager
-def told(settings: Config, host: str, say: Callable[[str], None]) -> Iterator[Run]:
-    """Tell of the run that happens inside, however it ends."""
+def reported(
+    settings: Config, host: str, say: Callable[[str], None], *, activates: bool
+) -> Iterator[Run]:
+    """Report the run that happens inside, however it ends; nobody hears of one on a mere tree."""
     run = Run()
+    if not activates:
+        yield run
+        return
     failure: EvpnHostError | None = None
     good = False
     try:
@@ -56,7 +72,7 @@ def told(settings: Config, host: str, say: Callable[[str], None]) -> Iterator[Ru
         good = run.missed is None
     except EvpnHostError as error:
         failure = error
-        error.told = journal.is_stderr()
+        error.reported = journal.is_stderr()
         raise
     except OSError as error:
         failure = Refused(str(error))
@@ -70,7 +86,7 @@ def told(settings: Config, host: str, say: Callable[[str], None]) -> Iterator[Ru
 
 
 def forget(settings: Config, root: Path) -> None:
-    """Take the metrics away: after an uninstall nobody brings them up to date."""
+    """Remove the metrics: after an uninstall nobody brings them up to date."""
     if settings.metrics:
         (root / settings.metrics.lstrip("/")).unlink(missing_ok=True)
 
@@ -104,11 +120,11 @@ def _publish(settings: Config, host: str, *, good: bool) -> None:
     if not (settings.metrics or settings.report):
         return
     root = Path("/")
-    found = status.status(root)
+    current = status.status(root)
     if settings.metrics:
-        metrics.write(Path(settings.metrics), found, time.time(), good=good)
+        metrics.write(Path(settings.metrics), current, time.time(), good=good)
     if settings.report:
         from generator.controller.http import Access  # noqa: PLC0415  # only who has one pays for it
 
         url = expand(settings.report, host)
-        Access(settings, root, host).report(url, msgspec.json.encode(found))
+        Access(settings, root, host).report(url, msgspec.json.encode(current))

@@ -1,4 +1,4 @@
-"""What should be, what is, and what differs: read from the record, the kernel and FRR."""
+"""Compares a host with its record: what should be, what is, and what differs."""
 
 import contextlib
 import datetime
@@ -6,12 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from generator.activation import staging
-from generator.activation.converge import frr_differences
 from generator.desired import model, plan
-from generator.failover import hook
-from generator.observed import frr, kernel, netlink
-from generator.state import record
+from generator.observed import comparison, devices, frr, netlink
+from generator.state import changes, placement, record
 
 
 class Management(msgspec.Struct, frozen=True):
@@ -44,74 +41,60 @@ class Status(msgspec.Struct, frozen=True):
 
 
 def status(root: Path) -> Status:
-    """Compare this host with its record."""
-    last = record.read(root)
-    if last is None:
+    """Compare a host with its record. Only for `/` the running system is looked at."""
+    applied = record.read(root)
+    if applied is None:
         return Status(None, None, None, None, False, "nothing was applied yet", {}, [], None, [])
-    differences = [] if last.ok else [f"last apply: {last.detail}"]
-    for path, known in last.target.files.items():
-        text = staging.read(root, path)
+    differences = [] if applied.ok else [f"last apply: {applied.detail}"]
+    for path, known in applied.target.files.items():
+        text = changes.read(root, path)
         if text is None:
             differences.append(f"/{path}: is gone")
         elif plan.digest(plan.body(text)) != known:
             differences.append(f"/{path}: was changed by someone else")
     sessions: list[frr.Session] = []
     if root == Path("/"):
-        differences += map(
-            str, kernel.differences(last.target.devices, last.target.moving_addresses)
-        )
-        differences += frr_differences(last.target, root)
-        with contextlib.suppress(frr.Silent):  # of which frr_differences tells
+        target = applied.target
+        kernel = devices.differences(target.devices, target.moving_addresses)
+        differences += map(str, kernel)
+        differences += comparison.frr_differences(target, root)
+        with contextlib.suppress(frr.Silent):  # frr_differences says so
             sessions = list(frr.sessions(root).values())
-    kinds = [device.kind for device in last.target.devices]
+    kinds = [device.kind for device in applied.target.devices]
     return Status(
-        host=last.target.host,
-        generation=last.target.generation,
-        backend=last.target.backend,
-        applied=last.time,
-        ok=last.ok,
-        detail=last.detail,
+        host=applied.target.host,
+        generation=applied.target.generation,
+        backend=applied.target.backend,
+        applied=applied.time,
+        ok=applied.ok,
+        detail=applied.detail,
         devices={kind: kinds.count(kind) for kind in ("bridge", "vxlan", "vrf")},
         sessions=sessions,
-        management=_management(last.target.management) if root == Path("/") else None,
+        management=_management(applied.target.management) if root == Path("/") else None,
         differences=differences,
     )
 
 
-def _management(place: model.Management | None) -> Management | None:
-    if place is None:
+def _management(planned: model.Management | None) -> Management | None:
+    if planned is None:
         return None
-    found = netlink.addresses()
-    names = (place.ifname, place.bridge)
-    on = [link.name for link in netlink.links().values() if place.ipv4 in found.get(link.index, ())]
-    found_by_hook = hook.read(Path("/"))
-    if found_by_hook is None or found_by_hook.place is None:
-        return Management(place.ipv4, sorted(on), *names)
-    since = datetime.datetime.fromtimestamp(found_by_hook.since, datetime.UTC)
+    addresses = netlink.addresses()
+    names = (planned.ifname, planned.bridge)
+    on = [
+        link.name
+        for link in netlink.links().values()
+        if planned.ipv4 in addresses.get(link.index, ())
+    ]
+    placed = placement.read(Path("/"))
+    if placed is None or placed.place is None:
+        return Management(planned.ipv4, sorted(on), *names)
+    since = datetime.datetime.fromtimestamp(placed.since, datetime.UTC)
     return Management(
-        place.ipv4,
+        planned.ipv4,
         sorted(on),
         *names,
         since=since.isoformat(timespec="milliseconds"),
-        reason=found_by_hook.reason,
-        moves=found_by_hook.moves,
-        repairs=found_by_hook.repairs,
+        reason=placed.reason,
+        moves=placed.moves,
+        repairs=placed.repairs,
     )
-
-
-def text(found: Status) -> str:
-    """The same for a person."""
-    if found.host is None:
-        return found.detail
-    lines = [
-        f"{found.host}: generation {found.generation}, {found.backend}, applied {found.applied}",
-        "devices: " + ", ".join(f"{count} {kind}" for kind, count in found.devices.items()),
-    ]
-    lines += [f"session {s.neighbor}: IPv4 {s.ipv4}, EVPN {s.evpn}" for s in found.sessions]
-    if found.management:
-        place = found.management
-        on = ", ".join(place.on) or "no device"
-        why = f" since {place.since}: {place.reason}" if place.since else ""
-        lines.append(f"management address {place.address}: on {on}{why}")
-    lines += [f"differs: {text}" for text in found.differences] or ["nothing differs"]
-    return "\n".join(lines)

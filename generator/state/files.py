@@ -1,4 +1,4 @@
-"""One file, put in its place whole: at any instant, power cut included, the old or the new one."""
+"""Writes a file so that at any instant, power cut included, the old or the new one is there."""
 
 import contextlib
 import os
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def write(target: Path, content: bytes, mode: int) -> None:
-    """Put a file in its place so that at no instant half of it is there."""
+    """Write a file so that at no instant half of it is there."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Always the same name: what a killed run leaves behind, the next one takes away.
+    # Always the same name, so that the next run removes what a killed run leaves behind.
     partial = target.with_name(f".{target.name}.new")
     partial.unlink(missing_ok=True)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -33,7 +33,7 @@ def write(target: Path, content: bytes, mode: int) -> None:
 
 
 def _give_to_frr(descriptor: int, target: Path) -> None:
-    """FRR's files belong to its user, which a tree that is not a host's may not have."""
+    """Give a file of FRR to FRR's user, if there is that user: a mere tree may not have it."""
     if target.parent.name == "frr" and os.geteuid() == 0:
         with contextlib.suppress(LookupError):
             shutil.chown(descriptor, "frr", "frr")

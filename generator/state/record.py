@@ -1,4 +1,4 @@
-"""What was applied: the record, the last good payload, and the generations before.
+"""What was applied: the record, the last good payload, and earlier generations.
 
 /var/lib/evpn-host/record.json                what the host should be, and whether it is
 /var/lib/evpn-host/payload.json               the payload that it came from
@@ -28,14 +28,14 @@ FORMAT = 2  # of the record; raised when the version before could not read it
 
 
 class _Format(msgspec.Struct):
-    """What any version can read of a record."""
+    """The part of a record that any version can read."""
 
     format: int
     version: str
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """An apply: its number and time, what it was to bring about, and whether it did.
+    """An apply: its number and time, its target, and whether the host came to it.
 
     `ok` is False from before the first file is written until all is verified.
     """
@@ -49,7 +49,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     activated: bool  # whether this or an earlier apply brought the host up
     inputs: str  # digest of all that the files are made from
     target: Target
-    # Until all is well, what was before may still be there: someone has to remove it.
+    # Until `ok`, devices and addresses of before may still be there, and have to be removed.
     remaining_devices: list[Device] = []
     remaining_numbered: list[tuple[str, str]] = []
 
@@ -128,7 +128,7 @@ def decode(data: bytes) -> Record:
 
 
 def read(root: Path) -> Record | None:
-    """Read the record of the last apply, None when there was none. Raises `Refused`."""
+    """Return the record of the last apply, None if there was none. Raises `Refused`."""
     try:
         return decode((root / RECORD).read_bytes())
     except FileNotFoundError:
@@ -150,7 +150,7 @@ def removed_devices(previous: Record | None, target: Target) -> list[Device]:
 
 
 def write(root: Path, record: Record, payload: bytes | None = None) -> None:
-    """Store the record, and the payload with it once it is known to be good."""
+    """Store the record, and the payload if it is known to be good."""
     if payload is not None:
         files.write(root / PAYLOAD, payload, 0o600)
     text = msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
@@ -158,7 +158,7 @@ def write(root: Path, record: Record, payload: bytes | None = None) -> None:
 
 
 def keep_generation(root: Path, record: Record, texts: dict[str, str]) -> None:
-    """Keep the files of a generation that was seen to work, and only the newest few of them."""
+    """Keep the files of a generation that works, and remove all but the newest few."""
     base = root / GENERATIONS
     folder = base / str(record.number)
     shutil.rmtree(folder, ignore_errors=True)  # of a line of applies whose record was lost
@@ -177,5 +177,5 @@ def keep_generation(root: Path, record: Record, texts: dict[str, str]) -> None:
 
 
 def remove(root: Path) -> None:
-    """Forget the last apply: there is none."""
+    """Remove the record of the last apply."""
     (root / RECORD).unlink(missing_ok=True)

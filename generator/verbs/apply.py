@@ -1,113 +1,66 @@
-"""Bring a host to its plan: write what differs, have the native tools take it up, verify, record.
+"""`evpn-host apply` and `diff`: a host becomes its plan.
 
-The record says `ok: false` from before the first file changes until the kernel and FRR are seen to
-be as planned. If something stops us in between, the next run reads that and finishes the work.
+Writes what differs, has the native tools take it up, verifies and records. The record says
+`ok: false` from before the first file changes until the kernel and FRR are seen to be as planned.
+If something stops us in between, the next run reads that and finishes the work.
 """
 
-import contextlib
-import fcntl
 import os
-import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from generator import __version__
-from generator.activation import before, converge, detect, staging
+from generator.activation import backends, before, converge, firewall, staging
+from generator.activation.backend import Activation
 from generator.activation.commands import Log
 from generator.activation.partial import Partial, partial_of
-from generator.activation.staging import Change
 from generator.controller import config
+from generator.controller import source as sources
+from generator.controller.source import Source
 from generator.desired import plan
 from generator.desired.payload import Payload, load
 from generator.desired.plan import Plan
 from generator.desired.target import Target
-from generator.errors import EvpnHostError, Problem, Refused, Stranded, Unchecked
-from generator.observed import kernel
+from generator.errors import EvpnHostError, Problem, Refused, Stranded, Unchecked, Unreachable
+from generator.observed import comparison, devices
+from generator.reporting import report
+from generator.reporting.report import Outcome
+from generator.state import changes as reading
 from generator.state import record
+from generator.state.changes import Change
+from generator.state.lock import lock
 from generator.state.record import Record
+from generator.verbs.options import Options
 
-RUN = Path("run/evpn-host")
+FRR_LOCAL = "etc/frr/frr.conf.local"
 _BEGUN = "begun, not ended"
-LOCK_TIMEOUT = 300.0  # seconds; the longest activation of another run
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How a host is to be acted on."""
+def apply_from(source: Source, options: Options, log: Log, say: Log, *, last_good: bool) -> Outcome:
+    """Apply the payload of a source, and report the run.
 
-    root: Path = Path("/")
-    backend: str | None = None
-    host: str | None = None
-    activate: bool = True
-    full: bool = False
-    force: bool = False
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """What an apply did."""
-
-    host: str
-    generation: int
-    changed: list[str] = []
-    kept: list[str] = []
-    mended: list[str] = []
-    activated: bool = False
-    devices: int = 0  # that the host has by it
-
-
-@contextlib.contextmanager
-def lock(root: Path, *, uninstalled: bool = False) -> Iterator[None]:
-    """Let one run act at a time. Raises `Refused` when the other one does not end.
-
-    A run that waited for an uninstall is refused too: it would bring back what a person has just
-    removed. An uninstall itself (`uninstalled`) goes on.
+    With `last_good` the last good payload is applied if the source gives none. Raises what `apply`
+    and `Source.refresh` raise.
     """
-    folder = root / RUN
-    # The payload, and files kept and of earlier generations, may hold passwords.
-    (root / record.STATE).mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = _open(folder)
-    try:
-        end = time.monotonic() + LOCK_TIMEOUT
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _is_at(descriptor, folder / "lock"):
-                    break
-                # An uninstall has removed it meanwhile: the lock of others is another file.
-                if not uninstalled:
-                    raise Refused("evpn-host was uninstalled while this run waited for its turn")
-                os.close(descriptor)
-                descriptor = _open(folder)
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise Refused(
-                        "another run of evpn-host has the lock and does not end"
-                    ) from None
-                time.sleep(0.1)
-        for left in folder.glob("stage-*"):  # of a run that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _open(folder: Path) -> int:
-    folder.mkdir(parents=True, exist_ok=True)
-    return os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether an open file is still the one that others find there."""
-    with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    return False
+    with report.reported(source.settings, source.name, say, activates=options.activate) as run:
+        try:
+            data = source.refresh()
+        except Unreachable as missed:
+            kept = sources.last_good(source.root) if last_good else None
+            if kept is None:
+                raise
+            run.go_on_without(missed, say)
+            data = kept
+        run.outcome = apply(data, options, log, say)
+        source.remember(data)
+    return run.outcome
 
 
 def frr_local(root: Path) -> str:
-    """The operator's own FRR lines."""
-    return staging.read(root, plan.FRR_LOCAL) or ""
+    """Return the operator's own FRR lines."""
+    return reading.read(root, FRR_LOCAL) or ""
 
 
 def make_plan(data: bytes, options: Options) -> tuple[Plan, Payload, str]:
@@ -118,7 +71,7 @@ def make_plan(data: bytes, options: Options) -> tuple[Plan, Payload, str]:
     payload = load(data)
     # A payload for one host needs no name; in a Fleet the machine's own finds its entry.
     name = options.host or (config.hostname() if payload.kind == "Fleet" else None)
-    backend = options.backend or detect.backend(options.root)
+    backend = options.backend or backends.detect(options.root)
     local = frr_local(options.root)
     planned = plan.make(payload.host(name), backend, local)
     return planned, payload, _inputs(data, local, options)
@@ -141,12 +94,14 @@ def apply(data: bytes, options: Options, log: Log, say: Log) -> Outcome:
         if previous and not options.full and _nothing_to_do(data, previous, options):
             return _outcome(previous.target)
         planned, payload, inputs = make_plan(data, options)
-        for warning in (*payload.warnings, *(detect.firewalls(log) if options.activate else ())):
+        for warning in payload.warnings:
             say(f"warning: {warning}")
+        for firewall_warning in firewall.warnings(log) if options.activate else ():
+            say(f"warning: {firewall_warning}")
         if not options.force:
             _refuse_older(planned, previous)
         uplinks = [uplink.ifname for uplink in planned.host.uplinks]
-        detect.refuse_lost_addresses(root, planned.backend, uplinks)
+        backends.named(planned.backend).refuse_conflicts(root, uplinks)
         changes = staging.changes(root, planned.files)
         partial = None if options.full else partial_of(root, previous, planned, changes)
         run = _Run(
@@ -160,12 +115,14 @@ def apply(data: bytes, options: Options, log: Log, say: Log) -> Outcome:
             log=log,
             say=say,
         )
-        with staging.staged(root, partial.files if partial else planned.files) as tree:
+        with staging.staged(
+            root, partial.files if partial else planned.files, planned.backend
+        ) as tree:
             if previous and not changes and not options.full and _as_planned(previous, options):
                 # Another payload gives the same files: there is nothing to do but to record it.
                 record.write(root, run.record(ok=previous.ok), data)
                 return _outcome(run.target)
-            _judge(tree, run)
+            _check(tree, run)
             return _carry_out(run, data, tree)
 
 
@@ -203,7 +160,7 @@ def _nothing_to_do(data: bytes, previous: Record, options: Options) -> bool:
     if staging.present(root) - previous.target.files.keys():
         return False
     for path, digest in previous.target.files.items():
-        content = staging.read(root, path)
+        content = reading.read(root, path)
         if content is None or plan.digest(plan.body(content)) != digest:
             return False
     return _as_planned(previous, options)
@@ -216,22 +173,22 @@ def _as_planned(previous: Record, options: Options) -> bool:
     target = previous.target
     return (
         previous.ok
-        and not kernel.differences(target.devices, target.moving_addresses)
-        and not converge.frr_differences(target, options.root)
+        and not devices.differences(target.devices, target.moving_addresses)
+        and not comparison.frr_differences(target, options.root)
     )
 
 
 def preview(data: bytes, options: Options) -> Iterator[str]:
     """Show what an apply would change: a unified diff of the files, then the devices that go."""
     planned, _, _ = make_plan(data, options)
-    yield from staging.diff(staging.changes(options.root, planned.files))
+    yield from reading.diff(staging.changes(options.root, planned.files))
     for device in record.removed_devices(record.read(options.root), plan.target(planned)):
         yield f"- device {device.name} ({device.kind})"
 
 
-def _judge(tree: Path, run: "_Run") -> None:
+def _check(tree: Path, run: "_Run") -> None:
     try:
-        staging.judge(tree, run.plan.backend, run.size, run.log)
+        staging.check(tree, run.plan.backend, run.size, run.log)
     except Unchecked as missing:
         # Rendering for another root needs none of the host's tools.
         if run.options.activate:
@@ -289,34 +246,31 @@ def _carry_out(run: _Run, data: bytes, tree: Path) -> Outcome:
     root = run.options.root
     changed = sorted(change.path for change in run.changes)
     kept: list[str] = []
-    nics = [uplink.ifname for uplink in run.plan.host.uplinks]
-    names = [device.name for device in run.plan.devices]
-    running = run.options.activate
-    before.remember(root, run.plan.files, nics, names, run.log, running=running)
+    before.remember(root, run.plan, run.log, running=run.options.activate)
     record.write(root, run.record(ok=False, detail=_BEGUN))
     try:
         kept = staging.commit(root, run.changes)
         if not run.options.activate:
             record.write(root, run.record(ok=False, detail="written, not activated"), data)
             return _outcome(run.target, changed=changed, kept=kept)
-        mended = converge.converge(_activation(run, tree), run.log, run.say)
+        repaired = converge.converge(_activation(run, tree), run.log, run.say)
     except EvpnHostError as failure:
         _go_back(run, failure)
         raise
     done = run.record(ok=True)
     record.write(root, done, data)
     record.keep_generation(root, done, run.plan.files)
-    return _outcome(run.target, activated=True, changed=changed, kept=kept, mended=mended)
+    return _outcome(run.target, activated=True, changed=changed, kept=kept, mended=repaired)
 
 
-def _activation(run: _Run, tree: Path) -> converge.Activation:
+def _activation(run: _Run, tree: Path) -> Activation:
     """Return what the native tools have to bring about."""
     previous = run.previous
     changed = {change.path for change in run.changes}
     if previous and not previous.ok:
         changed |= run.plan.files.keys()  # nobody knows how far the run before came
     first = not (previous and previous.activated)
-    return converge.Activation(
+    return Activation(
         root=run.options.root,
         tree=tree,
         target=run.target,
@@ -337,10 +291,11 @@ def _go_back(run: _Run, failure: EvpnHostError) -> None:
     try:
         staging.commit(root, [Change(c.path, c.new, c.old) for c in run.changes])
         if run.options.activate and previous:
-            texts = {path: staging.read(root, path) or "" for path in previous.target.files}
-            with staging.staged(root, texts) as tree:
-                staging.judge(tree, previous.target.backend, len(previous.target.devices), run.log)
-                back = converge.Activation(
+            texts = {path: reading.read(root, path) or "" for path in previous.target.files}
+            backend = previous.target.backend
+            with staging.staged(root, texts, backend) as tree:
+                staging.check(tree, backend, len(previous.target.devices), run.log)
+                back = Activation(
                     root=root,
                     tree=tree,
                     target=previous.target,
@@ -351,14 +306,15 @@ def _go_back(run: _Run, failure: EvpnHostError) -> None:
                 converge.converge(back, run.log, run.say)
         elif run.options.activate:
             converge.withdraw(failed, run.log)
-            before.give_back(root, before.read(root), run.log)
+            before.restore(root, before.read(root), run.log)
     except EvpnHostError as second:
         record.write(root, failed)
+        unit = backends.named(run.target.backend).unit
         raise Stranded(
             *failure.problems,
             "going back to the generation before failed too:",
             *second.problems,
-            "look at: systemctl status systemd-networkd frr; evpn-host status; evpn-host diff",
+            f"look at: systemctl status {unit} frr; evpn-host status; evpn-host diff",
         ) from None
     if previous:
         # Without inputs no payload counts as the one applied: the next run tries again.

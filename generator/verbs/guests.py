@@ -1,13 +1,13 @@
-"""What a guest platform has to be told so that its guests join the V-Nets of a host.
+"""`evpn-host guests`: definitions by which a platform's guests join the V-Nets of a host.
 
-Everything is named after the bridge, `nbr-<VNI>`: a valid name on every platform, of one V-Net
-only, and still the same when the V-Net gets another name, which is told beside it. The bridge is
-there already, and no platform is asked to make, address or route it.
+Everything is named after the bridge, `nbr-<VNI>`. That name is valid on every platform, belongs to
+one V-Net only, and stays when the V-Net gets another name. The V-Net's own name is a comment beside
+it. The bridge exists already: no platform makes it, gives it an address or routes through it.
 """
 
 import json
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from textwrap import indent
 from xml.etree import ElementTree as ET
@@ -17,9 +17,9 @@ import msgspec
 from generator.desired.model import Host, label
 from generator.desired.payload import load
 from generator.errors import Problem, Refused, printable
-from generator.state import record
+from generator.state import files, record
 
-# Of no document: names that belong to us in those of others.
+# Names of ours in documents of others.
 _NAMESPACE = "urn:evpn-host"
 _ANNOTATION = "evpn-host/vnet"
 
@@ -33,8 +33,8 @@ class Vnet(msgspec.Struct, frozen=True):
     name: str  # the payload's, safe in any text; "" when no payload tells
 
     @property
-    def told(self) -> str:
-        """How a person knows it."""
+    def title(self) -> str:
+        """What a person calls it."""
         return f"V-Net {self.name} (VNI {self.vni})" if self.name else f"VNI {self.vni}"
 
 
@@ -65,30 +65,33 @@ def applied(root: Path) -> list[Vnet]:
 def _names(root: Path, host: str) -> dict[str, str]:
     """What the V-Nets of the last good payload are called, by bridge: the record does not say."""
     try:
-        found = load((root / record.PAYLOAD).read_bytes()).host(host)
+        model = load((root / record.PAYLOAD).read_bytes()).host(host)
     except (OSError, Refused):
         return {}
-    return {vnet.bridge: vnet.name for vnet in planned(found)}
+    return {vnet.bridge: vnet.name for vnet in planned(model)}
 
 
-def choose(vnets: list[Vnet], wanted: str | None) -> list[Vnet]:
-    """All, or the one of a VNI, a bridge or a name. Raises `Refused` when there is not just one."""
-    if wanted is None:
+def choose(vnets: list[Vnet], name: str | None) -> list[Vnet]:
+    """Return all V-Nets, or the one of a VNI, a bridge or a name.
+
+    Raises `Refused` if there is none, or more than one.
+    """
+    if name is None:
         return vnets
-    found = [vnet for vnet in vnets if wanted in (str(vnet.vni), vnet.bridge)]
-    found = found or [vnet for vnet in vnets if vnet.name and vnet.name == label(wanted)]
-    if len(found) == 1:
-        return found
-    rule = "is the name of several" if found else "is no V-Net of this host"
-    known = ", ".join(vnet.told for vnet in found or vnets) or "none"
-    raise Refused(Problem("VNET", printable(wanted), rule, f"there are: {known}"))
+    chosen = [vnet for vnet in vnets if name in (str(vnet.vni), vnet.bridge)]
+    chosen = chosen or [vnet for vnet in vnets if vnet.name and vnet.name == label(name)]
+    if len(chosen) == 1:
+        return chosen
+    rule = "is the name of several" if chosen else "is no V-Net of this host"
+    known = ", ".join(vnet.title for vnet in chosen or vnets) or "none"
+    raise Refused(Problem("VNET", printable(name), rule, f"there are: {known}"))
 
 
 def libvirt(vnets: Iterable[Vnet]) -> str:
     """Networks for `virsh net-define`, which takes one at a time (formatnetwork.html of libvirt).
 
     libvirt refuses `<mtu>` for a bridge that it did not make, and gives each guest's port the
-    MTU of the bridge (virNetDevTapAttachBridge). So the MTU is only told, in the metadata.
+    MTU of the bridge (virNetDevTapAttachBridge). So the MTU stands in the metadata alone.
     """
     return "".join(map(_libvirt, vnets))
 
@@ -98,9 +101,9 @@ def _libvirt(vnet: Vnet) -> str:
     ET.SubElement(network, "name").text = vnet.bridge
     # Always the same one: a network of that name can then be defined again.
     ET.SubElement(network, "uuid").text = str(uuid.uuid5(uuid.NAMESPACE_OID, vnet.bridge))
-    told = {"vni": str(vnet.vni), "name": vnet.name, "mtu": str(vnet.mtu)}
+    vnet_data = {"vni": str(vnet.vni), "name": vnet.name, "mtu": str(vnet.mtu)}
     metadata = ET.SubElement(network, "metadata")
-    ET.SubElement(metadata, "evpn-host:vnet", {"xmlns:evpn-host": _NAMESPACE} | told)
+    ET.SubElement(metadata, "evpn-host:vnet", {"xmlns:evpn-host": _NAMESPACE} | vnet_data)
     ET.SubElement(network, "forward", mode="bridge")
     ET.SubElement(network, "bridge", name=vnet.bridge)
     ET.indent(network)
@@ -136,7 +139,7 @@ kind: NetworkAttachmentDefinition
 metadata:
   name: {vnet.bridge}
   annotations:
-    {_ANNOTATION}: {_scalar(vnet.told)}
+    {_ANNOTATION}: {_scalar(vnet.title)}
 spec:
   config: |
 {indent(json.dumps(config, indent=2), "    ")}
@@ -155,7 +158,7 @@ def incus(vnets: Iterable[Vnet]) -> str:
 def _profile(vnet: Vnet) -> str:
     return f"""\
   - name: {vnet.bridge}
-    description: {_scalar(vnet.told)}
+    description: {_scalar(vnet.title)}
     config: {{}}
     devices:
       {vnet.bridge}:
@@ -174,9 +177,23 @@ def _scalar(text: str) -> str:
     return json.dumps(text)
 
 
-# A format, what writes it, and how a file of it is called.
+# A format, what writes it, and how a file of it ends.
 FORMATS: dict[str, tuple[Callable[[Iterable[Vnet]], str], str]] = {
     "libvirt": (libvirt, "xml"),
     "nad": (nad, "yaml"),
     "incus": (incus, "yaml"),
 }
+
+
+def text(form: str, vnets: list[Vnet]) -> str:
+    """Return V-Nets in a format of `FORMATS`."""
+    return FORMATS[form][0](vnets)
+
+
+def write(form: str, vnets: list[Vnet], folder: Path) -> Iterator[Path]:
+    """Write a file for each V-Net; yield its path."""
+    _, suffix = FORMATS[form]
+    for vnet in vnets:
+        path = folder / f"{vnet.bridge}.{suffix}"
+        files.write_plain(str(path), text(form, [vnet]).encode(), 0o644)
+        yield path

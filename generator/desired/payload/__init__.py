@@ -1,4 +1,4 @@
-"""The payload: bytes of a controller to checked hosts. Every refusal of an input lives here."""
+"""From a controller's bytes to checked hosts. Only here an input is refused."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ __all__ = ["Payload", "load"]
 
 
 class Payload(msgspec.Struct, frozen=True):
-    """What a controller said: the hosts that it describes, and what is odd about it."""
+    """A checked payload: the hosts that it describes, and warnings."""
 
     kind: str
     generation: int
@@ -23,7 +23,7 @@ class Payload(msgspec.Struct, frozen=True):
     warnings: list[Problem]
 
     def host(self, name: str | None) -> Host:
-        """The host of that name (letters of either case), or the only one.
+        """Return the host of that name (letters of either case), or the only one.
 
         Raises `Refused` when there is none, or none is named and there are several.
         """
@@ -76,7 +76,7 @@ def load(data: bytes) -> Payload:
 def _fleet_hosts(
     hosts: Any, problems: list[Problem], warnings: list[Problem]
 ) -> list[tuple[str, decode.Sections]]:
-    """The hosts of a Fleet that are VTEPs, each with its place; the others are told as warnings."""
+    """Return the hosts of a Fleet that are VTEPs, each with its place; others become warnings."""
     entries = []
     for index, raw in enumerate(hosts if isinstance(hosts, list) else []):
         place = f"hosts[{index}]"

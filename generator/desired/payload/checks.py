@@ -1,4 +1,4 @@
-"""What no single field can tell: references, duplicates, overlaps, and rules between fields.
+"""Checks what no single field shows: references, duplicates, overlaps, rules between fields.
 
 Everything here works on what decoded well (a field that did not is absent, an element of a list
 None), so that one wrong character does not hide the other problems of a document.
@@ -31,7 +31,7 @@ class Segments:
         problems: list[Problem],
     ) -> None:
         self.vpcs = {index: vpc for index, vpc in enumerate(vpcs or []) if vpc}
-        # A disabled V-Net is as if it were not there.
+        # A disabled V-Net counts as absent.
         self.vnets = {
             index: vnet for index, vnet in enumerate(vnets or []) if vnet and vnet.state == "active"
         }
@@ -49,12 +49,12 @@ class Segments:
         self._check(problems)
 
     def members(self, links: Iterable[Link]) -> Members:
-        """The V-Nets of a host's links, by place, and whether untagged (both: a mistake)."""
-        found: Members = {}
+        """Return the V-Nets of a host's links, by place, and whether untagged (both: a mistake)."""
+        members: Members = {}
         for link in links:
             for index, vnet, untagged in self.by_port.get(link.remote.name, ()):
-                found.setdefault(index, (vnet, set()))[1].add(untagged)
-        return found
+                members.setdefault(index, (vnet, set()))[1].add(untagged)
+        return members
 
     def _check(self, problems: list[Problem]) -> None:
         vpcs = {f"vpcs[{index}]": vpc for index, vpc in self.vpcs.items()}
@@ -86,14 +86,14 @@ class Segments:
 
 
 class _Anything(frozenset[Hashable]):
-    """The names of elements that don't tell theirs: any could be meant."""
+    """Return the names of ill-formed elements: a reference may mean any of them."""
 
     def __contains__(self, _: object) -> bool:
         return True
 
 
 def _named(raw: Any, decoded: list[Any] | None, field: str, kind: type) -> frozenset[Hashable]:
-    """What the ill-formed elements of a list call themselves."""
+    """Yield the names that the ill-formed elements of a list have."""
     if decoded is None:
         return _Anything()
     ill_formed = [raw[index] for index, element in enumerate(decoded) if element is None]
@@ -112,7 +112,7 @@ def _repeated(values: Iterable[tuple[str, Hashable]]) -> Iterable[Problem]:
 
 
 def _overlaps(prefixes: list[tuple[str, IPNetwork]], vpc: int) -> Iterable[Problem]:
-    """Prefixes of one VPC that share addresses: sorted, the widest so far covers what follows."""
+    """Find prefixes of one VPC that overlap: sorted, the widest so far covers what follows."""
     bounds = sorted(
         (prefix.version, prefix.first, -prefix.last, place, prefix) for place, prefix in prefixes
     )
@@ -132,7 +132,7 @@ def check_host(
     problems: list[Problem],
     warnings: list[Problem],
 ) -> None:
-    """Rules of one host: `place` is what stands before `server` and `links` in its places."""
+    """Check the rules of one host; `place` is what its places begin with."""
     server: Server | None = entry.get("server")
     links = {f"{place}links[{i}]": link for i, link in enumerate(entry.get("links") or []) if link}
     problems.extend(_repeated((f"{p}.local.ifname", k.local.ifname) for p, k in links.items()))
@@ -174,8 +174,8 @@ def _check_link(place: str, link: Link, server: Server | None) -> Iterable[Probl
         elif ours.ip == theirs.ip:
             yield Problem(f"{place}.remote.ipv4", str(theirs), "is local.ipv4 as well")
     elif ours or theirs:
-        given, missing = ("local", "remote") if ours else ("remote", "local")
-        rule = f"is required beside {given}.ipv4: a numbered session has two ends"
+        present, missing = ("local", "remote") if ours else ("remote", "local")
+        rule = f"is required beside {present}.ipv4: a numbered session has two ends"
         yield Problem(f"{place}.{missing}.ipv4", "", rule)
 
 
@@ -190,7 +190,7 @@ def _check_members(members: Members) -> Iterable[Problem]:
 
 
 def _devices(members: Members, segments: Segments) -> Iterable[tuple[str, str]]:
-    """The names of a host's devices, each with whose it is."""
+    """Check the names of a host's devices: no two may share one."""
     for index, (vnet, _) in members.items():
         yield f"nbr-{vnet.vxlan_id}", f"vnets[{index}]"
         yield f"vxlan{vnet.vxlan_id}", f"vnets[{index}]"
@@ -248,7 +248,7 @@ def _check_mtu(links: dict[str, Link], members: Members) -> Iterable[Problem]:
 
 
 def check_fleet(entries: list[tuple[str, Sections]], problems: list[Problem]) -> None:
-    """Rules between hosts."""
+    """Check the rules between hosts."""
     servers = {f"{p}server": e["server"] for p, e in entries if e.get("server")}
     problems.extend(_repeated((f"{p}.name", s.name.lower()) for p, s in servers.items()))
     problems.extend(_repeated((f"{p}.asn", s.asn) for p, s in servers.items()))

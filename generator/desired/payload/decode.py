@@ -1,7 +1,7 @@
-"""Bytes to typed document: every problem of form is found, each with its place.
+"""Decodes bytes into a typed document, and finds every problem of form with its place.
 
 A good document goes through msgspec in one step. Only one that has a problem is walked here,
-element by element, so that all problems are told and the sound elements are checked further.
+element by element, so that all problems are named and the sound elements are checked further.
 """
 
 import json
@@ -34,24 +34,24 @@ Sections = dict[str, Any]
 
 
 class _Repeated(dict[str, Any]):
-    """An object that named a key more than once."""
+    """An object that has a key more than once."""
 
     keys_twice: list[str]
 
 
 def parse(data: bytes) -> tuple[Any, list[Problem]]:
-    """JSON text to plain objects, refusing what JSON leaves open: repeated keys, NaN, any size."""
+    """Parse JSON text; refuse what JSON leaves open: repeated keys, NaN, any size."""
     if len(data) > MAX_BYTES:
         raise Refused("the payload is larger than 64 MiB")
     suspicious = False
 
     def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         nonlocal suspicious
-        found = dict(pairs)
-        if len(found) == len(pairs):
-            return found
+        fields = dict(pairs)
+        if len(fields) == len(pairs):
+            return fields
         suspicious = True
-        repeated = _Repeated(found)
+        repeated = _Repeated(fields)
         times = Counter(name for name, _ in pairs)
         repeated.keys_twice = sorted(name for name, count in times.items() if count > 1)
         return repeated
@@ -96,7 +96,7 @@ def _is_deep(raw: Any) -> bool:
 
 
 def _scan(raw: Any, place: str, problems: list[Problem]) -> None:
-    """Find what could end a line or was said twice, anywhere in a document, ignored fields too."""
+    """Find line ends and repeated keys anywhere in a document, ignored fields included."""
     if isinstance(raw, str):
         if any(unicodedata.category(c) in _UNSAFE for c in raw):
             problems.append(Problem(place, printable(raw), _UNSAFE_RULE))
@@ -116,7 +116,7 @@ def _scan(raw: Any, place: str, problems: list[Problem]) -> None:
 
 
 def shown(value: Any, *, quoted: bool = False) -> str:
-    """A value of the document as a message shows it: as JSON, but text plain where text belongs."""
+    """Return a value as a message shows it: as JSON, but text plain where text belongs."""
     plain = isinstance(value, str) and value and not quoted
     return printable(value if plain else json.dumps(value, ensure_ascii=False))
 
@@ -131,7 +131,7 @@ def _hook(type_: type[Any], value: object) -> Any:
 
 
 def convert(raw: Any, type_: type[msgspec.Struct], place: str, problems: list[Problem]) -> Sections:
-    """A document's or a Fleet host's fields by name; what doesn't fit is told in `problems`.
+    """Return a document's or a Fleet host's fields by name; what is wrong goes to `problems`.
 
     A field that has a problem is absent; of a list only the bad elements are, each as None, so
     that the others keep their places.
@@ -143,7 +143,7 @@ def convert(raw: Any, type_: type[msgspec.Struct], place: str, problems: list[Pr
 
 
 def _walk(raw: Any, type_: Any, place: str, problems: list[Problem], *, top: bool = False) -> Any:
-    """Decode one value, or tell what is wrong and return `_BAD`."""
+    """Decode one value; if it is wrong add a problem and return `_BAD`."""
     if isinstance(type_, type) and issubclass(type_, msgspec.Struct):
         before = len(problems)
         values = _walk_fields(raw, type_, place, problems)
@@ -198,7 +198,7 @@ def _fields(type_: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]
 
 
 def _rule(type_: Any, raw: Any, error: Exception) -> str:
-    """The rule that a leaf's value breaks, in the words of its type."""
+    """Return the rule that a leaf's value breaks, in the words of its type."""
     if get_origin(type_) is Literal:
         options = get_args(type_)
         return f"is not {' or '.join(options)}"

@@ -1,4 +1,4 @@
-"""From what a controller says about the fabric to what one host should be."""
+"""Derives what one host should be from what a controller says about the fabric."""
 
 import hashlib
 
@@ -18,7 +18,7 @@ from generator.desired.payload.document import Link, Server, Vnet
 
 
 def derive(server: Server, links: list[Link], segments: Segments, generation: int) -> Host:
-    """The host of a checked document."""
+    """Return the host of a checked document."""
     members = segments.members(links)
     bridges = [
         _vnet_bridge(vnet, tagged=not untagged.pop(), server=server)
@@ -68,7 +68,7 @@ def _sorted(bridges: list[Bridge]) -> tuple[Bridge, ...]:
 
 
 def _own_mac(server: Server, bridge: str) -> str:
-    """A MAC for a bridge that shares none: stable, and another one on every host of the fabric."""
+    """Return a MAC for a bridge without an anycast MAC: stable, and different on every host."""
     digest = hashlib.sha256(f"{server.main_address} {bridge}".encode()).digest()
     return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))  # locally administered
 
@@ -78,7 +78,7 @@ def _manages_ipv6(server: Server, vnet: Vnet) -> bool:
 
 
 def _gateways(vnet: Vnet) -> tuple[Gateway, ...]:
-    """IPv4, then IPv6; the first of a family is its primary address, the others are sorted."""
+    """Return IPv4 before IPv6; a family's first is its primary address, the others are sorted."""
     found = []
     for family in (4, 6):
         own = [gateway.prefix for gateway in vnet.gateways if gateway.prefix.version == family]
@@ -109,7 +109,7 @@ def _vnet_bridge(vnet: Vnet, *, tagged: bool, server: Server) -> Bridge:
 
 
 def _l3_bridge(vni: int, vpc: str, vrf: str, routed: list[Bridge], server: Server) -> Bridge:
-    """The bridge of an L3VNI: routed packets pass it, its MAC is the router's MAC (RFC 9135)."""
+    """Return the bridge of an L3VNI; its MAC is the router's MAC (RFC 9135)."""
     name = f"l3br-{vni}"
     mtu = max(bridge.mtu for bridge in routed)
     return Bridge(
@@ -132,9 +132,10 @@ def _l3_bridge(vni: int, vpc: str, vrf: str, routed: list[Bridge], server: Serve
 
 
 def _uplinks(server: Server, links: list[Link], segments: Segments) -> list[Uplink]:
-    """Links of the management V-Net, and those that the controller has put into the underlay.
+    """Return links of the management V-Net, and those that the controller put into the underlay.
 
-    The former before the switch side is switched over: from that moment on nothing can be fetched.
+    The former get a session before the switch side is switched over: after that no payload can be
+    fetched over them.
     """
     untagged: set[str] = set()
     if server.mgmt:

@@ -1,0 +1,196 @@
+"""Changes devices, rules and addresses that no backend changes, or not in the order needed."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from generator.activation import commands
+from generator.activation.backend import Activation
+from generator.activation.commands import Log, Step
+from generator.desired.model import Device
+from generator.desired.target import Target, loopbacks
+from generator.observed import devices, netlink
+from generator.observed.routes import ONLINK_NEXT_HOP
+
+SYSCTL = "etc/sysctl.d/90-evpn-host.conf"
+MODULES = "etc/modules-load.d/evpn-host.conf"
+
+
+def modules() -> Step:
+    """Load the kernel modules that the devices need. At boot modules-load.d does it."""
+    return Step(("modprobe", "-a", "vrf", "vxlan"), "kernel modules of VRF and VXLAN devices")
+
+
+def sysctl(root: Path) -> Step:
+    """Set the kernel's settings. At boot, and for each new device, systemd does it."""
+    return Step(("/usr/lib/systemd/systemd-sysctl", str(root / SYSCTL)), "kernel settings")
+
+
+# --- Routing rules ---
+
+
+def order_rules(target: Target, log: Log) -> None:
+    """Have the kernel look in the VRFs' tables before table local, if the target has VRFs."""
+    if vrfs(target) and any(devices.rule_order()):
+        commands.run_all(_ordered_rules(), log)
+
+
+def _ordered_rules() -> list[Step]:
+    """Add table local after the VRFs' rule in both families, then delete the old rule for it.
+
+    The kernel makes the VRFs' own rule with the first VRF of its life, and never again. If it is
+    gone (uninstall deletes it) it is made here. `protocol kernel` keeps networkd from ever removing
+    these rules.
+    """
+    steps = []
+    for family in ("-4", "-6"):
+        l3mdev = f"ip {family} rule add pref 1000 l3mdev protocol kernel".split()
+        add = f"ip {family} rule add pref 32765 table local protocol kernel".split()
+        delete = f"ip {family} rule del pref 0".split()
+        reason = "a tenant meets its own table before the host's addresses"
+        steps += [
+            Step(tuple(l3mdev), reason, may_fail=True),
+            Step(tuple(add), reason, may_fail=True),
+            Step(tuple(delete), reason, may_fail=True),
+        ]
+    return steps
+
+
+def restore_rules(log: Log) -> None:
+    """Restore the kernel's own rules, unless someone else has VRFs, which need ours."""
+    if any(link.kind == "vrf" for link in netlink.links().values()):
+        return
+    steps = [
+        Step(
+            ("ip", family, "rule", *words.split()), "rules as the kernel makes them", may_fail=True
+        )
+        for family in ("-4", "-6")
+        for words in (
+            "add pref 0 table local protocol kernel",
+            "del pref 32765",
+            "del pref 1000 l3mdev",  # the kernel never deletes it
+        )
+    ]
+    commands.run_all(steps, log)
+
+
+# --- Devices ---
+
+
+def vrfs(target: Target) -> list[str]:
+    """Return the names of a target's VRFs."""
+    return [device.name for device in target.devices if device.kind == "vrf"]
+
+
+def delete_unchangeable(target: Target, log: Log) -> None:
+    """Delete devices that the kernel or networkd can't change into what they should be."""
+    _delete(devices.unchangeable(target.devices), log)
+
+
+def delete(removed: Iterable[Device], log: Log) -> None:
+    """Delete devices of ours; a VRF's routes before the VRF, or zebra may crash (10.3)."""
+    removed = list(removed)
+    vrfs = [device for device in removed if device.kind == "vrf"]
+    _delete(_existing(device for device in removed if device.kind != "vrf"), log)
+    if tables := sorted(device.table for device in vrfs if device.table is not None):
+        commands.run_all(_flush_tables(tables), log)
+    _delete(_existing(vrfs), log)
+
+
+def _existing(ours: Iterable[Device]) -> list[str]:
+    """Return the names of those devices that exist, ports before their bridges and VRFs."""
+    links = netlink.links()
+    order = {"vxlan": 0, "bridge": 1, "vrf": 2}
+    existing = [d for d in ours if d.name in links and links[d.name].kind == d.kind]
+    return [device.name for device in sorted(existing, key=lambda d: (order[d.kind], d.name))]
+
+
+def _delete(names: list[str], log: Log) -> None:
+    """Delete devices in one go. A missing one is no error."""
+    if not names:
+        return
+    step = Step(
+        ("ip", "-force", "-batch", "-"),
+        f"devices that are gone or can't be changed in place: {', '.join(names)}",
+        timeout=60 + len(names) / 5,
+        input="".join(f"link delete dev {name}\n" for name in names),
+        may_fail=True,
+    )
+    commands.run(step, log)
+
+
+def _flush_tables(tables: list[int]) -> list[Step]:
+    """Empty routing tables of VRFs that go: an unreachable route belongs to no device."""
+    lines = "".join(f"route flush table {table}\n" for table in tables)
+    return [
+        Step(
+            ("ip", family, "-force", "-batch", "-"),
+            f"no routes in the tables of VRFs that go: {', '.join(map(str, tables))}",
+            timeout=60 + len(tables) / 5,
+            input=lines,
+            may_fail=True,
+        )
+        for family in ("-4", "-6")
+    ]
+
+
+# --- Addresses that no backend removes ---
+
+
+def remove_stale_addresses(activation: Activation, log: Log) -> None:
+    """Remove addresses that were ours and that the backend leaves where they are."""
+    _remove_loopbacks(activation, log)
+    _remove_uplink_loopbacks(activation, log)
+    _remove_numbered(activation, log)
+
+
+def remove_all_addresses(applied: Iterable[Device], log: Log) -> None:
+    """Remove the VTEP's addresses, from the loopback and from all uplinks."""
+    ours = loopbacks(list(applied))
+    commands.run_all(map(_delete_loopback, sorted(ours)), log)
+    commands.run_all(_uplink_loopbacks(ours, set()), log)
+
+
+def _remove_loopbacks(activation: Activation, log: Log) -> None:
+    """Neither backend removes an address from `lo` that its files no longer have."""
+    stale = activation.previous_loopbacks - activation.target.loopbacks
+    present = netlink.addresses().get(1, set()) if stale else set()
+    for address in sorted(stale):
+        if f"{address}/32" in present:
+            commands.run(_delete_loopback(address), log)
+
+
+def _delete_loopback(address: str) -> Step:
+    argv = ("ip", "address", "delete", f"{address}/32", "dev", "lo")
+    return Step(argv, "the VTEP goes", may_fail=True)
+
+
+def _remove_uplink_loopbacks(activation: Activation, log: Log) -> None:
+    """FRR's start script adds the VTEP's address to uplinks, and forgets a NIC that was one."""
+    if activation.target.uplinks is not None:
+        ours = activation.previous_loopbacks | activation.target.loopbacks
+        commands.run_all(_uplink_loopbacks(ours, set(activation.target.uplinks)), log)
+
+
+def _uplink_loopbacks(ours: frozenset[str], uplinks: set[str]) -> list[Step]:
+    """Remove the VTEP's address from NICs that are not uplinks."""
+    names = {link.index: link.name for link in netlink.links().values()}
+    return [
+        Step(
+            ("ip", "address", "delete", address, "peer", f"{peer}/32", "dev", names[index]),
+            f"{names[index]} is no uplink any more",
+            may_fail=True,
+        )
+        for index, address, peer in netlink.peers()
+        if peer == ONLINK_NEXT_HOP and address in ours and names.get(index, "lo") not in uplinks
+    ]
+
+
+def _remove_numbered(activation: Activation, log: Log) -> None:
+    """ifupdown2 removes no address from an uplink: it is told to leave the operator's alone."""
+    stale = activation.previous_numbered.difference(activation.target.numbered)
+    links, present = (netlink.links(), netlink.addresses()) if stale else ({}, {})
+    for nic, address in sorted(stale):
+        if nic in links and address in present.get(links[nic].index, set()):
+            argv = ("ip", "address", "delete", address, "dev", nic)
+            reason = f"the session on {nic} has no address of ours any more"
+            commands.run(Step(argv, reason, may_fail=True), log)

@@ -1,0 +1,248 @@
+"""FRR: its start, its reload and what that gets wrong, and the check that it is as planned."""
+
+import contextlib
+from collections.abc import Set as Names
+from ipaddress import ip_address
+from pathlib import Path
+
+from generator.activation import commands, devices, services
+from generator.activation.backend import Activation
+from generator.activation.commands import Log, Step
+from generator.errors import ActivationFailed
+from generator.observed import comparison, frr, routes
+from generator.observed.routes import Lost
+
+CONF = "etc/frr/frr.conf"
+DAEMONS = "etc/frr/daemons"
+_SERVICE = "frr.service"
+_RELOAD = "/usr/lib/frr/frr-reload.py"
+
+
+def check(tree: Path) -> Step:
+    """Have FRR read the configuration below `tree` without loading it."""
+    argv = ("vtysh", "--dryrun", "--inputfile", str(tree / CONF))
+    return Step(argv, "FRR reads the new file")
+
+
+def activate(activation: Activation, log: Log, say: Log) -> list[str]:
+    """Have FRR run with its files, and wait until it is as planned.
+
+    Returns what had been lost between FRR and the kernel, and was repaired. Raises
+    `ActivationFailed`.
+    """
+    try:
+        _take_up_files(activation, log, say)
+    except frr.Silent as silent:
+        raise ActivationFailed(str(silent)) from None
+    return _settle(activation, log, say)
+
+
+def restart(reason: str, log: Log) -> None:
+    """Restart FRR; a failure is no error."""
+    commands.run(Step(("systemctl", "restart", _SERVICE), reason, may_fail=True), log)
+
+
+# --- Start and reload ---
+
+
+def _take_up_files(activation: Activation, log: Log, say: Log) -> None:
+    """Start FRR, or reload it if that is enough. Raises `frr.Silent` or `ActivationFailed`."""
+    root = activation.root
+    _wait_for_start(activation)  # of a host that has just booted
+    # A reload can't take away a BGP instance that has VNIs, so another AS number needs a restart.
+    if (
+        activation.first
+        or not _answers(root)
+        or frr.local_as(root) not in (None, activation.target.asn)
+    ):
+        say("FRR is started with its new files")
+        _start(activation, log)
+        return
+    if not {CONF, DAEMONS} & activation.changed_files:
+        return
+
+    def unknown() -> list[str]:
+        known = frr.ask("zebra", "show vrf", root)
+        return [name for name in devices.vrfs(activation.target) if f"vrf {name} id" not in known]
+
+    if left := commands.until(unknown, 15):
+        raise ActivationFailed(f"FRR does not see the VRFs {', '.join(left)}")
+    if ended := sorted(activation.previous_sessions - set(activation.target.sessions)):
+        commands.run(forget_neighbors(activation.target.asn, ended), log)
+    _reload(activation, log)
+    # Each would stay as an empty stanza (FRRouting/frr#21245).
+    if removed := [device.name for device in activation.removed if device.kind == "vrf"]:
+        reason = "FRR forgets VRFs that are gone"
+        commands.run(_configure([f"no vrf {name}" for name in removed], reason), log)
+
+
+def _answers(root: Path) -> bool:
+    try:
+        for daemon in ("zebra", "bgpd", "bfdd"):
+            frr.ask(daemon, "show version", root)
+    except frr.Silent:
+        return False
+    return True
+
+
+def _start(activation: Activation, log: Log) -> None:
+    """Start FRR with its file, or restart it."""
+    reason = "FRR starts with the new files"
+    steps = [
+        Step(("systemctl", "reset-failed", _SERVICE), reason, may_fail=True),
+        Step(("systemctl", "restart", _SERVICE), reason, timeout=120),
+    ]
+    commands.run_all(steps, log)
+    services.enable(_SERVICE, "FRR at every boot", log)
+    _wait_for_start(activation)
+
+
+def _wait_for_start(activation: Activation) -> None:
+    """Wait until FRR has read its file, which may take long: until then nothing is missing.
+
+    systemd is asked for the service's processes, because the service that we run in hides them in
+    /proc. Until the daemons have read their file, the script that started them is among them.
+    watchfrr counts as started when they answer, which is before (FRR's tools/frrcommon.sh.in,
+    all_start).
+    """
+    argv = ("systemctl", "status", "--lines=0", "--full", "--no-pager", _SERVICE)
+    step = Step(argv, "is FRR still reading its file?", may_fail=True)
+
+    def starting() -> list[str]:
+        output = commands.run(step, commands.silent)
+        return [line for line in output.splitlines() if "/watchfrr.sh " in line]
+
+    commands.until(starting, 120 + activation.size / 2)
+
+
+def _reload(activation: Activation, log: Log) -> None:
+    """Have FRR take up its file, after what its reload would get wrong. Raises `frr.Silent`.
+
+    FRR 8.4.4's frr-reload.py says the lines of a new uplink's advertisements twice, and the second
+    time fails ("This ra-interval would conflict with configured ra-lifetime!"). It says a new VRF
+    after what is new of BGP: there `vrf NAME` is taken for `vrf-policy`, and its VNI for one of the
+    default VRF. So both are configured before.
+    """
+    sessions, vnis = comparison.missing_in_frr(activation.target, activation.root)
+    conf = (activation.root / CONF).read_text()
+    if lines := _stanzas(conf, {f"interface {name}" for name in sessions}):
+        commands.run(_configure(lines, "FRR advertises itself on new uplinks"), log)
+    if lines := _stanzas(conf, {f"vrf {vni.vrf}" for vni in vnis if vni.type == "L3"}):
+        commands.run(_configure(lines, "FRR maps new VRFs to their VNIs"), log)
+    service = activation.whole or DAEMONS in activation.changed_files
+    commands.run(_reload_step(activation.size, service=service), log)
+
+
+def _reload_step(devices: int, *, service: bool) -> Step:
+    """Have FRR take up what differs; sessions go on.
+
+    The reload script alone is enough for frr.conf. The service (`systemctl reload frr`) also reads
+    the file of daemons, and replaces watchfrr, which takes a second or two. If the script fails,
+    systemd then stops FRR with all its sessions (252).
+    """
+    script = (_RELOAD, "--reload", f"/{CONF}")
+    argv = ("systemctl", "reload", _SERVICE) if service else script
+    return Step(argv, "FRR takes up the changed file", timeout=120 + devices / 2)
+
+
+def _stanzas(conf: str, heads: Names[str]) -> list[str]:
+    """Return the lines of the stanzas of frr.conf that begin with one of these lines."""
+    lines: list[str] = []
+    inside = False
+    for line in conf.splitlines():
+        inside |= line in heads
+        if inside:
+            lines.append(line)
+        if line.startswith("exit"):
+            inside = False
+    return lines
+
+
+def forget_neighbors(asn: int, neighbors: list[str]) -> Step:
+    """Remove sessions that end from FRR, whose reload can't.
+
+    FRR 8.4.4's fails on a neighbor with more than one line ("Specify remote-as first"). And no
+    version removes what an interface says of router advertisements: frr-reload.py sends `no
+    interface`, which FRR refuses while the kernel has the interface (#13644).
+    """
+    silent = ("no ipv6 nd ra-interval", "no ipv6 nd ra-lifetime")
+    lines = [
+        line
+        for neighbor in neighbors
+        if not _is_address(neighbor)
+        for line in (f"interface {neighbor}", *silent)
+    ]
+    lines += [f"router bgp {asn}", *(f"no neighbor {neighbor}" for neighbor in neighbors)]
+    return _configure(lines, "FRR ends sessions that are no longer wanted")
+
+
+def _is_address(neighbor: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return bool(ip_address(neighbor))
+    return False
+
+
+def _configure(lines: list[str], reason: str) -> Step:
+    """Give FRR configuration lines. The reload and the check after it find what FRR refuses."""
+    words = [word for line in lines for word in ("-c", line)]
+    return Step(("vtysh", "-c", "configure terminal", *words), reason, may_fail=True)
+
+
+# --- What FRR and the kernel lost ---
+
+
+def _settle(activation: Activation, log: Log, say: Log) -> list[str]:
+    """Wait until FRR is as planned; return what was repaired. Raises `ActivationFailed`."""
+    repaired: list[str] = []
+    unheard_before: list[Lost] = []
+
+    def left() -> list[str]:
+        nonlocal unheard_before
+        try:
+            wrong, lost, unheard = comparison.compare_frr(activation.target, activation.root)
+            # Unheard twice: FRR may be about to hear of an address that is new.
+            lost += [each for each in unheard if each in unheard_before]
+            _restore(lost, activation.root, log)
+        except frr.Silent as silent:
+            return [str(silent)]
+        unheard_before = unheard
+        repaired.extend(each.text for each in lost)
+        return wrong + [f"FRR: {each.text}" for each in dict.fromkeys(lost + unheard)]
+
+    wrong = commands.until(left, activation.patience / 2)
+    if wrong:
+        say("FRR is not as planned: it is given its file again")
+        try:
+            _reload(activation, log)
+        except frr.Silent:
+            _start(activation, log)
+        wrong = commands.until(left, activation.patience)
+    if wrong:
+        raise ActivationFailed("FRR is not as planned:", *(f"  {text}" for text in wrong))
+    return list(dict.fromkeys(repaired))
+
+
+def _restore(lost: list[Lost], root: Path, log: Log) -> None:
+    """Restore next hops' neighbours, then routes, and announce addresses again.
+
+    Raises `frr.Silent`.
+    """
+    if lines := [each.line for each in lost if each.line]:
+        commands.run(_batch(lines), log)
+    if entries := [entry for each in lost for entry in each.entries]:
+        commands.run(_batch(entries, "bridge"), log)
+    if not lines:
+        return
+    # FRR does not remove what it withdrew in between: it believes that to be gone already.
+    installed = routes.installed_prefixes(root)
+    if undo := [each.undo for each in lost if each.undo and each.prefix not in installed]:
+        commands.run(_batch(undo), log)
+
+
+def _batch(lines: list[str], tool: str = "ip") -> Step:
+    return Step(
+        (tool, "-force", "-batch", "-"),
+        f"the kernel and FRR do not agree: {'; '.join(lines)}",
+        input="".join(f"{line}\n" for line in lines),
+        may_fail=True,
+    )

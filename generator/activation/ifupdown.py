@@ -1,0 +1,184 @@
+"""The backend ifupdown2: its files, its check, its two ways, and what it must be kept from."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from collections.abc import Set as Names
+from pathlib import Path
+
+from generator.activation import commands, devices, management
+from generator.activation.backend import Activation, Remedy
+from generator.activation.commands import Log, Step
+from generator.desired.model import Device
+from generator.desired.plan import Plan, body
+from generator.errors import Problem, Refused
+from generator.state.changes import Change
+
+FILE = "etc/network/interfaces.d/evpn-host"
+# ifupdown2 names VRFs' tables in this folder, which it does not make, and keeps a list there.
+VRF_TABLES = Path("etc/iproute2/rt_tables.d")
+VRF_MAP = VRF_TABLES / "ifupdown2_vrf_map.conf"
+_INTERFACES = "etc/network/interfaces"
+_SOURCED = re.compile(r"\s*source(-directory)?\s+(/etc/network/)?interfaces\.d(/\*)?/?\s*$")
+_DHCP = re.compile(r"\s*iface\s+(?P<nic>\S+)\s+inet6?\s+dhcp\b")
+
+
+class Ifupdown:
+    """See `backend.Backend`."""
+
+    name = "ifupdown"
+    file = FILE
+    files = (FILE,)
+    drop_ins = ""
+    foreign_files = ()
+    folders = (VRF_TABLES,)
+    notes = (VRF_MAP,)
+    unit = "networking"
+
+    @property
+    def remedies(self) -> Sequence[Remedy]:
+        return ()
+
+    def is_used(self, root: Path) -> bool:
+        """Whether there is /etc/network/interfaces.
+
+        Raises `Refused` if classic ifupdown or ifupdown-ng reads it, or if it leaves our file out.
+        """
+        if not (root / _INTERFACES).exists():
+            return False
+        if root == Path("/"):
+            _refuse_other_ifupdown()
+        # /etc/network/interfaces has to source the folder in which our file lies.
+        if not any(_SOURCED.match(line) for line in _lines(root / _INTERFACES)):
+            hint = "add: source /etc/network/interfaces.d/*"
+            rule = "does not source /etc/network/interfaces.d"
+            raise Refused(Problem("/etc/network/interfaces", "", rule, hint))
+        return True
+
+    def refuse_conflicts(self, root: Path, nics: list[str]) -> None:
+        """Raise `Refused` if an uplink's DHCP client comes after our part of the uplink.
+
+        ifupdown2 makes one stanza of all stanzas of a NIC and takes the first one's method
+        (`squash` in ifupdown/iface.py, 3.0): after ours it would start no client.
+        """
+        main = root / _INTERFACES
+        if not main.exists():
+            return
+        own = root / FILE
+        lines = _lines(main)
+        sourced = next((n for n, line in enumerate(lines) if _SOURCED.match(line)), len(lines))
+        below = [(main, lines[sourced:])]
+        below += [(f, _lines(f)) for f in own.parent.glob("*") if f.is_file() and f.name > own.name]
+        rule = "comes after our part of it, and ifupdown2 would start no DHCP client"
+        hint = "put it above the line that sources /etc/network/interfaces.d"
+        problems = [
+            Problem(f"{file}: {' '.join(line.split())}", "", rule, hint)
+            for file, lines in below
+            for line in lines
+            if (match := _DHCP.match(line)) and match["nic"] in nics
+        ]
+        if problems:
+            raise Refused(*problems)
+
+    def check(self, tree: Path, devices: int) -> Step:
+        """Have ifupdown2 read the file below `tree`."""
+        argv = ("ifquery", "--list", "-a", "-i", str(tree / FILE))
+        return Step(argv, "ifupdown2 reads the new file", timeout=60 + devices)
+
+    def whole(self, devices: int) -> Step:
+        """`ifreload -a`: it brings up and down whatever its files say."""
+        return Step(("ifreload", "-a"), "create and configure devices", timeout=120 + devices)
+
+    def activate(self, activation: Activation, log: Log) -> None:
+        """Bring up the devices that differ, or with `whole` have ifupdown2 do all that it does."""
+        for folder in self.folders:  # ifupdown2 fails to name a VRF's table without it
+            (activation.root / folder).mkdir(parents=True, exist_ok=True)
+        devices.delete_unchangeable(activation.target, log)
+        if activation.whole or devices.SYSCTL in activation.changed_files:
+            # Some settings must be there before the devices are.
+            commands.run(devices.sysctl(activation.root), log)
+        # Without the kernel's rule for VRFs (after uninstall) ifupdown2 adds two of its own for
+        # each VRF, and never removes them.
+        devices.order_rules(activation.target, log)
+        if activation.whole or activation.partial is None:
+            self._reload_all(activation, log)
+        else:
+            differing = {difference.device for difference in activation.differences()}
+            names = activation.partial | differing
+            if ordered := _lower_first(activation.target.devices, names):
+                commands.run(_ifup(ordered, "create and configure what changed"), log)
+        management.wait_for_hook(activation)
+        devices.delete(activation.removed, log)
+
+    def _reload_all(self, activation: Activation, log: Log) -> None:
+        if carriers := management.carriers(activation):
+            # ifreload begins with removing devices, even a bridge with the management address. So
+            # the bridge that the address is to move to has to be there before.
+            reason = f"the management address is to leave {', '.join(carriers)}"
+            commands.run(_ifup(management.successors(activation), reason), log)
+            management.wait_for_hook(activation)
+        commands.run(self.whole(activation.size), log)
+
+    def remove_notes(self, root: Path) -> None:
+        """Remove the list of VRFs, unless it names one that exists."""
+        lines = (root / VRF_MAP).read_text().splitlines()
+        names = [line.split()[-1] for line in lines if line.strip() and line[0] != "#"]
+        if not any((root / "sys/class/net" / name).exists() for name in names):
+            (root / VRF_MAP).unlink()
+
+    def touched(
+        self, root: Path, plan: Plan, changes: list[Change], known: Names[str]
+    ) -> set[str] | None:
+        """Return none, or None where the file changes for the loopback or for a NIC too."""
+        del root, plan
+        for change in changes:
+            if change.path == FILE:
+                old, new = (
+                    _stanzas_besides(text or "", known) for text in (change.old, change.new)
+                )
+                return set() if old == new else None
+        return set()
+
+
+def _ifup(names: list[str], reason: str) -> Step:
+    """Bring up some devices, in the order in which they need each other."""
+    return Step(("ifup", *names), reason, timeout=120 + len(names))
+
+
+def _lower_first(devices: list[Device], names: Names[str]) -> list[str]:
+    """Return names of devices, and of their bridges, each after what it needs."""
+    order = {"vrf": 0, "vxlan": 1, "bridge": 2}
+    names = names | {d.master or "" for d in devices if d.kind == "vxlan" and d.name in names}
+    keyed = [(order[device.kind], device.name) for device in devices if device.name in names]
+    return [name for _, name in sorted(keyed)]
+
+
+def _stanzas_besides(text: str, names: Names[str]) -> list[str]:
+    """Return the stanzas of devices other than these."""
+    stanzas = body(text).split("\n\n")
+    return [s for s in stanzas if not names & {_iface(line) for line in s.splitlines()}]
+
+
+def _iface(line: str) -> str:
+    return line.removeprefix("iface ").split(" ")[0] if line.startswith("iface ") else ""
+
+
+def _refuse_other_ifupdown() -> None:
+    """Raise `Refused` if /etc/network/interfaces belongs to another program than ifupdown2."""
+    if shutil.which("ifreload"):
+        return
+    ifup = shutil.which("ifup")
+    if not ifup:
+        raise Refused("ifupdown2 is not installed")
+    version = subprocess.run(
+        [ifup, "--version"], capture_output=True, text=True, timeout=10, check=False
+    ).stdout
+    which = "ifupdown-ng" if "ifupdown-ng" in version else "classic ifupdown"
+    raise Refused(
+        Problem("", "", f"this host uses {which}, which knows no VRFs", "install ifupdown2")
+    )
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text(errors="replace").splitlines()

@@ -1,0 +1,245 @@
+"""The backend netplan, with systemd-networkd: its files, its check, its two ways, its remedies."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as Names
+from pathlib import Path
+from typing import Any
+
+from generator.activation import commands, devices, management
+from generator.activation.backend import Activation, Remedy
+from generator.activation.commands import Log, Step
+from generator.desired.plan import Plan
+from generator.errors import ActivationFailed, NotInstalled, Problem, Refused
+from generator.observed import netlink
+from generator.state import files
+from generator.state.changes import Change
+
+FILE = "etc/netplan/60-evpn-host.yaml"
+NETWORKD_CONF = "etc/systemd/networkd.conf.d/90-evpn-host.conf"
+_FOLDER = "etc/netplan"
+_NETWORKD_DROP_INS = "etc/systemd/network"
+_GENERATED = Path("run/systemd/network")  # networkd's files, which netplan makes
+_PREFIX = "10-netplan-"  # of their names
+# What makes networkd's files below a folder. 1.2 calls it `configure`, and has systemd's generator
+# beside it. Before 1.2 it was `generate`, which Debian 12's netplan looks for in /lib.
+GENERATORS = (
+    "/usr/libexec/netplan/configure",
+    "/usr/libexec/netplan/generate",
+    "/lib/netplan/generate",
+)
+
+
+class Netplan:
+    """See `backend.Backend`."""
+
+    name = "netplan"
+    file = FILE
+    files = (FILE, NETWORKD_CONF)
+    drop_ins = f"{_NETWORKD_DROP_INS}/{_PREFIX}*.*.d/evpn-host.conf"
+    foreign_files = ("lib/netplan/*.yaml", f"{_FOLDER}/*.yaml")
+    folders = ()
+    notes = ()
+    unit = "systemd-networkd"
+
+    @property
+    def remedies(self) -> Sequence[Remedy]:
+        return (_announce_masters, _restart_networkd)
+
+    def is_used(self, root: Path) -> bool:
+        """Whether there are other netplan files, or networkd runs."""
+        if any(file.name != Path(FILE).name for file in (root / _FOLDER).glob("*.yaml")):
+            return True
+        # systemd's own file system says so: no command is run.
+        unit = Path("/sys/fs/cgroup/system.slice/systemd-networkd.service")
+        return root == Path("/") and unit.is_dir()
+
+    def refuse_conflicts(self, root: Path, nics: list[str]) -> None:
+        """Raise `Refused` if an uplink's id is not its name.
+
+        If an operator's entry with another id matches the same NIC, netplan makes two files for
+        that NIC. networkd takes the first of them, and the operator's addresses would vanish.
+        """
+        problems = [
+            Problem(
+                f"{file}: ethernets.{id_}", "", f"is the uplink {nic} under another id", "rename it"
+            )
+            for file in sorted((root / _FOLDER).glob("*.yaml"))
+            if file.name != Path(FILE).name
+            for id_, entry in _ethernets(file).items()
+            for nic in nics
+            if nic != id_ and nic in _names(entry)
+        ]
+        if problems:
+            raise Refused(*problems)
+
+    def check(self, tree: Path, devices: int) -> Step:
+        """Have netplan read the files below `tree`, and make networkd's files from them there.
+
+        The generator is called without the command `netplan generate`. From 1.1 on that has systemd
+        reload its units. netplan's generator then writes all files of networkd on the host itself
+        anew, and networkd reconfigures every link. 1.2 runs a generator that it looks for below
+        `tree`. While the host boots the generator asks systemd to start networkd: SYSTEMD_OFFLINE
+        keeps systemctl from doing so (systemd's docs/ENVIRONMENT.md).
+        """
+        reason = "netplan reads the new files"
+        generator = next((path for path in GENERATORS if os.access(path, os.X_OK)), None)
+        if generator is None:
+            places = ", ".join(GENERATORS)
+            raise NotInstalled(f"netplan is not installed: none of {places} is there ({reason})")
+        argv = ("env", "SYSTEMD_OFFLINE=1", generator, "--root-dir", str(tree))
+        return Step(argv, reason, timeout=60 + devices / 10)
+
+    def whole(self, devices: int) -> Step:
+        """`netplan apply`: it reconfigures every link."""
+        return Step(("netplan", "apply"), "create and configure devices", timeout=120 + devices)
+
+    def activate(self, activation: Activation, log: Log) -> None:
+        """Take up what changed: networkd's files that differ, or with `whole` all of them."""
+        if NETWORKD_CONF in activation.changed_files:
+            reason = "networkd must leave FRR's routes alone, and reads that only at its start"
+            commands.run(_restart(reason, activation.size), log)
+        devices.delete_unchangeable(activation.target, log)
+        if activation.whole:
+            devices.delete(activation.removed, log)
+            commands.run(self.whole(activation.size), log)
+            return
+        stale = {difference.device for difference in activation.differences()}
+        left_out: set[str] = set()
+        if activation.partial is not None:
+            left_out = {device.name for device in activation.target.devices} - activation.partial
+        changed = sync_networkd(activation.tree, activation.root, stale, left_out)
+        paths = activation.changed_files
+        if changed or any(path.startswith(f"{_NETWORKD_DROP_INS}/") for path in paths):
+            commands.run(_reload(activation.size), log)
+        management.wait_for_hook(activation)
+        devices.delete(activation.removed, log)
+
+    def remove_notes(self, root: Path) -> None:
+        """Do nothing: there are none."""
+
+    def touched(
+        self, root: Path, plan: Plan, changes: list[Change], known: Names[str]
+    ) -> set[str] | None:
+        """Return devices whose drop-in changes, and those without a file of networkd."""
+        del known
+        return _with_drop_ins(changes) | _without_file(root, plan)
+
+
+def _restart(reason: str, devices: int) -> Step:
+    """Have networkd read its own settings, and look at every device as if it were new."""
+    argv = ("systemctl", "restart", "systemd-networkd.service")
+    return Step(argv, reason, timeout=60 + devices)
+
+
+def _reload(devices: int) -> Step:
+    """Have networkd take up its files that changed."""
+    reason = "networkd takes up the changed files"
+    return Step(("networkctl", "reload"), reason, timeout=60 + devices)
+
+
+def _announce_masters(activation: Activation, log: Log) -> None:
+    """Have the kernel announce again bridges and VRFs into which devices are still to go.
+
+    If a bridge or VRF was deleted by hand and made again, networkd 252 loads it once more at its
+    next reload, finds that it exists, and waits for the kernel to announce it. Ports that go into
+    it wait with it, for ever. The kernel announces a device whose group is set, even to the group
+    that it has.
+    """
+    late = {difference.device for difference in activation.differences()}
+    links = netlink.links()
+    masters = {d.master for d in activation.target.devices if d.name in late and d.master in links}
+    folder = Path("/sys/class/net")
+    if groups := {
+        name: (folder / name / "netdev_group").read_text().strip()
+        for name in sorted(name for name in masters if name)
+    }:
+        lines = "".join(f"link set dev {name} group {group}\n" for name, group in groups.items())
+        reason = f"networkd up to 252 waits to hear of {', '.join(groups)}"
+        argv = ("ip", "-force", "-batch", "-")
+        commands.run(Step(argv, reason, input=lines, may_fail=True), log)
+
+
+def _restart_networkd(activation: Activation, log: Log) -> None:
+    """Have networkd look at all devices anew.
+
+    On a busy host networkd may not hear within 25 s that a device was made. It then takes the
+    device for failed for as long as it runs, and what goes into it waits for ever (252, 257).
+    """
+    commands.run(_restart("networkd gave up devices that are there", activation.size), log)
+
+
+# --- networkd's files ---
+
+
+def sync_networkd(tree: Path, root: Path, stale: set[str], left_out: set[str]) -> list[str]:
+    """Copy those of networkd's files that netplan made in `tree` and that differ on the host.
+
+    Returns the names of the files that changed. Devices that are `left_out` keep their files.
+    Files of `stale` devices are written although they are the same: networkd then looks at these
+    devices again. Raises `ActivationFailed`.
+
+    `netplan generate` on the host itself would write every file, and networkd would reconfigure
+    each link whose file is new: FRR's routes over an uplink would be lost.
+    """
+    source, target = tree / _GENERATED, root / _GENERATED
+    target.mkdir(parents=True, exist_ok=True)
+    new = {file.name: file.read_bytes() for file in source.glob(f"{_PREFIX}*") if file.is_file()}
+    if not new:
+        raise ActivationFailed("netplan made no files for networkd")
+    kept = _file_names(left_out)
+    rewritten = _file_names(stale)
+    new |= {n: f.read_bytes() for n in rewritten & kept if (f := target / n).exists()}
+    changed = []
+    for file in target.glob(f"{_PREFIX}*"):
+        if file.name not in new and file.name not in kept:
+            file.unlink()
+            changed.append(file.name)
+    for name, content in sorted(new.items()):
+        file = target / name
+        if name in rewritten or not file.exists() or file.read_bytes() != content:
+            files.write(file, content, 0o640)
+            with contextlib.suppress(LookupError):
+                shutil.chown(file, group="systemd-network")
+            changed.append(name)
+    return changed
+
+
+def _file_names(names: Iterable[str]) -> set[str]:
+    return {f"{_PREFIX}{name}.{kind}" for name in names for kind in ("netdev", "network")}
+
+
+def _with_drop_ins(changes: list[Change]) -> set[str]:
+    """Return the devices of which a drop-in for networkd changes."""
+    folders = [Path(change.path).parent.name for change in changes]
+    return {f.removeprefix(_PREFIX).rsplit(".", 2)[0] for f in folders if f.startswith(_PREFIX)}
+
+
+def _without_file(root: Path, plan: Plan) -> set[str]:
+    """Return the devices for which networkd has no file, whoever removed it."""
+    present = {file.name for file in (root / _GENERATED).glob(f"{_PREFIX}*.network")}
+    return {d.name for d in plan.devices if f"{_PREFIX}{d.name}.network" not in present}
+
+
+# --- The operator's files ---
+
+
+def _ethernets(file: Path) -> dict[Any, Any]:
+    """Return the NICs of a netplan file; none if netplan itself will say what is wrong with it."""
+    from ruamel.yaml import YAML  # noqa: PLC0415  # only where there are files to read
+    from ruamel.yaml.error import YAMLError  # noqa: PLC0415
+
+    try:
+        return dict(YAML(typ="safe").load(file.read_text())["network"]["ethernets"])
+    except (OSError, YAMLError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def _names(entry: Any) -> set[Any]:
+    """Return the names that a NIC's entry has for the NIC."""
+    if not isinstance(entry, dict):
+        return set()
+    match = entry.get("match")
+    return {entry.get("set-name"), match.get("name") if isinstance(match, dict) else None}

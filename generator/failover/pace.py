@@ -1,0 +1,60 @@
+"""How often the address may move, and when neighbours hear of a move."""
+
+import time
+from collections.abc import Callable
+
+BURST, REFILL = 2, 10.0  # moves at once; seconds until the next one is allowed
+# Seconds after a move at which neighbours are told. The fabric carries nothing before the leaf has
+# sent its first routes, about a second after the session (FRR's coalesce-time), and then at once.
+TELL = (0.0, 0.1, 0.3, 0.6, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0, 4.0, 5.0)
+# Later ones, for a hook that stays: busy leaves carry a new V-Net later, and a neighbour that
+# nobody told keeps the old MAC for up to a minute.
+LATER = (8.0, 12.0, 18.0, 25.0, 35.0, 45.0)
+
+
+class Damping:
+    """Limits moves: an address that a flapping session would move follows it no faster."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._allowed = float(BURST)
+        self._counted_at = clock()
+
+    def wait(self) -> float:
+        """Return the seconds until another move is allowed, 0 if one is allowed now."""
+        now = self._clock()
+        self._allowed = min(BURST, self._allowed + (now - self._counted_at) / REFILL)
+        self._counted_at = now
+        return 0.0 if self._allowed >= 1 else (1 - self._allowed) * REFILL
+
+    def count(self) -> None:
+        """Count a move."""
+        self._allowed = max(0.0, self._allowed - 1)
+
+
+class Schedule:
+    """When neighbours are to be told where the address is."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._times: list[float] = []
+        self.restart()  # a hook before this one may not have told them all
+
+    def restart(self) -> None:
+        """Begin anew: the address has moved."""
+        self._times = [self._clock() + after for after in TELL + LATER]
+
+    def shorten(self) -> None:
+        """Leave out the later times: the hook does not stay."""
+        self._times = self._times[: -len(LATER)]
+
+    def due(self) -> bool:
+        """Whether neighbours are to be told now; times that have passed are then done with."""
+        now = self._clock()
+        before = len(self._times)
+        self._times = [at for at in self._times if at > now]
+        return len(self._times) < before
+
+    def wait(self) -> float | None:
+        """Return the seconds until neighbours are to be told next; None: never again."""
+        return max(0.0, self._times[0] - self._clock()) if self._times else None

@@ -1,0 +1,47 @@
+"""A file's content before and after, and how a person reads the difference."""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from generator.errors import Refused
+
+_SECRET = re.compile(r"^(.* password )(\S+)$", re.MULTILINE)
+
+
+class Change(msgspec.Struct, frozen=True):
+    """A file's content before and after; None where there is no file."""
+
+    path: str
+    old: str | None
+    new: str | None
+
+
+def read(root: Path, path: str) -> str | None:
+    """Return a file's text, None if there is no file. Raises `Refused` if it can't be read."""
+    try:
+        return (root / path).read_text(errors="surrogateescape")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Refused(f"/{path}: can't be read: {error.strerror}") from None
+
+
+def diff(changes: Iterable[Change]) -> Iterator[str]:
+    """Yield a unified diff, line by line, without line ends. It does not show passwords."""
+    for change in changes:
+        old, new = _lines(change.old), _lines(change.new)
+        yield from difflib.unified_diff(
+            old,
+            new,
+            fromfile=f"a/{change.path}" if change.old is not None else "/dev/null",
+            tofile=f"b/{change.path}" if change.new is not None else "/dev/null",
+            lineterm="",
+        )
+
+
+def _lines(text: str | None) -> list[str]:
+    return _SECRET.sub(r"\1(not shown)", text or "").splitlines()

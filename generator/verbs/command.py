@@ -1,0 +1,45 @@
+"""How the command line ends: exit codes of diff, and a reader of its output that has gone."""
+
+import os
+import sys
+
+import click
+
+from generator.errors import Refused
+
+TROUBLE = 2  # of diff, and of a wrong command line
+
+
+def text_of(error: OSError) -> str:
+    """Return an error of the system as a person reads it."""
+    return f"{error.filename or 'system'}: {error.strerror}"
+
+
+class Verbs(click.Group):
+    """Ends as other commands do when the reader of its output has gone; click's 1 means refused."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the verb."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
+
+
+class Diff(click.Command):
+    """Ends with 2 in trouble, as diff(1) does: its 1 says that something differs."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the verb."""
+        try:
+            return super().invoke(ctx)
+        except Refused as refused:
+            refused.exit_code = TROUBLE
+            raise
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            trouble = Refused(text_of(error))
+            trouble.exit_code = TROUBLE
+            raise trouble from None

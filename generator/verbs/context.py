@@ -1,0 +1,90 @@
+"""What the verbs share: how they get a payload, the machine's settings and their options."""
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from generator.activation import commands
+from generator.activation.commands import Log
+from generator.controller import config
+from generator.controller import source as sources
+from generator.controller.config import Config
+from generator.controller.source import Source
+from generator.desired import payload
+from generator.desired.payload import Payload
+from generator.errors import Refused
+from generator.verbs.options import Options
+
+
+def say(text: str) -> None:
+    """Print a sentence for the user on standard error."""
+    click.echo(text, err=True)
+
+
+def log(*, verbose: bool) -> Log:
+    """Return what is told each command: standard error, or nobody."""
+    return commands.to_stderr if verbose else commands.silent
+
+
+def payload_of(source: str | None) -> Payload:
+    """Read and check a payload, and print its warnings. Raises `Refused`."""
+    if source is not None and not config.is_url(source):  # config.yaml has no say in it
+        data = sources.local(source)
+    else:
+        data = source_of(source).read()
+    checked = payload.load(data)
+    for warning in checked.warnings:
+        say(f"warning: {warning}")
+    return checked
+
+
+def source_of(
+    source: str | None,
+    host: str | None = None,
+    root: Path | None = None,
+    wait: float | None = None,
+) -> Source:
+    """Return the source that the command line or config.yaml names. Raises `Refused`."""
+    top = (root or Path("/")).resolve()
+    settings = config.load(top)
+    name = source or settings.controller
+    if name is None:
+        raise click.UsageError("no payload: give -p SRC, or name a controller in config.yaml")
+    settings = settings.patient(wait) if wait else settings
+    return Source(name, host or settings.host, settings, top)
+
+
+def settings_of(root: Path) -> Config:
+    """Read config.yaml for a verb that has to work without it too."""
+    try:
+        return config.load(root)
+    except Refused as refused:
+        say(f"warning: {refused}")
+        return Config()
+
+
+def options_of(  # noqa: PLR0913  # one parameter an option
+    root: Path | None,
+    source: Source | None = None,
+    backend: str | None = None,
+    *,
+    no_activate: bool = False,
+    full: bool = False,
+    force: bool = False,
+) -> Options:
+    """Return how to act on a host: activate only on this machine, and if nothing forbids it."""
+    return Options(
+        root=(root or Path("/")).resolve(),
+        backend=(backend or source.settings.backend) if source else None,
+        host=source.host if source else None,
+        activate=root is None and not no_activate,
+        full=full,
+        force=force,
+    )
+
+
+def json(answer: msgspec.Struct, indent: int = 0) -> str:
+    """Return an answer for a script, on one line unless `indent` is given."""
+    data = msgspec.json.encode(answer)
+    return (msgspec.json.format(data, indent=indent) if indent else data).decode()

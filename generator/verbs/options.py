@@ -1,0 +1,16 @@
+"""How a verb acts on a host."""
+
+from pathlib import Path
+
+import msgspec
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How a host is to be acted on."""
+
+    root: Path = Path("/")
+    backend: str | None = None
+    host: str | None = None
+    activate: bool = True
+    full: bool = False
+    force: bool = False

@@ -1,0 +1,119 @@
+"""`evpn-host rollback`: an earlier generation becomes current again."""
+
+import contextlib
+
+import msgspec
+
+from generator.activation import converge, staging
+from generator.activation.backend import Activation
+from generator.activation.commands import Log
+from generator.controller.config import Config, hostname
+from generator.errors import EvpnHostError, Problem, Refused, Stranded
+from generator.reporting import report
+from generator.reporting.report import Outcome
+from generator.state import record
+from generator.state.lock import lock
+from generator.state.record import Record
+from generator.verbs.options import Options
+
+
+def rollback_reported(
+    generation: int | None, options: Options, settings: Config, log: Log, say: Log
+) -> str:
+    """Make an earlier generation current, and report it; return when it was applied (ISO 8601)."""
+    host = settings.host or hostname()
+    with report.reported(settings, host, say, activates=options.activate) as run:
+        run.outcome, time = rollback(generation, options, log, say)
+        run.message = f"{run.outcome.host}: what was applied on {time} is current again"
+    return time
+
+
+def rollback(generation: int | None, options: Options, log: Log, say: Log) -> tuple[Outcome, str]:
+    """Make an earlier generation current until the payload changes, by default the one before.
+
+    Returns what was done, and when that generation was applied (ISO 8601). Raises `Refused` if the
+    generation is not kept.
+    """
+    root = options.root
+    with lock(root):
+        current = record.read(root)
+        if current is None:
+            raise Refused("nothing was applied yet")
+        kept, texts = _kept(current, generation, options)
+        pending = _pending(current, kept)
+        target = pending.target
+        changes = staging.changes(root, texts)
+        with staging.staged(root, texts, target.backend) as tree:
+            if options.activate:
+                staging.check(tree, target.backend, len(target.devices), log)
+            record.write(root, pending)
+            activation = Activation(
+                root=root,
+                tree=tree,
+                target=target,
+                removed=pending.remaining_devices,
+                changed_files={change.path for change in changes},
+                previous=current,
+            )
+            try:
+                staging.commit(root, changes)
+                if options.activate:
+                    converge.converge(activation, log, say)
+            except EvpnHostError as failure:
+                raise Stranded(*failure.problems, "the rollback did not end well") from None
+        done = _done(pending) if options.activate else pending
+        record.write(root, done)
+        paths = sorted(change.path for change in changes)
+        outcome = Outcome(
+            target.host, target.generation, changed=paths, devices=len(target.devices)
+        )
+        return outcome, done.time
+
+
+def _pending(current: Record, kept: Record) -> Record:
+    """Return the record of a rollback that has begun."""
+    # The payload gone back from counts as dealt with: the timer does not bring it back.
+    target = msgspec.structs.replace(kept.target, generation=current.target.generation)
+    return msgspec.structs.replace(
+        kept,
+        inputs=current.inputs,
+        target=target,
+        ok=False,
+        detail="rollback begun, not ended",
+        remaining_devices=record.removed_devices(current, target),
+        remaining_numbered=current.possible_numbered,
+    )
+
+
+def _done(pending: Record) -> Record:
+    """Return the record of a rollback that has ended well."""
+    return msgspec.structs.replace(
+        pending, ok=True, detail="", remaining_devices=[], remaining_numbered=[]
+    )
+
+
+def _kept(
+    current: Record, generation: int | None, options: Options
+) -> tuple[Record, dict[str, str]]:
+    """Return the newest kept apply of that generation, or the one before the current one."""
+    entries = []
+    for file in (options.root / record.GENERATIONS).glob("*/record.json"):
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            entries.append((record.decode(file.read_bytes()), file.parent))
+    entries.sort(key=lambda entry: entry[0].number, reverse=True)
+    for kept, folder in entries:
+        if generation is None:
+            chosen = kept.number < current.number
+        else:
+            chosen = kept.target.generation == generation
+        if chosen:
+            files = [file for file in folder.rglob("*") if file.is_file()]
+            texts = {
+                str(file.relative_to(folder)): file.read_text(errors="surrogateescape")
+                for file in files
+                if file.name != "record.json"
+            }
+            return kept, texts
+    known = ", ".join(sorted({str(kept.target.generation) for kept, _ in entries})) or "none"
+    hint = f"kept: {known}"
+    raise Refused(Problem("generation", str(generation or "before"), "is not kept", hint))

@@ -1,0 +1,20 @@
+"""`evpn-host status`: the comparison of a host with its record, as a person reads it."""
+
+from generator.reporting.status import Status
+
+
+def text(status: Status) -> str:
+    """Return a status as a person reads it."""
+    if status.host is None:
+        return status.detail
+    applied = f"generation {status.generation}, {status.backend}, applied {status.applied}"
+    kinds = ", ".join(f"{count} {kind}" for kind, count in status.devices.items())
+    lines = [f"{status.host}: {applied}", f"devices: {kinds}"]
+    lines += [f"session {s.neighbor}: IPv4 {s.ipv4}, EVPN {s.evpn}" for s in status.sessions]
+    if status.management:
+        management = status.management
+        on = ", ".join(management.on) or "no device"
+        why = f" since {management.since}: {management.reason}" if management.since else ""
+        lines.append(f"management address {management.address}: on {on}{why}")
+    lines += [f"differs: {text}" for text in status.differences] or ["nothing differs"]
+    return "\n".join(lines)
