@@ -79,7 +79,7 @@ def render(source: str | None, output: Path, host: str | None, backend: str) -> 
 @evpn_host.command()
 @_payload
 def check(source: str | None) -> None:
-    """Name every problem of the payload, and the warnings."""
+    """Name every problem of the payload, and each warning."""
     from generator.verbs import context
 
     context.payload_of(source)
@@ -91,7 +91,10 @@ def check(source: str | None) -> None:
 @_backend
 @_root
 def diff(source: str | None, host: str | None, backend: str | None, root: Path | None) -> None:
-    """Show what apply would change, devices that would go included."""
+    """Show what apply would change.
+
+    Devices that would be removed come last.
+    """
     from generator.verbs import apply as verb
     from generator.verbs import context
 
@@ -173,9 +176,10 @@ def apply(
 @click.option("--no-activate", is_flag=True, help="write the files and run nothing")
 @_verbose
 def rollback(generation: int | None, root: Path | None, no_activate: bool, verbose: bool) -> None:
-    """Make an earlier payload GENERATION current again, by default the one before.
+    """Make an earlier generation current again.
 
-    It stays so until the controller's payload changes.
+    GENERATION is its number, by default that of the one before. It stays current until the
+    controller's payload changes.
     """
     from generator.verbs import context
     from generator.verbs import rollback as verb
@@ -191,7 +195,10 @@ def rollback(generation: int | None, root: Path | None, no_activate: bool, verbo
 @_root
 @_verbose
 def uninstall(root: Path | None, verbose: bool) -> None:
-    """Remove every file and device of evpn-host, and nothing else."""
+    """Remove all files and devices of evpn-host.
+
+    It removes nothing else, and restores what they had replaced.
+    """
     from generator.reporting import report
     from generator.verbs import context
     from generator.verbs import uninstall as verb
@@ -287,7 +294,7 @@ def guests(
     root: Path | None,
     output: Path | None,
 ) -> None:
-    """Print what puts the guests of a platform into the V-Nets of this host.
+    """Print definitions that put guests into V-Nets.
 
     \b
     libvirt  networks:   evpn-host guests --format libvirt 26 | virsh net-define /dev/stdin
