@@ -171,7 +171,7 @@ class Leaf(Router):
     """A leaf switch, which is a full VTEP."""
 
     def __init__(self, fabric: Fabric, router: guest_fabric.Router) -> None:
-        """Take the fabric that the leaf belongs to, and its description."""
+        """Take the leaf's fabric, and the description of its switch."""
         super().__init__(fabric.machine, router.name, router.loopback)
         self.asn = router.asn
         self._fabric = fabric
