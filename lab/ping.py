@@ -19,7 +19,7 @@ class Ping:
     sent: int
     received: int
     silence: tuple[float, float]  # begin and end of the longest wait for an answer, since the epoch
-    said: str  # the output of ping
+    output: str  # the output of ping
 
     @property
     def longest_gap_s(self) -> float:
