@@ -56,7 +56,7 @@ class Talk:
 
     def __init__(self, machine: Machine, rest: bytes = b"") -> None:
         """Start the shell; it reads `rest` before our input."""
-        self._wake_end, self._wake_start = os.pipe()
+        self._wake_read, self._wake_write = os.pipe()
         self._keyboard = sys.stdin.fileno()
         self._terminal = os.isatty(self._keyboard)
         self._reading = True
@@ -83,10 +83,10 @@ class Talk:
                 stack.enter_context(raw(self._keyboard))
                 self._session.resize(window(self._keyboard))
             while self._session.running and not self._broken:
-                ends = [self._wake_end, *([self._keyboard] if self._reading else [])]
+                ends = [self._wake_read, *([self._keyboard] if self._reading else [])]
                 ready = select.select(ends, [], [])[0]
-                if self._wake_end in ready:
-                    os.read(self._wake_end, 512)
+                if self._wake_read in ready:
+                    os.read(self._wake_read, 512)
                     if self._terminal:
                         self._session.resize(window(self._keyboard))
                 if self._keyboard in ready:
@@ -130,7 +130,7 @@ class Talk:
 
     def _wake(self, number: int = 0, frame: FrameType | None = None) -> None:
         del number, frame  # arguments of a signal handler
-        os.write(self._wake_start, b".")
+        os.write(self._wake_write, b".")
 
 
 def say(text: str) -> None:
