@@ -252,7 +252,7 @@ def _delete(leaf: Router, stale: list[str]) -> None:
     # them their new master.
     vrfs = [name for name in stale if name.startswith("Vrf_")]
     _ip(leaf.name, [f"link delete {name}" for name in stale if name not in vrfs])
-    # The routes of a VRF go before it: zebra 10.3 crashes if a table without its VRF has routes.
+    # The routes of a VRF go before it: zebra 10.3 crashes if routes outlive the VRF of their table.
     for name in vrfs:
         for family in ("-4", "-6"):
             table = str(1000 + int(name.removeprefix("Vrf_")))
@@ -323,7 +323,7 @@ def _router_mac(leaf: Router, vni: int) -> str:
 
 
 def _make_servers(desired: dict[str, Any]) -> list[dict[str, Any]]:
-    """Make the servers that are missing, remove all others, and return the new ones.
+    """Make new and changed servers and return them; remove servers that are no longer desired.
 
     A server that only gets another V-Net stays, and its port moves (`_place_ports`).
     """
