@@ -1,4 +1,4 @@
-"""The devices of a plan as ip(8) makes them: what networkd and ifupdown2 are measured against."""
+"""Devices of a plan made by ip(8), as a reference for the results of networkd and ifupdown2."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from generator.desired.model import Device
 
 
 def ip_lines(devices: Iterable[Device]) -> list[str]:
-    """Give the lines for `ip -batch` that make the devices of a plan, in the plan's order.
+    """Return the lines for `ip -batch` that make the devices of a plan, in the plan's order.
 
-    That order has VRFs before their bridges, and bridges before their ports.
+    In that order VRFs stand before their bridges, and bridges before their ports.
     """
     return [line for device in devices for line in _lines(device)]
 
@@ -19,8 +19,11 @@ def _lines(device: Device) -> list[str]:
     name, master = device.name, f" master {device.master}" if device.master else ""
     if device.kind == "vrf":
         add = f"link add {name} up type vrf table {device.table}"
-        closed = f"table {device.table} metric 4278198272"
-        return [add, *(f"route add unreachable {all_} {closed}" for all_ in ("0.0.0.0/0", "::/0"))]
+        options = f"table {device.table} metric 4278198272"
+        return [
+            add,
+            *(f"route add unreachable {prefix} {options}" for prefix in ("0.0.0.0/0", "::/0")),
+        ]
     if device.kind == "bridge":
         head = f"link add {name} mtu {device.mtu} address {device.mac}{master}"
         add = f"{head} type bridge stp_state 0 forward_delay 0"

@@ -1,4 +1,4 @@
-"""What the commands lab/shell and lab/demo share: how they boot, and how they say what is wrong."""
+"""Code that the commands lab/shell and lab/demo share: booting a lab, and reporting errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from lab.result import LabError
 
 
 def run(command: click.Command, name: str) -> NoReturn:
-    """Run a command and exit; what is wrong is one line, and code 2 when it is a word or option."""
+    """Run a command and exit; print an error as one line.
+
+    The exit code is 2 for a wrong argument or option.
+    """
     try:
         code = command.main(prog_name=name, standalone_mode=False)
     except click.ClickException as error:
@@ -29,7 +32,7 @@ def run(command: click.Command, name: str) -> NoReturn:
 
 @contextmanager
 def booted(suite: str = "trixie", backend: str = "netplan") -> Iterator[Lab]:
-    """Give a lab that is up; where there can be none, an error that says why."""
+    """Boot a lab for a `with` block; if that fails, raise an error that says why."""
     try:
         machine.kernels()
     except ValueError as error:
@@ -37,6 +40,6 @@ def booted(suite: str = "trixie", backend: str = "netplan") -> Iterator[Lab]:
     with ExitStack() as opening:
         try:
             lab = opening.enter_context(Lab(suite, backend))
-        except (LabError, OSError, subprocess.SubprocessError, AssertionError) as reason:
-            raise click.ClickException(f"no lab here: {reason}") from reason
+        except (LabError, OSError, subprocess.SubprocessError, AssertionError) as error:
+            raise click.ClickException(f"no lab here: {error}") from error
         yield lab

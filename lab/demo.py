@@ -1,4 +1,4 @@
-"""The main job, shown: K8S01 becomes a VTEP, and its guest reaches a bare-metal server."""
+"""Shows the main job: K8S01 becomes a VTEP, and its guest reaches a bare-metal server."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from lab import command
 from lab.fabric import Lab, eventually
 
 PAYLOAD = Path(__file__).parents[1] / "examples/k8s01.json"
-SHOWN = ("ip -4 a", "ip r", "vtysh -c 'show bgp summary'", "evpn-host status")
+COMMANDS = ("ip -4 a", "ip r", "vtysh -c 'show bgp summary'", "evpn-host status")
 
 
 def _say(text: str) -> None:
@@ -21,10 +21,11 @@ def _say(text: str) -> None:
 def main() -> int:
     """Show the main job: a server in the lab becomes a VTEP of a fabric.
 
-    The exit code is 0 when a guest of it and a bare-metal server reached each other.
+    The exit code is 0 if all pings at the end are answered: between a guest of the server and a
+    bare-metal server, in both directions, and from the server to the controller.
     """
     payload = json.loads(PAYLOAD.read_text())
-    _say("building the lab (minutes the first time, nothing later) and booting it")
+    _say("building the lab (takes minutes, but only the first time) and booting it")
     with command.booted() as lab:
         return _show(lab, payload)
 
@@ -47,22 +48,22 @@ def _show(lab: Lab, payload: dict[str, object]) -> int:
 
     _say("a guest on nbr-26 pings the bare-metal server gpu01 behind ns-leaf-2, and back")
     pod = host.pod("pod", bridge="nbr-26", ipv4="10.188.0.10/24", gateway="10.188.0.254")
-    took = eventually(lambda: pod.ping(gpu, count=1), within=60)
-    print(f"the first answer came {took:.1f} s after the ports were switched over")
+    seconds = eventually(lambda: pod.ping(gpu, count=1), within=60)
+    print(f"the first answer came {seconds:.1f} s after the ports were switched over")
     eventually(lambda: host.evpn_host("status", check=False).code == 0)
-    there, back = pod.ping(gpu), gpu.ping(pod)
-    print(f"guest to gpu01: {there}\ngpu01 to guest: {back}")
+    from_guest, to_guest = pod.ping(gpu), gpu.ping(pod)
+    print(f"guest to gpu01: {from_guest}\ngpu01 to guest: {to_guest}")
 
     _say("the management address follows the fabric, from ens4 to nbr-14")
-    moved = eventually(lambda: "10.12.0.101" in host.run(["ip", "address", "show", "nbr-14"]).out)
+    seconds = eventually(lambda: "10.12.0.101" in host.run(["ip", "address", "show", "nbr-14"]).out)
     eventually(lambda: host.ping(fabric.controller, count=1))
     controller = host.ping(fabric.controller)
-    print(f"seen there {moved:.1f} s later; K8S01 to the controller: {controller}")
+    print(f"seen there {seconds:.1f} s later; K8S01 to the controller: {controller}")
 
-    for shown in SHOWN:
-        _say(f"K8S01# {shown}")
-        print(host.run(["sh", "-c", shown], check=False).out, end="")
-    return 0 if there and back and controller else 1
+    for line in COMMANDS:
+        _say(f"K8S01# {line}")
+        print(host.run(["sh", "-c", line], check=False).out, end="")
+    return 0 if from_guest and to_guest and controller else 1
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The fabric around the host under test, as objects that a test's sentences are made of.
+"""The fabric around the host under test, as objects whose methods a test calls.
 
-The README beside this file has an example.
+lab/README.md has an example.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from lab.channel import Process
-from lab.guest import fabric as inside
+from lab.guest import fabric as guest_fabric
 from lab.machine import Machine, patience
 from lab.ping import Ping, parse
 from lab.result import CommandError, LabError, Result
@@ -23,15 +23,15 @@ PAYLOAD = "/root/payload.json"
 
 
 class Node:
-    """A network namespace of the machine, or (name "") the machine's own."""
+    """A network namespace of the machine; the name "" stands for the root namespace."""
 
     def __init__(self, machine: Machine, name: str, ipv4: str = "", ipv6: str = "") -> None:
-        """Take the namespace's name, and the addresses that others ping it by."""
+        """Take the namespace's name, and the addresses at which others ping it."""
         self.machine = machine
         self.name = name
         self.ipv4 = ipv4.partition("/")[0]
         self.ipv6 = ipv6.partition("/")[0]
-        self._within = ["nsenter", f"--net=/run/netns/{name}"] if name else []
+        self._nsenter = ["nsenter", f"--net=/run/netns/{name}"] if name else []
 
     def run(
         self,
@@ -42,13 +42,13 @@ class Node:
         input: str | None = None,  # noqa: A002 - as subprocess names it
     ) -> Result:
         """Run a command in the namespace."""
-        return self.machine.run([*self._within, *argv], check=check, timeout=timeout, input=input)
+        return self.machine.run([*self._nsenter, *argv], check=check, timeout=timeout, input=input)
 
     def start(self, argv: Sequence[str | Path]) -> Process:
         """Start a command in the namespace and leave it running."""
-        return self.machine.start([*self._within, *argv])
+        return self.machine.start([*self._nsenter, *argv])
 
-    def ping(  # noqa: PLR0913 - the words of ping(8)
+    def ping(  # noqa: PLR0913 - options of ping(8)
         self,
         other: Node | str,
         *,
@@ -58,19 +58,22 @@ class Node:
         df: bool = False,
         family: int = 4,
     ) -> Ping:
-        """Ping another node (by its IPv4 or IPv6 address) or an address; true if all came back."""
+        """Ping a node or an address; the result is true if every packet was answered.
+
+        `family` (4 or 6) chooses which address of a node is pinged.
+        """
         options = [*(["-s", str(size)] if size is not None else []), *(["-M", "do"] if df else [])]
         argv = [*self._ping(other, interval, family), "-c", str(count), "-W", "1", *options]
-        done = self.run(argv, check=False, timeout=count * (interval + 1) + 10)
-        if not done.out:
-            raise CommandError(argv, done)
-        return parse(done.out)
+        result = self.run(argv, check=False, timeout=count * (interval + 1) + 10)
+        if not result.out:
+            raise CommandError(argv, result)
+        return parse(result.out)
 
     @contextmanager
     def pinging(
         self, other: Node | str, interval: float = 0.02, family: int = 4
     ) -> Iterator[Pinging]:
-        """Ping in the background as long as the block lasts; its `result` is there afterwards."""
+        """Ping in the background during a `with` block; afterwards `result` has the outcome."""
         background = Pinging(self.start(self._ping(other, interval, family)))
         try:
             yield background
@@ -81,13 +84,16 @@ class Node:
     def capture(
         self, interface: str, expression: str = "", count: int = 5, timeout: float = 60
     ) -> Iterator[Capture]:
-        """Watch the wire during the block; its `text` is there afterwards, tcpdump's way."""
+        """Capture packets during a `with` block; afterwards `text` has the output of tcpdump.
+
+        After the block wait until `count` packets were captured, for `timeout` seconds at most.
+        """
         tcpdump = ["tcpdump", "-nn", "-e", "-v", "-l", "-i", interface, "-c", str(count)]
         process = self.start([*tcpdump, *([expression] if expression else [])])
         eventually(lambda: "listening on" in process.errors or not process.running)
-        seen = Capture(process, timeout)
-        yield seen
-        seen.finish()
+        packets = Capture(process, timeout)
+        yield packets
+        packets.finish()
 
     def _ping(self, other: Node | str, interval: float, family: int) -> list[str]:
         address = other if isinstance(other, str) else other.ipv6 if family == 6 else other.ipv4
@@ -95,7 +101,7 @@ class Node:
 
 
 class Pinging:
-    """A ping in the background."""
+    """A ping that runs in the background."""
 
     def __init__(self, process: Process) -> None:
         """Take the running ping."""
@@ -104,14 +110,17 @@ class Pinging:
 
     @property
     def result(self) -> Ping:
-        """What came of it, once the block is over; until then what came of it so far."""
+        """The outcome: the final one after the block, and the one so far during the block."""
         return self._result or parse(self._process.output)
 
     def stop(self) -> None:
-        """End it, when an answer shows that it goes on: what is on its way then is not lost."""
-        answered = parse(self._process.output).received
+        """Wait for one more answer, then end the ping.
+
+        If it came, packets that were still on their way at the end do not count as lost.
+        """
+        before = parse(self._process.output).received
         try:
-            eventually(lambda: parse(self._process.output).received > answered, within=5)
+            eventually(lambda: parse(self._process.output).received > before, within=5)
         except AssertionError:
             self._result = parse(self._process.stop().out)
         else:
@@ -119,7 +128,7 @@ class Pinging:
 
 
 class Capture:
-    """Packets seen on an interface."""
+    """Packets that tcpdump captures on an interface."""
 
     def __init__(self, process: Process, timeout: float) -> None:
         """Take the running tcpdump."""
@@ -128,7 +137,7 @@ class Capture:
         self.text = ""
 
     def finish(self) -> None:
-        """Wait until all packets were seen, or the time is over."""
+        """Wait until all packets were captured or the time is over, then end tcpdump."""
         deadline = time.monotonic() + self._timeout * patience()
         while self._process.running and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -139,10 +148,10 @@ class Capture:
 
 
 class Speaker(Node):
-    """One that runs FRR."""
+    """A node that runs FRR."""
 
     def show(self, command: str) -> Any:
-        """Ask its FRR; a command that ends in `json` comes back parsed."""
+        """Run a `show` command of its FRR; if the command ends in `json`, parse the output."""
         out = self.machine.call("ask", self.name, command).out
         return json.loads(out) if command.endswith(" json") else out
 
@@ -151,34 +160,34 @@ class Router(Speaker):
     """A switch of the fabric with an FRR of its own."""
 
     def configure(self, *lines: str) -> None:
-        """Give its FRR configuration lines, until its next reboot."""
+        """Give configuration lines to its FRR; they last until its next reboot."""
         if any(line.endswith(" bfd") for line in lines):
             self.machine.call("bfd", self.name)
-        words = [word for line in ("configure terminal", *lines) for word in ("-c", line)]
-        self.run(["vtysh", "--vty_socket", f"/run/lab/{self.name}", *words])
+        options = [word for line in ("configure terminal", *lines) for word in ("-c", line)]
+        self.run(["vtysh", "--vty_socket", f"/run/lab/{self.name}", *options])
 
 
 class Leaf(Router):
-    """A leaf switch; a full VTEP."""
+    """A leaf switch, which is a full VTEP."""
 
-    def __init__(self, fabric: Fabric, router: inside.Router) -> None:
-        """Belong to a fabric."""
+    def __init__(self, fabric: Fabric, router: guest_fabric.Router) -> None:
+        """Take the leaf's fabric, and the description of its switch."""
         super().__init__(fabric.machine, router.name, router.loopback)
         self.asn = router.asn
         self._fabric = fabric
 
     def underlay(self, on: bool = True) -> None:
-        """Make the port to the host a routed one with eBGP, or an access port of Management."""
+        """Make the port to the host a routed port with eBGP, or an access port of Management."""
         others = [name for name in self._fabric.state["underlay"] if name != self.name]
         self._fabric.change(underlay=[*others, self.name] if on else others)
 
     def power(self, on: bool) -> None:
-        """Cut its power: FRR dies, its ports lose their carrier; or give it back."""
+        """Switch its power on, or off: then its FRR dies and its ports lose their carrier."""
         self.machine.call("start" if on else "stop", self.name)
 
 
 class Host(Speaker):
-    """The host under test: the machine itself."""
+    """The host under test, which is the machine itself."""
 
     def __init__(self, machine: Machine) -> None:
         """Take the machine."""
@@ -190,14 +199,14 @@ class Host(Speaker):
         return self.evpn_host("apply", "-p", PAYLOAD, *options, check=check)
 
     def evpn_host(self, *arguments: str, check: bool = True, timeout: float = 300) -> Result:
-        """Run the product's command."""
+        """Run the command `evpn-host`."""
         return self.run(["evpn-host", *arguments], check=check, timeout=timeout)
 
     def await_dad(self) -> None:
-        """Wait for the detection of duplicates: no IPv6 address has its local route before."""
+        """Wait for duplicate address detection: until then an IPv6 address has no local route."""
         eventually(lambda: not self.run(["ip", "-6", "address", "show", "tentative"]).out)
 
-    def pod(  # noqa: PLR0913, PLR0917 - what a guest has
+    def pod(  # noqa: PLR0913, PLR0917 - settings of a guest
         self,
         name: str,
         bridge: str,
@@ -209,7 +218,7 @@ class Host(Speaker):
         mtu: int = 1500,
         mac: str = "",
     ) -> Node:
-        """Make a guest: a namespace whose cable ends in a bridge of the host."""
+        """Make a guest: a namespace with a veth cable to a bridge of the host."""
         port = f"veth-{name}"[:15]
         address = f" address {mac}" if mac else ""
         self.run(["ip", "link", "delete", port], check=False)
@@ -221,40 +230,41 @@ class Host(Speaker):
             f"link set {port} up",
         ]
         self._ip(cable)
-        eventually(lambda: self._known(port))
+        eventually(lambda: self._zebra_knows(port))
         return self._guest(name, ipv4, gateway, ipv6, gateway6)
 
     def vm(self, name: str, bridge: str, ipv4: str, gateway: str) -> Node:
-        """Make a guest as a hypervisor does: a process of it has a tap in a bridge of the host."""
+        """Make a guest as a hypervisor does: a process owns a tap in a bridge of the host."""
         self.run(["ip", "netns", "add", name])
         self.run(["modprobe", "tun"])
         port = f"tap-{name}"[:15]
-        running = self.start(["python3", "-B", "/opt/repo/lab/guest/vm.py", port, name])
-        eventually(lambda: "ready" in running.output)
+        process = self.start(["python3", "-B", "/opt/repo/lab/guest/vm.py", port, name])
+        eventually(lambda: "ready" in process.output)
         self._ip([f"link set {port} master {bridge}", f"link set {port} up"])
-        eventually(lambda: self._known(port))
+        eventually(lambda: self._zebra_knows(port))
         return self._guest(name, ipv4, gateway)
 
-    def _known(self, port: str) -> bool:
-        """Whether zebra, if it runs, knows that the port is a bridge's.
+    def _zebra_knows(self, port: str) -> bool:
+        """Return whether zebra knows that a bridge has the port; true if zebra does not run.
 
-        It hears of links and of MACs in two threads, and drops a MAC on a port that it doesn't know
-        yet (docs/operations.md, Limits): a guest of the lab, unlike one that boots, speaks at once.
+        zebra learns of links and of MACs in two threads, and drops a MAC on a port that it does not
+        know yet (docs/operations.md, Limits). A guest of the lab sends packets at once; one that
+        boots does not.
         """
-        shown = self.machine.call("ask", "", f"show interface {port}", check=False)
-        return shown.code != 0 or "Master interface" in shown.out
+        answer = self.machine.call("ask", "", f"show interface {port}", check=False)
+        return answer.code != 0 or "Master interface" in answer.out
 
     def _guest(
         self, name: str, ipv4: str, gateway: str, ipv6: str = "", gateway6: str = ""
     ) -> Node:
-        within = [
+        lines = [
             "link set lo up",
             "link set eth0 up",
             *([f"address add {ipv4} dev eth0"] if ipv4 else []),
             *([f"address add {ipv6} dev eth0 nodad"] if ipv6 else []),
-            *(f"route add default via {way}" for way in (gateway, gateway6) if way),
+            *(f"route add default via {each}" for each in (gateway, gateway6) if each),
         ]
-        self._ip(within, "-n", name)
+        self._ip(lines, "-n", name)
         return Node(self.machine, name, ipv4, ipv6)
 
     def _ip(self, lines: Sequence[str], *options: str) -> None:
@@ -262,25 +272,25 @@ class Host(Speaker):
 
 
 class Fabric:
-    """Leaves, spine, controller and bare-metal servers."""
+    """The leaves, the spine, the controller and the bare-metal servers."""
 
     def __init__(self, machine: Machine) -> None:
-        """Take the machine that it runs in."""
+        """Take the machine in which the fabric runs."""
         self.machine = machine
-        self.leaves = {router.name: Leaf(self, router) for router in inside.LEAVES}
-        self.spine = Router(machine, inside.SPINE.name, inside.SPINE.loopback)
+        self.leaves = {router.name: Leaf(self, router) for router in guest_fabric.LEAVES}
+        self.spine = Router(machine, guest_fabric.SPINE.name, guest_fabric.SPINE.loopback)
         self.controller = Node(machine, "controller", "10.12.0.5")
-        self.state: dict[str, Any] = json.loads(json.dumps(inside.INITIAL))
+        self.state: dict[str, Any] = json.loads(json.dumps(guest_fabric.INITIAL))
 
     def leaf(self, name: str) -> Leaf:
-        """Return the leaf of that name."""
+        """Return the leaf with this name."""
         return self.leaves[name]
 
     def carry(self, payload: Mapping[str, Any]) -> None:
-        """Provision the V-Nets and VPCs of a payload on all leaves, and no others."""
+        """Provision the V-Nets and VPCs of a payload on all leaves, and remove all others."""
         self.change(vpcs=payload.get("vpcs", []), vnets=payload.get("vnets", []))
 
-    def server(  # noqa: PLR0913 - what a server has
+    def server(  # noqa: PLR0913 - settings of a server
         self,
         name: str,
         *,
@@ -292,7 +302,7 @@ class Fabric:
         gateway6: str | None = None,
         mac: str | None = None,
     ) -> Node:
-        """Put a bare-metal server on a port of a leaf, untagged in a V-Net."""
+        """Connect a bare-metal server to a port of a leaf, untagged in a V-Net."""
         server = {
             "name": name,
             "leaf": leaf,
@@ -306,27 +316,27 @@ class Fabric:
         return Node(self.machine, name, ipv4, ipv6 or "")
 
     def change(self, **parts: Any) -> None:
-        """Replace parts of what the fabric should be, and have it follow."""
+        """Replace parts of the fabric's desired state, and bring the fabric to it."""
         self.state |= parts
-        self.machine.write(str(inside.STATE), json.dumps(self.state))
+        self.machine.write(str(guest_fabric.STATE), json.dumps(self.state))
         self.machine.call("converge")
 
     def wait(self, within: float = 120) -> float:
-        """Wait until every leaf knows the loopbacks of all; seconds it took."""
-        wanted = {f"{leaf.ipv4}/32" for leaf in self.leaves.values()}
+        """Wait until every leaf has routes to the loopbacks of all leaves; return the seconds."""
+        loopbacks = {f"{leaf.ipv4}/32" for leaf in self.leaves.values()}
         return eventually(
             lambda: all(
-                wanted <= set(leaf.show("show ip route json")) for leaf in self.leaves.values()
+                loopbacks <= set(leaf.show("show ip route json")) for leaf in self.leaves.values()
             ),
             within,
         )
 
 
 class Lab:
-    """A fresh machine with the fabric in it, provisioned no further than an installer needs."""
+    """A fresh machine with the fabric, which has only the V-Net that an installer needs."""
 
     def __init__(self, suite: str = "trixie", backend: str = "netplan") -> None:
-        """Choose the suite, and how its operator configured the NICs: netplan or ifupdown."""
+        """Choose the suite, and the backend of the operator's NICs: netplan or ifupdown."""
         self.backend = backend
         parameters = ["lab_fabric=1", f"lab_backend={backend}"]
         self.machine = Machine(suite, parameters=parameters)
@@ -335,7 +345,7 @@ class Lab:
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
-        """Boot, and wait for the fabric."""
+        """Boot the machine, and wait for the fabric."""
         with ExitStack() as opening:
             opening.enter_context(self.machine)
             self.fabric.wait()
@@ -348,34 +358,37 @@ class Lab:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Throw it all away."""
+        """Stop the machine and delete its disk."""
         self._open.close()
 
     def reboot(self, hard: bool = False) -> float:
-        """Reboot the machine and with it the fabric, as it was; guests are gone. Seconds."""
+        """Reboot the machine and the fabric; return the seconds.
+
+        The fabric comes back as it was, the guests do not. `hard` cuts the power.
+        """
         seconds = self.machine.reboot(hard)
         return seconds + self.fabric.wait()
 
 
 def eventually(predicate: Callable[[], Any], within: float = 60, every: float = 0.1) -> float:
-    """Wait until the predicate is true; seconds it took. What it last said is in the error.
+    """Wait until the predicate is true; return the seconds. An error has its last result.
 
-    The limit is generous on purpose: it only says when to give up, as a processor that others use
-    too makes everything slower. An emulated machine is given more than `within`.
+    The limit is generous on purpose, and only says when to give up: everything is slower on a
+    processor that others use too. For an emulated machine the limit is a multiple of `within`.
     """
-    begun = time.monotonic()
+    start = time.monotonic()
     within *= patience()
     while True:
         try:
-            last: Any = predicate()
-            if last:
-                return time.monotonic() - begun
+            result: Any = predicate()
+            if result:
+                return time.monotonic() - start
         except (LookupError, AssertionError, ValueError, LabError) as error:
-            last = error
-        waited = time.monotonic() - begun
+            result = error
+        waited = time.monotonic() - start
         if waited > within:
-            raise AssertionError(f"not within {within:g} s; last: {last!r}")
-        # To ask costs the machine more than what it waits for: the longer, the more rarely.
+            raise AssertionError(f"not true within {within:g} s; last result: {result!r}")
+        # Asking slows down what we wait for. So the pauses grow with the time waited.
         time.sleep(max(every, min(waited / 10, 1)))
 
 
@@ -383,13 +396,13 @@ T = TypeVar("T")
 
 
 def at_rest(look: Callable[[], T], pause: float = 2.0) -> T:
-    """What a look gives once two of them, so many seconds apart, give the same."""
-    looks = [look()]
+    """Call `look` every `pause` seconds until two results in a row are equal; return the last."""
+    results = [look()]
 
     def same() -> bool:
         time.sleep(pause)
-        looks.append(look())
-        return bool(looks[-1] == looks[-2])
+        results.append(look())
+        return bool(results[-1] == results[-2])
 
     eventually(same, within=60)
-    return looks[-1]
+    return results[-1]

@@ -1,7 +1,7 @@
-"""A machine that boots in seconds, over a copy-on-write disk of a suite.
+"""A machine that boots in seconds, from a copy-on-write disk over the disk of a suite.
 
-It runs under User-Mode Linux, or under QEMU where that does not start; `EVPN_HOST_LAB_MACHINE`
-(uml or qemu) leaves no choice.
+It runs under User-Mode Linux, or under QEMU where User-Mode Linux does not start. The variable
+`EVPN_HOST_LAB_MACHINE` (uml or qemu) allows only one of them.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from lab.qemu import QEMU
 from lab.result import LabError, LabUnavailable, Result
 from lab.uml import UML
 
-BOOT_TIMEOUT = 180.0  # a server whose controller is dead is given a minute of it
+BOOT_TIMEOUT = 180.0  # a boot waits a minute for the controller if that is dead
 KERNELS = [UML, QEMU]
-"""Those that may be tried, the best first; once one has started it is the only one."""
+"""The kernels that may be tried, the best first; after one has started, only that one."""
 notes: list[str] = []
-"""That and why it is not the best one, for people to see."""
+"""Sentences for people: which kernel replaced a better one, and why."""
 
 
 def kernels() -> list[Kernel]:
-    """Give those that a machine may run under, the best first."""
-    wanted = os.environ.get("EVPN_HOST_LAB_MACHINE", "")
+    """Return the kernels that a machine may run under, the best first."""
+    choice = os.environ.get("EVPN_HOST_LAB_MACHINE", "")
     names = [kernel.name for kernel in (UML, QEMU)]
-    if wanted not in ("", *names):
-        raise ValueError(f"EVPN_HOST_LAB_MACHINE={wanted}: is not one of {', '.join(names)}")
-    return [kernel for kernel in KERNELS if wanted in ("", kernel.name)]
+    if choice not in ("", *names):
+        raise ValueError(f"EVPN_HOST_LAB_MACHINE={choice}: is not one of {', '.join(names)}")
+    return [kernel for kernel in KERNELS if choice in ("", kernel.name)]
 
 
 def patience() -> float:
-    """By how much a wait has to be longer than under User-Mode Linux."""
+    """Return how many times longer than under User-Mode Linux a wait may take."""
     return kernels()[0].patience
 
 
 class Machine:
-    """A fresh machine: booted on entry, gone without a trace on exit."""
+    """A fresh machine: a `with` block boots it, and deletes all of it at the end."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Machine:
         memory: str = "2G",
         parameters: Sequence[str] = (),
     ) -> None:
-        """Describe it; `parameters` are for the guest's kernel command line."""
+        """Take the suite, and settings; `parameters` go to the guest's kernel command line."""
         self.suite = suite
         self.boot_seconds = 0.0
         self._memory = memory
@@ -67,23 +67,23 @@ class Machine:
         self._power: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        """Boot it."""
+        """Boot the machine under the best kernel that starts; raise LabUnavailable if none does."""
         if os.geteuid() != 0:
             raise LabUnavailable("the lab's machine needs root")
         self._image = image.image(self.suite)
-        failed: list[str] = []
+        failures: list[str] = []
         for kernel in kernels():
             try:
                 self._enter(kernel)
             except LabUnavailable as reason:
-                failed.append(f"{kernel.name}: {reason}")
+                failures.append(f"{kernel.name}: {reason}")
                 continue
             KERNELS[:] = [kernel]
-            if failed:
-                notes.append(f"{kernel.name} takes the place of {'; '.join(failed)}")
+            if failures:
+                notes.append(f"{kernel.name} takes the place of {'; '.join(failures)}")
                 print(f"lab: {notes[-1]}", file=sys.stderr, flush=True)
             return self
-        raise LabUnavailable("; ".join(failed))
+        raise LabUnavailable("; ".join(failures))
 
     def __exit__(
         self,
@@ -91,17 +91,17 @@ class Machine:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Throw it away."""
+        """Stop the machine and delete its disk."""
         self.stop()
 
     @property
     def on(self) -> bool:
-        """Whether it has power: a machine can turn itself off."""
+        """Whether the machine is on; a machine can also turn itself off."""
         return self._power is not None and self._power.poll() is None
 
     @property
     def console(self) -> str:
-        """Everything that its console showed so far."""
+        """Everything that the console has shown so far."""
         return self._console.decode(errors="replace")
 
     def run(  # noqa: PLR0913 - as subprocess.run
@@ -114,7 +114,7 @@ class Machine:
         cwd: str = "/root",
         env: Mapping[str, str] | None = None,
     ) -> Result:
-        """Run a command to its end; CommandError when it fails and `check` is set."""
+        """Run a command to its end; raise CommandError if it fails and `check` is set."""
         result = self.start(argv, input=input, cwd=cwd, env=env).wait(timeout)
         return result.checked([str(word) for word in argv]) if check else result
 
@@ -138,11 +138,11 @@ class Machine:
         window: Window | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Session:
-        """Start a command to talk to: in a terminal, if there is a window, or through pipes."""
+        """Start an interactive command: in a terminal of the size `window`, or else with pipes."""
         return self._running().open(argv, env or {}, window, listener)
 
     def call(self, *argv: str, check: bool = True) -> Result:
-        """Have the agent do what it can itself (guest/agent.py): quicker than a command."""
+        """Call a function of the agent (CALLS in guest/agent.py): quicker than a command."""
         result = self._running().call(argv).wait()
         return result.checked(argv) if check else result
 
@@ -156,11 +156,14 @@ class Machine:
         return self.call("read", path).out
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
-        """Write a file of the machine, with the folders above it."""
+        """Write a file of the machine, and make the folders above it."""
         self.call("write", path, latin(text), f"{mode:o}")
 
     def reboot(self, hard: bool = False) -> float:
-        """Shut down (`hard`: cut the power), boot from the same disk; seconds that it took."""
+        """Shut down and boot from the same disk; return the seconds of the boot.
+
+        `hard` cuts the power instead of a shutdown.
+        """
         if not hard:
             self.start(["systemctl", "poweroff"])
             assert self._power
@@ -199,12 +202,12 @@ class Machine:
         self._drain = threading.Thread(target=self._listen, args=(power,), daemon=True)
         self._drain.start()
         threading.Thread(target=balance, args=(power.pid,), daemon=True).start()
-        latest = started + BOOT_TIMEOUT * self._kernel.patience
+        deadline = started + BOOT_TIMEOUT * self._kernel.patience
         while not channel.hello.output:
-            if power.poll() is not None or time.monotonic() > latest:
+            if power.poll() is not None or time.monotonic() > deadline:
                 self._kill()
-                said = self.console[-3000:].strip() or "nothing"
-                raise LabUnavailable(f"the machine does not start; its console said: {said}")
+                output = self.console[-3000:].strip() or "nothing"
+                raise LabUnavailable(f"the machine does not start; its console said: {output}")
             time.sleep(0.02)
         self.run(["systemctl", "is-system-running", "--wait"], check=False, timeout=BOOT_TIMEOUT)
         self.boot_seconds = time.monotonic() - started
@@ -212,8 +215,8 @@ class Machine:
     def _kill(self) -> None:
         if self._power is None:
             return
-        # Ends `unshare`, which takes the whole process namespace with it: when the console is at
-        # its end, all of it is gone.
+        # This kills `unshare`, and with it the whole process namespace. Every process of the
+        # namespace is gone once the console has reached its end.
         self._power.kill()
         self._power.wait()
         self._drain.join(10)

@@ -1,8 +1,8 @@
-"""Which of this computer's processors a machine runs on.
+"""Chooses the processor of this computer on which a machine runs.
 
-The kernel and the programs of a machine are processes, of which one waits for the other at every
-system call: slower by up to a quarter when each is on a processor of its own. So they are kept on
-one, and moved together when that is taken while another idles.
+The kernel and the programs of a machine are processes. At every system call one of them waits for
+another, which is slower by up to a quarter if they run on different processors. So all of them run
+on one processor. If that one is busy while another is idle, they move there together.
 """
 
 from __future__ import annotations
@@ -19,18 +19,22 @@ from typing import NamedTuple
 from lab.build import cache
 
 PAUSE = 0.25
-"""Seconds between two looks."""
+"""Seconds between two samples."""
 WAITED, IDLE = 0.1, 0.5
-"""The shares of that for which one has to wait for its processor, and another has nothing to do."""
+"""A machine moves if it waited for its processor longer than the first of these shares of the time
+between two samples, and if another processor was idle longer than the second."""
 
 
 @functools.cache
 def claim() -> str:
-    """Claim half a processor for the machines of this process, if one is free."""
+    """Claim half a processor for the machines of this process; return its number.
+
+    If no half is free, return the numbers of all processors, separated by commas.
+    """
     numbers = [str(number) for number in sorted(os.sched_getaffinity(0))]
     for half in range(2):
         for number in numbers:
-            # Never closed: the claim is good as long as this process lives.
+            # The lock stays open, because it holds the claim until this process ends.
             path = cache() / f".processor-{number}-{half}.lock"
             lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
             try:
@@ -43,51 +47,53 @@ def claim() -> str:
 
 
 def balance(program: int) -> None:
-    """Move what a program started from a processor that is taken to one that idles, while it lives.
+    """Move what a program started from a busy processor to an idle one, until the program ends.
 
-    What may use several processors is left alone.
+    Processes that may use several processors stay where they are.
     """
-    ours = os.sched_getaffinity(0)
-    with suppress(OSError), (cache() / ".move.lock").open("w") as lock:  # it ended
+    allowed = os.sched_getaffinity(0)
+    with suppress(OSError), (cache() / ".move.lock").open("w") as lock:  # the program ended
         while not (process := next(below(program), 0)):
             time.sleep(PAUSE)
             os.getpgid(program)  # raises ProcessLookupError once it has ended
-        before = _look(process)
+        previous = _take_sample(process)
         while len(os.sched_getaffinity(process)) == 1:
             time.sleep(PAUSE)
-            now = _look(process)
-            long = now.at - before.at
-            idle, best = max((now.idle[each] - before.idle[each], each) for each in ours)
-            if now.waited - before.waited > WAITED * long and idle > IDLE * long:
-                # One at a time, and the next one only once it sees what came of it.
+            sample = _take_sample(process)
+            seconds = sample.at - previous.at
+            idle, best = max((sample.idle[each] - previous.idle[each], each) for each in allowed)
+            waited = sample.waited - previous.waited
+            if waited > WAITED * seconds and idle > IDLE * seconds:
+                # Machines move one at a time. The pause lets the next one see the effect of a move
+                # before it decides.
                 with suppress(BlockingIOError):
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     _move(process, best)
                     time.sleep(PAUSE)
                     fcntl.flock(lock, fcntl.LOCK_UN)
-                    now = _look(process)
-            before = now
+                    sample = _take_sample(process)
+            previous = sample
 
 
 def below(process: int) -> Iterator[int]:
-    """Number all that a process started, and all that those did."""
-    with suppress(FileNotFoundError):  # it ended meanwhile
+    """Yield the process ids of all descendants of a process."""
+    with suppress(FileNotFoundError):  # the process ended in the meantime
         for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
             yield int(child)
             yield from below(int(child))
 
 
-class _Look(NamedTuple):
-    """Seconds, each since some time in the past."""
+class _Sample(NamedTuple):
+    """Counters of seconds, each since some time in the past."""
 
     at: float
     waited: float
-    """That the process was ready to run, and did not."""
+    """How long the process was ready to run but did not run."""
     idle: dict[int, float]
-    """That each processor had nothing to do."""
+    """How long each processor had nothing to do."""
 
 
-def _look(process: int) -> _Look:
+def _take_sample(process: int) -> _Sample:
     waited = int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / 1e9
     lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
     tick = os.sysconf("SC_CLK_TCK")
@@ -96,11 +102,11 @@ def _look(process: int) -> _Look:
         for name, *numbers in lines
         if name.startswith("cpu") and name != "cpu"
     }
-    return _Look(time.monotonic(), waited, idle)
+    return _Sample(time.monotonic(), waited, idle)
 
 
 def _move(process: int, processor: int) -> None:
     for each in (process, *below(process)):
-        with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended in the meantime
             for thread in Path(f"/proc/{each}/task").iterdir():
                 os.sched_setaffinity(int(thread.name), {processor})

@@ -1,4 +1,4 @@
-"""What a command in the lab gave back, and the errors that it can end in."""
+"""The result of a command in the lab, and the errors of the lab."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class LabError(Exception):
-    """The lab itself could not do what was asked of it."""
+    """The lab itself failed to do something."""
 
 
 class LabUnavailable(LabError):
@@ -18,18 +18,21 @@ class LabUnavailable(LabError):
 
 
 class CommandError(LabError):
-    """A command ended with another code than 0."""
+    """A command ended with an exit code other than 0."""
 
     def __init__(self, argv: Sequence[str], result: Result) -> None:
-        """Show the command as a person would type it, its code and what it said."""
+        """Make the message: the command as a person would type it, its exit code, its output."""
         self.result = result
-        said = "\n".join(part for part in (result.out.rstrip(), result.err.rstrip()) if part)
-        super().__init__(f"{shlex.join(argv)}: exit code {result.code}\n{said}".rstrip())
+        output = "\n".join(part for part in (result.out.rstrip(), result.err.rstrip()) if part)
+        super().__init__(f"{shlex.join(argv)}: exit code {result.code}\n{output}".rstrip())
 
 
 @dataclass(frozen=True)
 class Result:
-    """Exit code (negative: the signal that ended it), standard output, standard error."""
+    """The exit code of a command, its standard output and its standard error.
+
+    If a signal ended the command, the code is minus the number of the signal.
+    """
 
     code: int
     out: str
@@ -37,11 +40,11 @@ class Result:
 
     @property
     def json(self) -> Any:
-        """Standard output as parsed JSON."""
+        """The standard output, parsed as JSON."""
         return json.loads(self.out)
 
     def checked(self, argv: Sequence[str]) -> Result:
-        """Return itself, or raise CommandError for a code other than 0."""
+        """Return this result, or raise CommandError if its code is not 0."""
         if self.code:
             raise CommandError(argv, self)
         return self

@@ -1,4 +1,4 @@
-"""`lab/shell`: boot the lab, and give a person or a script a shell on its server."""
+"""The command `lab/shell`: boots the lab, and gives a person or a script a shell on its server."""
 
 from __future__ import annotations
 
@@ -24,39 +24,39 @@ from lab.machine import Machine
 
 WELCOME = REPO / "lab/guest/welcome"
 ORDER, REST = "/run/lab/order", "/run/lab/rest"
-"""Where lab/guest/bin/reboot leaves its wish, and what it kept of a script."""
+"""Files of lab/guest/bin/reboot: its request, and the part of a script that is yet to run."""
 ESCAPE = 0x1D
-"""Ctrl-], as with systemd-nspawn: three times within a second."""
+"""The key Ctrl-]: pressed three times within a second it leaves the shell, as in systemd-nspawn."""
 
 
 class Escaped(Exception):
-    """A person wants to leave a shell that does not answer."""
+    """A person left a shell that does not answer."""
 
 
 @contextmanager
 def raw(terminal: int) -> Iterator[None]:
-    """Have each key go into the machine; afterwards the terminal is set as it was."""
+    """Pass each key on to the machine during a `with` block, then restore the terminal."""
     before = termios.tcgetattr(terminal)
     try:
         tty.setraw(terminal, termios.TCSADRAIN)
         yield
     finally:
-        with suppress(termios.error):  # it was closed
+        with suppress(termios.error):  # the terminal was closed
             termios.tcsetattr(terminal, termios.TCSADRAIN, before)
 
 
 def window(terminal: int) -> Window:
-    """Give the size of a terminal; one that does not say it is 24 rows of 80 columns."""
+    """Return the size of a terminal: 24 rows and 80 columns if the terminal does not know it."""
     rows, columns = termios.tcgetwinsize(terminal)
     return rows or 24, columns or 80
 
 
 class Talk:
-    """A shell in the machine, and what joins it to our own standard input and output."""
+    """A shell in the machine, connected to our own standard input and output."""
 
     def __init__(self, machine: Machine, rest: bytes = b"") -> None:
-        """Start the shell; `rest` is what it reads before our input."""
-        self._here, self._other = os.pipe()
+        """Start the shell; it reads `rest` before our input."""
+        self._wake_read, self._wake_write = os.pipe()
         self._keyboard = sys.stdin.fileno()
         self._terminal = os.isatty(self._keyboard)
         self._reading = True
@@ -71,18 +71,22 @@ class Talk:
         self._session.send(rest)
 
     def run(self) -> int | None:
-        """Carry input until the shell ends; its exit code, or None when the machine was first."""
-        with ExitStack() as open_:
+        """Pass input on until the shell ends; return its exit code.
+
+        The code is None if the machine stopped before the shell ended, or if nobody reads our
+        output.
+        """
+        with ExitStack() as stack:
             if self._terminal:
-                before = signal.signal(signal.SIGWINCH, self._wake)
-                open_.callback(signal.signal, signal.SIGWINCH, before)
-                open_.enter_context(raw(self._keyboard))
+                previous = signal.signal(signal.SIGWINCH, self._wake)
+                stack.callback(signal.signal, signal.SIGWINCH, previous)
+                stack.enter_context(raw(self._keyboard))
                 self._session.resize(window(self._keyboard))
             while self._session.running and not self._broken:
-                ways = [self._here, *([self._keyboard] if self._reading else [])]
-                ready = select.select(ways, [], [])[0]
-                if self._here in ready:
-                    os.read(self._here, 512)
+                ends = [self._wake_read, *([self._keyboard] if self._reading else [])]
+                ready = select.select(ends, [], [])[0]
+                if self._wake_read in ready:
+                    os.read(self._wake_read, 512)
                     if self._terminal:
                         self._session.resize(window(self._keyboard))
                 if self._keyboard in ready:
@@ -96,7 +100,7 @@ class Talk:
             data = b""
         if data:
             if self._terminal:
-                self._watch(data)
+                self._watch_for_escape(data)
             self._session.send(data)
             return
         self._reading = False
@@ -105,8 +109,8 @@ class Talk:
         else:
             self._session.end_input()
 
-    def _watch(self, data: bytes) -> None:
-        """Look for the keys that leave a shell."""
+    def _watch_for_escape(self, data: bytes) -> None:
+        """Raise Escaped if the keys that leave a shell were pressed."""
         now = time.monotonic()
         for key in data:
             self._escapes = [*self._escapes, now][-3:] if key == ESCAPE else []
@@ -114,36 +118,36 @@ class Talk:
                 raise Escaped
 
     def _show(self, stream: str, data: bytes) -> None:
-        """Print what comes, in a thread of the channel: a slow reader slows the machine down."""
+        """Print output. This runs in the channel's thread: a slow reader slows the machine down."""
         view = memoryview(data)
         try:
             while view:
                 view = view[os.write(1 if stream == "out" else 2, view) :]
-        except OSError:  # nobody reads it
+        except OSError:  # nobody reads our output
             self._broken = True
         if self._broken or not data:
             self._wake()
 
     def _wake(self, number: int = 0, frame: FrameType | None = None) -> None:
-        del number, frame  # of a signal
-        os.write(self._other, b".")
+        del number, frame  # arguments of a signal handler
+        os.write(self._wake_write, b".")
 
 
 def say(text: str) -> None:
-    """Tell a person something about the lab."""
+    """Print a message about the lab to standard error."""
     print(f"lab: {text}", file=sys.stderr, flush=True)
 
 
 def talk(lab: Lab) -> int:
-    """Run shells until one ends without having asked for a reboot; its exit code."""
+    """Run a shell, and another after each reboot; return the exit code of the last one."""
     rest = b""
     while True:
         code = Talk(lab.machine, rest).run()
         if not lab.machine.on:
             say("the machine is off")
             return 1
-        if code is None:  # nobody reads our output, or `systemctl reboot` booted the kernel anew
-            say("the shell is lost; `reboot` without systemctl keeps it")
+        if code is None:  # nobody reads our output, or `systemctl reboot` ended the shell
+            say("the shell is lost; to reboot, use `reboot` instead of `systemctl reboot`")
             return 1
         order = lab.machine.call("read", ORDER, check=False)
         if order.code:
@@ -156,11 +160,11 @@ def talk(lab: Lab) -> int:
 
 HELP = f"""Boot the lab, and open a shell on its server K8S01.
 
-SUITE is the Debian release of K8S01: {" or ".join(SUITES)}. BACKEND is how its operator configured
-the NICs: netplan or ifupdown.
+SUITE is the Debian release of K8S01: {" or ".join(SUITES)}. BACKEND is the tool with which its
+operator configured the NICs: netplan or ifupdown.
 
-Where standard input is no terminal, the commands that it has are run one after the other. The
-exit code is that of the shell.
+If standard input is not a terminal, the shell runs the commands that it reads there, one after the
+other. The exit code is that of the shell.
 """
 
 
@@ -174,7 +178,7 @@ exit code is that of the shell.
     "backend", metavar="[BACKEND]", type=click.Choice(["netplan", "ifupdown"]), default="netplan"
 )
 def main(suite: str, backend: str) -> int:
-    """Run the command."""
+    """Boot the lab, and open a shell on its server."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     with command.booted(suite, backend) as lab:

@@ -8,10 +8,10 @@ from pathlib import Path
 from lab.build import built
 from lab.kernel import MOUNT_POINTS, Kernel, unpack
 
-# Older ones than sid's die at once on processors with a large register state.
+# Versions older than that of sid crash at once on processors with a large register state.
 PACKAGE = ("sid", "user-mode-linux")
-# Without the 256 old pseudo-terminals that this kernel has: systemd would watch over each, and each
-# reload of its units took twice as long.
+# pty.legacy_count=0 leaves out the 256 old pseudo-terminals of this kernel. Otherwise systemd would
+# watch each of them, and each reload of its units would take twice as long.
 PARAMETERS = (
     "seccomp=on uml_dir=/outer/machine umid=lab hostfs=/outer panic=-1 pty.legacy_count=0"
     " con=null con0=null,fd:1 ssl=null"
@@ -20,7 +20,7 @@ PARAMETERS = (
 
 
 def tree() -> Path:
-    """Return the tree with the kernel, its modules and the C library it needs."""
+    """Return the tree with the kernel, its modules and its C library; build it if need be."""
     suite, package = PACKAGE
     recipe = [*PACKAGE, *MOUNT_POINTS]
     return built("kernel", recipe, lambda folder: unpack(folder, suite, [package]))

@@ -1,1 +1,1 @@
-"""What runs inside the lab's machine; it has nothing but the standard library there."""
+"""Code that runs inside the lab's machine, where it has only the standard library."""

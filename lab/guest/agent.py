@@ -1,13 +1,22 @@
-"""Run commands for the outer computer: requests come as files, events leave on a serial line.
+"""Runs commands for the outer computer: requests come as files, events leave on a serial line.
 
-The line brings the number of the next request's file, and takes events as lines of JSON.
-In:  {"id": n, "argv": […], "input": str, "cwd": str, "env": {…}} or {"id": n, "signal": number},
-     or {"id": n, "call": [name, argument, …]}: what it does itself, as another Python takes 0.3 s.
-     A command with "window": [rows, columns] has a terminal of that size, for {"id": n, "window":
-     [rows, columns]} to change. Where "input" is null, it comes bit by bit as {"id": n, "input":
-     str}; "" is its end.
-Out: {"id": n, "out": str}, {"id": n, "err": str} as it comes, then {"id": n, "code": number}.
-Bytes travel as the characters of the same number (Latin-1). Standard library only.
+The serial line carries two things: inwards the number of the next request's file, and outwards
+events, each a line of JSON.
+
+Requests:
+    {"id": n, "argv": […], "input": str, "cwd": str, "env": {…}} starts a command.
+    With "window": [rows, columns] in addition, the command has a terminal of that size.
+    {"id": n, "window": [rows, columns]} changes the size.
+    If "input" is null, the input follows in requests {"id": n, "input": str}; "" ends it.
+    {"id": n, "signal": number} sends a signal to a command.
+    {"id": n, "call": [name, argument, …]} calls a function of the agent (CALLS). That is quicker
+    than a command, as another Python takes 0.3 s to start.
+Events:
+    {"id": n, "out": str} and {"id": n, "err": str} carry output as it comes.
+    {"id": n, "code": number} is the last event of a command or call.
+
+Each byte of input and output is sent as the character with the same number (Latin-1). The agent
+needs only the standard library.
 """
 
 from __future__ import annotations
@@ -35,12 +44,12 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def read(path: str) -> str:
-    """Give a file's bytes."""
+    """Return a file's bytes, as characters."""
     return Path(path).read_bytes().decode("latin-1")
 
 
 def write(path: str, text: str, mode: str) -> None:
-    """Write a file that outlives a power cut, with the folders above it; its mode is octal."""
+    """Write a file that outlives a power cut, and make the folders above it; the mode is octal."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with Path(path).open("wb") as file:
         file.write(text.encode("latin-1"))
@@ -57,29 +66,29 @@ CALLS = {
 
 @dataclass
 class Command:
-    """A command that runs, and the pipes or the terminal that it reads from and writes to."""
+    """A command that runs, and our ends of its pipes or of its terminal."""
 
     process: subprocess.Popen[bytes]
-    entrance: IO[bytes]
-    exits: dict[str, IO[bytes]]
-    """Its output, by the names that it has in events."""
+    stdin: IO[bytes]
+    outputs: dict[str, IO[bytes]]
+    """The streams of its output, by their names in events ("out", "err")."""
     terminal: bool = False
     input: queue.SimpleQueue[bytes] = field(default_factory=queue.SimpleQueue)
-    """What it has yet to be given; b"" is the end."""
+    """The input that the command has not been given yet; b"" ends it."""
 
     def feed(self) -> None:
-        """Give it its input as it comes. It may be slow to read, so this has a thread."""
-        with suppress(OSError):  # it has ended, or closed its input
+        """Write input to the command as it comes; this blocks, so it needs a thread of its own."""
+        with suppress(OSError):  # the command has ended, or closed its input
             while data := self.input.get():
-                self.entrance.write(data)
-                self.entrance.flush()
+                self.stdin.write(data)
+                self.stdin.flush()
         with suppress(OSError):
-            self.entrance.close()
+            self.stdin.close()
 
     def resize(self, window: tuple[int, int]) -> None:
-        """Tell its terminal the number of rows and columns."""
-        with suppress(OSError, ValueError):  # it has ended
-            termios.tcsetwinsize(self.entrance.fileno(), window)
+        """Set the number of rows and columns of the command's terminal."""
+        with suppress(OSError, ValueError):  # the command has ended
+            termios.tcsetwinsize(self.stdin.fileno(), window)
 
 
 def with_pipes(argv: list[str], cwd: str, environment: dict[str, str]) -> Command:
@@ -104,11 +113,11 @@ def with_terminal(
 ) -> Command:
     """Start a command in a terminal of its own."""
     outer, inner = pty.openpty()
-    exits: dict[str, IO[bytes]] = {"out": os.fdopen(outer, "rb", buffering=0)}
-    entrance = os.fdopen(os.dup(outer), "wb")
+    outputs: dict[str, IO[bytes]] = {"out": os.fdopen(outer, "rb", buffering=0)}
+    stdin = os.fdopen(os.dup(outer), "wb")
     try:
         termios.tcsetwinsize(outer, window)
-        # setsid makes this terminal the one that Ctrl-C and job control go by.
+        # setsid makes this the controlling terminal: without that, Ctrl-C and job control fail.
         process = subprocess.Popen(
             ["setsid", "--ctty", *argv],
             stdin=inner,
@@ -119,35 +128,35 @@ def with_terminal(
         )
     finally:
         os.close(inner)
-    return Command(process, entrance, exits, terminal=True)
+    return Command(process, stdin, outputs, terminal=True)
 
 
 class Agent:
-    """One serial line, and the commands that run on its behalf."""
+    """Serves the requests of one serial line, and keeps the commands that it started."""
 
-    def __init__(self, line: int, letters: Path) -> None:
-        """Take the open serial line and the folder that requests are put into."""
+    def __init__(self, line: int, folder: Path) -> None:
+        """Take the open serial line, and the folder with the files of requests."""
         self._line = line
-        self._letters = letters
+        self._folder = folder
         self._writing = threading.Lock()
         self._running: dict[int, Command] = {}
 
     def serve(self) -> None:
-        """Answer until the line is gone."""
+        """Serve requests until the line is closed."""
         self._send({"id": 0, "out": "hello"})
-        with os.fdopen(os.dup(self._line), "rb") as requests:
-            for text in requests:
-                letter = self._letters / f"request-{text.decode().strip()}"
-                request = json.loads(letter.read_text())
-                letter.unlink()
+        with os.fdopen(os.dup(self._line), "rb") as numbers:
+            for number in numbers:
+                file = self._folder / f"request-{number.decode().strip()}"
+                request = json.loads(file.read_text())
+                file.unlink()
                 if "signal" in request:
                     self._signal(request["id"], request["signal"])
                 elif "call" in request:
-                    given = request["id"], *request["call"]
-                    threading.Thread(target=self._call, args=given, daemon=True).start()
+                    arguments = request["id"], *request["call"]
+                    threading.Thread(target=self._call, args=arguments, daemon=True).start()
                 elif "argv" in request:
                     self._start(request)
-                elif command := self._running.get(request["id"]):  # it has not ended
+                elif command := self._running.get(request["id"]):  # None if the command has ended
                     if "window" in request:
                         command.resize(request["window"])
                     else:
@@ -161,41 +170,41 @@ class Agent:
 
     def _call(self, number: int, name: str, *arguments: str) -> None:
         try:
-            said, code = {"out": CALLS[name](*arguments) or ""}, 0
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, it is told
-            said, code = {"err": f"{error!r}\n"}, 1
-        self._send({"id": number, **said})
+            result, code = {"out": CALLS[name](*arguments) or ""}, 0
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the caller gets every error
+            result, code = {"err": f"{error!r}\n"}, 1
+        self._send({"id": number, **result})
         self._send({"id": number, "code": code})
 
     def _start(self, request: dict[str, Any]) -> None:
-        number, given = request["id"], request["input"]
+        number, text = request["id"], request["input"]
         environment = {"PATH": PATH, "HOME": "/root", "LC_ALL": "C.UTF-8", **request["env"]}
-        how = request["argv"], request["cwd"], environment
+        settings = request["argv"], request["cwd"], environment
         try:
             window = request.get("window")
-            command = with_terminal(*how, window) if window else with_pipes(*how)
+            command = with_terminal(*settings, window) if window else with_pipes(*settings)
         except OSError as error:
             self._send({"id": number, "err": f"{error}\n"})
             self._send({"id": number, "code": 127})
             return
         self._running[number] = command
-        if given is not None:
-            command.input.put(given.encode("latin-1"))
+        if text is not None:
+            command.input.put(text.encode("latin-1"))
             command.input.put(b"")
         threading.Thread(target=self._attend, args=(number, command), daemon=True).start()
 
     def _attend(self, number: int, command: Command) -> None:
         pumps = {
-            way: threading.Thread(
-                target=self._pump, args=(number, name, way, command.terminal), daemon=True
+            pipe: threading.Thread(
+                target=self._pump, args=(number, name, pipe, command.terminal), daemon=True
             )
-            for name, way in command.exits.items()
+            for name, pipe in command.outputs.items()
         }
         for pump in (threading.Thread(target=command.feed, daemon=True), *pumps.values()):
             pump.start()
         code = command.process.wait()
         for pipe, pump in pumps.items():
-            # A daemon that inherited the pipe must not keep the caller waiting.
+            # If a daemon inherited the pipe, it stays open; the caller must not wait for that.
             pump.join(timeout=1)
             while pump.is_alive() and select.select([pipe], [], [], 0)[0]:
                 pump.join(timeout=1)
@@ -207,13 +216,13 @@ class Agent:
         for count in itertools.count():
             try:
                 chunk = os.read(pipe.fileno(), 65536)
-            except OSError:  # a terminal that nobody has open any more
+            except OSError:  # the terminal is closed
                 return
             if not chunk:
                 return
             self._send({"id": number, name: chunk.decode("latin-1")})
-            # To send each line of a long ping at once costs three times what the packets do. A
-            # person at a terminal sees it as it comes.
+            # Sending each line of a long ping at once costs three times as much as its packets. At
+            # a terminal a person reads along, so there each line is sent at once.
             if count > 10 and not at_once:
                 time.sleep(0.1)
 

@@ -1,6 +1,6 @@
-"""What the fabric's controller does, for a person in the machine: `carry FILE`, `underlay LEAF on`.
+"""Commands that act as the fabric's controller: `carry FILE` and `underlay LEAF on|off`.
 
-Standard library only.
+A person runs them in the machine. They need only the standard library.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ USAGE = {"carry": "carry FILE", "underlay": "underlay LEAF on|off"}
 
 
 def carry(payload: dict[str, Any]) -> None:
-    """Have the leaves carry the V-Nets and VPCs of a payload, and no others."""
+    """Provision the V-Nets and VPCs of a payload on the leaves, and remove all others."""
     change(vpcs=payload.get("vpcs", []), vnets=payload.get("vnets", []))
 
 
 def underlay(leaf: str, on: bool) -> None:
-    """Make the leaf's port to this server a routed one with eBGP, or one of Management again."""
+    """Make the leaf's port to this server a routed port with eBGP, or one of Management again."""
     others = [name for name in fabric.state()["underlay"] if name != leaf]
     change(underlay=[*others, leaf] if on else others)
 
 
 def change(**parts: Any) -> None:
-    """Replace parts of what the fabric should be; where it can't follow, it goes back."""
-    before = fabric.state()
+    """Replace parts of the fabric's desired state; if that fails, bring back the previous state."""
+    previous = fabric.state()
     try:
-        become(before | parts)
+        converge(previous | parts)
     except BaseException:
-        become(before)
+        converge(previous)
         raise
 
 
-def become(state: dict[str, Any]) -> None:
-    """Have the fabric be something, also after a reboot."""
+def converge(state: dict[str, Any]) -> None:
+    """Bring the fabric to a state, which it keeps after a reboot."""
     write(str(fabric.STATE), json.dumps(state), "644")
     fabric.converge()
 
 
 def main(verb: str, *words: str) -> None:
-    """Do it, or exit with a line that says what is wrong."""
+    """Run a command, or exit with a line that says what is wrong."""
     match verb, *words:
         case "carry", file:
             try:
@@ -57,11 +57,11 @@ def main(verb: str, *words: str) -> None:
                 carry(payload)
             except (LookupError, TypeError, ValueError, AttributeError, SystemExit) as error:
                 sys.exit(f"carry: {file}: the leaves can't carry it: {error!r}")
-        case "underlay", leaf, "on" | "off" as wanted:
+        case "underlay", leaf, "on" | "off" as switch:
             leaves = [router.name for router in fabric.LEAVES if router.nic]
             if leaf not in leaves:
                 sys.exit(f"underlay: {leaf}: is not one of {', '.join(leaves)}")
-            underlay(leaf, wanted == "on")
+            underlay(leaf, switch == "on")
         case _:
             print(f"usage: {USAGE[verb]}", file=sys.stderr)
             sys.exit(2)

@@ -1,14 +1,15 @@
-"""Make the fabric of this machine what the state file says, from nothing or from what is there.
+"""Brings the fabric of this machine to the state in the state file, at boot or after a change.
 
-    fabric.py links      namespaces, cables and devices; at boot, before the network comes up
+    fabric.py links      make namespaces, cables and devices; at boot, before the network comes up
     fabric.py routers    start the routing daemons of leaves and spine
 
-While it runs the agent calls `converge` after a change of the state file, `stop` and `start` of a
-switch, and `ask` of a daemon.
+While the machine runs, the agent calls `converge` after a change of the state file, `stop`, `start`
+and `bfd` for a switch, and `ask` for a daemon.
 
-Each leaf, spine and bare-metal server is a network namespace, the host under test is the root
-namespace. Daemons keep their sockets in /run/lab/<name>, apart from the host's own FRR. A device
-remembers in its alias how it was made: only what differs is made again. Standard library only.
+Each leaf, spine and bare-metal server is a network namespace; the host under test is the root
+namespace. A switch's daemons keep their sockets in /run/lab/<name>, apart from the host's own FRR.
+The alias of a device is a hash of the commands that made it, so that only a device whose commands
+changed is made again. The module needs only the standard library.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from typing import Any
 STATE = Path("/var/lib/lab/fabric.json")
 RUN = Path("/run/lab")
 Devices = list[dict[str, Any]]
-"""What `ip -json link` says of them."""
+"""Devices, as `ip -json link` describes them."""
 MTU = 9216
 MANAGEMENT_VNI = 14
 
@@ -53,9 +54,10 @@ LEAVES = (
 )
 SPINE = Router("ns-spine-0", 4200300100, "10.2.0.100")
 SWITCHES = (*LEAVES, SPINE)
-# With options: of zebra the size of its netlink socket that Debian gives it; bursts overflow less.
+# The daemons of a switch and their options. zebra gets the size of netlink socket that Debian gives
+# it, so that a burst overflows it less often.
 DAEMONS = {"mgmtd": "", "zebra": " -s 90000000", "bgpd": ""}
-# Which daemon is asked for what `show` is followed by.
+# The daemon that answers a `show` command, by the word after `show`.
 DAEMON_OF = {"bgp": "bgpd", "bfd": "bfdd"} | dict.fromkeys(
     ("evpn", "interface", "ip", "ipv6", "vrf"), "zebra"
 )
@@ -96,12 +98,12 @@ SYSCTLS = {
 
 
 def state() -> dict[str, Any]:
-    """Read what the fabric should be."""
+    """Return the fabric's desired state."""
     return json.loads(STATE.read_text()) if STATE.exists() else INITIAL
 
 
 def links() -> None:
-    """Lay the cables, then everything that hangs on them."""
+    """Make namespaces and cables, then the devices of leaves and the servers."""
     names = [router.name for router in SWITCHES] + ["office"]
     cables = [f"netns add {name}" for name in names]
     for number, leaf in enumerate(LEAVES, start=1):
@@ -120,22 +122,22 @@ def links() -> None:
         _ip(router.name, [f"link set {port} up" for port in ("lo", *ports)])
         _ip(router.name, [f"address add {router.loopback}/32 dev lo"])
     _ip("office", ["link set lo up", "link set eth0 up", "address add 192.0.2.1/24 dev eth0"])
-    wanted = state()
+    desired = state()
     for leaf in LEAVES:
-        _devices_of(leaf, wanted)
-    _servers(wanted)
+        _make_devices(leaf, desired)
+    _make_servers(desired)
     for leaf in LEAVES:
-        _ports_of(leaf, wanted)
+        _place_ports(leaf, desired)
 
 
 def routers() -> None:
-    """Start FRR on each switch and give it its configuration."""
-    _start(SWITCHES)
-    _greet(state()["servers"])
+    """Start and configure FRR on each switch, then have the servers send packets."""
+    _start_frr(SWITCHES)
+    _ping_gateways(state()["servers"])
 
 
 def stop(name: str) -> None:
-    """Cut the power of a switch: its FRR dies, its ports lose their carrier."""
+    """Cut the power of a switch: its FRR dies, and its ports lose their carrier."""
     for pid in _run(["ip", "netns", "pids", name]).split():
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGKILL)
@@ -143,24 +145,24 @@ def stop(name: str) -> None:
 
 
 def start(name: str) -> None:
-    """Bring a switch that was stopped back as it was."""
+    """Start a switch that was stopped, with the configuration of the state file."""
     _ip(name, [f"link set {port} up" for port in _cables(name)])
-    _start([router for router in SWITCHES if router.name == name])
+    _start_frr([router for router in SWITCHES if router.name == name])
 
 
 def bfd(name: str) -> None:
-    """Start a switch's bfdd, which most have no use for and which would make each boot longer."""
+    """Start bfdd on a switch. It does not start at boot: few switches use it, and it takes time."""
     if not (RUN / name / "bfdd.vty").exists():
-        _daemons(name, {"bfdd": ""}).wait()
+        _start_daemons(name, {"bfdd": ""}).wait()
 
 
 def _cables(name: str) -> list[str]:
-    shown = _run(["ip", "-n", name, "-json", "link", "show", "type", "veth"])
-    return [device["ifname"] for device in json.loads(shown)]
+    output = _run(["ip", "-n", name, "-json", "link", "show", "type", "veth"])
+    return [device["ifname"] for device in json.loads(output)]
 
 
-def _start(switches: Sequence[Router]) -> None:
-    wanted = state()
+def _start_frr(switches: Sequence[Router]) -> None:
+    desired = state()
     for router in switches:
         folder = RUN / router.name
         shutil.rmtree(folder, ignore_errors=True)
@@ -168,29 +170,32 @@ def _start(switches: Sequence[Router]) -> None:
             place.mkdir(parents=True)
             shutil.chown(place, "frr", "frr")
         (folder / "applied").write_text("{}")
-    for process in [_daemons(router.name, DAEMONS) for router in switches]:
+    for process in [_start_daemons(router.name, DAEMONS) for router in switches]:
         process.wait()
     for router in switches:
-        _configure(router, wanted)
+        _configure(router, desired)
 
 
 def converge() -> None:
-    """Follow the state file; what stays the same is not touched."""
-    wanted = state()
-    there = {}
+    """Bring the fabric to the state in the state file, and leave alone what stays the same."""
+    desired = state()
+    devices = {}
     for leaf in LEAVES:
-        _configure(leaf, wanted, only_removals=True)
-        there[leaf.name] = _devices_of(leaf, wanted)
-    made = _servers(wanted)
+        _configure(leaf, desired, only_removals=True)
+        devices[leaf.name] = _make_devices(leaf, desired)
+    new_servers = _make_servers(desired)
     for leaf in LEAVES:
-        plugged = _ports_of(leaf, wanted, None if made else there[leaf.name])
-        _configure(leaf, wanted)
-        _learn_anew(leaf, plugged)
-    _greet(made)
+        ports = _place_ports(leaf, desired, None if new_servers else devices[leaf.name])
+        _configure(leaf, desired)
+        _flush_macs(leaf, ports)
+    _ping_gateways(new_servers)
 
 
-def _greet(servers: list[dict[str, Any]]) -> None:
-    """Have servers speak, as one that boots does: its leaf advertises a host once it heard it."""
+def _ping_gateways(servers: list[dict[str, Any]]) -> None:
+    """Have servers ping their gateways: a leaf advertises a host only once the host sent a packet.
+
+    A real server sends packets when it boots.
+    """
     hello = ["ping", "-q", "-c", "5", "-i", "0.5", "-w", "5"]
     for server in servers:
         for gateway in server["gateways"]:
@@ -207,35 +212,35 @@ def _nic(nic: str, port: str, namespace: str) -> str:
     return f"link add {nic} address {mac} type veth peer name {port} mtu {MTU} netns {namespace}"
 
 
-def _devices_of(leaf: Router, wanted: dict[str, Any]) -> Devices | None:
+def _make_devices(leaf: Router, desired: dict[str, Any]) -> Devices | None:
     """Make the VRFs, bridges and VXLAN ports of a leaf: a full VTEP, as a controller would.
 
-    Give all that it has if that was nothing new.
+    Return all devices of the leaf if nothing had to change, and None otherwise.
     """
-    recipes = _recipes(leaf, wanted)
+    recipes = _recipes(leaf, desired)
     devices = _devices(leaf.name)
-    there = {device["ifname"]: device.get("ifalias") for device in devices}
-    ours = ("Vrf_", "br-", "vx-", "l3br-", "l3vx-")
-    made = {name for name, steps in recipes.items() if there.get(name) == _alias(steps)}
-    stale = [name for name in there if name.startswith(ours) and name not in made]
+    aliases = {device["ifname"]: device.get("ifalias") for device in devices}
+    prefixes = ("Vrf_", "br-", "vx-", "l3br-", "l3vx-")
+    current = {name for name, steps in recipes.items() if aliases.get(name) == _alias(steps)}
+    stale = [name for name in aliases if name.startswith(prefixes) and name not in current]
     _delete(leaf, stale)
     lines: list[str] = []
     for name, steps in recipes.items():
-        if name not in made:
+        if name not in current:
             lines += [steps[0], f"link set {name} addrgenmode none alias {_alias(steps)}"]
-    moved = {name for name in recipes if name not in made}
-    for name, (_, master) in _masters(wanted).items():
-        if name not in made or master not in made:
-            moved.add(name)
+    changed = {name for name in recipes if name not in current}
+    for name, (_, master) in _masters(desired).items():
+        if name not in current or master not in current:
+            changed.add(name)
             lines.append(f"link set {name} master {master}")
             if name.startswith("vx-"):
                 lines.append(f"link set {name} type bridge_slave neigh_suppress on learning off")
             if name.startswith("l3vx-"):
                 lines.append(f"link set {name} type bridge_slave learning off")
-    # Addresses last, as networkd and ifupdown2 do: a device that gets another master loses those of
-    # IPv6, and zebra 8.4.4 can miss that they are there again.
+    # Addresses come last, as with networkd and ifupdown2. A device that gets another master loses
+    # its IPv6 addresses, and zebra 8.4.4 can miss that they were added again.
     for name, steps in recipes.items():
-        if name in moved:
+        if name in changed:
             lines += [f"link set {name} up", *steps[1:]]
     _ip(leaf.name, lines)
     return None if stale or lines else devices
@@ -243,10 +248,11 @@ def _devices_of(leaf: Router, wanted: dict[str, Any]) -> Devices | None:
 
 def _delete(leaf: Router, stale: list[str]) -> None:
     """Remove devices of a leaf."""
-    # A bridge that is made again takes its VXLAN port along, a VRF its bridges.
+    # A deleted bridge releases its VXLAN port, and a deleted VRF its bridges; _make_devices gives
+    # them their new master.
     vrfs = [name for name in stale if name.startswith("Vrf_")]
     _ip(leaf.name, [f"link delete {name}" for name in stale if name not in vrfs])
-    # Its routes before a VRF: zebra 10.3 crashes when there are some in a table whose VRF has gone.
+    # The routes of a VRF go before it: zebra 10.3 crashes if routes outlive the VRF of their table.
     for name in vrfs:
         for family in ("-4", "-6"):
             table = str(1000 + int(name.removeprefix("Vrf_")))
@@ -254,11 +260,11 @@ def _delete(leaf: Router, stale: list[str]) -> None:
     _ip(leaf.name, [f"link delete {name}" for name in vrfs])
 
 
-def _recipes(leaf: Router, wanted: dict[str, Any]) -> dict[str, list[str]]:
-    """Give each device's name and the `ip` lines that make it, masters first."""
+def _recipes(leaf: Router, desired: dict[str, Any]) -> dict[str, list[str]]:
+    """Return each device's name and the `ip` lines that make it, masters first."""
     recipes: dict[str, list[str]] = {}
     vxlan = f"local {leaf.loopback} dstport 4789 nolearning ttl 64"
-    for vpc in wanted["vpcs"]:
+    for vpc in desired["vpcs"]:
         vrf = f"Vrf_{vpc['id']}"
         table = 1000 + vpc["id"]
         recipes[vrf] = [
@@ -270,7 +276,7 @@ def _recipes(leaf: Router, wanted: dict[str, Any]) -> dict[str, list[str]]:
             recipes[f"l3br-{vni}"] = [_bridge(f"l3br-{vni}", MTU - 100, _router_mac(leaf, vni))]
             name = f"l3vx-{vni}"
             recipes[name] = [f"link add {name} mtu {MTU - 100} type vxlan id {vni} {vxlan}"]
-    for vnet in _active(wanted):
+    for vnet in _active(desired):
         vni, mtu = vnet["vxlanID"], vnet.get("mtu", 1500)
         mac = vnet.get("customAnycastMac") or vnet.get("macAddress")
         mac = mac or f"44:38:39:ff:{vni >> 8 & 255:02x}:{vni & 255:02x}"
@@ -292,14 +298,14 @@ def _bridge(name: str, mtu: int, mac: str) -> str:
     )
 
 
-def _masters(wanted: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """Say which device each one belongs to: (kind, master)."""
+def _masters(desired: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return the kind and the master of each device that has a master."""
     masters: dict[str, tuple[str, str]] = {}
-    for vpc in wanted["vpcs"]:
+    for vpc in desired["vpcs"]:
         if vni := vpc.get("vni"):
             masters[f"l3br-{vni}"] = ("bridge", f"Vrf_{vpc['id']}")
             masters[f"l3vx-{vni}"] = ("vxlan", f"l3br-{vni}")
-    for vnet in _active(wanted):
+    for vnet in _active(desired):
         vni = vnet["vxlanID"]
         if vnet.get("gateways") and vnet.get("vpc"):
             masters[f"br-{vni}"] = ("bridge", f"Vrf_{vnet['vpc']['id']}")
@@ -307,8 +313,8 @@ def _masters(wanted: dict[str, Any]) -> dict[str, tuple[str, str]]:
     return masters
 
 
-def _active(wanted: dict[str, Any]) -> list[dict[str, Any]]:
-    return [vnet for vnet in wanted["vnets"] if vnet.get("state", "active") == "active"]
+def _active(desired: dict[str, Any]) -> list[dict[str, Any]]:
+    return [vnet for vnet in desired["vnets"] if vnet.get("state", "active") == "active"]
 
 
 def _router_mac(leaf: Router, vni: int) -> str:
@@ -316,45 +322,45 @@ def _router_mac(leaf: Router, vni: int) -> str:
     return f"02:1e:af:{number:02x}:{vni >> 8 & 255:02x}:{vni & 255:02x}"
 
 
-def _servers(wanted: dict[str, Any]) -> list[dict[str, Any]]:
-    """Make the servers that are not there (and name them), remove those no longer wanted.
+def _make_servers(desired: dict[str, Any]) -> list[dict[str, Any]]:
+    """Make new and changed servers and return them; remove servers that are no longer desired.
 
-    One that only gets another V-Net stays: its port moves (`_ports_of`).
+    A server that only gets another V-Net stays, and its port moves (`_place_ports`).
     """
-    there = {place.name for place in Path("/run/netns").iterdir()}
-    known = RUN / "servers"
-    made: dict[str, Any] = json.loads(known.read_text()) if known.exists() else {}
-    servers = {server["name"]: server for server in wanted["servers"]}
-    for name, server in made.items():
-        if name in there and _made_of(servers.get(name)) != _made_of(server):
+    namespaces = {path.name for path in Path("/run/netns").iterdir()}
+    record = RUN / "servers"
+    previous: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {}
+    servers = {server["name"]: server for server in desired["servers"]}
+    for name, server in previous.items():
+        if name in namespaces and _without_vnet(servers.get(name)) != _without_vnet(server):
             _ip(server["leaf"], [f"link delete {_port(name)}"])
             _ip("", [f"netns delete {name}"])
-            there.discard(name)
-    new = [server for name, server in servers.items() if name not in there]
+            namespaces.discard(name)
+    new = [server for name, server in servers.items() if name not in namespaces]
     for server in new:
         name = server["name"]
         mac = f" address {server['mac']}" if server.get("mac") else ""
         mtu = server.get("mtu", 1500)
-        near = f"eth0 netns {name} mtu {mtu}{mac}"
-        far = f"{_port(name)} mtu {MTU} netns {server['leaf']}"
-        _ip("", [f"netns add {name}", f"link add {near} type veth peer name {far}"])
+        own_end = f"eth0 netns {name} mtu {mtu}{mac}"
+        leaf_end = f"{_port(name)} mtu {MTU} netns {server['leaf']}"
+        _ip("", [f"netns add {name}", f"link add {own_end} type veth peer name {leaf_end}"])
         lines = ["link set lo up", "link set eth0 up"]
         lines += [f"address add {each} dev eth0{_nodad(each)}" for each in server["addresses"]]
         lines += [f"route add default via {gateway}" for gateway in server["gateways"]]
         _ip(name, lines)
         _ip(server["leaf"], [f"link set {_port(name)} up"])
     RUN.mkdir(exist_ok=True)
-    known.write_text(json.dumps(servers))
+    record.write_text(json.dumps(servers))
     return new
 
 
-def _made_of(server: dict[str, Any] | None) -> dict[str, Any]:
-    """What a server is made of, which its V-Net is not."""
+def _without_vnet(server: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the settings of a server except its V-Net, which can change without a new server."""
     return {key: value for key, value in (server or {}).items() if key != "vni"}
 
 
 def _nodad(address: str) -> str:
-    """Waive duplicate detection: every leaf has the same gateway address on purpose."""
+    """Turn duplicate address detection off: all leaves have the same gateway address on purpose."""
     return " nodad" if ":" in address else ""
 
 
@@ -362,53 +368,59 @@ def _port(server: str) -> str:
     return f"swp-{server}"[:15]
 
 
-def _ports_of(leaf: Router, wanted: dict[str, Any], there: Devices | None = None) -> list[str]:
-    """Put the leaf's ports into the bridges of their V-Nets (and name them), or out of them."""
+def _place_ports(
+    leaf: Router, desired: dict[str, Any], devices: Devices | None = None
+) -> list[str]:
+    """Put a leaf's ports into the bridges of their V-Nets, and take the routed port out.
+
+    Return the ports that were put into a bridge. `devices` are those of the leaf, if known.
+    """
     bridges = {
         _port(server["name"]): f"br-{server['vni']}"
-        for server in wanted["servers"]
+        for server in desired["servers"]
         if server["leaf"] == leaf.name
     }
     if leaf.nic:
-        routed = leaf.name in wanted["underlay"]
+        routed = leaf.name in desired["underlay"]
         bridges[HOST_PORT] = "" if routed else f"br-{MANAGEMENT_VNI}"
-    devices = {device["ifname"]: device for device in there or _devices(leaf.name)}
-    lines, plugged = [], []
+    by_name = {device["ifname"]: device for device in devices or _devices(leaf.name)}
+    lines, ports = [], []
     for port, bridge in bridges.items():
-        if port not in devices or devices[port].get("master", "") == bridge:
+        if port not in by_name or by_name[port].get("master", "") == bridge:
             continue
-        if bridge and bridge not in devices:  # the V-Net is gone: its ports hang free
+        if bridge and bridge not in by_name:  # the V-Net was removed: its ports have no bridge
             continue
         lines.append(f"link set {port} master {bridge}" if bridge else f"link set {port} nomaster")
-        plugged += [port] if bridge else []
+        ports += [port] if bridge else []
     _ip(leaf.name, lines)
-    return plugged
+    return ports
 
 
-def _learn_anew(leaf: Router, ports: list[str]) -> None:
-    """Forget what bridges learned on ports before zebra knew those to be in a bridge.
+def _flush_macs(leaf: Router, ports: list[str]) -> None:
+    """Flush the MACs of ports once zebra knows the ports' bridges, so that it gets each MAC again.
 
-    It hears of links and of MACs in two threads, and drops a MAC on a port that it has yet to know.
+    zebra learns of links and of MACs in two threads, and drops a MAC on a port that it does not
+    know yet.
     """
     for port in ports:
-        shown = f"show interface {port}"
-        end = time.monotonic() + 10
-        while "Master interface" not in ask(leaf.name, shown) and time.monotonic() < end:
+        command = f"show interface {port}"
+        deadline = time.monotonic() + 10
+        while "Master interface" not in ask(leaf.name, command) and time.monotonic() < deadline:
             time.sleep(0.05)
     _ip(leaf.name, [f"link set {port} type bridge_slave fdb_flush" for port in ports])
 
 
-def _stanzas(router: Router, wanted: dict[str, Any]) -> dict[str, str]:
-    """Give the switch's FRR configuration, in parts that can come and go alone."""
+def _stanzas(router: Router, desired: dict[str, Any]) -> dict[str, str]:
+    """Return a switch's FRR configuration in parts, each of which can be added or removed alone."""
     ports = [f"swp{number}" for number in range(1, len(LEAVES) + 1)]
     if router is not SPINE:
         ports = [UPLINK]
     stanzas = {"": _underlay(router, ports, vtep=router is not SPINE)}
     if router is SPINE:
         return stanzas
-    if router.name in wanted["underlay"]:
+    if router.name in desired["underlay"]:
         stanzas[HOST_PORT] = _neighbors(router, [HOST_PORT])
-    for vpc in wanted["vpcs"]:
+    for vpc in desired["vpcs"]:
         if vpc.get("vni"):
             stanzas[f"Vrf_{vpc['id']}"] = _tenant(router, vpc)
     return stanzas
@@ -471,17 +483,17 @@ def _undo(router: Router, name: str) -> str:
     return f"no router bgp {router.asn} vrf {name}\n"
 
 
-def _configure(router: Router, wanted: dict[str, Any], only_removals: bool = False) -> None:
-    """Bring a running switch from the configuration that it has to the wanted one."""
+def _configure(router: Router, desired: dict[str, Any], only_removals: bool = False) -> None:
+    """Change the configuration of a running switch to the desired one."""
     folder = RUN / router.name
     applied: dict[str, str] = json.loads((folder / "applied").read_text())
-    stanzas = _stanzas(router, wanted)
-    gone = {name: applied[name] for name in applied if applied[name] != stanzas.get(name)}
-    vnis = {name: text.partition(" vni ")[2].partition("\n")[0] for name, text in gone.items()}
+    stanzas = _stanzas(router, desired)
+    stale = {name: applied[name] for name in applied if applied[name] != stanzas.get(name)}
+    vnis = {name: text.partition(" vni ")[2].partition("\n")[0] for name, text in stale.items()}
     _load(folder, "".join(f"vrf {n}\n no vni {vni}\nexit-vrf\n" for n, vni in vnis.items() if vni))
-    for name in gone:
-        # bgpd refuses to lose a VRF until it has heard, a moment later, that its VNI is gone; one
-        # that it has lost it knows no more, so each is tried again by itself.
+    for name in stale:
+        # bgpd refuses to remove a VRF until it has heard, a moment later, that the VNI is gone. It
+        # also refuses to remove a VRF twice, so each VRF has attempts of its own.
         _load(folder, _undo(router, name), attempts=100)
         del applied[name]
     text = ""
@@ -491,12 +503,16 @@ def _configure(router: Router, wanted: dict[str, Any], only_removals: bool = Fal
                 text += stanza
                 applied[name] = stanza
     _load(folder, text, attempts=100)
-    if gone or text:
+    if stale or text:
         (folder / "applied").write_text(json.dumps(applied))
 
 
 def _load(folder: Path, text: str, attempts: int = 1) -> None:
-    """Give daemons what they have to know: VRFs' VNIs mgmtd, or zebra without it; all else bgpd."""
+    """Load configuration lines into the daemons of a switch.
+
+    The VNIs of VRFs go to mgmtd (to zebra where there is no mgmtd), and all other lines to bgpd.
+    After an error try again, until `attempts` are used up.
+    """
     lines: dict[str, list[str]] = {}
     vrfs_daemon = "mgmtd" if _installed("mgmtd") else "zebra"
     daemon = ""
@@ -504,11 +520,11 @@ def _load(folder: Path, text: str, attempts: int = 1) -> None:
         if not line.startswith((" ", "exit")):
             daemon = vrfs_daemon if line.startswith("vrf ") else "bgpd"
         lines.setdefault(daemon, []).append(line)
-    for daemon, some in lines.items():
+    for daemon, commands in lines.items():
         while True:
             attempts -= 1
             try:
-                _tell(folder / f"{daemon}.vty", "configure terminal", *some)
+                _send(folder / f"{daemon}.vty", "configure terminal", *commands)
                 break
             except RuntimeError:
                 if attempts <= 0:
@@ -517,15 +533,16 @@ def _load(folder: Path, text: str, attempts: int = 1) -> None:
 
 
 def ask(router: str, command: str) -> str:
-    """What a daemon shows, of a switch or (name "") of the host."""
+    """Return the output of a `show` command on a switch, or on the host if `router` is ""."""
     folder = RUN / router if router else Path("/run/frr")
-    return _tell(folder / f"{DAEMON_OF[command.split()[1]]}.vty", command)
+    return _send(folder / f"{DAEMON_OF[command.split()[1]]}.vty", command)
 
 
-def _tell(path: Path, *lines: str) -> str:
-    """What a daemon answers to the last of some commands, given in vtysh's way (lib/vty.c).
+def _send(path: Path, *lines: str) -> str:
+    """Send commands to a daemon as vtysh does (lib/vty.c), and return the answer to the last one.
 
-    vtysh itself costs thirty times as much. What is wrong with a line of configuration is raised.
+    vtysh itself takes thirty times as long. If a daemon refuses one of several lines, raise
+    RuntimeError.
     """
     answer = b""
     with socket.socket(socket.AF_UNIX) as vty:
@@ -534,26 +551,30 @@ def _tell(path: Path, *lines: str) -> str:
         for line in ("enable", *lines):
             vty.sendall(line.encode() + b"\0")
             answer = b""
-            while answer[-4:-1] != b"\0\0\0":  # and a byte that says how it went
+            while answer[-4:-1] != b"\0\0\0":  # the byte after them is the status
                 answer += (more := vty.recv(1 << 16))
                 if not more:
-                    raise ConnectionResetError(f"{path} is gone")
+                    raise ConnectionResetError(f"{path}: the daemon closed the connection")
             if answer[-1] and len(lines) > 1:
                 raise RuntimeError(f"{path}: {line}: {answer[-1]}: {answer[:-4].decode()}")
     return answer[:-4].decode()
 
 
 def _installed(daemon: str) -> bool:
-    """Whether FRR has it: mgmtd came with FRR 9."""
+    """Return whether this FRR has a daemon: mgmtd came with FRR 9."""
     return Path("/usr/lib/frr", daemon).exists()
 
 
-def _daemons(router: str, which: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start daemons with folders of its own in place of the host's; not all are options."""
+def _start_daemons(router: str, options: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start daemons of a switch.
+
+    The switch's own folders are mounted over those of the host, as not every path of FRR has an
+    option.
+    """
     folder = RUN / router
     script = f"mount --bind {folder} /run/frr; mount --bind {folder}/etc /etc/frr\n" + "".join(
-        f"/usr/lib/frr/{daemon} --daemon{options} > {folder}/{daemon}.log 2>&1\n"
-        for daemon, options in which.items()
+        f"/usr/lib/frr/{daemon} --daemon{words} > {folder}/{daemon}.log 2>&1\n"
+        for daemon, words in options.items()
         if _installed(daemon)
     )
     return subprocess.Popen(
@@ -563,7 +584,7 @@ def _daemons(router: str, which: dict[str, str]) -> subprocess.Popen[bytes]:
 
 
 def _alias(steps: list[str]) -> str:
-    """Name a recipe by its hash."""
+    """Return a hash of a recipe, as the alias of its device."""
     return hashlib.sha256("\n".join(steps).encode()).hexdigest()[:16]
 
 
@@ -574,18 +595,18 @@ def _devices(namespace: str) -> Devices:
 
 def _ip(namespace: str, lines: list[str]) -> None:
     if lines:
-        within = ["-n", namespace] if namespace else []
-        _run(["ip", *within, "-batch", "-"], "\n".join(lines) + "\n")
+        options = ["-n", namespace] if namespace else []
+        _run(["ip", *options, "-batch", "-"], "\n".join(lines) + "\n")
 
 
-def _run(argv: list[str], given: str = "") -> str:
-    done = subprocess.run(argv, input=given, capture_output=True, check=False, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(argv)}: {done.stderr or done.stdout}\n{given}")
-    return done.stdout
+def _run(argv: list[str], text: str = "") -> str:
+    process = subprocess.run(argv, input=text, capture_output=True, check=False, text=True)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(argv)}: {process.stderr or process.stdout}\n{text}")
+    return process.stdout
 
 
 if __name__ == "__main__":
-    begun = time.monotonic()
+    start_time = time.monotonic()
     {"links": links, "routers": routers}[sys.argv[1]]()
-    print(f"{sys.argv[1]}: {time.monotonic() - begun:.1f} s", file=sys.stderr)
+    print(f"{sys.argv[1]}: {time.monotonic() - start_time:.1f} s", file=sys.stderr)

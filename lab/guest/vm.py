@@ -1,6 +1,7 @@
-"""A guest as a hypervisor has one: a tap on the host, and behind it a network stack of its own.
+"""A guest like that of a hypervisor: a tap on the host, and behind it its own network stack.
 
-`vm.py TAP NAMESPACE` carries frames between TAP, here, and eth0 in the namespace, until it ends.
+`vm.py TAP NAMESPACE` makes TAP on the host and eth0 in the namespace. Until it ends, it carries
+frames between the two.
 """
 
 import ctypes
@@ -16,27 +17,27 @@ CLONE_NEWNET = 0x40000000
 
 
 def tap(name: str) -> int:
-    """Make a tap here that lives as long as this process, and give its other end."""
-    end = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
-    fcntl.ioctl(end, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP_NO_PI))
-    return end
+    """Make a tap that lives as long as this process; return the descriptor for its frames."""
+    descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP_NO_PI))
+    return descriptor
 
 
 def main() -> None:
-    """Carry frames both ways."""
-    outside = tap(sys.argv[1])
+    """Make both taps, and carry frames between them in both directions."""
+    host = tap(sys.argv[1])
     namespace = os.open(f"/run/netns/{sys.argv[2]}", os.O_RDONLY)
     if ctypes.CDLL(None, use_errno=True).setns(namespace, CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    inside = tap("eth0")
+    guest = tap("eth0")
     print("ready", flush=True)
-    other = {outside: inside, inside: outside}
+    other = {host: guest, guest: host}
     while True:
-        for end in select.select([outside, inside], [], [])[0]:
-            frame = os.read(end, 65536)
+        for source in select.select([host, guest], [], [])[0]:
+            frame = os.read(source, 65536)
             try:
-                os.write(other[end], frame)
-            except OSError:  # the other end is not up
+                os.write(other[source], frame)
+            except OSError:  # the other tap is not up
                 continue
 
 
