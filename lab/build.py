@@ -1,7 +1,7 @@
-"""Build what the lab boots, once: unpack Debian packages, and cache what is made of them.
+"""Build what the lab boots from Debian packages, and keep each build in a cache.
 
-A build is named after the hash of its recipe, so that a changed recipe builds anew and an
-unchanged one costs nothing. Everything is made aside and renamed into place.
+The name of a build has the hash of its recipe: a changed recipe builds anew, and an unchanged one
+costs nothing. Each build happens in a temporary folder, which is renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from lab.result import LabUnavailable
 
 REPO = Path(__file__).parents[1]
-# What this computer needs for a build, and the package that has it.
+# The programs that a build needs on this computer, and the Debian package of each.
 TOOLS = {
     "mmdebstrap": "mmdebstrap",
     "mke2fs": "e2fsprogs",
@@ -33,36 +33,36 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
 def cache() -> Path:
-    """Give the folder of everything built."""
+    """Return the folder that holds all builds."""
     return Path(os.environ.get("EVPN_HOST_LAB_CACHE", "/var/cache/evpn-host-lab"))
 
 
 def built(name: str, recipe: Sequence[str], build: Callable[[Path], None]) -> Path:
-    """Return the folder that `build` fills; it is called when no folder of that recipe is there."""
+    """Return the folder of a recipe; `build` fills it when it does not exist yet."""
     digest = hashlib.sha256("\0".join(recipe).encode()).hexdigest()[:12]
-    done = cache() / f"{name}-{digest}"
-    if done.exists():
-        return done
+    final = cache() / f"{name}-{digest}"
+    if final.exists():
+        return final
     if os.geteuid() != 0:
         raise LabUnavailable("building the lab's machine needs root")
     with _locked(name):
-        if done.exists():  # another run built it while this one waited
-            return done
+        if final.exists():  # another run built it while this one waited
+            return final
         _install_tools()
         print(f"lab: building {name}; this happens once", file=sys.stderr, flush=True)
-        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=cache()) as aside:
-            folder = Path(aside) / "new"
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=cache()) as temporary:
+            folder = Path(temporary) / "new"
             folder.mkdir()
             build(folder)
-            folder.rename(done)
+            folder.rename(final)
         for old in cache().glob(f"{name}-*"):
-            if old != done and not _in_use(old):
+            if old != final and not _in_use(old):
                 shutil.rmtree(old, ignore_errors=True)
-    return done
+    return final
 
 
 def debootstrap(suite: str, folder: Path, *options: str) -> None:
-    """Unpack a Debian suite from where this computer's own apt gets its packages."""
+    """Unpack a Debian suite from the mirror that this computer's own apt uses."""
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as settings:
         settings.write(_apt_settings())
         settings.flush()
@@ -71,14 +71,14 @@ def debootstrap(suite: str, folder: Path, *options: str) -> None:
 
 
 def _apt_settings() -> str:
-    """Take over how this computer reaches its mirror: proxies, and checks that were relaxed."""
+    """Return the apt settings by which this computer reaches its mirror: proxies and checks."""
     dump = run(["apt-config", "dump", "--format", '%F "%v";%n', "Acquire"])
-    wanted = re.compile(r"^Acquire::(Check|https?|Retries)")
-    return "".join(line for line in dump.splitlines(keepends=True) if wanted.match(line))
+    setting = re.compile(r"^Acquire::(Check|https?|Retries)")
+    return "".join(line for line in dump.splitlines(keepends=True) if setting.match(line))
 
 
 def _mirror() -> list[str]:
-    """Name this computer's Debian mirror; on another distribution leave it to mmdebstrap."""
+    """Return this computer's Debian mirror; on another distribution mmdebstrap chooses one."""
     query = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
     return run([*query, "Origin: Debian", "Label: Debian"]).splitlines()[:1]
 
@@ -99,9 +99,9 @@ def _install_tools() -> None:
 
 
 def run(argv: Sequence[str]) -> str:
-    """Run a command of a build and return what it printed; LabUnavailable when it fails."""
+    """Run a command of a build and return its output; raise LabUnavailable when it fails."""
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-    done = subprocess.run(
+    result = subprocess.run(
         argv,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -110,10 +110,10 @@ def run(argv: Sequence[str]) -> str:
         env=environment,
         timeout=900,
     )
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip()[-2000:]
-        raise LabUnavailable(f"{argv[0]} failed with exit code {done.returncode}:\n{said}")
-    return done.stdout
+    if result.returncode:
+        output = (result.stderr or result.stdout).strip()[-2000:]
+        raise LabUnavailable(f"{argv[0]} failed with exit code {result.returncode}:\n{output}")
+    return result.stdout
 
 
 @contextmanager
@@ -126,7 +126,7 @@ def _locked(name: str) -> Iterator[None]:
 
 @contextmanager
 def in_use(folder: Path) -> Iterator[None]:
-    """Keep a built folder from being cleared away by a newer build."""
+    """Keep a folder of the cache: no newer build and no other run removes it during the block."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -137,11 +137,11 @@ def in_use(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def scratch(purpose: str) -> Iterator[Path]:
-    """Give a folder that is gone afterwards; one that a killed run left goes now."""
+    """Create a folder for the time of the block, and remove folders that killed runs left."""
     cache().mkdir(parents=True, exist_ok=True)
     for old in cache().glob(f"scratch-{purpose}-*"):
-        with suppress(FileNotFoundError):  # another process is done with it
-            # A minute: one that was made just now may not be locked yet.
+        with suppress(FileNotFoundError):  # another process has removed it
+            # Only folders older than a minute: a newer one may not be locked yet.
             if time.time() - old.stat().st_mtime > 60 and not _in_use(old):
                 shutil.rmtree(old, ignore_errors=True)
     with (

@@ -1,4 +1,4 @@
-"""What the lab boots: per suite a root tree and a disk, the same for each kind of machine."""
+"""Build what the lab boots: a root tree and a disk per suite, for every kind of machine."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from lab import uml
 from lab.build import REPO, built, debootstrap, run
 
 GUEST_REPO = "/opt/repo"
-# The releases, and Debian's testing, which changes daily: no gate waits for it.
+# Debian's testing changes daily, so no gate waits for it: RELEASES leaves it out.
 RELEASES = ("trixie", "bookworm")
 SUITES = (*RELEASES, "forky")
-# In the order: the system, tools that look at it, what the product drives, what it runs on, whose
-# guests it has.
+# In this order: the system, tools that examine it, what the product controls, what the product runs
+# on, and the software whose guests it serves.
 PACKAGES = (
     "systemd systemd-sysv dbus udev kmod iproute2 iputils-ping iputils-arping procps ethtool"
     " tcpdump netplan.io frr frr-pythontools ifupdown2 python3 python3-venv nftables iperf3"
     " ca-certificates containernetworking-plugins libvirt-clients libxml2-utils"
     " isc-dhcp-client udhcpd"
 ).split()
-# What a suite has in place of a package.
+# The packages that take the place of others in a suite.
 INSTEAD = {"forky": {"isc-dhcp-client": "dhcpcd-base"}}
-# Needed until pyproject.toml is there to say it.
+# The dependencies of the product, for a repository that has no pyproject.toml yet.
 DEPENDENCIES = ["jinja2", "ruamel.yaml", "click", "netaddr", "msgspec", "pyroute2"]
 DISK_SIZE = "4G"
-# What the product's own Debian package depends on lies there, not installed: the machine has no way
-# out, and is to be a server that never saw the product. Debian 12 has no msgspec.
+# This folder holds the packages that the product's own Debian package depends on. The machine
+# cannot download them, because it has no way out. They are not installed, because the machine has
+# to be a server that has never had the product. Debian 12 has no msgspec.
 DEBS = "/opt/debs"
 LIBRARIES = "python3-click python3-jinja2 python3-netaddr python3-ruamel.yaml python3-urllib3"
 DEPENDS = {
@@ -45,15 +46,16 @@ apt-get install --yes --download-only --no-install-recommends $DEPENDS
 mv "$1"/var/cache/apt/archives/*.deb "$1{DEBS}/"
 """
 
-# From 258 on systemctl does nothing without /proc. Both mounts go with their namespace.
+# From version 258 on, systemctl does nothing without /proc. Both mounts end with their namespace.
 ENTER = """
 mount -t proc proc "$1/proc"
 mount -t sysfs -o ro sysfs "$1/sys"
 exec chroot "$1" sh -c "$2"
 """
 
-# Run inside the new tree. First-boot work is done here, once, instead of at every boot of a
-# fresh machine; timers and logins have nothing to do in a machine that lives for minutes.
+# This script runs inside the new tree. It does the work of a first boot once, so that no fresh
+# machine has to repeat it. A machine lives for minutes and needs no timers and no logins. The text,
+# with its comments, is part of the recipe: a changed word builds all images anew.
 FINISH = f"""
 set -eu
 mkdir -p {GUEST_REPO} /opt/outer
@@ -96,7 +98,7 @@ touch /etc/.updated /var/.updated
 
 
 def dependencies() -> list[str]:
-    """Read what the product needs at run time."""
+    """Return the Python packages that the product needs at run time."""
     project = REPO / "pyproject.toml"
     if not project.exists():
         return DEPENDENCIES
@@ -104,13 +106,16 @@ def dependencies() -> list[str]:
 
 
 def packages(suite: str) -> list[str]:
-    """Give what is installed in a suite's tree."""
-    instead = INSTEAD.get(suite, {})
-    return [instead.get(name, name) for name in PACKAGES]
+    """Return the Debian packages that are installed in a suite's tree."""
+    replacements = INSTEAD.get(suite, {})
+    return [replacements.get(name, name) for name in PACKAGES]
 
 
 def image(suite: str) -> Path:
-    """Return the folder with `root/` and `disk` of a suite, built if need be (about a minute)."""
+    """Return the folder with `root/` and `disk` of a suite; build it first if it does not exist.
+
+    A build takes about a minute.
+    """
     if suite not in SUITES:
         raise ValueError(f"{suite}: is not one of {', '.join(SUITES)}")
     recipe = [FINISH, DISK_SIZE, uml.tree().name, *packages(suite), *sorted(dependencies())]
@@ -130,7 +135,7 @@ def _build_image(suite: str, folder: Path) -> None:
 
 
 def _install_dependencies(root: Path) -> None:
-    """Fill the venv from outside, so that pip asks the index which this computer is set up for."""
+    """Fill the venv from outside, so that pip uses the package index that this computer has set."""
     [library] = (root / "opt/evpn-host/lib").glob("python3.*")
     version = library.name.removeprefix("python")
     pip = [_python_with_pip(), "-m", "pip", "install", "--quiet", "--no-compile"]
@@ -141,8 +146,8 @@ def _install_dependencies(root: Path) -> None:
 
 def _python_with_pip() -> str:
     for python in (sys.executable, "/usr/bin/python3"):
-        asked = subprocess.run([python, "-m", "pip", "--version"], capture_output=True, check=False)
-        if asked.returncode == 0:
+        pip = subprocess.run([python, "-m", "pip", "--version"], capture_output=True, check=False)
+        if pip.returncode == 0:
             return python
     run(["apt-get", "install", "--yes", "--quiet=2", "python3-pip"])
     return "/usr/bin/python3"

@@ -1,4 +1,4 @@
-"""QEMU without KVM: all of a computer in software, for where User-Mode Linux does not start."""
+"""QEMU without KVM: it emulates a whole computer where User-Mode Linux does not start."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from lab.build import built, run
 from lab.kernel import MOUNT_POINTS, Kernel, unpack
 
 SUITE = "trixie"
-# Debian's kernel for clouds has NVMe, ext4 and virtiofs built in: no initrd is needed. With
-# liblzma depmod reads the modules.
+# Debian's kernel for clouds has NVMe, ext4 and virtiofs built in, so it needs no initrd. depmod
+# needs liblzma to read the modules.
 PACKAGES = "linux-image-cloud-amd64 qemu-system-x86 qemu-utils virtiofsd liblzma5".split()
-# The guest sees /outer by virtiofs, and in it the modules. Nothing locks the disk below the
-# overlay, which User-Mode Linux may be using at the same time. Written through, because
-# QEMU's NVMe does not heed a write's FUA flag: a commit that began a new cluster of the overlay was
-# lost with the power, and with it what was synced (seen six times in six).
+# The guest gets /outer through virtiofs, with the modules in it. The disk below the overlay is not
+# locked, because User-Mode Linux may use it at the same time. The cache is writethrough, because
+# QEMU's NVMe ignores the FUA flag of a write: a power cut lost a commit that began a new cluster of
+# the overlay, and with it synced data (in six of six attempts).
 SCRIPT = """
 mount --bind "$tree/usr/lib/modules" "$tree/outer/modules"
 overlay=/outer/machine/overlay socket=/outer/machine/virtiofs
@@ -37,7 +37,7 @@ COMPUTER = (
     " -device nvme,serial=lab,drive=disk -device vhost-user-fs-pci,chardev=outer,tag=outer"
     " -chardev stdio,id=console,signal=off -serial chardev:console -kernel /boot/vmlinuz"
 ).split()
-# To write zeros into all memory before it is used, as Debian has its kernel do, is work as well.
+# Debian's kernel writes zeros into all memory before its use. init_on_alloc=0 saves that work.
 PARAMETERS = (
     "console=ttyS0 panic=-1 mitigations=off init_on_alloc=0 net.ifnames=0"
     " root=/dev/nvme0n1 rw init=/bin/sh"
@@ -49,7 +49,7 @@ INIT = (
 
 
 def tree() -> Path:
-    """Return the tree with QEMU, its libraries, and a kernel with its modules."""
+    """Return the tree with QEMU and its libraries, and with a kernel and its modules."""
     return built("qemu", [SUITE, *PACKAGES, *MOUNT_POINTS], _build)
 
 

@@ -1,6 +1,6 @@
-"""Run a suite's native tools on files of ours, without booting anything.
+"""Run a suite's native tools on files of this computer, without booting a machine.
 
-Mounted once, used often: a call costs two milliseconds more than the tool itself.
+The tree is mounted once for many calls: each call takes two milliseconds longer than its tool.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ ENVIRONMENT = {
     "HOME": "/root",
     "LC_ALL": "C.UTF-8",
 }
-# A writable layer over the cached tree, in mount and network namespaces of their own. `cat`
-# holds them until its standard input closes, which happens however the tests end.
+# Mounts a writable layer over the cached tree, in new mount and network namespaces. `cat` keeps the
+# namespaces until its standard input closes, which happens however the tests end.
 WARDEN = """
 set -eu
 tree=$1; repo=$2; scratch=$3; shift 3
@@ -43,14 +43,15 @@ exec chroot "$scratch/root" sh -c "echo ready; exec cat"
 
 
 class Root:
-    """The root tree of a suite, as a place to run commands in: `with Root("bookworm") as root`."""
+    """The root tree of a suite, in which commands run: `with Root("bookworm") as root`."""
 
     def __init__(
         self, suite: str = "trixie", share: Sequence[Path | str] = (), over: Sequence[Path] = ()
     ) -> None:
-        """Take the suite, and outer folders that appear under the same path (always: /tmp).
+        """Describe the tree; `__enter__` mounts it.
 
-        `over` are trees of packages that lie over the suite's own.
+        `share` are folders of this computer that appear in the tree under the same path, as /tmp
+        always does. `over` are trees of packages that lie over the suite's own tree.
         """
         self.suite = suite
         self._over = [str(tree) for tree in over]
@@ -59,12 +60,12 @@ class Root:
 
     def __enter__(self) -> Self:
         """Mount the tree."""
-        built = image.image(self.suite)
+        folder = image.image(self.suite)
         with ExitStack() as opening:
-            opening.enter_context(build.in_use(built))
-            # Not below /tmp, which is itself shared into the tree.
+            opening.enter_context(build.in_use(folder))
+            # This folder must not be below /tmp, because /tmp itself is shared into the tree.
             scratch = opening.enter_context(build.scratch("root"))
-            trees = ":".join([*self._over, str(built / "root")])
+            trees = ":".join([*self._over, str(folder / "root")])
             places = [trees, str(build.REPO), str(scratch)]
             argv = ["unshare", "--mount", "--net", "sh", "-c", WARDEN, "warden", *places]
             self._warden = opening.enter_context(
@@ -78,8 +79,8 @@ class Root:
             )
             assert self._warden.stdout
             if self._warden.stdout.readline() != "ready\n":
-                _, said = self._warden.communicate()
-                raise LabUnavailable(f"the tree of {self.suite} cannot be mounted: {said.strip()}")
+                _, error = self._warden.communicate()
+                raise LabUnavailable(f"the tree of {self.suite} cannot be mounted: {error.strip()}")
             self._open = opening.pop_all()
         return self
 
@@ -102,10 +103,10 @@ class Root:
         cwd: str | Path = "/",
         env: Mapping[str, str] | None = None,
     ) -> Result:
-        """Run a command inside the tree; CommandError when it fails and `check` is set."""
+        """Run a command inside the tree; raise CommandError when it fails and `check` is set."""
         words = [str(word) for word in argv]
         enter = ["nsenter", f"--target={self._warden.pid}", "--mount", "--net", "--root"]
-        done = subprocess.run(
+        process = subprocess.run(
             [*enter, f"--wd=/proc/{self._warden.pid}/root{cwd}", *words],
             input=input or "",
             capture_output=True,
@@ -115,5 +116,5 @@ class Root:
             timeout=timeout,
             env={**ENVIRONMENT, **(env or {})},
         )
-        result = Result(done.returncode, done.stdout, done.stderr)
+        result = Result(process.returncode, process.stdout, process.stderr)
         return result.checked(words) if check else result

@@ -145,8 +145,8 @@ _TOLERATED = {
     "ifupdown": re.compile(
         # Without a setting a bridge's MTU follows the smallest guest port, so we set ours.
         r"warning: \S+: bridge inherits mtu from its ports\. There is no need to assign mtu .*\n"
-        # Its thread that listens to netlink failed to read, seen once in thousands of runs. It goes on
-        # (nllistener.py), and the exit code and the stanzas show that it has read the file.
+        # Its listener to netlink failed to read, seen once in thousands of runs, and goes on
+        # (nllistener.py). The exit code and the stanzas show that it has read the file.
         r"|error: recv\(\) error: .*\n"
         # Its range of VNIs is one short.
         r'|warning: \S+: vxlan-id: value of out range "16777215": .*\n'
