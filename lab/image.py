@@ -23,8 +23,13 @@ PACKAGES = (
     " ca-certificates containernetworking-plugins libvirt-clients libxml2-utils"
     " isc-dhcp-client udhcpd"
 ).split()
-# The packages that take the place of others in a suite.
-INSTEAD = {"forky": {"isc-dhcp-client": "dhcpcd-base"}}
+# The packages that take the place of others in a suite. In trixie CNI's plugins depend on iptables.
+INSTEAD = {
+    "forky": {
+        "isc-dhcp-client": ["dhcpcd-base"],
+        "containernetworking-plugins": ["containernetworking-plugins", "iptables"],
+    }
+}
 # The dependencies of the product, for a repository that has no pyproject.toml yet.
 DEPENDENCIES = ["jinja2", "ruamel.yaml", "click", "netaddr", "msgspec", "pyroute2"]
 DISK_SIZE = "4G"
@@ -108,7 +113,7 @@ def dependencies() -> list[str]:
 def packages(suite: str) -> list[str]:
     """Return the Debian packages that are installed in a suite's tree."""
     replacements = INSTEAD.get(suite, {})
-    return [replacements.get(name, name) for name in PACKAGES]
+    return [each for name in PACKAGES for each in replacements.get(name, [name])]
 
 
 def image(suite: str) -> Path:

@@ -81,6 +81,8 @@ def _without(found: Any) -> Any:
         for prefixes, more in IGNORED_OF.items():
             if str(found.get("ifname", "")).startswith(prefixes):
                 ignored |= more.keys()
+        if str(found.get("host", "")).startswith("fe80:"):
+            ignored.add("host")  # of a route `via inet6`: each lab's leaf has its own
         if found.get("type") == "unreachable":
             ignored |= IGNORED_OF_UNREACHABLE.keys()
         return {k: _without(v) for k, v in sorted(found.items()) if k not in ignored}

@@ -37,6 +37,8 @@ for address in sys.argv[2:]:
         print("open")
     except TimeoutError:
         print("silent")
+    except ConnectionRefusedError:
+        print("refused")
 """
 SEND_BFD = """
 import socket, sys
@@ -198,7 +200,9 @@ def test_a_firewall_drops_what_is_forwarded(host: Host, guests: Guests) -> None:
 def test_bgp_and_bfd_are_closed_to_guests(host: Host, guests: Guests) -> None:
     """A guest's connection to its gateway is not even answered, one of the host's own is."""
     knock = ["python3", "-c", CONNECT]
-    assert guests.a[0].run([*knock, "60", *GATEWAYS], timeout=180).out.split() == ["open", "open"]
+    answers = guests.a[0].run([*knock, "60", *GATEWAYS], timeout=180).out.split()
+    # FRR 10.7's bgpd does not listen in a VRF in which it has no neighbor.
+    assert answers in (["open", "open"], ["refused", "refused"])
     assert heard(host, guests.a[0], 10) == 10
     page(host, "nft")
     assert guests.a[0].run([*knock, "5", *GATEWAYS]).out.split() == ["silent", "silent"]
