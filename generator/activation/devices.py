@@ -9,8 +9,9 @@ from generator.activation.commands import Log, Step
 from generator.desired.model import Device
 from generator.desired.target import Target, loopbacks
 from generator.observed import devices, netlink
-from generator.observed.routes import ONLINK_NEXT_HOP
 
+# Peers of the loopback's address on uplinks, see templates/frr/etc/frr/daemons.j2.
+_UPLINK_PEERS = ("169.254.0.1", "254.128.0.0")
 SYSCTL = "etc/sysctl.d/90-evpn-host.conf"
 MODULES = "etc/modules-load.d/evpn-host.conf"
 
@@ -181,7 +182,7 @@ def _uplink_loopbacks(ours: frozenset[str], uplinks: set[str]) -> list[Step]:
             may_fail=True,
         )
         for index, address, peer in netlink.peers()
-        if peer == ONLINK_NEXT_HOP and address in ours and names.get(index, "lo") not in uplinks
+        if peer in _UPLINK_PEERS and address in ours and names.get(index, "lo") not in uplinks
     ]
 
 
