@@ -109,9 +109,9 @@ def steps(move: Move, observed: Observation) -> list[str]:
 
 
 def _add(move: Move, address: str) -> str:
-    text = ""
+    text = "" if ":" in address else "brd +"
     if move.place == "nic":
-        text = move.original.addresses.get(address, "" if ":" in address else "brd +")
+        text = move.original.addresses.get(address, text)
     words = ["address replace", address, "dev", move.device, text]
     return " ".join(filter(None, [*words, "nodad" if ":" in address else ""]))
 
