@@ -441,9 +441,9 @@ def test_dhcp_lease(story: Story) -> None:
             story.underlay(*names)
             story.right(device)
             story.established(len(names))
-            since, before = story.now(), leases.given()
+            since, before = story.now(), leases.acknowledgements()
             with story.fault(f"DHCP lease renewed, on {device}"):
-                eventually(lambda: leases.given() > before, WITHIN)  # noqa: B023
+                eventually(lambda: leases.acknowledgements() > before, WITHIN)  # noqa: B023
                 time.sleep(1)
                 story.right(device)
             assert not story.changes(since)
