@@ -305,7 +305,7 @@ def test_flapping_uplinks(story: Story, what: str, loop: int) -> None:
 
 
 def test_switches_rebooted(story: Story) -> None:
-    """With one of two leaves off nothing moves; with both off the address goes to the NIC and back."""
+    """With one of two leaves off nothing moves; with both off it moves to the NIC, and back."""
     leaves = [story.fabric.leaf(name) for name in LEAVES]
     story.underlay(*LEAVES)
     story.established(2)
@@ -541,7 +541,7 @@ def test_reboot(story: Story) -> None:
 
 @pytest.mark.long
 def test_nothing_is_done_while_nothing_happens(story: Story, long: bool) -> None:
-    """An idle hook runs no command and writes no file; it looks each 10 s; no EVPN route wakes it."""
+    """An idle hook runs no command, writes no file, looks each 10 s. EVPN routes do not wake it."""
     story.underlay()
     story.right(NIC)
     _is_idle(story)
