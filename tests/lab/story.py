@@ -21,8 +21,8 @@ from lab.ping import Ping
 
 REPO = Path(__file__).parents[2]
 PAYLOAD: dict[str, Any] = json.loads((REPO / "examples/k8s01.json").read_text())
-# The published example has 1500 on the NICs, too little for full-size packets in VXLAN: a
-# connection that has more than that to say stalls (`check` warns).
+# The published example gives the NICs an MTU of 1500. That is too small for full-size packets in
+# VXLAN: a connection that sends such packets stalls (`check` warns).
 for link in PAYLOAD["links"]:
     link["mtu"] = 9216
 ADDRESS = "10.12.0.101"
@@ -30,11 +30,12 @@ HOOK = "evpn-host-failover.service"
 NIC, BRIDGE = "ens4", "nbr-14"
 LEAVES = ("ns-leaf-0", "ns-leaf-1")
 WITHIN = 60.0
-"""Seconds for which a condition is waited for; what it took is noted, and not judged."""
+"""Wait so many seconds at most for a condition. Tests record the time and do not judge it."""
 MANY = 10_000  # EVPN routes
 FIGURES: dict[str, list[tuple[str, str]]] = {}
 
-# A connection that lives as long as the test: numbers go to the host and come back in order.
+# A TCP connection that lives as long as the test: it sends numbers to the host, which sends them
+# back in order.
 TCP = r"""
 import socket, sys, threading, time
 if sys.argv[1] == "echo":
@@ -65,8 +66,8 @@ while data := peer.recv(4096):
     print(expected, flush=True)
 """
 
-# Routes that come and go. In portions: a zebra that is given all at once loses events of the
-# kernel, and routes with them.
+# Adds and deletes MACs, and so routes, all the time. In portions: a zebra that gets all of them at
+# once loses events of the kernel, and routes with them.
 CHURN = """
 set -eu
 portion() { seq $2 $(($2 + 499)) | awk -v what="$1" \
@@ -80,7 +81,8 @@ while true; do
 done
 """
 
-# What stands in for `ip`: when it is told to, it does so many lines of a move and kills the hook.
+# Replaces `ip`. If the file `kill` exists, it runs only so many lines of the hook's next move and
+# then kills the hook.
 KILLER = """#!/bin/sh
 cd /run/evpn-host
 if [ "$*" = "-force -batch -" ] && [ -n "$NOTIFY_SOCKET" ] && [ -e kill ]; then
@@ -94,8 +96,9 @@ fi
 exec /usr/sbin/ip "$@"
 """
 
-# A DHCP server that gives the host 10.254.254.10, as the published example has it, for 40 s. What
-# another server gave it knows too, or it would refuse to renew it.
+# A DHCP server that leases 10.254.254.10, the address in the published example, to the host for
+# 40 s. The lease is static: otherwise the server would refuse to renew it when another server
+# granted it.
 LEASES = """start 10.254.254.10
 end 10.254.254.10
 interface {port}
@@ -106,7 +109,8 @@ static_lease 52:54:00:00:00:04 10.254.254.10
 option subnet 255.255.255.0
 option lease 40
 """
-# What the operator writes for it, instead of the address.
+# The file in which the operator asks for DHCP: the line with the static address, and the line that
+# replaces it.
 OPERATOR = {
     "netplan": (
         "/etc/netplan/50-operator.yaml",
@@ -117,19 +121,20 @@ OPERATOR = {
         ("    address 10.254.254.10/24", "    post-up dhclient -q -pf /run/dhclient.pid ens4"),
     ),
 }
-# Where there is no dhclient any more.
+# Replaces dhclient on systems that no longer have it.
 DHCPCD = "dhcpcd --ipv4only --noipv4ll --quiet --background ens4"
 
 
-# The published story: which ports are underlay then, where the address is, and what FRR says of the
-# session for which it moves.
+# The published story, step by step: its title, the ports that are then in the underlay, the device
+# that then has the address, and the change of a session ("Up", "Down") that FRR logs before the
+# move. "": the address does not move.
 WAYS = (
     ("first port to underlay", ("ns-leaf-0",), BRIDGE, "Up"),
     ("second port to underlay", LEAVES, BRIDGE, ""),
     ("first port back", ("ns-leaf-1",), BRIDGE, ""),
     ("second port back", (), NIC, "Down"),
 )
-# What others do to the address while it is on the bridge.
+# Commands by which somebody else changes the address or its route while it is on the bridge.
 BY_HAND = (
     f"ip address add {ADDRESS}/16 dev {NIC}",
     f"ip address delete {ADDRESS}/16 dev {BRIDGE}",
@@ -149,7 +154,10 @@ NATIVE = {
 
 @dataclass(frozen=True)
 class Transition:
-    """When a session changed and when the address had moved (0: it did not), and what was lost."""
+    """When a session changed, when the move was complete (0: no move), and which pings got lost.
+
+    Times are in seconds since 1970, by the host's clock.
+    """
 
     begun: float
     session: float
@@ -158,19 +166,19 @@ class Transition:
 
     @property
     def took(self) -> float:
-        """Seconds from the one to the other."""
+        """Seconds from the session's change to the end of the move."""
         return self.moved - self.session
 
     @property
     def parts(self) -> tuple[float, float]:
-        """Of the longest silence: seconds before the session's change, and after the move."""
+        """Of the longest silence, the seconds before the session's change and after the move."""
         begin, end = self.pings.silence
         before, after = min(self.session, end) - begin, end - max(self.moved, begin)
         return max(0.0, before), max(0.0, after)
 
 
 def summary(rows: list[Transition], interval: float) -> str:
-    """Say what came of a transition that was made several times, with a ping each so often."""
+    """Summarize the repetitions of one transition; pings were sent every `interval` seconds."""
     times = [row.took for row in rows]
     lost = statistics.median(row.pings.lost for row in rows)
     gaps = [row.pings.longest_gap_s for row in rows]
@@ -191,19 +199,19 @@ class Leases:
     def __init__(self, servers: list[Process]) -> None:
         self._servers = servers
 
-    def given(self) -> int:
-        """How often an address was."""
+    def acknowledgements(self) -> int:
+        """Count how often the servers granted or renewed the lease."""
         return sum((each.output + each.errors).count("ing ACK") for each in self._servers)
 
     def end(self) -> None:
-        """No lease is renewed any more."""
+        """Stop the servers, so that nobody renews a lease."""
         for server in self._servers:
             server.stop()
 
 
 @dataclass(frozen=True)
 class Adjacency:
-    """That a session came up or went down, as FRR logged it."""
+    """A line of FRR's log about a session that came up or went down."""
 
     at: float
     message: str
@@ -213,20 +221,20 @@ class Story:
     """A server in the fabric, watched from the controller."""
 
     def __init__(self, lab: Lab, backend: str, interval: float = 0.05) -> None:
-        """Take a lab; pings are sent each so many seconds."""
+        """Take a lab; `interval` is the time in seconds between two pings."""
         self.lab, self.backend, self.interval = lab, backend, interval
         self.host, self.fabric = lab.host, lab.fabric
         self.controller = lab.fabric.controller
         self.watchers: tuple[Process, ...] = ()
         self._fabric = copy.deepcopy(lab.fabric.state)
         self._settings: dict[str, Any] | None = None
-        """What differs in the server's part of the payload from PAYLOAD; None: it has none."""
+        """How the applied server settings differ from PAYLOAD. None: nothing is applied."""
         self._generation = PAYLOAD["generation"]
 
     def ready(self) -> None:
-        """Make it what every test begins with, wherever that is lost: provisioned and watched.
+        """Restore what every test begins with: a server that is provisioned and watched.
 
-        A server that was uninstalled or rebooted is made so by the next test, if there is one.
+        Each test calls this first. A test that uninstalls or reboots the server need not repair it.
         """
         carried = {part: PAYLOAD[part] for part in ("vpcs", "vnets")}
         self._carry(**carried, servers=self._fabric["servers"])
@@ -241,8 +249,8 @@ class Story:
             self._watch()
 
     def _carry(self, **parts: Any) -> None:
-        """Give the fabric what it does not have yet."""
-        if any(self.fabric.state[part] != wanted for part, wanted in parts.items()):
+        """Change the fabric to these parts of a payload if it has others."""
+        if any(self.fabric.state[part] != expected for part, expected in parts.items()):
             self.fabric.change(**parts)
 
     def _provision(self) -> None:
@@ -253,15 +261,16 @@ class Story:
         self.right(NIC)
 
     def apply(self, **settings: Any) -> None:
-        """Apply the payload, with settings of the server that the published example has not."""
-        self._settings = settings  # before: half an apply is to be put right as well
+        """Apply the payload with settings of the server that the published example lacks."""
+        # Record them first: ready() must also repair an apply that failed half-way.
+        self._settings = settings
         self._generation += 1
         server = PAYLOAD["server"] | settings
         self.host.apply(PAYLOAD | {"generation": self._generation, "server": server})
 
     @contextmanager
     def settings(self, **settings: Any) -> Iterator[None]:
-        """Have the server so for a while."""
+        """Apply these settings of the server for the duration of the block."""
         self.apply(**settings)
         try:
             yield
@@ -269,12 +278,12 @@ class Story:
             self.apply()
 
     def uninstall(self) -> None:
-        """Take the product off."""
+        """Uninstall the product from the host."""
         self._settings = None
         self.host.evpn_host("uninstall")
 
     def reboot(self) -> None:
-        """Boot again; nobody watches then."""
+        """Reboot the host. The watching processes end with it; ready() starts them again."""
         self.watchers = ()
         self.lab.reboot()
 
@@ -289,45 +298,51 @@ class Story:
         eventually(lambda: self.tcp.output, WITHIN)
 
     def _monitored(self) -> bool:
-        """Whether the monitor tells of addresses by now."""
+        """Whether the monitor already reports changes of addresses."""
         for verb in ("add", "delete"):
             self.host.run(f"ip address {verb} 127.0.0.9/32 dev lo".split())
         return "127.0.0.9" in self.monitor.output
 
     def underlay(self, *names: str) -> None:
-        """Switch these ports over and the others back."""
+        """Put the ports with these names into the underlay, and make the others access ports."""
         for number in (0, 1):
             name = f"ns-leaf-{number}"
             if (name in names) != (name in self.fabric.state["underlay"]):
                 self.fabric.leaf(name).underlay(on=name in names)
 
     def established(self, count: int) -> None:
-        """Wait until so many sessions are Established."""
+        """Wait until exactly so many sessions are Established."""
 
-        def found() -> bool:
+        def has_sessions() -> bool:
             peers = self.host.show("show bgp l2vpn evpn summary json")["peers"].values()
             return len([peer for peer in peers if peer["state"] == "Established"]) == count
 
-        eventually(found, WITHIN)
+        eventually(has_sessions, WITHIN)
 
     def places(self) -> list[str]:
-        found = json.loads(self.host.run(["ip", "-json", "address"]).out)
+        """Names of the devices that have the management address."""
+        links = json.loads(self.host.run(["ip", "-json", "address"]).out)
         return sorted(
             link["ifname"]
-            for link in found
+            for link in links
             if any(each.get("local") == ADDRESS for each in link["addr_info"])
         )
 
     def defaults(self) -> list[tuple[str, str]]:
-        found = json.loads(self.host.run(["ip", "-json", "route", "show", "default"]).out)
-        return [(route["dev"], route["gateway"]) for route in found]
+        """Device and gateway of each IPv4 default route."""
+        routes = json.loads(self.host.run(["ip", "-json", "route", "show", "default"]).out)
+        return [(route["dev"], route["gateway"]) for route in routes]
 
     def right(self, device: str, within: float = WITHIN, reached: bool = True) -> float:
-        """Wait until the address is there, there only, with the route, and answers; seconds."""
+        """Wait until this device alone has the address and the default route; give the seconds.
+
+        If `reached`, also wait until the controller reaches the address.
+        """
         seconds = eventually(lambda: self._on(device), within)
         if reached:
             eventually(lambda: self.controller.ping(ADDRESS, count=1), within)
-            # The operator's own is always where it was, but for networkd where the carrier is lost.
+            # The operator's own address stays on the NIC, whoever has the management address. Only
+            # networkd removes it, when the NIC loses its carrier.
             nic = self.host.run(["ip", "-brief", "-4", "address", "show", NIC]).out
             assert "10.254.254.10/24" in nic
         assert self.places() == [device]
@@ -337,20 +352,26 @@ class Story:
         return self.places() == [device] and self.defaults() == [(device, "10.12.0.1")]
 
     def carries_on(self, within: float = 130) -> float:
-        """Wait until the one TCP connection's counter runs: TCP itself waits for up to 120 s."""
+        """Wait until the TCP connection transfers data again; give the seconds.
+
+        TCP itself waits for up to 120 s before it sends a packet again.
+        """
         before = len(self.tcp.output)
         took = eventually(lambda: len(self.tcp.output) > before, within)
         assert self.tcp.running, self.tcp.errors
         return took
 
     def transition(self, names: tuple[str, ...], device: str, way: str) -> Transition:
-        """Switch these ports over, and the others back; all that may be expected is seen to."""
+        """Put these ports into the underlay, the others back, and check everything that follows.
+
+        `way` is the expected change of a session, "Up" or "Down"; "": the address must not move.
+        """
         since, before = self.now(), self.places()
         with self.pinging() as pinging:
             self.underlay(*names)
             self.established(len(names))
             self.right(device)
-            time.sleep(1.5)  # whatever might still happen
+            time.sleep(1.5)  # an unexpected further change would happen in this time
         session = moved = 0.0
         if way:
             eventually(lambda: self.sessions(since, way) and self.changes(since), WITHIN)
@@ -361,78 +382,86 @@ class Story:
         return Transition(since, session, moved, pinging.result)
 
     def pinging(self) -> AbstractContextManager[Pinging]:
-        """Ping the management address from the controller meanwhile."""
+        """Ping the management address from the controller during the block."""
         return self.controller.pinging(ADDRESS, interval=self.interval)
 
     @contextmanager
     def fault(self, what: str) -> Iterator[list[str]]:
-        """Let something befall the host: what is said of it, and what was lost, is a figure."""
-        said: list[str] = []
+        """Ping while the block disturbs the host, and record the result as the figure `what`.
+
+        The block may add notes to the list; the figure begins with them.
+        """
+        notes: list[str] = []
         with self.pinging() as pinging:
-            yield said
+            yield notes
         took, result = self.carries_on(), pinging.result
         assert result.sent, result
-        said.append(f"{result.lost} of {result.sent} pings lost")
-        said.append(f"longest gap {result.longest_gap_s:.2f} s")
-        said.append("TCP goes on" + (f" {took:.1f} s later" if took > 0.5 else ""))
-        self.figure(what, "; ".join(said))
+        notes.append(f"{result.lost} of {result.sent} pings lost")
+        notes.append(f"longest gap {result.longest_gap_s:.2f} s")
+        notes.append("TCP goes on" + (f" {took:.1f} s later" if took > 0.5 else ""))
+        self.figure(what, "; ".join(notes))
 
     def now(self) -> float:
+        """Seconds since 1970, by the host's clock."""
         return float(self.host.run(["date", "+%s.%N"]).out)
 
     def changes(self, since: float) -> list[tuple[float, str, bool]]:
-        """When the address came (true) to a device or left it, as the kernel said."""
-        found = []
+        """Times at which the kernel added the address to a device (true) or removed it (false)."""
+        changes = []
         line = re.compile(rf"^\[(\S+)\] (Deleted )?\d+: (\S+)\s+inet {ADDRESS}/", re.MULTILINE)
         for at, deleted, device in line.findall(self.monitor.output):
             moment = datetime.fromisoformat(at).replace(tzinfo=UTC).timestamp()
             if moment >= since:
-                found.append((moment, device, not deleted))
-        return found
+                changes.append((moment, device, not deleted))
+        return changes
 
     def twofold(self, since: float, begin: str) -> tuple[float, float]:
-        """The longest times (seconds) with two places, and with none."""
-        on, last, both, none = {begin}, since, 0.0, 0.0
+        """The longest times (s) in which two devices had the address, and in which none had it.
+
+        `begin` is the device that has the address at the time `since`.
+        """
+        devices, previous, both, none = {begin}, since, 0.0, 0.0
         for moment, device, came in self.changes(since):
-            both = max(both, moment - last if len(on) > 1 else 0)
-            none = max(none, moment - last if not on else 0)
-            on, last = (on | {device} if came else on - {device}), moment
+            both = max(both, moment - previous if len(devices) > 1 else 0)
+            none = max(none, moment - previous if not devices else 0)
+            devices, previous = (devices | {device} if came else devices - {device}), moment
         return both, none
 
     def nowhere(self, since: float, begin: str = BRIDGE) -> int:
-        """How often the address was taken from the only device that had it."""
-        on, times = {begin}, 0
+        """Count how often the address was removed from the only device that had it."""
+        devices, times = {begin}, 0
         for _, device, came in self.changes(since):
-            on = on | {device} if came else on - {device}
-            times += not on
+            devices = devices | {device} if came else devices - {device}
+            times += not devices
         return times
 
     def lapses(self, since: float, begin: str = BRIDGE) -> str:
-        """Say the same in words."""
+        """Put the result of twofold() into words."""
         both, none = (f"{longest * 1000:.0f} ms" for longest in self.twofold(since, begin))
         return f"two places {both}, none {none} at the longest"
 
     def sessions(self, since: float, way: str) -> list[Adjacency]:
-        """Each session of which FRR said since then that it went "Up" or "Down"."""
+        """Sessions that went "Up" or "Down" (`way`) since that time, from FRR's log."""
         argv = f"journalctl -u frr -o json --since @{int(since)} -g ADJCHANGE".split()
         lines = self.host.run(argv, check=False).out.splitlines()
         events = [json.loads(line) for line in lines if line.startswith("{")]
-        found = [Adjacency(int(e["__REALTIME_TIMESTAMP"]) / 1e6, e["MESSAGE"]) for e in events]
-        return [each for each in found if each.at >= since and f" {way}" in each.message]
+        changes = [Adjacency(int(e["__REALTIME_TIMESTAMP"]) / 1e6, e["MESSAGE"]) for e in events]
+        return [each for each in changes if each.at >= since and f" {way}" in each.message]
 
     def figure(self, what: str, text: str) -> None:
+        """Print a figure and keep it for write_figures()."""
         FIGURES.setdefault(self.backend, []).append((what, text))
         print(f"\n{self.backend}: {what}: {text}", flush=True)
 
     def moves(self) -> int:
-        """How often the hook has moved the address since the boot."""
+        """Count the moves that the hook has made since the boot."""
         return int(self.status()["moves"])
 
     def status(self) -> dict[str, Any]:
-        """What `status` says of the address."""
+        """The part of `status --json` about the management address."""
         shown = self.host.evpn_host("status", "--json", check=False).out
-        found: dict[str, Any] = json.loads(shown)["management"]
-        return found
+        management: dict[str, Any] = json.loads(shown)["management"]
+        return management
 
     def another_vni(self, vni: int) -> None:
         """Give the management V-Net another VNI, first in the fabric, then on the host."""
@@ -446,7 +475,7 @@ class Story:
 
     @contextmanager
     def renamed(self, name: str) -> Iterator[None]:
-        """Have the NIC under another name for a while."""
+        """Rename the NIC for the duration of the block."""
         try:
             self._rename(NIC, name)
             yield
@@ -459,7 +488,7 @@ class Story:
 
     @contextmanager
     def silent(self, leaf: Leaf) -> Iterator[float]:
-        """Have the uplink to a leaf drop everything; give the time at which both ends do."""
+        """Make both ends of the uplink to a leaf drop every packet; give the time since which."""
         nic = {"ns-leaf-0": NIC, "ns-leaf-1": "ens5"}[leaf.name]
         ends, since = ((leaf, "swp9s1"), (self.host, nic)), 0.0
         try:
@@ -473,7 +502,7 @@ class Story:
 
     @contextmanager
     def unplugged(self, leaf: Leaf) -> Iterator[float]:
-        """Have the uplink to a leaf without carrier; give the time since which."""
+        """Take the carrier from the uplink to a leaf; give the time at which this began."""
         try:
             since = self.now()
             leaf.run("ip link set swp9s1 down".split())
@@ -483,20 +512,23 @@ class Story:
 
     @contextmanager
     def carriers(self) -> Iterator[Callable[[str], None]]:
-        """Have the carriers of both uplinks set "down" or "up"; they are up afterwards."""
+        """Give a function that sets the carriers of both uplinks "down" or "up".
 
-        def both(way: str) -> None:
+        They are up after the block.
+        """
+
+        def set_carriers(way: str) -> None:
             for name in LEAVES:
                 self.fabric.leaf(name).run(["ip", "link", "set", "swp9s1", way])
 
         try:
-            yield both
+            yield set_carriers
         finally:
-            both("up")
+            set_carriers("up")
 
     @contextmanager
     def bfd(self) -> Iterator[None]:
-        """Have BFD watch the sessions with both leaves, once it is up."""
+        """Let BFD watch the sessions with both leaves; the block begins once BFD is up."""
         leaves = [self.fabric.leaf(name) for name in LEAVES]
         try:
             self.apply(bgp={"bfd": True})
@@ -512,7 +544,7 @@ class Story:
 
     @contextmanager
     def off(self, *leaves: Leaf) -> Iterator[None]:
-        """Have leaves without power for a while."""
+        """Switch leaves off for the duration of the block."""
         try:
             for leaf in leaves:
                 leaf.power(on=False)
@@ -523,7 +555,7 @@ class Story:
 
     @contextmanager
     def hung(self, daemons: str) -> Iterator[None]:
-        """Have daemons of FRR stand still for a while."""
+        """Stop daemons of FRR with SIGSTOP for the duration of the block."""
         try:
             self.signal_frr("STOP", daemons)
             yield
@@ -532,7 +564,7 @@ class Story:
 
     @contextmanager
     def stopped(self, unit: str) -> Iterator[None]:
-        """Have a unit of systemd stopped for a while."""
+        """Stop a unit of systemd for the duration of the block."""
         try:
             self.host.run(["systemctl", "stop", unit])
             yield
@@ -541,23 +573,30 @@ class Story:
 
     @contextmanager
     def routes_coming_and_going(self, count: int) -> Iterator[None]:
-        """Have the fabric advertise so many MACs of the management V-Net, and change its mind."""
+        """Let the fabric advertise so many MACs of the management V-Net, and withdraw them again.
+
+        It does so all the time during the block, portion by portion.
+        """
         leaf = self.fabric.leaf("ns-leaf-2")
         churn = leaf.start(["sh", "-c", CHURN, "churn", str(count)])
         try:
-            # One portion may be gone just now.
+            # One portion of 500 may be withdrawn at this moment.
             eventually(lambda: _macs(self.host) > count - 600, 180)
             yield
         finally:
             churn.stop()
-            # An FRR may miss that one of many goes; what a leaf knew goes with it.
+            # An FRR may miss the withdrawal of one among many MACs. Switching the leaf off removes
+            # everything that the leaf knew.
             with self.off(leaf):
                 leaf.run(["ip", "link", "delete", "churn"], check=False)
             eventually(lambda: _macs(leaf) < 100, WITHIN)
             eventually(lambda: _macs(self.host) < 100, WITHIN)
 
     def hang(self, daemons: str, seconds: int) -> None:
-        """Have daemons of FRR stand still for so long, whatever this computer does meanwhile."""
+        """Stop daemons of FRR for so many seconds, by the host's clock.
+
+        One shell script on the host does all of it, so a busy lab does not make the time longer.
+        """
         script = f"{_signal('STOP', daemons)}; sleep {seconds}; {_signal('CONT', daemons)}"
         self.host.run(["sh", "-c", script])
 
@@ -566,11 +605,12 @@ class Story:
         self.host.run(["sh", "-c", _signal(signal, daemons)])
 
     def hook(self, verb: str) -> None:
+        """Run `systemctl VERB` on the hook's unit."""
         self.host.run(["systemctl", verb, HOOK])
 
     @contextmanager
     def killing(self) -> Iterator[Callable[[int], None]]:
-        """Have the next move that the hook makes kill it, after so many of its lines."""
+        """Give a function that makes the hook's next move kill the hook after so many lines."""
         self.lab.machine.write("/usr/local/sbin/ip", KILLER)
         self.host.run(["chmod", "755", "/usr/local/sbin/ip"])
         try:
@@ -579,7 +619,7 @@ class Story:
             self.host.run(["rm", "-f", "/usr/local/sbin/ip", "/run/evpn-host/kill"])
 
     def killed(self) -> int:
-        """Wait until it was, and give the number of lines that the move had."""
+        """Wait until the hook was killed; give the number of lines that the move had."""
         file = "/run/evpn-host/killed"
         eventually(lambda: self.host.run(["test", "-e", file], check=False).code == 0, WITHIN)
         lines = self.host.run(["cat", file]).out.splitlines()
@@ -587,7 +627,7 @@ class Story:
         return len(lines)
 
     def shut(self, off: bool) -> None:
-        """End the session by the NIC, or let it come up again."""
+        """Shut the session on the NIC down (`off`), or let it come up again."""
         asn = self.host.show("show bgp summary json")["ipv4Unicast"]["as"]
         words = f"{'' if off else 'no '}neighbor {NIC} shutdown"
         lines = ("configure terminal", f"router bgp {asn}", words)
@@ -595,7 +635,10 @@ class Story:
 
     @contextmanager
     def leasing(self) -> Iterator[Leases]:
-        """Have the operator take 10.254.254.10 by DHCP; either kind of port has a server."""
+        """Let the operator get 10.254.254.10 by DHCP during the block.
+
+        The controller serves it while the port is an access port, the leaf while it is underlay.
+        """
         servers: list[Process] = []
         file, (static, dynamic) = OPERATOR[self.backend]
         if self.host.run(["sh", "-c", "command -v dhclient"], check=False).code:
@@ -621,7 +664,7 @@ class Story:
                 node.run(f"ip address delete 10.254.254.1/24 dev {port}".split(), check=False)
 
     def _operator(self, file: str, text: str) -> None:
-        """Change the operator's own file, with nothing left of what it said of that address."""
+        """Change the operator's own file, and remove the address that the old file configured."""
         self.lab.machine.write(file, text)
         argv = f"ip address delete 10.254.254.10/24 dev {NIC}".split()
         self.host.run(argv, check=False)
@@ -632,37 +675,41 @@ class Story:
 
     @contextmanager
     def vnets(self, count: int) -> Iterator[None]:
-        """Have so many V-Nets more, with gateways, as a controller would give to a large host.
+        """Add so many V-Nets with gateways, as many as a controller would give to a large host.
 
-        Put into the kernel by hand, where FRR and the hook see them: applying takes minutes.
+        This adds them to the kernel directly, where FRR and the hook see them: an apply of so many
+        takes minutes.
         """
         numbers = range(2000, 2000 + count)
-        make, free = [], []
+        create, delete = [], []
         for vni in numbers:
             bridge, port = f"nbr-{vni}", f"vxlan{vni}"
-            make += [
+            create += [
                 f"link add {bridge} address 44:38:39:ff:{vni >> 8:02x}:{vni & 255:02x} type bridge",
                 f"link set {bridge} master Vrf_33 up",
                 f"address add 100.{64 + (vni >> 8)}.{vni & 255}.254/24 dev {bridge}",
                 f"link add {port} type vxlan id {vni} local 10.2.0.101 dstport 4789 nolearning",
                 f"link set {port} master {bridge} up",
             ]
-            free += [f"link delete {port}", f"link delete {bridge}"]
+            delete += [f"link delete {port}", f"link delete {bridge}"]
         ip = ["ip", "-force", "-batch", "-"]
         try:
-            self.host.run(ip, input="\n".join(make) + "\n", timeout=180)
+            self.host.run(ip, input="\n".join(create) + "\n", timeout=180)
             known = "show evpn vni json"
             eventually(lambda: len(self.host.show(known)) >= count, 120, every=1)
             yield
         finally:
-            self.host.run(ip, input="\n".join(free) + "\n", timeout=180, check=False)
-            # networkd looks at each that goes, and answers nobody until it has.
+            self.host.run(ip, input="\n".join(delete) + "\n", timeout=180, check=False)
+            # networkd looks at each removed device, and answers no request until it is done.
             answers = ["networkctl", "--no-pager"]
             eventually(lambda: not count or not self.host.run(answers, check=False).code, 180)
 
 
 def _signal(signal: str, daemons: str) -> str:
-    """Say it in shell; only to the host's own: the leaves' daemons run in other namespaces."""
+    """Give the shell command that sends a signal to the host's own daemons.
+
+    It compares network namespaces: the leaves' daemons have the same names in other namespaces.
+    """
     return (
         f"for name in {daemons}; do for pid in $(pidof $name); do"
         ' [ "$(readlink /proc/$pid/ns/net)" = "$(readlink /proc/1/ns/net)" ]'
@@ -671,14 +718,14 @@ def _signal(signal: str, daemons: str) -> str:
 
 
 def _macs(router: Router | Host) -> int:
-    """How many MACs FRR knows in the management V-Net."""
+    """Count the MACs that FRR knows in the management V-Net."""
     return int(router.show("show evpn vni 14 json")["numMacs"])
 
 
 def write_figures(backend: str) -> None:
-    """Put what was measured between the backend's marks in docs/failover.md.
+    """Write the figures between the backend's marks in docs/failover.md.
 
-    A run of some of the tests replaces their rows alone.
+    A run of some of the tests replaces only the rows of those tests.
     """
     file = REPO / "docs/failover.md"
     begin, end = f"<!-- {backend}: written by tests/lab/story.py -->", f"<!-- {backend} -->"

@@ -1,4 +1,4 @@
-"""What FRR tells the fabric and hears from it, and what a session is made of, on the session."""
+"""The routes that FRR announces to the fabric and learns from it, and its sessions' settings."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SECRET = "not-to-be-read-aloud"  # noqa: S105 - of the lab
 
 @pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
 def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
-    """A fabric with K8S01 as a VTEP, two V-Nets in both families."""
+    """A fabric with K8S01 as a VTEP of two V-Nets with both address families."""
     lab: Lab = fresh_lab(*request.param)
     bring_up(lab, payload(DUAL, DUAL_2))
     return lab
@@ -57,15 +57,16 @@ def host(lab: Lab) -> Host:
 
 @pytest.fixture
 def far(lab: Lab) -> Leaf:
-    """The leaf that the host is not cabled to."""
+    """The leaf to which the host has no cable."""
     return lab.fabric.leaf("ns-leaf-2")
 
 
 @contextmanager
 def back_again(lab: Lab, sessions: bool = False) -> Iterator[None]:
-    """Whatever the block does to the host or the fabric: afterwards all is as `lab` had it.
+    """Restore the host and the fabric after the block to the state of the fixture `lab`.
 
-    `sessions` begin anew too: a running one keeps what it was opened with.
+    `sessions`: also reset the BGP sessions, as a running session keeps the settings with which it
+    was opened.
     """
     servers = lab.fabric.state["servers"]
     try:
@@ -81,8 +82,8 @@ def back_again(lab: Lab, sessions: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def told(leaf: Leaf, *lines: str, undo: tuple[str, ...]) -> Iterator[None]:
-    """Have a leaf's BGP told these lines during the block."""
+def bgp_lines(leaf: Leaf, *lines: str, undo: tuple[str, ...]) -> Iterator[None]:
+    """Configure lines in a leaf's BGP for the block; afterwards configure `undo`."""
     try:
         leaf.configure(f"router bgp {leaf.asn}", *lines)
         yield
@@ -90,8 +91,8 @@ def told(leaf: Leaf, *lines: str, undo: tuple[str, ...]) -> Iterator[None]:
         leaf.configure(f"router bgp {leaf.asn}", *undo)
 
 
-def speak(node: Node, ipv4: str = "", ipv6: str = "") -> None:
-    """Have a node greet its gateways, as one that boots does."""
+def greet(node: Node, ipv4: str = "", ipv6: str = "") -> None:
+    """Let a node ping its gateways until they answer, as a booting server does."""
     if ipv4:
         eventually(lambda: node.ping(ipv4, count=1))
     if ipv6:
@@ -108,16 +109,16 @@ def mac_of(node: Node) -> str:
 
 @pytest.mark.claim("11.3", "A guest's MAC, IPv4 and IPv6 are announced (type 2), and withdrawn")
 def test_a_guest_is_announced_and_withdrawn(host: Host, far: Leaf) -> None:
-    """A leaf behind the spine has three routes to the guest's VTEP while the guest is there."""
+    """A leaf behind the spine has three routes to the guest's VTEP while the guest is connected."""
     try:
         guest = host.pod(
             "announced", "nbr-40", "10.188.4.10/24", "10.188.4.254",
             "fd00:188:4::10/64", "fd00:188:4::254",
         )  # fmt: skip
-        speak(guest, "10.188.4.254", "fd00:188:4::254")
+        greet(guest, "10.188.4.254", "fd00:188:4::254")
         mac = f"[2]:[0]:[48]:[{mac_of(guest)}]"
-        wanted = {mac, f"{mac}:[32]:[10.188.4.10]", f"{mac}:[128]:[fd00:188:4::10]"}
-        eventually(lambda: wanted <= prefixes(far, "macip"), WITHIN)
+        expected = {mac, f"{mac}:[32]:[10.188.4.10]", f"{mac}:[128]:[fd00:188:4::10]"}
+        eventually(lambda: expected <= prefixes(far, "macip"), WITHIN)
         [route] = [each for each in routes(far, "macip") if each.prefix == mac]
         assert route.as_path[-1] == 4200000001
         assert any(each.endswith(":40") for each in route.communities), route
@@ -129,7 +130,7 @@ def test_a_guest_is_announced_and_withdrawn(host: Host, far: Leaf) -> None:
 
 @pytest.mark.claim("11.4", "A remote MAC and its addresses are learnt (type 2), and forgotten")
 def test_a_remote_server_is_learnt_and_forgotten(lab: Lab, far: Leaf) -> None:
-    """The kernel has its MAC behind the leaf's loopback, and both addresses, from FRR alone."""
+    """From FRR alone the kernel gets the server's MAC, its VTEP (the leaf) and both addresses."""
     host = lab.host
     others = lab.fabric.state["servers"]
     try:
@@ -137,31 +138,32 @@ def test_a_remote_server_is_learnt_and_forgotten(lab: Lab, far: Leaf) -> None:
             "remote", vni=40, ipv4="10.188.4.20/24", gateway="10.188.4.254",
             ipv6="fd00:188:4::20/64", gateway6="fd00:188:4::254",
         )  # fmt: skip
-        speak(server, "10.188.4.254", "fd00:188:4::254")
+        greet(server, "10.188.4.254", "fd00:188:4::254")
         mac, addresses = mac_of(server), {"10.188.4.20", "fd00:188:4::20"}
         eventually(lambda: _behind(host, "vxlan40", mac) == {"10.2.0.3"}, WITHIN)
         eventually(lambda: addresses <= _neighbours(host, "nbr-40", mac), WITHIN)
-        far.run(["ip", "link", "delete", "vx-40"])  # its leaf leaves the V-Net
+        far.run(["ip", "link", "delete", "vx-40"])  # the server's leaf leaves the V-Net
         eventually(lambda: not _behind(host, "vxlan40", mac), WITHIN)
         eventually(lambda: not _neighbours(host, "nbr-40", mac), WITHIN)
     finally:
-        lab.fabric.change(servers=others)  # the leaf has its V-Net again
+        lab.fabric.change(servers=others)  # gives the leaf its V-Net again
 
 
 def _behind(host: Host, vxlan: str, mac: str) -> set[str]:
-    """The VTEPs to which the kernel sends what is for a MAC."""
+    """The VTEPs to which the kernel sends packets for a MAC."""
     entries = host.run(["bridge", "-json", "fdb", "show", "dev", vxlan]).json
     return {each["dst"] for each in entries if each["mac"] == mac and "dst" in each}
 
 
 def _neighbours(host: Host, bridge: str, mac: str) -> set[str]:
+    """The addresses that the kernel knows for a MAC on a bridge."""
     entries = host.run(["ip", "-json", "neighbour", "show", "dev", bridge]).json
     return {each["dst"] for each in entries if each.get("lladdr") == mac}
 
 
 @pytest.mark.claim("11.5", "A VPC's prefixes are announced and learnt (type 5), and withdrawn")
 def test_prefixes_of_a_vpc_come_and_go(lab: Lab, far: Leaf) -> None:
-    """Both families, both directions: into the leaf's table, and into the kernel's VRF."""
+    """Prefixes of both families reach the leaf's table, and the leaf's reach the kernel's VRF."""
     host = lab.host
     own = {"[5]:[0]:[24]:[10.188.4.0]", "[5]:[0]:[64]:[fd00:188:4::]"}
     eventually(lambda: own <= prefixes(far, "prefix"))
@@ -184,6 +186,7 @@ def _leads_nowhere(host: Host, prefix: str) -> bool:
 
 
 def _leads_to(host: Host, prefix: str, device: str) -> bool:
+    """Whether the kernel's VRF has a route to a prefix over a device."""
     family = "-6" if ":" in prefix else "-4"
     shown = host.run(["ip", family, "-json", "route", "show", "vrf", "Vrf_33", prefix]).json
     hops = [hop for route in shown for hop in route.get("nexthops", [route])]
@@ -192,7 +195,7 @@ def _leads_to(host: Host, prefix: str, device: str) -> bool:
 
 @pytest.mark.claim("11.6", "Loopbacks are known everywhere, and answer each other")
 def test_loopbacks_are_known_everywhere(lab: Lab) -> None:
-    """Every switch has a route to the host's loopback, the host to each leaf's."""
+    """Every switch has a route to the host's loopback, and the host has one to each leaf's."""
     fabric, host = lab.fabric, lab.host
     for router in (*fabric.leaves.values(), fabric.spine):
         eventually(partial(_has_route, router, f"{VTEP}/32"))
@@ -210,30 +213,30 @@ def _has_route(router: Router | Host, prefix: str) -> bool:
 
 
 def tuned(**bgp: Any) -> Payload:
-    """The module's payload with settings for the sessions."""
+    """The payload of the fixture `lab`, with these settings of the BGP sessions."""
     document = payload(DUAL, DUAL_2)
     document["server"]["bgp"] = bgp
     return document
 
 
 def peer(router: Host | Leaf, name: str) -> Payload:
-    """What FRR says of a session."""
-    found: Payload = router.show(f"show bgp neighbors {name} json")[name]
-    return found
+    """FRR's state of a session."""
+    state: Payload = router.show(f"show bgp neighbors {name} json")[name]
+    return state
 
 
 @pytest.mark.claim("12.2", "Keepalive and hold time are what both ends of the session run with")
 def test_timers_are_negotiated(lab: Lab) -> None:
-    """The leaf has 3 and 9; a session runs with the smaller hold time (RFC 4271, 4.2).
+    """The leaf has 3 s and 9 s; a session runs with the smaller hold time (RFC 4271, 4.2).
 
-    A tenant comes at the same time, which FRR 8.4's reload would not get right.
+    The same apply adds a tenant: FRR 8.4's own reload would not apply both correctly.
     """
     host, document = lab.host, tuned(keepalive=1, holdtime=5)
     document["vpcs"].append({"id": 60, "name": "more", "vni": 1060})
     document["vnets"].append(vnet(81, 60, "10.60.0.254/24"))
     with back_again(lab, sessions=True):
         host.apply(document)
-        host.run(["vtysh", "-c", "clear bgp *"])  # a running session keeps what it was opened with
+        host.run(["vtysh", "-c", "clear bgp *"])  # a running session keeps its old timers
         for router, name in ((host, "ens4"), (lab.fabric.leaf("ns-leaf-0"), "swp9s1")):
             eventually(partial(_has_timers, router, name), WITHIN)
         eventually(lambda: established(host) == UPLINKS, WITHIN)
@@ -248,13 +251,13 @@ def _has_timers(router: Host | Leaf, name: str) -> bool:
 
 @pytest.mark.claim("12.3", "A session with a password comes up with the same one alone (TCP MD5)")
 def test_a_password_is_what_the_session_needs(lab: Lab) -> None:
-    """None on the leaf or another: not Established; the same: Established."""
+    """The session is Established only while the leaf has the same password."""
     host, leaf = lab.host, lab.fabric.leaf("ns-leaf-0")
     none = ("no neighbor swp9s1 password",)
     with back_again(lab):
         host.apply(tuned(password=SECRET))
         eventually(lambda: not established(host), WITHIN)
-        with told(leaf, f"neighbor swp9s1 password {SECRET}", undo=none):
+        with bgp_lines(leaf, f"neighbor swp9s1 password {SECRET}", undo=none):
             eventually(lambda: "ens4" in established(host), WITHIN)
             leaf.configure(f"router bgp {leaf.asn}", "neighbor swp9s1 password another")
             eventually(lambda: "ens4" not in established(host), WITHIN)
@@ -263,7 +266,7 @@ def test_a_password_is_what_the_session_needs(lab: Lab) -> None:
 
 @pytest.mark.claim("12.4", "With BFD a silent uplink is noticed before the hold time is over")
 def test_bfd_is_up_and_ends_a_session(lab: Lab) -> None:
-    """Up at both ends; with every packet lost the session goes for BFD's reason."""
+    """BFD is up at both ends. When all packets get lost the session ends, and BFD is the reason."""
     host, leaf = lab.host, lab.fabric.leaf("ns-leaf-0")
     with back_again(lab, sessions=True), _bfd_on_leaves(lab):
         host.apply(tuned(bfd=True, keepalive=20, holdtime=60))
@@ -273,7 +276,7 @@ def test_bfd_is_up_and_ends_a_session(lab: Lab) -> None:
         leaf.run("tc qdisc add dev swp9s1 root netem loss 100%".split())
         try:
             took = eventually(lambda: "ens4" not in established(host), WITHIN)
-            print(f"session gone {took:.1f} s after the uplink fell silent; hold time 60 s")
+            print(f"session down {took:.1f} s after the uplink fell silent; hold time 60 s")
             why = {key: text for key, text in peer(host, "ens4").items() if key.startswith("last")}
             assert "BFD" in str(why), why
         finally:
@@ -283,15 +286,20 @@ def test_bfd_is_up_and_ends_a_session(lab: Lab) -> None:
 
 @contextmanager
 def _bfd_on_leaves(lab: Lab) -> Iterator[None]:
-    """On both: FRR 10 leaves a session alone whose BFD is down, be it for want of a peer."""
+    """Configure BFD on both leaves for the block.
+
+    On one leaf alone BFD would be down for want of a peer on the other. FRR 10 leaves a session
+    alone while its BFD is down.
+    """
     lines = ("neighbor swp9s1 bfd", "neighbor swp9s1 timers 20 60")
     undo = ("no neighbor swp9s1 bfd", "neighbor swp9s1 timers 3 9")
     first, second = (lab.fabric.leaf(name) for name in LEAVES)
-    with told(first, *lines, undo=undo), told(second, *lines, undo=undo):
+    with bgp_lines(first, *lines, undo=undo), bgp_lines(second, *lines, undo=undo):
         yield
 
 
 def _bfd_up(router: Host | Leaf, name: str) -> bool:
+    """Whether BFD is up on an interface and its session Established."""
     up = {
         each.get("interface")
         for each in router.show("show bfd peers json")
@@ -302,7 +310,7 @@ def _bfd_up(router: Host | Leaf, name: str) -> bool:
 
 @pytest.mark.claim("12.5", "A numbered session runs between the addresses of its link, and routes")
 def test_a_numbered_session(lab: Lab) -> None:
-    """The local address is put on the NIC; IPv4 next hops lead over it; back to unnumbered."""
+    """The NIC gets the local address and IPv4 next hops use it; then unnumbered works again."""
     host, leaf = lab.host, lab.fabric.leaf("ns-leaf-1")
     document = payload(DUAL, DUAL_2)
     document["links"][1]["local"]["ipv4"] = "10.9.9.2/29"
@@ -314,7 +322,7 @@ def test_a_numbered_session(lab: Lab) -> None:
         for line in (f"address-family {family}", f"{session} activate", "exit-address-family")
     ]
     lines = (f"{session} remote-as 4200000001", *families)
-    with back_again(lab), told(leaf, *lines, undo=(f"no {session}",)):
+    with back_again(lab), bgp_lines(leaf, *lines, undo=(f"no {session}",)):
         leaf.run("ip address add 10.9.9.1/29 dev swp9s1".split())
         try:
             host.apply(document)
@@ -331,6 +339,7 @@ def test_a_numbered_session(lab: Lab) -> None:
 
 
 def _hops(host: Host, prefix: str) -> set[tuple[str, str]]:
+    """Gateway and device of each next hop of the kernel's route to a prefix."""
     [route] = host.run(["ip", "-json", "route", "show", prefix]).json
     # From 10.6 on an unnumbered session's next hop is `via` the leaf's IPv6 address.
     return {
@@ -341,7 +350,7 @@ def _hops(host: Host, prefix: str) -> set[tuple[str, str]]:
 
 @pytest.mark.claim("12.6", "Explicit route targets stand on the routes, and decide what is let in")
 def test_explicit_route_targets(lab: Lab, far: Leaf) -> None:
-    """The host exports with its own alone; with another import it takes nothing of the leaf's."""
+    """The host exports its own target only; while it imports another, it takes no leaf's route."""
     host, theirs = lab.host, "10.188.95.0/24"
 
     def targeted(imports: str, *more: Payload) -> Payload:
@@ -361,8 +370,9 @@ def test_explicit_route_targets(lab: Lab, far: Leaf) -> None:
 
 
 def _targets(leaf: Leaf, prefix: str) -> set[str]:
-    found = [route for route in routes(leaf, "prefix") if route.prefix == prefix]
-    return {each for route in found for each in route.communities if each.startswith("RT:")}
+    """The route targets of the host's routes to a prefix on a leaf."""
+    paths = [route for route in routes(leaf, "prefix") if route.prefix == prefix]
+    return {each for route in paths for each in route.communities if each.startswith("RT:")}
 
 
 # --- FRR and its file ---
@@ -370,7 +380,7 @@ def _targets(leaf: Leaf, prefix: str) -> set[str]:
 
 @pytest.mark.claim("17.11", "FRR takes half a minute to read its file: apply waits until it has")
 def test_frr_reads_its_file_slowly(host: Host) -> None:
-    """As at boot, confined as a service; FRR 8.4's watchfrr would stop the reading after 20 s."""
+    """Apply as the service does at boot; FRR 8.4's watchfrr would stop the reading after 20 s."""
     host.run(["mv", VTYSH, f"{VTYSH}.real"])
     try:
         host.machine.write(VTYSH, SLOW_VTYSH)
@@ -378,29 +388,29 @@ def test_frr_reads_its_file_slowly(host: Host) -> None:
         host.machine.write("/run/slow.json", json.dumps(payload(DUAL, DUAL_2)))
         host.run(["systemctl", "restart", "frr"])
         apply = ["evpn-host", "apply", "-p", "/run/slow.json"]
-        applied = host.run(["systemd-run", "--pipe", "--wait", *_confined(), *apply], timeout=180)
+        result = host.run(["systemd-run", "--pipe", "--wait", *_sandbox(), *apply], timeout=180)
     finally:
         host.run(["mv", f"{VTYSH}.real", VTYSH])
-    assert "again" not in applied.err
+    assert "again" not in result.err
     assert no_reload_pending(host)
     eventually(lambda: established(host) == UPLINKS, WITHIN)
 
 
-def _confined() -> list[str]:
-    """How evpn-host.service is confined, as options of systemd-run."""
-    _, _, confined = UNIT.read_text().partition("KillMode=process\n")
-    lines = confined.partition("[Install]")[0].splitlines()
+def _sandbox() -> list[str]:
+    """The sandbox settings of evpn-host.service, as options of systemd-run."""
+    _, _, settings = UNIT.read_text().partition("KillMode=process\n")
+    lines = settings.partition("[Install]")[0].splitlines()
     assert "ProtectProc=invisible" in lines
     return [f"--property={line}" for line in lines if "=" in line and not line.startswith("#")]
 
 
 @pytest.mark.claim("17.12", "What is taken out of FRR by hand: status names it, apply mends it")
 def test_lines_taken_out_of_frr(host: Host) -> None:
-    """One of two sessions and a VNI; the other session goes on."""
+    """Remove one of two sessions and a VNI by hand; the other session is never reset."""
     document, before = payload(DUAL, DUAL_2), resets(host)["ens5"]
     host.apply(document)
-    taken = ("router bgp 4200000001", "no neighbor ens4", "exit", "vrf Vrf_33", "no vni 1033")
-    words = [word for line in ("configure terminal", *taken) for word in ("-c", line)]
+    commands = ("router bgp 4200000001", "no neighbor ens4", "exit", "vrf Vrf_33", "no vni 1033")
+    words = [word for line in ("configure terminal", *commands) for word in ("-c", line)]
     try:
         host.run(["vtysh", *words])
         differences = host.evpn_host("status", "--json", check=False).json["differences"]

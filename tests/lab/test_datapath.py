@@ -1,4 +1,4 @@
-"""What happens to a tenant's packet: on the wire, over two uplinks, between hosts, at full size."""
+"""How tenants' packets travel: on the wire, over two uplinks, between hosts, at full size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.lab.systems import SYSTEMS
 UPLINKS = {"ens4", "ens5"}
 WITHIN = 60.0  # seconds for which a condition is waited for
 V4, V6 = "10.188.4.254", "fd00:188:4::254"
-EDGE = vnet(90, 33, "10.188.90.254/24")  # the first two leaves will not know it
+EDGE = vnet(90, 33, "10.188.90.254/24")  # a test removes it from the first two leaves
 
 
 def roomy(mtu: int = 9216, **bgp: Any) -> Payload:
@@ -40,7 +40,7 @@ def roomy(mtu: int = 9216, **bgp: Any) -> Payload:
 
 @pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
 def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
-    """A fabric with K8S01 as a VTEP, with room for full-size packets."""
+    """A fabric with K8S01 as a VTEP; its NICs' MTU lets full-size packets pass."""
     lab: Lab = fresh_lab(*request.param)
     bring_up(lab, roomy())
     return lab
@@ -63,32 +63,36 @@ def pod(lab: Lab) -> Node:
 @pytest.fixture(scope="module")
 def servers(lab: Lab) -> dict[str, Node]:
     """A bare-metal server in V-Net 40 on each leaf."""
-    found = {
+    nodes = {
         leaf: lab.fabric.server(
             f"bm-{leaf}", leaf=leaf, vni=40, ipv4=f"10.188.4.{number}/24", gateway=V4,
             ipv6=f"fd00:188:4::{number}/64", gateway6=V6,
         )
         for number, leaf in enumerate(lab.fabric.leaves, start=20)
     }  # fmt: skip
-    for server in found.values():
+    for server in nodes.values():
         _greet(server)
-    return found
+    return nodes
 
 
 @pytest.fixture(scope="module")
 def gpu(servers: dict[str, Node]) -> Node:
-    """The one behind the spine."""
+    """The bare-metal server on the leaf behind the spine."""
     return servers["ns-leaf-2"]
 
 
 def _greet(node: Node) -> None:
+    """Let a node ping its gateways until they answer, so that the fabric learns its addresses."""
     eventually(lambda: node.ping(V4, count=1))
     eventually(lambda: node.ping(V6, count=1, family=6))
 
 
 @contextmanager
 def watched(node: Node, device: str, expression: str, least: int = 0) -> Iterator[list[str]]:
-    """What passes during the block, each packet with its bytes; `least` so many are waited for."""
+    """List the packets (tcpdump's text with bytes) that pass a device during the block.
+
+    Waits after the block until there are `least` packets.
+    """
     argv = ["tcpdump", "-nn", "-l", "-xx", "-i", device, expression]
     process = node.start(argv)
     packets: list[str] = []
@@ -102,11 +106,12 @@ def watched(node: Node, device: str, expression: str, least: int = 0) -> Iterato
 
 
 def _packets(text: str) -> list[str]:
+    """Split tcpdump's output into packets."""
     return re.split(r"^(?=\d\d:\d\d:\d\d)", text, flags=re.MULTILINE)[1:]
 
 
 def _bytes(packet: str) -> str:
-    """A packet's bytes, without the time and tcpdump's words."""
+    """A packet's bytes, without the time and tcpdump's description."""
     return "".join(re.findall(r"^\s+0x\w+:  (.*)$", packet, re.MULTILINE))
 
 
@@ -115,7 +120,7 @@ def _bytes(packet: str) -> str:
 
 @pytest.mark.claim("5.2", "The original packet arrives unchanged, whichever leaf originates it")
 def test_the_packet_arrives_unchanged(host: Host, pod: Node, servers: dict[str, Node]) -> None:
-    """Byte for byte what was sent, both ways; outside it is loopback to loopback."""
+    """Each packet arrives byte for byte, both ways; its outer header has the VTEPs' loopbacks."""
     for name, server in servers.items():
         eventually(partial(pod.ping, server, count=1))
         for source, target in ((pod, server), (server, pod)):
@@ -141,7 +146,7 @@ LEAF_NUMBERS = {"ns-leaf-0": 1, "ns-leaf-1": 2, "ns-leaf-2": 3}
     "7.1", "Leaves and spine that do not know a VNI forward on the outer header alone"
 )
 def test_switches_that_do_not_know_the_vni(lab: Lab) -> None:
-    """Taken off both leaves of the host, V-Net 90 goes through them to the third."""
+    """V-Net 90 is removed from both leaves of the host; its packets pass them to the third leaf."""
     host, fabric = lab.host, lab.fabric
     others = fabric.state["servers"]
     try:
@@ -152,7 +157,7 @@ def test_switches_that_do_not_know_the_vni(lab: Lab) -> None:
                 fabric.leaf(name).run(["ip", "link", "delete", device])
         for router in (fabric.leaf("ns-leaf-0"), fabric.leaf("ns-leaf-1"), fabric.spine):
             eventually(partial(_does_not_know, router, 90), WITHIN)
-        # A second host, if it is there, is a member too.
+        # The second host, if a test has started it, is a member too.
         eventually(lambda: _members(host, 90) - {second_host.VTEP} == {"10.2.0.3"}, WITHIN)
         for node in (server, guest):
             eventually(partial(node.ping, "10.188.90.254", count=1), WITHIN)
@@ -168,17 +173,17 @@ def test_switches_that_do_not_know_the_vni(lab: Lab) -> None:
         assert [each for each in first + second if "vni 90" in each]
     finally:
         host.run(["ip", "netns", "delete", "edge-pod"], check=False)
-        fabric.change(servers=others)  # the leaves have the V-Net again
+        fabric.change(servers=others)  # gives the leaves the V-Net again
 
 
 def _members(host: Host, vni: int) -> set[str]:
-    """The VTEPs to which the host sends what is for all."""
+    """The VTEPs to which the host floods broadcast, multicast and unknown unicast of a V-Net."""
     flooded = host.run(["bridge", "-json", "fdb", "show", "dev", f"vxlan{vni}"]).json
     return {each["dst"] for each in flooded if each["mac"] == "00:00:00:00:00:00"}
 
 
 def _does_not_know(router: Router, vni: int) -> bool:
-    # As text: FRR 8.4.4 without EVPN answers with no JSON at all.
+    # Read text, not JSON: FRR 8.4.4 without EVPN gives no JSON at all.
     return not re.search(rf"^{vni}\s", router.show("show evpn vni"), re.MULTILINE)
 
 
@@ -186,7 +191,7 @@ def _does_not_know(router: Router, vni: int) -> bool:
     "9.1", "Broadcast, multicast and unknown unicast reach members of the V-Net only"
 )
 def test_what_is_for_all_reaches_members_only(lab: Lab, pod: Node, gpu: Node) -> None:
-    """Heard by a guest and by servers of the V-Net, by none of another."""
+    """A guest and a server of the V-Net receive such packets; those of another V-Net do not."""
     targets = ("255.255.255.255", "10.188.4.255", "224.0.0.1", "10.188.4.99")
     others = lab.fabric.state["servers"]
     try:
@@ -197,20 +202,20 @@ def test_what_is_for_all_reaches_members_only(lab: Lab, pod: Node, gpu: Node) ->
         )
         eventually(lambda: far_other.ping("10.188.5.254", count=1), WITHIN)
         pod.run("ip neigh replace 10.188.4.99 lladdr 02:00:00:00:99:99 dev eth0".split())
-        wanted = "icmp[icmptype] = 8 and src 10.188.4.10"
+        echoes = "icmp[icmptype] = 8 and src 10.188.4.10"
         with (
-            watched(near, "eth0", wanted, least=2 * len(targets)) as members,
-            watched(gpu, "eth0", wanted, least=2 * len(targets)) as remote,
-            watched(other, "eth0", wanted) as strangers,
-            watched(far_other, "eth0", wanted) as far_strangers,
+            watched(near, "eth0", echoes, least=2 * len(targets)) as near_packets,
+            watched(gpu, "eth0", echoes, least=2 * len(targets)) as gpu_packets,
+            watched(other, "eth0", echoes) as other_packets,
+            watched(far_other, "eth0", echoes) as far_other_packets,
         ):
             for target in targets:
                 ping = f"ping -b -c 2 -i 0.2 -W 1 -I eth0 {target}"
                 pod.run(ping.split(), check=False)
-        for heard in (members, remote):
+        for packets in (near_packets, gpu_packets):
             for target in targets:
-                assert [each for each in heard if f"> {target}:" in each], (target, heard)
-        assert not strangers + far_strangers
+                assert [each for each in packets if f"> {target}:" in each], (target, packets)
+        assert not other_packets + far_other_packets
     finally:
         pod.run("ip neigh delete 10.188.4.99 dev eth0".split(), check=False)
         for name in ("near", "other"):
@@ -220,20 +225,20 @@ def test_what_is_for_all_reaches_members_only(lab: Lab, pod: Node, gpu: Node) ->
 
 @pytest.mark.claim("9.2", "ARP and neighbour discovery for remote guests are answered by the host")
 def test_the_host_answers_for_remote_neighbours(host: Host, pod: Node, gpu: Node) -> None:
-    """A guest that has forgotten a remote server learns its MAC; the server is not asked."""
-    _greet(gpu)  # of a server that its leaf does not know the host can't know
+    """A guest forgets a remote server and learns its MAC again; no question reaches the server."""
+    _greet(gpu)  # the host can only know a server that the server's leaf knows
     known = ["ip", "neighbour", "show", "dev", "nbr-40"]
     eventually(lambda: {gpu.ipv4, gpu.ipv6} <= set(host.run(known).out.split()), WITHIN)
     [link] = gpu.run(["ip", "-json", "link", "show", "eth0"]).json
     arp, nd = f"arp[6:2] = 1 and arp src host {pod.ipv4}", f"ip6[40] = 135 and src {pod.ipv6}"
-    asked = f"({arp}) or (icmp6 and {nd})"
-    with watched(gpu, "eth0", asked) as questions:
+    requests = f"({arp}) or (icmp6 and {nd})"
+    with watched(gpu, "eth0", requests) as questions:
         pod.run(["ip", "neigh", "flush", "dev", "eth0"])
         assert pod.ping(gpu, count=2)
         assert pod.ping(gpu, count=2, family=6)
         for address in (gpu.ipv4, gpu.ipv6):
-            found = pod.run(["ip", "neigh", "show", address]).out
-            assert link["address"] in found, found
+            neighbour = pod.run(["ip", "neigh", "show", address]).out
+            assert link["address"] in neighbour, neighbour
     assert not questions
 
 
@@ -245,15 +250,15 @@ def test_the_host_answers_for_remote_neighbours(host: Host, pod: Node, gpu: Node
 )
 @pytest.mark.parametrize("loss", ["carrier", "silent", "silent-bfd"])
 def test_an_uplink_lost_and_back(lab: Lab, pod: Node, gpu: Node, loss: str) -> None:
-    """The one that the flow uses goes, and no other; back, there are two next hops again."""
+    """Only the session of the flow's uplink ends; later there are two next hops again."""
     host = lab.host
     with _bfd(lab) if loss.endswith("bfd") else nullcontext():
         eventually(lambda: established(host) == UPLINKS and len(_next_hops(host)) == 2, WITHIN)
         eventually(lambda: pod.ping(gpu, count=1), WITHIN)
-        uplink, leaf = _used(lab, pod, gpu)
+        uplink, leaf = _uplink_of(lab, pod, gpu)
         [other] = UPLINKS - {uplink}
         before = resets(host)[other]
-        with pod.pinging(gpu, interval=0.02) as running, _lost(host, uplink, leaf, loss):
+        with pod.pinging(gpu, interval=0.02) as running, _uplink_loss(host, uplink, leaf, loss):
             lost = eventually(lambda: established(host) == {other}, WITHIN)
             eventually(lambda: _next_hops(host) == {other}, WITHIN)
             eventually(lambda: pod.ping(gpu, count=5), WITHIN)
@@ -270,8 +275,8 @@ def test_an_uplink_lost_and_back(lab: Lab, pod: Node, gpu: Node, loss: str) -> N
 
 
 @contextmanager
-def _lost(host: Host, uplink: str, leaf: Leaf, how: str) -> Iterator[None]:
-    """Have an uplink without carrier, or drop everything, for a while."""
+def _uplink_loss(host: Host, uplink: str, leaf: Leaf, how: str) -> Iterator[None]:
+    """Take an uplink's carrier, or let it drop every packet, for the duration of the block."""
     ends = ((leaf, "swp9s1"), (host, uplink))
     try:
         if how == "carrier":
@@ -290,7 +295,7 @@ def _lost(host: Host, uplink: str, leaf: Leaf, how: str) -> Iterator[None]:
 
 @contextmanager
 def _bfd(lab: Lab) -> Iterator[None]:
-    """Have BFD watch both sessions, once it is up."""
+    """Let BFD watch both sessions; the block begins once BFD is up."""
     host = lab.host
     try:
         host.apply(roomy(bfd=True))
@@ -305,23 +310,25 @@ def _bfd(lab: Lab) -> Iterator[None]:
 
 
 def _on_leaves(lab: Lab, line: str) -> None:
+    """Configure a line in the BGP of both leaves of the host."""
     for name in LEAVES:
         lab.fabric.leaf(name).configure(f"router bgp {lab.fabric.leaf(name).asn}", line)
 
 
 def _next_hops(host: Host) -> set[str]:
+    """The devices over which the host reaches the third leaf's loopback."""
     [route] = host.run(["ip", "-json", "route", "show", "10.2.0.3/32"]).json
     return {hop["dev"] for hop in route.get("nexthops", [route])}
 
 
-def _used(lab: Lab, source: Node, target: Node) -> tuple[str, Leaf]:
+def _uplink_of(lab: Lab, source: Node, target: Node) -> tuple[str, Leaf]:
     """The uplink that the flow takes, and the leaf at its other end."""
     path = "/sys/class/net/{}/statistics/tx_packets"
-    sent = {nic: -int(lab.machine.read(path.format(nic))) for nic in UPLINKS}
+    packets = {nic: -int(lab.machine.read(path.format(nic))) for nic in UPLINKS}
     source.ping(target, count=50, interval=0.01)
     for nic in UPLINKS:
-        sent[nic] += int(lab.machine.read(path.format(nic)))
-    uplink = max(sent, key=lambda nic: sent[nic])
+        packets[nic] += int(lab.machine.read(path.format(nic)))
+    uplink = max(packets, key=lambda nic: packets[nic])
     return uplink, lab.fabric.leaf({"ens4": "ns-leaf-0", "ens5": "ns-leaf-1"}[uplink])
 
 
@@ -354,13 +361,13 @@ MOVER = "02:00:00:00:40:40"
 
 @pytest.fixture(scope="module")
 def second(lab: Lab) -> Router:
-    """Another VTEP host, with one cable, to the first leaf."""
+    """Another VTEP host, which has one cable, to the first leaf."""
     return second_host.start(lab, roomy())
 
 
 @pytest.mark.claim("8.1", "A guest that moves to another host keeps its gateway and its sessions")
 def test_a_guest_moves_between_hosts(lab: Lab, gpu: Node, second: Router) -> None:
-    """There and back: gateway IP and MAC are the same, TCP goes on, type 2 counts the moves."""
+    """After each move: same gateway IP and MAC, TCP goes on, type 2 counts the moves."""
     host, far = lab.host, lab.fabric.leaf("ns-leaf-2")
     with ExitStack() as afterwards:
         afterwards.callback(host.run, ["ip", "netns", "delete", "mover"], check=False)
@@ -376,57 +383,66 @@ def test_a_guest_moves_between_hosts(lab: Lab, gpu: Node, second: Router) -> Non
         eventually(lambda: "ready" in echo.output, WITHIN)
         talk = guest.start(["python3", "-u", "-c", TALK, gpu.ipv4])
         afterwards.callback(talk.stop)
-        eventually(partial(_said_more, talk, 5), WITHIN)
-        for moves, (there, vtep) in enumerate(((second, second_host.VTEP), (host, VTEP)), start=1):
-            said = talk.output.count("\n")
-            _move(lab, guest, there, moves)
-            took = eventually(partial(_said_more, talk, said + 5), WITHIN)
+        eventually(partial(_answers, talk, 5), WITHIN)
+        stops = ((second, second_host.VTEP), (host, VTEP))
+        for moves, (target, vtep) in enumerate(stops, start=1):
+            lines = talk.output.count("\n")
+            _move(lab, guest, target, moves)
+            took = eventually(partial(_answers, talk, lines + 5), WITHIN)
             print(f"move {moves}: the session goes on {took:.1f} s later")
             eventually(partial(_announced_by, far, vtep, moves), WITHIN)
             eventually(partial(guest.ping, V4), WITHIN)
             eventually(partial(guest.ping, V6, family=6), WITHIN)
             eventually(partial(guest.ping, "10.188.5.254"), WITHIN)
             assert _gateway_mac(guest, moves) == gateway
-            port = "vxlan40" if there is second else f"moved{moves}"
+            port = "vxlan40" if target is second else f"moved{moves}"
             eventually(partial(_is_behind, host, MOVER, port), WITHIN)
             guest.run(["ip", "link", "delete", f"eth{moves - 1}"])
 
 
-def _said_more(talk: Process, lines: int) -> bool:
+def _answers(talk: Process, lines: int) -> bool:
+    """Whether TALK has received more than so many answers."""
     assert talk.running, talk.errors
     return talk.output.count("\n") > lines
 
 
 def _gateway_mac(guest: Node, cable: int) -> str:
-    """As the guest has it on its cable of that number; the old one may still remember."""
+    """The gateway's MAC by the guest's neighbour table, on its cable of that number.
+
+    The table may still have an entry on the old cable.
+    """
     argv = ["ip", "-json", "neigh", "show", V4, "dev", f"eth{cable}"]
     [entry] = guest.run(argv).json
     return str(entry["lladdr"])
 
 
 def _is_behind(host: Host, mac: str, port: str) -> bool:
-    """Where the host's bridge sends it; what the VXLAN port itself still knows plays no part."""
+    """Whether the host's bridge sends packets for a MAC to a port.
+
+    Entries with `dst`, which the VXLAN port itself may still have, do not matter.
+    """
     shown = host.run(["bridge", "-json", "fdb", "show", "br", "nbr-40"]).json
     [entry] = [e for e in shown if e["mac"] == mac and "vlan" not in e and "dst" not in e]
     return bool(entry["ifname"] == port)
 
 
 def _announced_by(router: Router, vtep: str, moves: int) -> bool:
-    found = [each for each in routes(router, "macip", vtep) if each.prefix.endswith(f"[{MOVER}]")]
-    return any(each.sequence >= moves for each in found)
+    """Whether a router has the moved MAC from a VTEP, after at least so many moves."""
+    paths = [each for each in routes(router, "macip", vtep) if each.prefix.endswith(f"[{MOVER}]")]
+    return any(each.sequence >= moves for each in paths)
 
 
-def _move(lab: Lab, guest: Node, there: Node, number: int) -> None:
-    """Plug the guest into another host while its old cable, now silent, is still there."""
+def _move(lab: Lab, guest: Node, target: Node, number: int) -> None:
+    """Plug the guest into another host; its old cable stays plugged in and falls silent."""
     old, new, port = f"eth{number - 1}", f"eth{number}", f"moved{number}"
     near = f"{new} address {MOVER} netns mover type veth peer name {port}"
     lab.machine.run(["ip", "link", "add", *near.split()])
-    if there.name:
-        lab.machine.run(["ip", "link", "set", port, "netns", there.name])
-    there.run(["ip", "link", "set", port, "master", "nbr-40", "up"])
+    if target.name:
+        lab.machine.run(["ip", "link", "set", port, "netns", target.name])
+    target.run(["ip", "link", "set", port, "master", "nbr-40", "up"])
     guest.run(["sh", "-c", f"echo 1 > /proc/sys/net/ipv6/conf/{old}/disable_ipv6"])
     lines = [
-        f"link set {old} arp off",  # else it answers for the address that is now on the new one
+        f"link set {old} arp off",  # otherwise it answers for the address, now on the new one
         f"address flush dev {old}",
         f"link set {new} up",
         f"address add 10.188.4.40/24 dev {new}",
@@ -440,14 +456,14 @@ def _move(lab: Lab, guest: Node, there: Node, number: int) -> None:
 
 @pytest.mark.claim("8.2", "Gateway address and MAC are the same on two hosts and on a leaf")
 def test_the_gateway_is_the_same_everywhere(lab: Lab, second: Router) -> None:
-    """Read from the kernels of both hosts and of the leaf."""
+    """The kernels of both hosts and of the leaf have the same addresses and MAC."""
     places = ((lab.host, "nbr-40"), (second, "nbr-40"), (lab.fabric.leaf("ns-leaf-2"), "br-40"))
-    seen = []
+    gateways = []
     for node, device in places:
         [shown] = node.run(["ip", "-json", "address", "show", device]).json
         addresses = {each["local"] for each in shown["addr_info"] if each["scope"] == "global"}
-        seen.append((shown["address"], addresses))
-    assert seen == [("44:38:39:ff:00:28", {V4, V6})] * 3
+        gateways.append((shown["address"], addresses))
+    assert gateways == [("44:38:39:ff:00:28", {V4, V6})] * 3
 
 
 # --- Size ---
@@ -457,7 +473,7 @@ def test_the_gateway_is_the_same_everywhere(lab: Lab, second: Router) -> None:
     "10.1", "Inside 9216 a full-size packet of 1500 passes both ways, in both families"
 )
 def test_full_size_packets(lab: Lab, pod: Node, gpu: Node) -> None:
-    """Not fragmented, bridged and routed."""
+    """Full-size packets pass without fragmentation, bridged and routed."""
     routed = lab.fabric.server(
         "routed", vni=41, ipv4="10.188.5.30/24", gateway="10.188.5.254",
         ipv6="fd00:188:5::30/64", gateway6="fd00:188:5::254",
@@ -477,18 +493,19 @@ def test_full_size_packets(lab: Lab, pod: Node, gpu: Node) -> None:
     "10.2", "1500 in 1500, as published: a warning; up to 1450 passes, a full packet does not"
 )
 def test_1500_in_1500(lab: Lab, pod: Node, gpu: Node) -> None:
-    """`apply` warns by link and size; 1450 bytes go through whole."""
+    """`apply` warns for each link and names the sizes; packets of 1450 bytes pass unfragmented."""
     host = lab.host
     try:
-        said = host.apply(roomy(mtu=1500)).err
-        assert said.count("is too small for V-Nets of MTU 1500") == 2, said
+        messages = host.apply(roomy(mtu=1500)).err
+        assert messages.count("is too small for V-Nets of MTU 1500") == 2, messages
         eventually(lambda: established(host) == UPLINKS, WITHIN)
         eventually(lambda: pod.ping(gpu, count=1), WITHIN)
         assert pod.ping(gpu, count=3, size=1422, df=True)
         assert not pod.ping(gpu, count=2, size=1472, df=True).received
     finally:
         host.apply(roomy())
-        for node in (pod, gpu):  # the host told them the path's MTU, which they keep for minutes
+        # The host told both nodes the path's MTU. They would keep it for minutes.
+        for node in (pod, gpu):
             node.run(["ip", "route", "flush", "cache"])
     [nic] = host.run(["ip", "-json", "link", "show", "ens4"]).json
     assert nic["mtu"] == 9216

@@ -1,9 +1,9 @@
-"""The management address follows the fabric: the published story, and what may go wrong in it.
+"""The management address follows the fabric: the published story, and faults during it.
 
-Tests count: moves, changes of the address while nothing may change, sessions that were reset. How
-long something took is printed, and judged by bench/failover.py. `--all` gives each nuisance 20 s,
-and EVPN_HOST_TRANSITIONS=50 repeats the story so often. EVPN_HOST_FIGURES=1 writes what was
-measured into docs/failover.md, for which nothing else may run on this computer.
+The tests judge counts: moves, changes of the address while it must not change, sessions that were
+reset. They print times; bench/failover.py judges those. `--all` lets each disturbance last 20 s.
+EVPN_HOST_TRANSITIONS=50 repeats the story 50 times. EVPN_HOST_FIGURES=1 writes the figures into
+docs/failover.md; nothing else may run on this computer then.
 """
 
 from __future__ import annotations
@@ -54,19 +54,19 @@ def _ready(story: Story) -> None:
 
 @pytest.fixture(scope="module")
 def long(request: pytest.FixtureRequest) -> bool:
-    """Whether there is time."""
+    """Whether `--all` allows the long variants."""
     return bool(request.config.getoption("all_of_it", False))
 
 
 @pytest.fixture(scope="module")
 def cycles(long: bool) -> int:
-    """How often the story is told."""
+    """How often the published story is repeated."""
     return int(os.environ.get("EVPN_HOST_TRANSITIONS", "3" if long else "1"))
 
 
 @pytest.fixture(scope="module")
 def loop(long: bool, cycles: int) -> int:
-    """Seconds of each nuisance."""
+    """How many seconds each disturbance lasts."""
     return 60 if cycles > 10 else 20 if long else 10
 
 
@@ -77,33 +77,36 @@ def loop(long: bool, cycles: int) -> int:
     "14.5", "The management address moves to EVPN with the first session, and back with the last"
 )
 def test_the_address_follows_the_fabric(story: Story, cycles: int) -> None:
-    """Port by port and back: one move each way, never nowhere, and the connection lives."""
-    seen: dict[str, list[Transition]] = {what: [] for what, *_ in WAYS}
+    """Port by port and back: one move each way, always on a device, and the connection lives."""
+    transitions: dict[str, list[Transition]] = {what: [] for what, *_ in WAYS}
     story.underlay()
     story.right(NIC)
     for _ in range(cycles):
-        story.hook("restart")  # not the damping is tested here
+        story.hook("restart")  # forgets earlier moves: this test is not about damping
         for what, names, device, way in WAYS:
-            seen[what].append(story.transition(names, device, way))
+            transitions[what].append(story.transition(names, device, way))
         story.carries_on()
-    for what, rows in seen.items():
+    for what, rows in transitions.items():
         text = summary(rows, story.interval)
         story.figure(what, f"{text}; TCP lives; {len(rows)} times")
 
 
 def test_nobody_takes_the_host_for_a_router(story: Story) -> None:
-    """FRR's router advertisements reach the management V-Net while the port is an access port."""
+    """FRR's router advertisements announce no default router to the management V-Net.
+
+    They reach it while the port is an access port.
+    """
     story.underlay()
     story.right(NIC)
-    what = "icmp6 and ip6[40] = 134"
-    with story.controller.capture("eth0", what, count=2, timeout=WITHIN) as seen:
-        pass  # two are waited for
-    assert seen.text.count("router lifetime 0s") == 2
+    advertisements = "icmp6 and ip6[40] = 134"
+    with story.controller.capture("eth0", advertisements, count=2, timeout=WITHIN) as capture:
+        pass  # the capture ends after two advertisements
+    assert capture.text.count("router lifetime 0s") == 2
     assert not story.controller.run("ip -6 route show default".split()).out
 
 
 def test_routes_come_back_as_they_were(story: Story) -> None:
-    """The operator's default route has its own protocol and metric again, and his other routes."""
+    """After a move and back the operator's default route has its attributes; other routes stay."""
     story.underlay()
     story.right(NIC)
     shown = ("ip", "route", "show", "default")
@@ -111,12 +114,12 @@ def test_routes_come_back_as_they_were(story: Story) -> None:
     try:
         story.host.run("ip route replace default via 10.12.0.1 dev ens4 proto 77 mtu 1400".split())
         story.host.run("ip route add 198.51.100.0/24 via 10.254.254.1 dev ens4".split())
-        mine = story.host.run(shown).out
+        operators = story.host.run(shown).out
         story.underlay("ns-leaf-0")
         story.right(BRIDGE)
         story.underlay()
         story.right(NIC)
-        assert story.host.run(shown).out == mine
+        assert story.host.run(shown).out == operators
         assert "dev ens4" in story.host.run("ip route show 198.51.100.0/24".split()).out
     finally:
         story.underlay()
@@ -130,11 +133,13 @@ def test_routes_come_back_as_they_were(story: Story) -> None:
 
 @pytest.mark.long
 def test_hook_killed_at_every_step(story: Story) -> None:
-    """SIGKILL before, between and after the lines of a move, either way: the next hook ends it."""
+    """SIGKILL before, between and after the lines of a move: the next hook completes the move.
+    `longest` is the number of lines of the longest move, `points` the lines before the kill.
+    """
     story.underlay("ns-leaf-0")
     story.right(BRIDGE)
     longest, points, worst = 1, 0, 0.0
-    with story.fault("hook killed at each step of a move, either way") as said:
+    with story.fault("hook killed at each step of a move, either way") as notes:
         try:
             with story.killing() as kill_after:
                 while points <= longest:
@@ -146,12 +151,12 @@ def test_hook_killed_at_every_step(story: Story) -> None:
                     points += 1
         finally:
             story.shut(off=False)
-        said.append(f"{points} points; right {worst:.1f} s later, systemd starts it after 1 s")
+        notes.append(f"{points} points; right {worst:.1f} s later, systemd starts it after 1 s")
     assert longest >= 4
 
 
 def test_hook_hangs(story: Story) -> None:
-    """systemd's watchdog ends one that does not go on, and another takes over."""
+    """systemd's watchdog ends a hook that hangs, and starts another, which repairs the address."""
     story.underlay("ns-leaf-0")
     story.right(BRIDGE)
     folder = f"/run/systemd/system/{HOOK}.d"
@@ -174,7 +179,7 @@ def test_hook_hangs(story: Story) -> None:
 
 
 def test_once(story: Story) -> None:
-    """`failover --once`, for those who prefer a timer: the same, and twice comes to the same."""
+    """`failover --once`, for users who prefer a timer, moves it; a second run changes nothing."""
     story.underlay()
     story.right(NIC)
     with story.stopped(HOOK):
@@ -191,14 +196,14 @@ def test_once(story: Story) -> None:
 
 
 def test_status_says_where_and_why(story: Story) -> None:
-    """Where, since when, why, how often; and a line in the journal for each move."""
+    """`status` names device, time, reason and number of moves; the journal has a line for each."""
     story.underlay()
     story.right(NIC)
     story.hook("restart")
     before, since = story.status(), story.now()
     story.underlay("ns-leaf-0")
     story.right(BRIDGE)
-    eventually(lambda: story.moves() > before["moves"], WITHIN)  # it is said once it is done
+    eventually(lambda: story.moves() > before["moves"], WITHIN)  # the hook reports a finished move
     after = story.status()
     assert after["on"] == [BRIDGE]
     assert after["moves"] == before["moves"] + 1
@@ -216,7 +221,7 @@ def test_status_says_where_and_why(story: Story) -> None:
 
 
 def test_hook_stopped_and_started(story: Story) -> None:
-    """Nothing moves, whether it is stopped, started, or killed."""
+    """The address does not move when the hook is stopped, started or killed."""
     for names, device in (((), NIC), (LEAVES, BRIDGE)):
         story.underlay(*names)
         story.right(device)
@@ -236,47 +241,47 @@ def test_hook_stopped_and_started(story: Story) -> None:
 
 
 def test_frr_stopped(story: Story) -> None:
-    """No answer counts as no session after a while, and not before."""
+    """If FRR does not answer for about 10 s this counts as no session, and not before."""
     story.underlay(*LEAVES)
     story.right(BRIDGE)
-    with story.fault("FRR stopped, and started again") as said:
+    with story.fault("FRR stopped, and started again") as notes:
         stopping = story.now()
         with story.stopped("frr"):
             story.right(NIC, reached=False)
             eventually(lambda: len(story.changes(stopping)) == 2, WITHIN)
             took = story.changes(stopping)[0][0] - stopping
-            assert took > 9  # on a computer that does other things too it is only longer
-            said.append(f"on the NIC after {took:.1f} s")
+            assert took > 9  # a busy computer can only make it longer
+            notes.append(f"on the NIC after {took:.1f} s")
             eventually(lambda: "no answer" in story.status()["reason"], WITHIN)
         story.right(BRIDGE)
 
 
 @pytest.mark.parametrize("daemons", ["bgpd", "zebra bgpd bfdd staticd mgmtd watchfrr"])
 def test_frr_killed(story: Story, daemons: str) -> None:
-    """The address is where it belongs once FRR is back."""
+    """The address is on the bridge again once FRR is back."""
     story.underlay(*LEAVES)
     story.right(BRIDGE)
-    with story.fault("bgpd killed" if daemons == "bgpd" else "FRR killed") as said:
+    with story.fault("bgpd killed" if daemons == "bgpd" else "FRR killed") as notes:
         started = time.monotonic()
         story.signal_frr("KILL", daemons)
         time.sleep(1)
         state = "vtysh -c 'show bgp summary json' | grep -q '\"state\":\"Established\"'"
         eventually(lambda: story.host.run(["sh", "-c", state], check=False).code == 0, WITHIN)
-        said.append(f"FRR has a session after {time.monotonic() - started:.1f} s")
+        notes.append(f"FRR has a session after {time.monotonic() - started:.1f} s")
         story.right(BRIDGE)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("what", ["port", "carriers"])
 def test_flapping_uplinks(story: Story, what: str, loop: int) -> None:
-    """Two moves at once, then one in ten seconds at the most; right when it is over."""
+    """At most two moves at once, then one in ten seconds; at the end the bridge has the address."""
     story.underlay(*(LEAVES if what == "carriers" else ()))
     story.right(BRIDGE if what == "carriers" else NIC)
     story.hook("restart")
     before, begun = story.moves(), time.monotonic()
     names = {"port": "a port's underlay", "carriers": "both uplinks' carriers"}
-    with story.fault(f"{names[what]} flapping for {loop * 2} s") as said:
-        if what == "port":  # once for as long as a session takes to come up
+    with story.fault(f"{names[what]} flapping for {loop * 2} s") as notes:
+        if what == "port":  # first wait until a session is up, so that there is at least one move
             story.underlay("ns-leaf-1")
             eventually(lambda: story.moves() > before, WITHIN)
             story.underlay()
@@ -292,15 +297,15 @@ def test_flapping_uplinks(story: Story, what: str, loop: int) -> None:
                     carriers("up")
                     time.sleep(4)
         moves = story.moves() - before
-        # As many as are allowed in the time that it took, be it longer than planned.
+        # The limit grows with the time that the loop really took, which may exceed the plan.
         assert 0 < moves <= 2 + (time.monotonic() - begun) / 10 + 1
-        said.append(f"{moves} moves")
+        notes.append(f"{moves} moves")
         story.underlay(*LEAVES)
         story.right(BRIDGE)
 
 
 def test_switches_rebooted(story: Story) -> None:
-    """One of two: nothing moves. Both: to the NIC and back."""
+    """With one of two leaves off nothing moves; with both off it moves to the NIC, and back."""
     leaves = [story.fabric.leaf(name) for name in LEAVES]
     story.underlay(*LEAVES)
     story.established(2)
@@ -310,7 +315,8 @@ def test_switches_rebooted(story: Story) -> None:
         with story.fault(what):
             with story.off(*leaves[:count]):
                 story.established(2 - count)
-                # Without carrier networkd takes the operator's own address, so not all is right.
+                # networkd removes the operator's own address when the NIC has no carrier. So the
+                # full check, with `reached`, would fail here.
                 story.right(BRIDGE if count == 1 else NIC, reached=False)
                 if count == 1:
                     eventually(lambda: story.controller.ping(ADDRESS, count=1), WITHIN)
@@ -328,22 +334,23 @@ def test_switches_rebooted(story: Story) -> None:
 )
 @pytest.mark.parametrize("bfd", [False, True], ids=["holdtime", "bfd"])
 def test_an_uplink_that_silently_drops(story: Story, bfd: bool) -> None:
-    """The other carries on as soon as the loss is noticed, for its reason; nothing moves."""
+    """One session ends, for the reason that belongs to the way of detection; the address stays."""
     story.underlay(*LEAVES)
     story.established(2)
     story.right(BRIDGE)
     with story.bfd() if bfd else nullcontext():
         since = story.now()
-        with story.fault(f"an uplink silently drops all, {'BFD' if bfd else 'hold time 9 s'}") as s:
+        detection = "BFD" if bfd else "hold time 9 s"
+        with story.fault(f"an uplink silently drops all, {detection}") as notes:
             with story.silent(story.fabric.leaf("ns-leaf-0")) as silent:
                 story.established(1)
                 eventually(lambda: story.sessions(since, "Down"), WITHIN)
                 [down] = story.sessions(since, "Down")
                 assert NIC in down.message, down
                 shown = story.host.show(f"show bgp neighbors {NIC} json")[NIC]
-                why = str({key: said for key, said in shown.items() if key.startswith("last")})
+                why = str({key: text for key, text in shown.items() if key.startswith("last")})
                 assert ("BFD" in why) == bfd, why
-                s.append(f"one session less after {down.at - silent:.1f} s")
+                notes.append(f"one session less after {down.at - silent:.1f} s")
                 story.right(BRIDGE)
             story.established(2)
             story.right(BRIDGE)
@@ -352,7 +359,7 @@ def test_an_uplink_that_silently_drops(story: Story, bfd: bool) -> None:
 
 
 def test_bgpd_hangs(story: Story) -> None:
-    """Hung for some seconds, nothing moves; for longer, to the NIC; back when it goes on."""
+    """bgpd hangs for 4 s: nothing moves. For longer: to the NIC, and back when bgpd goes on."""
     story.underlay(*LEAVES)
     story.right(BRIDGE)
     since = story.now()
@@ -366,12 +373,13 @@ def test_bgpd_hangs(story: Story) -> None:
 
 
 def test_nic_renamed(story: Story) -> None:
-    """The hook knows the NIC by its index; what FRR had on it is mended by the next apply."""
+    """The hook knows the NIC by its index. The next apply repairs FRR's settings of the NIC."""
     story.underlay(*LEAVES)
     story.right(BRIDGE)
     try:
         with story.renamed("mgmt0"):
-            # FRR 8.4.4 on a leaf crashes when its neighbor is deleted while the session ends.
+            # FRR 8.4.4 on a leaf crashes when its neighbor is deleted while the session ends. So
+            # wait until the session has ended.
             leaf = story.fabric.leaf("ns-leaf-0")
             eventually(lambda: not _established(leaf), WITHIN)
             time.sleep(2)
@@ -393,46 +401,48 @@ def _established(leaf: Leaf) -> bool:
 
 
 def test_ipv6_moves_too(story: Story) -> None:
-    """A second management address, of the other family, goes along and comes back."""
+    """A second management address, of IPv6, moves together with the IPv4 address, and back."""
     story.underlay()
     story.right(NIC)
-    mine, theirs = "fd00:12::101", "fd00:12::5"
-    management = PAYLOAD["server"]["mgmt"] | {"ipv6": f"{mine}/64", "gateway6": "fd00:12::1"}
+    address, controllers = "fd00:12::101", "fd00:12::5"
+    management = PAYLOAD["server"]["mgmt"] | {"ipv6": f"{address}/64", "gateway6": "fd00:12::1"}
 
-    def there(device: str) -> bool:
-        shown = json.loads(story.host.run("ip -6 -json route show default".split()).out)
-        holds = mine in story.host.run(["ip", "-6", "address", "show", device]).out
-        routed = [(route["dev"], route["metric"]) for route in shown] == [(device, 77)]
-        return holds and routed and bool(story.controller.ping(mine, count=1))
+    def is_on(device: str) -> bool:
+        """Whether the device has the address and the route, and the controller reaches it."""
+        routes = json.loads(story.host.run("ip -6 -json route show default".split()).out)
+        holds = address in story.host.run(["ip", "-6", "address", "show", device]).out
+        routed = [(route["dev"], route["metric"]) for route in routes] == [(device, 77)]
+        return holds and routed and bool(story.controller.ping(address, count=1))
 
     try:
-        story.host.run(f"ip address add {mine}/64 dev {NIC} nodad".split())
+        story.host.run(f"ip address add {address}/64 dev {NIC} nodad".split())
         story.host.run(f"ip -6 route add default via fd00:12::1 dev {NIC} metric 77".split())
-        story.controller.run(f"ip address replace {theirs}/64 dev eth0 nodad".split())
+        story.controller.run(f"ip address replace {controllers}/64 dev eth0 nodad".split())
         story.apply(mgmt=management)
-        eventually(lambda: there(NIC), WITHIN)
+        eventually(lambda: is_on(NIC), WITHIN)
         for names, device in ((("ns-leaf-0",), BRIDGE), ((), NIC)):
             story.underlay(*names)
             story.right(device)
-            eventually(lambda: there(device), WITHIN)  # noqa: B023
+            eventually(lambda: is_on(device), WITHIN)  # noqa: B023
     finally:
         story.underlay()
         story.right(NIC)
         for words in (
             f"-6 route delete default dev {NIC}",
-            f"address delete {mine}/64 dev {NIC}",
+            f"address delete {address}/64 dev {NIC}",
         ):
             story.host.run(["ip", *words.split()], check=False)
-        story.controller.run(f"ip address delete {theirs}/64 dev eth0".split(), check=False)
+        story.controller.run(f"ip address delete {controllers}/64 dev eth0".split(), check=False)
         story.apply()
 
 
 @pytest.mark.long
 def test_dhcp_lease(story: Story) -> None:
-    """A lease on the NIC is renewed in either state: it stays, and the address where it is.
+    """A DHCP lease on the NIC is renewed in either state; the management address does not move.
 
-    One that ends takes nothing of ours along: dhclient's script takes all addresses with the NIC's
-    name as their label, networkd is told to keep even the lease.
+    When a lease ends, our own addresses on the NIC stay. dhclient's script would remove all
+    addresses that have the NIC's name as their label. networkd keeps even the lease's own address,
+    because our configuration says so.
     """
     story.underlay()
     story.right(NIC)
@@ -441,18 +451,18 @@ def test_dhcp_lease(story: Story) -> None:
             story.underlay(*names)
             story.right(device)
             story.established(len(names))
-            since, before = story.now(), leases.given()
+            since, before = story.now(), leases.acknowledgements()
             with story.fault(f"DHCP lease renewed, on {device}"):
-                eventually(lambda: leases.given() > before, WITHIN)  # noqa: B023
+                eventually(lambda: leases.acknowledgements() > before, WITHIN)  # noqa: B023
                 time.sleep(1)
                 story.right(device)
             assert not story.changes(since)
         leases.end()
         with story.fault("DHCP lease ended, on the bridge"):
             time.sleep(45)
-            nic, kept = ["ip", "-4", "address", "show", NIC], story.backend == "netplan"
-            eventually(lambda: ("10.254.254.10/24" in story.host.run(nic).out) == kept, WITHIN)
-            assert "inet 10.2.0.101 peer 169.254.0.1/32" in story.host.run(nic).out
+            show, keeps = ["ip", "-4", "address", "show", NIC], story.backend == "netplan"
+            eventually(lambda: ("10.254.254.10/24" in story.host.run(show).out) == keeps, WITHIN)
+            assert "inet 10.2.0.101 peer 169.254.0.1/32" in story.host.run(show).out
             hops = story.host.run("ip route show 10.2.0.3".split()).out
             assert f"dev {NIC}" in hops
     story.right(BRIDGE)
@@ -460,17 +470,17 @@ def test_dhcp_lease(story: Story) -> None:
 
 @pytest.mark.claim("17.2", "The management address survives netplan apply or ifreload in a loop")
 def test_native_tool_in_a_loop(story: Story, loop: int) -> None:
-    """`netplan apply` or `ifreload -a` puts the address on the NIC again: put right at once."""
+    """`netplan apply` or `ifreload -a` adds the address to the NIC; the hook removes it at once."""
     story.underlay(*LEAVES)
     story.right(BRIDGE)
     argv = ["netplan", "apply"] if story.backend == "netplan" else ["ifreload", "-a"]
     since, end, times = story.now(), time.monotonic() + loop, 0
-    with story.fault(f"{' '.join(argv)} for {loop} s") as said:
+    with story.fault(f"{' '.join(argv)} for {loop} s") as notes:
         while time.monotonic() < end:
             story.host.run(argv, timeout=120)
             times += 1
         story.right(BRIDGE)
-        said += [f"{times} times", story.lapses(since)]
+        notes += [f"{times} times", story.lapses(since)]
     assert times
     assert not story.nowhere(since)
 
@@ -480,24 +490,24 @@ def test_native_tool_in_a_loop(story: Story, loop: int) -> None:
     "Addresses and routes of the management address changed by hand are put right by themselves",
 )
 def test_nuisances(story: Story) -> None:
-    """An address put back, a route taken away, a carrier that flaps: right, without a move."""
+    """The hook repairs changed addresses and routes, also after a lost carrier, without a move."""
     story.underlay(*LEAVES)
     story.right(BRIDGE)
     since, moves = story.now(), story.moves()
-    with story.fault("addresses and routes changed by hand") as said:
+    with story.fault("addresses and routes changed by hand") as notes:
         worst = 0.0
         for nuisance in BY_HAND:
             story.host.run(nuisance.split())
             worst = max(worst, story.right(BRIDGE))
-        said += [f"right within {worst:.2f} s", story.lapses(since)]
-    assert story.nowhere(since) == 1  # by hand
+        notes += [f"right within {worst:.2f} s", story.lapses(since)]
+    assert story.nowhere(since) == 1  # the second command of BY_HAND deleted it
     for nuisance in NATIVE[story.backend]:
         since = story.now()
-        with story.fault(nuisance) as said:
+        with story.fault(nuisance) as notes:
             story.host.run(nuisance.split())
             time.sleep(1)
             story.right(BRIDGE)
-            said.append(story.lapses(since))
+            notes.append(story.lapses(since))
         assert not story.nowhere(since), nuisance
     with story.fault("the NIC's carrier lost for a second"):
         try:
@@ -514,7 +524,7 @@ def test_nuisances(story: Story) -> None:
     "After a reboot the management address is where the fabric is, in EVPN and in Ethernet mode",
 )
 def test_reboot(story: Story) -> None:
-    """In EVPN mode and in Ethernet mode."""
+    """Reboot in EVPN mode: the address is on the bridge; in Ethernet mode: on the NIC."""
     for names, device in ((LEAVES, BRIDGE), ((), NIC)):
         story.underlay(*names)
         story.right(device)
@@ -531,7 +541,7 @@ def test_reboot(story: Story) -> None:
 
 @pytest.mark.long
 def test_nothing_is_done_while_nothing_happens(story: Story, long: bool) -> None:
-    """No command, no file, a look each 10 s; EVPN routes that come and go wake nobody."""
+    """An idle hook runs no command, writes no file, looks each 10 s. EVPN routes do not wake it."""
     story.underlay()
     story.right(NIC)
     _is_idle(story)
@@ -542,8 +552,9 @@ def test_nothing_is_done_while_nothing_happens(story: Story, long: bool) -> None
     story.right(BRIDGE)
 
 
-# Of the hook, once it is done with what was before: how often it slept in how many seconds, and
-# whether it started no command (their page faults are counted) and wrote no file meanwhile.
+# Waits until the hook has finished its earlier work, then watches it. Prints how often the hook
+# slept, in how many seconds, and whether it started no command (it counts the page faults of child
+# processes) and wrote no file in that time.
 IDLE = """
 import os, sys, time
 def did():
@@ -565,21 +576,22 @@ print(slept() - times, time.monotonic() - begun, before == did())
 
 
 def _is_idle(story: Story) -> None:
+    """Fail unless the hook is idle."""
     pid = story.host.run(["systemctl", "show", "--value", "-p", "MainPID", HOOK]).out.strip()
-    said = story.host.run(["python3", "-c", IDLE, pid, "15"]).out.split()
-    slept, seconds, nothing = int(said[0]), float(said[1]), said[2]
-    print(f"slept {slept} times in {seconds:.0f} s")
-    assert nothing == "True"
+    words = story.host.run(["python3", "-c", IDLE, pid, "15"]).out.split()
+    sleeps, seconds, unchanged = int(words[0]), float(words[1]), words[2]
+    print(f"slept {sleeps} times in {seconds:.0f} s")
+    assert unchanged == "True"
     # It asks FRR each 10 s, and until 45 s after a move it tells neighbours now and then.
-    assert slept <= 20 * (seconds / 10 + 1)
+    assert sleeps <= 20 * (seconds / 10 + 1)
 
 
 @pytest.mark.long
 def test_management_vnet_gets_another_vni(story: Story) -> None:
-    """The address goes from bridge to bridge, and back."""
+    """The address moves from the old bridge to the new one, and back."""
     story.underlay(*LEAVES)
     story.right(BRIDGE)
-    with story.fault("VNI changed on the leaves, then by apply, and back") as said:
+    with story.fault("VNI changed on the leaves, then by apply, and back") as notes:
         for vni in (15, 14):
             since = story.now()
             story.another_vni(vni)
@@ -589,18 +601,19 @@ def test_management_vnet_gets_another_vni(story: Story) -> None:
             text = (
                 f"to {vni}: reached {took:.1f} s after apply, which came after the leaves' change"
             )
-            said.append(f"{text}; {story.lapses(since, old)}")
+            notes.append(f"{text}; {story.lapses(since, old)}")
             assert not story.nowhere(since, old)
 
 
 def test_uninstall(story: Story) -> None:
-    """In EVPN mode: the address is on the NIC as the operator had it."""
+    """Uninstall in EVPN mode: the address is on the NIC again, as the operator configured it."""
     story.underlay(*LEAVES)
     story.right(BRIDGE)
     story.uninstall()
     story.right(NIC, reached=False)
     story.underlay()
-    # The hook is gone, and nobody tells the controller: it asks anew once it doubts what it knows.
+    # Without the hook nobody announces the address's new place. The controller learns it when its
+    # neighbour entry gets stale and it asks again.
     took = eventually(lambda: story.host.ping(story.controller, count=1), 90)
     story.figure("uninstalled on the bridge", f"reached {took:.0f} s after the ports are back")
     story.right(NIC)

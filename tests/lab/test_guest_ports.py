@@ -1,4 +1,4 @@
-"""Guests of every kind join a V-Net as their platforms have them do it, and stay in it."""
+"""Guests of every kind join a V-Net in their platforms' own ways, and stay in it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tests.lab.k8s01 import (
 )
 from tests.lab.systems import SYSTEMS
 
-# Where Debian's containernetworking-plugins has it, which is what a node's kubelet runs.
+# The path in Debian's package containernetworking-plugins, whose plugin a node's kubelet runs.
 PLUGIN = "/usr/lib/cni/bridge"
 GATEWAY = "10.188.0.254"
-# Steps that change the guests' own V-Net, which may lose a packet then.
+# Steps that change the guests' own V-Net. It may lose packets then.
 OWN_CHANGE, ITS_WAY_BACK = "their V-Net has another MTU", "rollback of that"
 
 
@@ -46,13 +46,13 @@ def host(lab: Lab) -> Host:
 
 
 def definition(host: Host, *arguments: str) -> str:
-    """The plugin's configuration in the one NetworkAttachmentDefinition that is printed."""
-    said = host.evpn_host("guests", "--format", "nad", *arguments).out
-    return str(YAML(typ="safe").load(said)["spec"]["config"])
+    """The plugin's configuration from the NetworkAttachmentDefinition that the product prints."""
+    text = host.evpn_host("guests", "--format", "nad", *arguments).out
+    return str(YAML(typ="safe").load(text)["spec"]["config"])
 
 
 def plug(host: Host, command: str, name: str, config: str) -> dict[str, Any]:
-    """Have the real plugin do what a container runtime has it do for a pod; what it answers."""
+    """Call the real plugin for a pod, as a container runtime does; give its answer."""
     words = {
         "CNI_COMMAND": command,
         "CNI_CONTAINERID": name,
@@ -61,12 +61,12 @@ def plug(host: Host, command: str, name: str, config: str) -> dict[str, Any]:
         "CNI_PATH": "/usr/lib/cni",
     }
     argv = ["env", *(f"{name}={value}" for name, value in words.items()), PLUGIN]
-    said = host.run(argv, input=config).out
-    return dict(json.loads(said)) if said else {}
+    answer = host.run(argv, input=config).out
+    return dict(json.loads(answer)) if answer else {}
 
 
 def plugged_pod(host: Host, name: str, config: str, ipv4: str, gateway: str) -> Node:
-    """A pod that the plugin has put into a bridge; the V-Net's addresses come from elsewhere."""
+    """Create a pod and let the plugin connect it to a bridge; the pod's address is set here."""
     host.run(["ip", "netns", "add", name])
     plug(host, "ADD", name, config)
     pod = Node(host.machine, name, ipv4)
@@ -76,7 +76,7 @@ def plugged_pod(host: Host, name: str, config: str, ipv4: str, gateway: str) -> 
 
 
 def ports(host: Host, bridge: str) -> dict[str, dict[str, Any]]:
-    """The guests' ports of a bridge: all that an apply could have changed of them."""
+    """The guests' ports of a bridge, with all properties that an apply could change."""
     shown = host.run(["ip", "-details", "-json", "link", "show", "master", bridge]).json
     return {
         port["ifname"]: {
@@ -94,11 +94,11 @@ def ports(host: Host, bridge: str) -> dict[str, dict[str, Any]]:
 
 
 def bridge(host: Host, name: str) -> dict[str, Any]:
-    """What a platform could have changed of a bridge of ours."""
+    """The properties of our bridge that a platform could change."""
     [shown] = host.run(["ip", "-details", "-json", "address", "show", name]).json
-    of = {key: shown[key] for key in ("mtu", "address", "flags", "promiscuity")}
+    properties = {key: shown[key] for key in ("mtu", "address", "flags", "promiscuity")}
     addresses = [each["local"] for each in shown["addr_info"]]
-    return of | {"addresses": addresses, "stp": shown["linkinfo"]["info_data"]["stp_state"]}
+    return properties | {"addresses": addresses, "stp": shown["linkinfo"]["info_data"]["stp_state"]}
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def gpu(lab: Lab) -> Node:
 
 @pytest.fixture(scope="module")
 def guests(lab: Lab) -> dict[str, Node]:
-    """One of each kind in V-Net 26: a pod by the plugin, a container's veth, a VM's tap."""
+    """One guest of each kind in V-Net 26: a pod (by the plugin), a container (veth), a VM (tap)."""
     before = bridge(lab.host, "nbr-26")
     config = definition(lab.host, "26")
     pod = plugged_pod(lab.host, "pod", config, "10.188.0.11/24", GATEWAY)
@@ -122,7 +122,7 @@ def guests(lab: Lab) -> dict[str, Node]:
 
 
 def test_each_reaches_bare_metal(host: Host, guests: dict[str, Node], gpu: Node) -> None:
-    """And is reached by it, and by the others; each is a plain port of the bridge."""
+    """Guests and bare metal reach each other; each guest has a plain port of the bridge."""
     for name, node in guests.items():
         eventually(partial(node.ping, gpu, count=1))
         assert gpu.ping(node), name
@@ -136,23 +136,23 @@ def test_each_reaches_bare_metal(host: Host, guests: dict[str, Node], gpu: Node)
 
 
 def test_ports_survive(lab: Lab, guests: dict[str, Node], gpu: Node) -> None:
-    """Whatever is applied, and by whom: the same ports are there, and all the time they work."""
+    """The same ports stay through every apply, ours and the operator's, and work all the time."""
     host, before = lab.host, ports(lab.host, "nbr-26")
     added = vnet(70, 33, "10.188.7.254/24")
 
-    def theirs(**fields: Any) -> None:
+    def change_guests_vnet(**fields: Any) -> None:
         document = payload(added)
         next(v for v in document["vnets"] if v["vxlanID"] == 26).update(fields)
         change(lab, document)
 
-    def back() -> None:
-        lab.fabric.carry(payload(added))  # the leaves' part of it loses packets too
+    def roll_back() -> None:
+        lab.fabric.carry(payload(added))  # the change of the leaves loses packets too
         host.evpn_host("rollback")
 
     steps: dict[str, Callable[[], Any]] = {
         "a V-Net comes": lambda: change(lab, payload(added)),
-        OWN_CHANGE: lambda: theirs(mtu=1400),
-        ITS_WAY_BACK: back,
+        OWN_CHANGE: lambda: change_guests_vnet(mtu=1400),
+        ITS_WAY_BACK: roll_back,
         "a V-Net goes": lambda: change(lab, payload()),
         "apply --full": lambda: host.apply(payload(), "--full"),
     }
@@ -165,18 +165,18 @@ def test_ports_survive(lab: Lab, guests: dict[str, Node], gpu: Node) -> None:
                 for name, node in guests.items()
             }
             step()
-        seen = {name: str(ping.result) for name, ping in pings.items()}
-        print(f"{what}: {seen}")
+        results = {name: str(ping.result) for name, ping in pings.items()}
+        print(f"{what}: {results}")
         assert ports(host, "nbr-26") == before, what
         if what not in {OWN_CHANGE, ITS_WAY_BACK}:
-            assert all(ping.result.lost == 0 for ping in pings.values()), (what, seen)
+            assert all(ping.result.lost == 0 for ping in pings.values()), (what, results)
         for node in guests.values():
             eventually(partial(node.ping, gpu, count=1))
     eventually(lambda: json.loads(host.evpn_host("status", "--json").out)["ok"])
 
 
 def test_a_pod_leaves(host: Host, guests: dict[str, Node], gpu: Node) -> None:
-    """DEL takes the pod's port away, and nothing else; a second DEL is none the worse."""
+    """DEL removes only the pod's port; a second DEL does no harm."""
     config = definition(host, "nbr-26")
     before = ports(host, "nbr-26"), bridge(host, "nbr-26")
     pod = plugged_pod(host, "pod2", config, "10.188.0.14/24", GATEWAY)
@@ -189,9 +189,9 @@ def test_a_pod_leaves(host: Host, guests: dict[str, Node], gpu: Node) -> None:
 
 
 def test_a_pod_is_early(lab: Lab) -> None:
-    """On a node without the V-Net the plugin makes the bridge; an apply takes it over with ports.
+    """On a node without the V-Net the plugin makes the bridge; apply takes over bridge and ports.
 
-    It is then like any other: the pod reaches its gateway here, and bare metal of the V-Net.
+    Then the bridge works like any other: the pod reaches its gateway and the V-Net's bare metal.
     """
     document = payload(vnet(71, 33, "10.188.71.254/24"))
     lab.host.machine.write("/root/next.json", json.dumps(document))

@@ -1,6 +1,6 @@
-"""What keeps tenants apart, from each other and from the host: packets are sent, and counted.
+"""Tenants are isolated from each other and from the host: the tests send packets and count them.
 
-Tenants A and B use the same prefixes, addresses and MACs; a third V-Net has no gateway.
+Tenants A and B use the same prefixes, addresses and MACs. V-Net 63 has no gateway.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Tenant(NamedTuple):
 
 
 class Tenants(NamedTuple):
-    """Two of them, and a server in a network that only B has."""
+    """Two tenants, and a server in a network that only B has."""
 
     a: Tenant
     b: Tenant
@@ -62,11 +62,12 @@ def host(lab: Lab) -> Host:
 
 @pytest.fixture(scope="module")
 def tenants(lab: Lab) -> Tenants:
-    """Tenants that differ in nothing but their VPC."""
+    """Tenants that differ only in their VPC."""
     return settle(lab)
 
 
 def settle(lab: Lab) -> Tenants:
+    """Create the tenants' guests and servers, and wait until they reach each other."""
     a, b = (_tenant(lab, name, vni) for name, vni in (("a", 60), ("b", 61)))
     only_b = lab.fabric.server("only-b", vni=62, ipv4="172.20.9.20/24", gateway="172.20.9.254")
     greet(only_b)
@@ -75,11 +76,12 @@ def settle(lab: Lab) -> Tenants:
 
 
 def greet(only_b: Node) -> None:
-    """Have it speak to its gateway: where a silent server is, its leaf does not tell."""
+    """Let the server ping its gateway: a leaf does not announce a server that is silent."""
     eventually(lambda: only_b.ping("172.20.9.254", count=1))
 
 
 def _tenant(lab: Lab, name: str, vni: int) -> Tenant:
+    """Create a tenant's guest and server, and wait until they reach each other."""
     v4, v6 = GATEWAYS
     server = lab.fabric.server(
         f"{name}-server", vni=vni, mac=SERVER_MAC,
@@ -96,7 +98,7 @@ def _tenant(lab: Lab, name: str, vni: int) -> Tenant:
 
 
 def echoes(node: Node) -> int:
-    """How many echo requests of both families a node has taken for its own."""
+    """Count the echo requests of both families that a node has accepted."""
     lines = [line.split() for line in node.run(["cat", "/proc/net/snmp"]).out.splitlines()]
     names, values = (line for line in lines if line[0] == "Icmp:")
     others = dict(line.split() for line in node.run(["cat", "/proc/net/snmp6"]).out.splitlines())
@@ -105,16 +107,18 @@ def echoes(node: Node) -> int:
 
 @contextmanager
 def hears(node: Node, count: int) -> Iterator[None]:
-    """During the block the node hears so many echo requests."""
+    """Fail unless the node receives exactly so many echo requests during the block."""
     before = echoes(node)
     yield
-    heard = echoes(node) - before
-    assert heard == count, f"{node.name or 'the host'} heard {heard} echo requests, not {count}"
+    received = echoes(node) - before
+    assert received == count, (
+        f"{node.name or 'the host'} received {received} echo requests, not {count}"
+    )
 
 
 @contextmanager
 def guest(host: Host, name: str, vni: int, *addresses: str, mac: str = "") -> Iterator[Node]:
-    """A guest of bad intentions, gone with all that it said."""
+    """Add an attacking guest for the block; afterwards remove it."""
     try:
         pod = host.pod(name, f"nbr-{vni}", "172.20.0.66/24", GATEWAYS[0], mac=mac)
         for address in addresses:
@@ -126,29 +130,29 @@ def guest(host: Host, name: str, vni: int, *addresses: str, mac: str = "") -> It
 
 @pytest.mark.claim("13.2", "Two V-Nets may have the same addresses and the same MACs")
 def test_same_addresses_and_macs_in_two_vnets(host: Host, tenants: Tenants) -> None:
-    """Each guest reaches its own server, bridged, in both families; the other hears nothing."""
-    for mine, other in ((tenants.a, tenants.b), (tenants.b, tenants.a)):
-        with hears(mine.server, 8), hears(other.server, 0), hears(other.guest, 0):
-            assert mine.guest.ping(mine.server, count=4)
-            assert mine.guest.ping(mine.server, count=4, family=6)
-        with hears(mine.guest, 8), hears(other.guest, 0):
-            assert mine.server.ping(mine.guest, count=4)
-            assert mine.server.ping(mine.guest, count=4, family=6)
+    """Each guest reaches its own server, bridged, in both families; the other receives nothing."""
+    for tenant, other in ((tenants.a, tenants.b), (tenants.b, tenants.a)):
+        with hears(tenant.server, 8), hears(other.server, 0), hears(other.guest, 0):
+            assert tenant.guest.ping(tenant.server, count=4)
+            assert tenant.guest.ping(tenant.server, count=4, family=6)
+        with hears(tenant.guest, 8), hears(other.guest, 0):
+            assert tenant.server.ping(tenant.guest, count=4)
+            assert tenant.server.ping(tenant.guest, count=4, family=6)
     for vni in (60, 61):
-        eventually(partial(_heard_of_server, host, vni))
+        eventually(partial(_knows_server, host, vni))
         shown = host.run(["bridge", "-json", "fdb", "show", "br", f"nbr-{vni}"]).json
         assert GUEST_MAC in {each["mac"] for each in shown}
 
 
-def _heard_of_server(host: Host, vni: int) -> bool:
-    """Whether the host knows by type 2 where the server is, and by type 3 whom to flood."""
+def _knows_server(host: Host, vni: int) -> bool:
+    """Whether the host knows the server's VTEP (type 2) and where it must flood (type 3)."""
     shown = host.run(["bridge", "-json", "fdb", "show", "dev", f"vxlan{vni}"]).json
     return {each["mac"] for each in shown if each.get("dst") == "10.2.0.3"} > {SERVER_MAC}
 
 
 @pytest.mark.claim("13.3", "A guest that claims to be its gateway stops neither host nor fabric")
 def test_a_guest_claims_its_gateway(lab: Lab, tenants: Tenants) -> None:
-    """With the gateway's address and MAC: others keep theirs, and the fabric hears no such route.
+    """A guest uses the gateway's address and MAC: nobody loses the gateway, and no route shows it.
 
     On its own Ethernet segment a guest can deceive its neighbours, as on any (docs/isolation.md).
     """
@@ -161,9 +165,9 @@ def test_a_guest_claims_its_gateway(lab: Lab, tenants: Tenants) -> None:
         a.server.pinging(GATEWAYS[0]) as remote,
         a.guest.pinging(a.server) as bridged,
     ):
-        shout = ["arping", "-c", "4", "-w", "4", "-I", "eth0"]
-        mallory.run([*shout, "-U", GATEWAYS[0]], check=False)
-        mallory.run([*shout, "-A", GATEWAYS[0]], check=False)
+        arping = ["arping", "-c", "4", "-w", "4", "-I", "eth0"]
+        mallory.run([*arping, "-U", GATEWAYS[0]], check=False)
+        mallory.run([*arping, "-A", GATEWAYS[0]], check=False)
         mallory.ping(a.guest, count=3)
         [entry] = [
             each
@@ -179,11 +183,11 @@ def test_a_guest_claims_its_gateway(lab: Lab, tenants: Tenants) -> None:
 
 @pytest.mark.claim("13.4", "A guest that takes another tenant's address gets none of its traffic")
 def test_a_guest_takes_another_tenants_address(host: Host, tenants: Tenants) -> None:
-    """B's server is reached by B all along and never by A, who claims to be it."""
+    """A guest of A claims the address of B's server: B still reaches the server, A never does."""
     address = tenants.only_b.ipv4
     greet(tenants.only_b)
-    # FRR forgets a VTEP's router MAC with its last IPv6 route (docs/operations.md, Limits): so let
-    # the server's be heard of.
+    # FRR forgets a VTEP's router MAC with its last IPv6 route (docs/operations.md, Limits). So let
+    # the fabric learn the server's IPv6 address.
     eventually(
         lambda: (
             tenants.b.server.ping(GATEWAYS[1], count=1, family=6)
@@ -228,22 +232,24 @@ def vxlan(vni: int, target: Node, mac: str) -> str:
 
 
 def _checksum(data: bytes) -> int:
+    """The Internet checksum (RFC 1071) of an even number of bytes."""
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total & 0xFFFF) + (total >> 16)
     return ~(total + (total >> 16)) & 0xFFFF
 
 
 def inject(node: Node, source: str, target: str, packet: str) -> None:
+    """Let a node send a VXLAN packet five times to a VTEP's port."""
     node.run(["python3", "-c", SEND, source, target, packet], check=False)
 
 
 @pytest.mark.claim("13.5", "A guest that sends VXLAN, or takes a VTEP's address, enters no V-Net")
 def test_a_guest_sends_vxlan(lab: Lab, tenants: Tenants) -> None:
-    """To its gateway, to the host's and a leaf's VTEP, from its own and from VTEPs' addresses."""
+    """To its gateway, the host's and a leaf's VTEP, a server; from its own and VTEPs' addresses."""
     host, leaf = lab.host, lab.fabric.leaf("ns-leaf-2")
     b = tenants.b.guest
     packet = vxlan(61, b, GUEST_MAC)
-    with hears(b, 5):  # from a VTEP of the fabric it does arrive
+    with hears(b, 5):  # the packet is right: from a VTEP of the fabric it arrives
         before = echoes(b)
         inject(leaf, leaf.ipv4, VTEP, packet)
         eventually(lambda: echoes(b) >= before + 5)
@@ -254,7 +260,8 @@ def test_a_guest_sends_vxlan(lab: Lab, tenants: Tenants) -> None:
             hears(b, 0),
             hears(tenants.b.server, 0),
         ):
-            # A packet to a VTEP's address would go to the guest itself, which has it too.
+            # The guest has the VTEPs' addresses too. Without these changes of its routes a packet
+            # to a VTEP would go to the guest itself.
             [bridge] = host.run(["ip", "-json", "link", "show", f"nbr-{vni}"]).json
             targets = (GATEWAYS[0], VTEP, "10.2.0.3", "172.20.0.20")
             for target in targets:
@@ -302,11 +309,11 @@ for address in sys.argv[1:]:
 
 @pytest.mark.claim("13.6", "A guest reaches no service of the host, on any of its addresses")
 def test_a_guest_knocks_at_the_hosts_services(host: Host, tenants: Tenants) -> None:
-    """TCP and UDP, both families, link-local and multicast addresses too; its gateway answers."""
+    """TCP and UDP to all addresses of both families, also link-local and multicast, get nowhere."""
     listener = host.start(["python3", "-u", "-c", LISTEN])
     try:
         eventually(lambda: "ready" in listener.output)
-        host.run(["python3", "-c", KNOCK, "127.0.0.1", "::1"])  # what is there to be found
+        host.run(["python3", "-c", KNOCK, "127.0.0.1", "::1"])  # proves that the services listen
         eventually(lambda: listener.output.count("TCP") == 2 and listener.output.count("UDP") == 2)
         own = host.run(["ip", "-json", "address"]).json
         v4, v6 = set(), {"ff02::1%eth0", "ff02::2%eth0"}
@@ -344,21 +351,21 @@ for address in sys.argv[1:] * 20:
     peer.settimeout(5)
     try:
         peer.sendall(bytes.fromhex("ff" * 16 + "001d01" + "04fa5600b4ac14000a00"))  # RFC 4271, 4.2
-        said = peer.recv(100)
+        answer = peer.recv(100)
     except ConnectionResetError:
-        said = b""
-    print("closed" if said == b"" else said, flush=True)
+        answer = b""
+    print("closed" if answer == b"" else answer, flush=True)
 """
 
 
 @pytest.mark.claim("13.7", "FRR closes to a tenant without a word, or does not listen in its VRF")
 def test_a_guest_speaks_bgp_to_its_gateway(host: Host, tenants: Tenants) -> None:
-    """An OPEN in both families: no answer, no peer, and no session is reset (docs/isolation.md)."""
+    """A guest's OPEN gets no answer, makes no peer and resets no session (docs/isolation.md)."""
     before = resets(host)
     node = tenants.a.guest
-    said = node.run(["python3", "-u", "-c", BGP, *GATEWAYS]).out.split("\n")
+    answers = node.run(["python3", "-u", "-c", BGP, *GATEWAYS]).out.split("\n")
     # From 10.5 on bgpd does not listen in a VRF that has no neighbors.
-    assert said in (["closed"] * 40 + [""], ["refused"] * 40 + [""])
+    assert answers in (["closed"] * 40 + [""], ["refused"] * 40 + [""])
     bfd = b"\x20\x40\x03\x18" + bytes(20)  # RFC 5880, 4.1
     node.run(["python3", "-c", SEND.replace("4789", "3784"), node.ipv4, GATEWAYS[0], bfd.hex()])
     assert resets(host) == before

@@ -1,9 +1,9 @@
-"""The life of a host: from nothing to nothing, reboots, and what others change.
+"""The life of a host: first apply, reboots, changes by others, and uninstall.
 
-One machine for each system, in whatever state the test before left it: a fixture or a method of
-Life brings it to the one that a test begins with. `EVPN_HOST_REBOOTS` (2, or 4 with `--all`) and
-`EVPN_HOST_OPERATORS_APPLIES` (3, or 6 with `--all`) say how often. How long forwarding was away is
-printed (`-rP`), and judged nowhere.
+All tests of a system share one machine and find it in the state in which the previous test left it.
+A fixture or a method of Life brings it to the state with which a test begins. `EVPN_HOST_REBOOTS`
+(2, or 4 with `--all`) and `EVPN_HOST_OPERATORS_APPLIES` (3, or 6 with `--all`) set the number of
+repetitions. The tests print how long forwarding was interrupted (`-rP`) and do not judge it.
 """
 
 from __future__ import annotations
@@ -45,14 +45,17 @@ RESTARTED = {
     "ifupdown": ["systemctl restart networking"],
 }
 MAKER = {"netplan": "pidof systemd-networkd", "ifupdown": "pgrep --full [s]bin/ifup"}
-# At once, or networkd is done before it is stopped: it is known beforehand, as ifup is not.
+# Stops the process that makes devices (networkd or ifup) while it makes the V-Nets. networkd runs
+# before that, so its pid is read first: a later look would come when networkd has finished. ifup
+# only starts then, so its pid is read afterwards.
 HELD_UP = """
 maker=$({maker})
 until [ -e /sys/class/net/nbr-210 ]; do :; done
 maker=${{maker:-$({maker})}} && kill -STOP $maker && sleep {seconds} && kill -CONT $maker
 """
 
-# Everything of the network and of the files that ours could have left behind: one sorted line each.
+# Prints as JSON all state of the network and all files that the product could leave behind: lists
+# with one line for each item, sorted.
 SNAPSHOT = r"""
 import hashlib, json, os, subprocess
 from pathlib import Path
@@ -62,30 +65,30 @@ def lines(*argv):
     return sorted(json.dumps(each, sort_keys=True) for each in json.loads(run(*argv) or "[]"))
 VOLATILE = ("valid_life_time", "preferred_life_time", "expires")
 def without(text):
-    found = json.loads(text)
-    for each in found.get("addr_info", []):
+    item = json.loads(text)
+    for each in item.get("addr_info", []):
         for name in VOLATILE:
             each.pop(name, None)
-    # Of different subnets: their order means nothing.
-    found.get("addr_info", []).sort(key=json.dumps)
-    found.pop("expires", None)
-    return json.dumps(found, sort_keys=True)
-seen = {"links": lines("ip", "-details", "-json", "link")}
-seen["addresses"] = [without(line) for line in lines("ip", "-json", "address")]
+    # The addresses are of different subnets, so their order has no meaning.
+    item.get("addr_info", []).sort(key=json.dumps)
+    item.pop("expires", None)
+    return json.dumps(item, sort_keys=True)
+state = {"links": lines("ip", "-details", "-json", "link")}
+state["addresses"] = [without(line) for line in lines("ip", "-json", "address")]
 for family in ("-4", "-6"):
     routes = lines("ip", family, "-json", "route", "show", "table", "all")
-    seen[f"routes{family}"] = [without(line) for line in routes]
-    seen[f"rules{family}"] = lines("ip", family, "-json", "rule")
-seen["bridge ports"] = lines("bridge", "-json", "link")
-seen["forwarding entries"] = lines("bridge", "-json", "fdb")
-wanted = ("forwarding", "rp_filter", "arp_ignore", "accept_ra", "disable_ipv6", "accept_dad",
+    state[f"routes{family}"] = [without(line) for line in routes]
+    state[f"rules{family}"] = lines("ip", family, "-json", "rule")
+state["bridge ports"] = lines("bridge", "-json", "link")
+state["forwarding entries"] = lines("bridge", "-json", "fdb")
+SYSCTLS = ("forwarding", "rp_filter", "arp_ignore", "accept_ra", "disable_ipv6", "accept_dad",
     "keep_addr_on_down", "gc_thresh", "l3mdev", "hash_policy", "ip_forward", "accept_redirects")
-seen["settings"] = sorted(
+state["settings"] = sorted(
     f"{path} {path.read_text().strip()}"
     for path in Path("/proc/sys/net").rglob("*")
-    if path.is_file() and any(word in path.name for word in wanted)
+    if path.is_file() and any(word in path.name for word in SYSCTLS)
 )
-seen["files"] = []
+state["files"] = []
 for top in ("/etc", "/var/lib/evpn-host", "/run/evpn-host", "/run/systemd/network"):
     for folder, folders, names in os.walk(top):
         for name in [".", *names]:
@@ -93,25 +96,25 @@ for top in ("/etc", "/var/lib/evpn-host", "/run/evpn-host", "/run/systemd/networ
             info = path.lstat()
             text = path.read_bytes() if path.is_file() else b""
             what = os.readlink(path) if path.is_symlink() else hashlib.sha256(text).hexdigest()[:16]
-            seen["files"].append(f"{path} {info.st_mode:o} {info.st_uid} {info.st_gid} {what}")
-seen["files"].sort()
-seen["FRR"] = run("vtysh", "-c", "show running-config").splitlines()
-print(json.dumps(seen))
+            state["files"].append(f"{path} {info.st_mode:o} {info.st_uid} {info.st_gid} {what}")
+state["files"].sort()
+state["FRR"] = run("vtysh", "-c", "show running-config").splitlines()
+print(json.dumps(state))
 """
 
 
 class Life:
-    """A host, and what is known of its past."""
+    """A host, and what it went through since its machine was booted."""
 
     def __init__(self, boot: Callable[[], Lab], suite: str, backend: str) -> None:
         self._boot, self.suite, self.backend = boot, suite, backend
         self.begin()
 
     def begin(self) -> None:
-        """Boot a server that has never heard of us."""
+        """Boot a server on which the product was never applied."""
         self.lab = self._boot()
         self.host, self.fabric = self.lab.host, self.lab.fabric
-        self.lives = 0  # how often it became a VTEP from nothing, since the kernel's start
+        self.lives = 0  # how often it became a VTEP from nothing since the kernel started
         self.used = False
         self.host.await_dad()
 
@@ -121,24 +124,28 @@ class Life:
 
     @property
     def installed(self) -> bool:
-        """Whether anything was applied that is still there."""
+        """Whether something is applied and not uninstalled."""
         return self.host.run(["test", "-e", "/var/lib/evpn-host"], check=False).code == 0
 
     def snapshot(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = self.host.run(["python3", "-c", SNAPSHOT]).json
-        return found
+        """The state of the host's network and files: lists of lines, by kind."""
+        state: dict[str, list[str]] = self.host.run(["python3", "-c", SNAPSHOT]).json
+        return state
 
     def differences(self) -> list[str]:
-        found: list[str] = self.host.evpn_host("status", "--json", check=False).json["differences"]
-        return found
+        """The differences that `status` lists."""
+        status = self.host.evpn_host("status", "--json", check=False).json
+        differences: list[str] = status["differences"]
+        return differences
 
     def underlay(self, on: bool) -> None:
+        """Put both of the host's ports into the underlay, or make them access ports."""
         for leaf in LEAVES:
             if on != (leaf in self.fabric.state["underlay"]):
                 self.fabric.leaf(leaf).underlay(on=on)
 
     def bring_up(self) -> Payload:
-        """Have it be a VTEP with a dual-stack V-Net, both ports in the underlay."""
+        """Make the host a VTEP with a dual-stack V-Net and both ports in the underlay."""
         self.used = True
         self.lives += not self.installed
         document = full_size(payload(DUAL))
@@ -148,32 +155,35 @@ class Life:
         return document
 
     def uninstall(self) -> None:
-        """Have nothing of ours be there, nor the underlay."""
+        """Uninstall the product if it is applied, and make the ports access ports."""
         if self.installed:
             self.host.evpn_host("uninstall")
         self.underlay(on=False)
 
     def reboot(self, hard: bool) -> None:
+        """Reboot the host, or cut its power (`hard`)."""
         self.lab.reboot(hard=hard)
         self.lives = int(self.installed)
 
     def sh(self, command: str) -> str:
+        """Run a shell command on the host and give its output."""
         return self.host.run(["sh", "-c", command], timeout=300).out
 
-    def say(self, what: str) -> None:
-        print(f"\n{self.name}: {what}", flush=True)
+    def say(self, text: str) -> None:
+        """Print a measurement of this system."""
+        print(f"\n{self.name}: {text}", flush=True)
 
 
 @pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
 def story(request: pytest.FixtureRequest, fresh_lab: Callable[..., Lab]) -> Life:
-    """A fabric with a server in it, in any state."""
+    """A fabric with a server in it; the server may be in any state."""
     suite, backend = request.param
     return Life(partial(fresh_lab, suite, backend), suite, backend)
 
 
 @pytest.fixture
 def stranger(story: Life) -> Life:
-    """The server has never heard of us."""
+    """A server on which the product was never applied."""
     if story.used:
         story.begin()
     return story
@@ -181,20 +191,24 @@ def stranger(story: Life) -> Life:
 
 @pytest.fixture
 def vtep(story: Life) -> Life:
-    """It is a VTEP, whatever it was before."""
+    """A server that is a VTEP, whatever it was before."""
     story.bring_up()
     return story
 
 
 @pytest.fixture
 def many(request: pytest.FixtureRequest) -> Callable[[str, int], int]:
-    """How often something is done: as the environment says, or a few times; --all doubles it."""
+    """Give a function that says how often to repeat something.
+
+    It takes the name of an environment variable, and a number that applies if the variable is not
+    set. `--all` doubles that number.
+    """
     everything = request.config.getoption("all_of_it", False)
     return lambda name, few: int(os.environ.get(name) or (few * 2 if everything else few))
 
 
 def full_size(document: Payload) -> Payload:
-    """With NICs that carry a full-size packet in VXLAN."""
+    """Give the payload NICs whose MTU lets a full-size packet pass in VXLAN."""
     for link in document["links"]:
         link["mtu"] = 9216
     return document
@@ -202,12 +216,12 @@ def full_size(document: Payload) -> Payload:
 
 @pytest.mark.claim("15.1", "From nothing to nothing: uninstall gives back exactly what was there")
 def test_uninstall_gives_back_what_was_there(stranger: Life) -> None:
-    """Links, addresses, routes, rules, bridges, kernel settings, files: all as before."""
+    """Links, addresses, routes, rules, bridges, kernel settings and files are as before."""
     story, before = stranger, stranger.snapshot()
     story.host.evpn_host("install-units")
     story.bring_up()
     eventually(lambda: "10.12.0.101" in story.sh("ip -brief address show nbr-14"))
-    change(story.lab, full_size(payload()))  # a V-Net has gone again
+    change(story.lab, full_size(payload()))  # without the V-Net that bring_up() added
     assert story.differences() == []
     assert story.snapshot()["settings"] != before["settings"]
     assert [line for line in story.snapshot()["links"] if '"mtu": 9216' in line]
@@ -218,44 +232,44 @@ def test_uninstall_gives_back_what_was_there(stranger: Life) -> None:
 
 
 def _same(now: dict[str, list[str]], before: dict[str, list[str]]) -> bool:
-    """Whether nothing differs; says what does."""
-    for what, was in before.items():
-        more, less = sorted(set(now[what]) - set(was)), sorted(set(was) - set(now[what]))
-        assert not more, f"{what}: more: {more}; less: {less}"
-        assert not less, f"{what}: less: {less}"
+    """Fail with the differences between two snapshots, or give True if there are none."""
+    for kind, lines in before.items():
+        more, less = sorted(set(now[kind]) - set(lines)), sorted(set(lines) - set(now[kind]))
+        assert not more, f"{kind}: now there are also {more}; now these are missing: {less}"
+        assert not less, f"{kind}: now these are missing: {less}"
     return True
 
 
 @pytest.mark.claim("15.2", "A bridge never has another MAC than its own, not for an instant")
 def test_bridges_are_born_with_their_mac(story: Life) -> None:
-    """udev would give a device that has a random MAC another one, at a moment of its choice."""
+    """A bridge has its MAC from the start: udev would replace a random MAC at some later moment."""
     story.uninstall()
     monitor = story.host.start(["ip", "-o", "monitor", "link"])
     document = story.bring_up()
     eventually(lambda: "nbr-31" in monitor.output)
-    said = monitor.stop().out
-    wanted = {v["vxlanID"]: v["macAddress"] for v in document["vnets"] if "macAddress" in v}
-    for vni, mac in wanted.items():
-        lines = [line for line in said.splitlines() if f": nbr-{vni}: " in line]
+    events = monitor.stop().out.splitlines()
+    macs = {v["vxlanID"]: v["macAddress"] for v in document["vnets"] if "macAddress" in v}
+    for vni, mac in macs.items():
+        lines = [line for line in events if f": nbr-{vni}: " in line]
         assert lines
         assert all(f"link/ether {mac}" in line for line in lines if "link/ether" in line), lines
 
 
 @pytest.mark.claim("15.4", "Applied again after an uninstall: rules as at the first time")
 def test_the_rules_of_a_second_life(story: Life) -> None:
-    """The kernel makes the rule for VRFs once in its life; without it ifupdown2 adds its own."""
+    """The kernel adds the rule for VRFs only once; if it is missing, ifupdown2 adds its own."""
     story.bring_up()
     while story.lives < 2:
         story.uninstall()
         story.bring_up()
-    for family, last in (("-4", [32766, 32767]), ("-6", [32766])):
+    for family, defaults in (("-4", [32766, 32767]), ("-6", [32766])):
         rules = story.host.run(["ip", family, "-json", "rule"]).json
-        assert [rule["priority"] for rule in rules] == [1000, 32765, *last], rules
+        assert [rule["priority"] for rule in rules] == [1000, 32765, *defaults], rules
 
 
 @pytest.mark.claim("14.4", "After each reboot the files alone bring everything back")
 def test_files_alone_bring_it_back(story: Life, many: Callable[[str, int], int]) -> None:
-    """Without a unit of ours: links, VRFs, addresses, sessions and routes of types 2, 3 and 5."""
+    """Links, VRFs, addresses, sessions and routes of types 2, 3 and 5 return without our units."""
     units = "find /etc/systemd/system /usr/lib/systemd/system -name 'evpn-host*'"
     if story.sh(units):
         story.uninstall()
@@ -267,7 +281,7 @@ def test_files_alone_bring_it_back(story: Life, many: Callable[[str, int], int])
         eventually(lambda: established(story.host) == UP)
         seconds = float(host.machine.read("/proc/uptime").split()[0])
         story.say(f"reboot {number + 1}: Established {seconds:.1f} s after the kernel's start")
-        # Read while the leaf's own routes come in, and only then: nobody has mended anything.
+        # Check this while the leaf's own routes come in: at that time nobody has run `apply`.
         eventually(lambda: story.differences() == [])
         server = bare_metal(story.fabric, "gpu", 26, "10.188.0.254", 20)
         pod = host.pod(
@@ -276,30 +290,27 @@ def test_files_alone_bring_it_back(story: Life, many: Callable[[str, int], int])
         )  # fmt: skip
         eventually(partial(pod.ping, "fd00:188:4::254", count=1, family=6))
         eventually(partial(pod.ping, server, count=1))
-        eventually(partial(_heard, leaf, pod))
+        eventually(partial(_has_routes_of_the_host, leaf, pod))
 
 
-def _heard(leaf: Any, pod: Node) -> bool:
-    """Whether a leaf has the host's routes: type 3, type 2 of the guest, type 5 of both families.
-
-    Twice the address of the host: in a next hop and in a route distinguisher made from it.
-    """
+def _has_routes_of_the_host(leaf: Any, pod: Node) -> bool:
+    """Fail unless a leaf has the host's routes of types 3, 2 (guest) and 5 (both families)."""
     text = json.dumps(leaf.show("show bgp l2vpn evpn json"))
-    wanted = (
+    expected = (
         "[3]:[0]:[32]:[10.2.0.101]",
         f"[32]:[{pod.ipv4}]",
         f"[128]:[{pod.ipv6}]",
         "[5]:[0]:[24]:[10.188.4.0]",
         "[5]:[0]:[64]:[fd00:188:4::]",
     )
-    missing = [each for each in wanted if each not in text]
+    missing = [each for each in expected if each not in text]
     assert not missing, missing
     return True
 
 
 @pytest.fixture
 def ends(vtep: Life) -> tuple[Node, Node]:
-    """A guest and a bare-metal server of one V-Net that hear each other; nothing differs."""
+    """A guest and a bare-metal server of one V-Net that reach each other; `status` is clean."""
     server = bare_metal(vtep.fabric, "gpu", 26, "10.188.0.254", 20)
     pod = guest(vtep.host, "guest", 26, "10.188.0.254", 10)
     eventually(lambda: pod.ping(server, count=1))
@@ -308,18 +319,19 @@ def ends(vtep: Life) -> tuple[Node, Node]:
 
 
 def survives(story: Life, ends: tuple[Node, Node], command: str) -> None:
-    """Forwarding comes back by itself; what still differs, apply mends.
+    """Run a command, and fail unless forwarding comes back by itself and `apply` repairs the rest.
 
-    No session comes up more often than once, and none of a NIC if the command is about another.
+    Each session may come up again once. If the command names one NIC, the session on the other NIC
+    must not be reset.
     """
     pod, server = ends
     before = resets(story.host)
     with pod.pinging(server, interval=0.05) as running:
         story.sh(command)
-        time.sleep(3)  # what the command set off may come after it
+        time.sleep(3)  # the effects of the command may begin after it ends
         eventually(lambda: pod.ping(server, count=3))
     story.say(f"{command[:60]}: {running.result}")
-    eventually(lambda: story.differences() == [] or _mended(story))
+    eventually(lambda: story.differences() == [] or _apply_repairs(story))
     eventually(lambda: established(story.host) == UP)
     after = resets(story.host)
     story.say(f"{command[:60]}: sessions up, down: {before}, then {after}")
@@ -329,8 +341,9 @@ def survives(story: Life, ends: tuple[Node, Node], command: str) -> None:
         assert ups <= before[nic][0] + (not spared), (command, before, after)
 
 
-def _mended(story: Life) -> bool:
-    story.say(f"apply mends: {story.differences()}")
+def _apply_repairs(story: Life) -> bool:
+    """Apply again; whether nothing differs afterwards."""
+    story.say(f"apply repairs: {story.differences()}")
     story.host.evpn_host("apply", "-p", "/root/payload.json")
     return story.differences() == []
 
@@ -339,7 +352,7 @@ def _mended(story: Life) -> bool:
 def test_the_operator_applies_again_and_again(
     story: Life, ends: tuple[Node, Node], many: Callable[[str, int], int]
 ) -> None:
-    """No packet is lost, no session reset, and a guest's ports stay where the platform put them."""
+    """No packet is lost, no session is reset, and guests' ports stay on their bridges."""
     pod, server = ends
     applies = many("EVPN_HOST_OPERATORS_APPLIES", 3)
     story.sh("ip tuntap add tap-vm mode tap && ip link set tap-vm up master nbr-26")
@@ -355,7 +368,7 @@ def test_the_operator_applies_again_and_again(
     assert resets(story.host) == before
     assert story.differences() == []
     change(story.lab, full_size(payload(DUAL, vnet(71, 33, "10.188.7.254/24"))))
-    assert story.sh("ls /sys/class/net/nbr-26/brif") == ports  # nor does an apply of ours
+    assert story.sh("ls /sys/class/net/nbr-26/brif") == ports  # our own apply keeps them too
     story.sh("ip link delete tap-vm")
 
 
@@ -365,7 +378,7 @@ def test_the_operator_applies_again_and_again(
     " still differs status names, and apply mends it",
 )
 def test_an_uplink_is_reconfigured(story: Life, ends: tuple[Node, Node]) -> None:
-    """By the backend's own tools; by hand; and the daemon, where there is one, is restarted."""
+    """Reconfigure uplinks with the backend's tools and by hand, and restart networkd."""
     for command in (
         *RECONFIGURED[story.backend],
         "ip link set ens5 down; sleep 1; ip link set ens5 up",
@@ -381,8 +394,8 @@ def test_an_uplink_is_reconfigured(story: Life, ends: tuple[Node, Node]) -> None
     " differs status names, and apply mends it",
 )
 def test_packages_are_upgraded(story: Life, ends: tuple[Node, Node]) -> None:
-    """By what dpkg runs of the package itself, and what deb-systemd-invoke does then."""
-    # As on a host in production: the hook asks the leaves for advertisements at once.
+    """Upgrade by running the package's scripts as dpkg does, which call deb-systemd-invoke."""
+    # A host in production runs the hook, which asks the leaves for router advertisements at once.
     story.host.evpn_host("install-units")
     story.sh("systemctl start evpn-host-failover")
     survives(story, ends, "systemctl restart frr")
@@ -400,9 +413,9 @@ def test_packages_are_upgraded(story: Life, ends: tuple[Node, Node]) -> None:
 
 @pytest.mark.claim("17.7", "What others took away or added is named by status, and apply mends it")
 def test_devices_and_addresses_changed_by_hand(story: Life, ends: tuple[Node, Node]) -> None:
-    """Of a V-Net; the neighbouring one loses no packet, neither then nor while it is mended."""
+    """Change a V-Net by hand. Another V-Net loses no packet, then and during the repair."""
     pod, server = ends
-    for command, named in (
+    for command, expected in (
         ("ip link delete nbr-31", "nbr-31: is not there"),
         ("ip link delete vxlan31", "vxlan31: is not there"),
         ("ip link set vxlan31 nomaster", "vxlan31: master is none"),
@@ -416,9 +429,10 @@ def test_devices_and_addresses_changed_by_hand(story: Life, ends: tuple[Node, No
     ):
         with pod.pinging(server, interval=0.05) as running:
             story.sh(command)
-            found = story.differences()
-            mended = command.endswith("nomaster") and not found  # by networkd, at once
-            assert mended or [text for text in found if text.startswith(named)], (command, found)
+            differences = story.differences()
+            repaired = command.endswith("nomaster") and not differences  # by networkd, at once
+            named = [text for text in differences if text.startswith(expected)]
+            assert repaired or named, (command, differences)
             story.host.evpn_host("apply", "-p", "/root/payload.json")
             eventually(lambda: story.differences() == [])
         story.say(f"{command}: {running.result}")
@@ -428,49 +442,49 @@ def test_devices_and_addresses_changed_by_hand(story: Life, ends: tuple[Node, No
 
 @pytest.mark.claim("17.8", "An address that FRR did not hear of: apply tells it again")
 def test_an_address_that_frr_missed(story: Life, ends: tuple[Node, Node]) -> None:
-    """V-Nets come while zebra's thread for links gets no processor: 8.4.4 then drops addresses."""
+    """Add V-Nets while zebra's thread for links gets no processor: 8.4.4 then drops addresses."""
     del ends
     new = [vnet(200 + n, 33, f"10.200.{n}.254/24", f"fd00:200:{n + 1:x}::254/64") for n in range(8)]
-    wanted = {gateway["prefix"] for each in new for gateway in each["gateways"]}
+    expected = {gateway["prefix"] for each in new for gateway in each["gateways"]}
     story.sh("chrt --idle --pid 0 $(cat /run/frr/zebra.pid)")
     busy = story.host.start(["timeout", "10", "sh", "-c", "while :; do :; done"])
-    said = story.host.apply(full_size(payload(DUAL, *new))).err
+    messages = story.host.apply(full_size(payload(DUAL, *new))).err
     busy.stop()
     story.sh("chrt --other --pid 0 $(cat /run/frr/zebra.pid)")
-    mended = [line for line in said.splitlines() if "does not know" in line]
-    story.say(f"{len(mended)} of {len(wanted)} addresses had to be said again")
-    known = story.host.show("show interface vrf Vrf_33 json")
-    heard = {each["address"] for shown in known.values() for each in shown.get("ipAddresses", ())}
-    assert wanted <= heard, wanted - heard
+    repairs = [line for line in messages.splitlines() if "does not know" in line]
+    story.say(f"apply told FRR {len(repairs)} of {len(expected)} addresses again")
+    devices = story.host.show("show interface vrf Vrf_33 json").values()
+    known = {each["address"] for device in devices for each in device.get("ipAddresses", ())}
+    assert expected <= known, expected - known
     assert story.differences() == []
 
 
 @pytest.mark.claim("17.9", "Who makes devices is held up for half a minute: apply sees it through")
 def test_a_host_that_is_too_busy(story: Life, ends: tuple[Node, Node]) -> None:
-    """networkd gives devices up of which it hears nothing for 25 s: then it is started anew."""
+    """networkd gives up devices of which it hears nothing for 25 s; then apply restarts it."""
     pod, server = ends
     new = [vnet(210 + n, 33, f"10.210.{n}.254/24") for n in range(8)]
-    gave_up = "journalctl -u systemd-networkd --boot -o cat | grep -c 'timed out' || true"
-    before = int(story.sh(gave_up))
+    count_timeouts = "journalctl -u systemd-networkd --boot -o cat | grep -c 'timed out' || true"
+    before = int(story.sh(count_timeouts))
     script = HELD_UP.format(maker=MAKER[story.backend], seconds=27)
-    held = story.host.start(["sh", "-c", script])
+    hold = story.host.start(["sh", "-c", script])
     with pod.pinging(server, interval=0.05) as running:
-        said = story.host.apply(full_size(payload(DUAL, *new)), "-v").err
-    assert held.wait().code == 0
-    found = int(story.sh(gave_up)) - before
-    story.say(f"networkd gave up {found} devices: {running.result}")
-    assert bool(found) == (story.backend == "netplan")
-    assert ("networkd gave up" in said) == bool(found)
+        messages = story.host.apply(full_size(payload(DUAL, *new)), "-v").err
+    assert hold.wait().code == 0
+    count = int(story.sh(count_timeouts)) - before
+    story.say(f"networkd gave up {count} devices: {running.result}")
+    assert bool(count) == (story.backend == "netplan")
+    assert ("networkd gave up" in messages) == bool(count)
     assert running.result.lost == 0, running.result
     assert story.differences() == []
 
 
 @pytest.mark.claim("17.10", "A router MAC that FRR forgot: status names it, apply mends it")
 def test_a_router_mac_that_frr_forgot(story: Life, ends: tuple[Node, Node]) -> None:
-    """It goes with the last IPv6 host route of a VTEP: IPv4 reaches nobody there (frr#16340).
+    """FRR forgets it with the last IPv6 host route of a VTEP; IPv4 then fails too (frr#16340).
 
-    10.3 forgets it where an IPv6 route was the first from that VTEP, 8.4.4 in any case. 10.4 does
-    not forget it: there the kernel's entries are deleted by hand.
+    FRR 10.3 forgets it if an IPv6 route was the first one from that VTEP, 8.4.4 in any case. FRR
+    10.4 does not forget it: with that version the test deletes the kernel's entries by hand.
     """
     del ends
     leaf, fabric = story.fabric.leaf("ns-leaf-0"), story.fabric
@@ -495,37 +509,37 @@ def test_a_router_mac_that_frr_forgot(story: Life, ends: tuple[Node, Node]) -> N
         for where in ("self", "master"):
             story.host.run(["bridge", "fdb", "delete", mac, "dev", "l3vx-1033", where])
     eventually(lambda: not pod.ping(server, count=1))
-    named = ["FRR: it has forgotten the router MAC of 10.2.0.1 on l3br-1033"]
+    expected = ["FRR: it has forgotten the router MAC of 10.2.0.1 on l3br-1033"]
 
     def is_named() -> bool:
-        assert story.differences() == named
+        assert story.differences() == expected
         return True
 
     eventually(is_named)
-    said = story.host.evpn_host("apply", "-p", "/root/payload.json").err
-    assert "forgotten the router MAC" in said
+    messages = story.host.evpn_host("apply", "-p", "/root/payload.json").err
+    assert "forgotten the router MAC" in messages
     assert pod.ping(server, count=3)
     assert story.differences() == []
 
 
 def _version_of_frr(host: Host) -> tuple[int, int]:
-    said = host.run(["vtysh", "-c", "show version"]).out
-    found = re.search(r"FRRouting (\d+)\.(\d+)", said)
-    assert found, said
-    return int(found[1]), int(found[2])
+    text = host.run(["vtysh", "-c", "show version"]).out
+    version = re.search(r"FRRouting (\d+)\.(\d+)", text)
+    assert version, text
+    return int(version[1]), int(version[2])
 
 
 @pytest.mark.claim("15.3", "Uninstalled a second time, after all that: as it was in the beginning")
 def test_uninstall_after_a_life(story: Life) -> None:
-    """Nothing of ours is left in the kernel or on the disk."""
+    """The product leaves nothing in the kernel or on the disk."""
     if not story.installed:
         story.bring_up()
     story.host.evpn_host("uninstall")
-    found = story.snapshot()
+    state = story.snapshot()
     words = ("nbr-", "vxlan", "Vrf_33", "10.2.0.101", "l3mdev")
     kinds = ("links", "addresses", "rules-4", "rules-6", "routes-4", "routes-6")
-    lines = [line for kind in kinds for line in found[kind]]
+    lines = [line for kind in kinds for line in state[kind]]
     assert not [line for line in lines if any(word in line for word in words)]
-    assert not [line for line in found["files"] if "evpn-host" in line]
+    assert not [line for line in state["files"] if "evpn-host" in line]
     rules = story.host.run(["ip", "-json", "rule"]).json
     assert [rule["priority"] for rule in rules if rule["table"] == "local"] == [0]

@@ -1,4 +1,4 @@
-"""Which server gets what: its role, its ports, the underlay; and guests in what it got."""
+"""Role, ports and underlay decide which sessions and V-Nets a server gets; guests use them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MANY = vnet(45, 33, "10.45.0.254/24", "fd00:45::254/64", "10.45.1.254/24", "fd00
 
 @pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
 def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
-    """A fabric and a server to which nothing was applied yet; both ports are access ports."""
+    """A fabric and a server without any apply; both its ports are access ports."""
     lab: Lab = fresh_lab(*request.param)
     lab.host.await_dad()
     return lab
@@ -33,7 +33,7 @@ def host(lab: Lab) -> Host:
 
 
 def state(host: Host) -> dict[str, str]:
-    """Links, addresses, routes, rules and files, as text."""
+    """The server's links, addresses, routes, rules and files, as text."""
     commands = {
         "links": "ip -brief link",
         "addresses": "ip -brief address",
@@ -49,15 +49,15 @@ def state(host: Host) -> dict[str, str]:
 
 @pytest.mark.claim("3.2", "A generic server yields nothing: refused as a Host, left out of a Fleet")
 def test_a_generic_server_yields_nothing(host: Host) -> None:
-    """No file, device, address, route or rule; a Fleet's other hosts are rendered."""
+    """It gets no file, device, address, route or rule; a Fleet's other hosts are rendered."""
     if host.run(["test", "-e", "/var/lib/evpn-host"], check=False).code == 0:
         host.evpn_host("uninstall")
     before = at_rest(partial(state, host))
     document = payload()
     document["server"]["srvRole"] = "generic"
-    refused = host.apply(document, check=False)
-    assert refused.code == 1
-    assert "server.srvRole: generic" in refused.err
+    result = host.apply(document, check=False)
+    assert result.code == 1
+    assert "server.srvRole: generic" in result.err
     assert state(host) == before
 
     vtep = payload()
@@ -67,15 +67,18 @@ def test_a_generic_server_yields_nothing(host: Host) -> None:
     both[1]["server"] |= {"name": "BM01", "srvRole": "generic", "mainAddress": "10.2.0.111"}
     fleet = {key: vtep[key] for key in ("apiVersion", "generation", "vpcs", "vnets")}
     host.machine.write("/root/fleet.json", json.dumps(fleet | {"kind": "Fleet", "hosts": both}))
-    said = host.evpn_host("render", "-p", "/root/fleet.json", "-o", "/root/fleet").err
-    assert "generic" in said
+    messages = host.evpn_host("render", "-p", "/root/fleet.json", "-o", "/root/fleet").err
+    assert "generic" in messages
     assert host.run(["ls", "/root/fleet"]).out.split() == ["K8S01"]
     assert state(host) == before
 
 
 @pytest.mark.claim("4.2", "Which links get a session: untagged in Management, or underlay enabled")
 def test_truth_table_of_sessions(lab: Lab) -> None:
-    """Four kinds of link, the switch's port in both states; what is neither is left alone."""
+    """All four kinds of link, with the switch's port in both states.
+
+    A link that is neither in Management nor has its underlay enabled is not touched.
+    """
     host, leaf = lab.host, lab.fabric.leaf("ns-leaf-1")
     lab.fabric.carry(payload())
     lab.fabric.leaf("ns-leaf-0").underlay(on=True)
@@ -85,57 +88,57 @@ def test_truth_table_of_sessions(lab: Lab) -> None:
         document["links"][1]["underlay"] = "enabled" if enabled else "disabled"
         if not in_management:
             del document["vnets"][0]["ports"][1]
-        done = host.apply(document, check=False)
-        assert done.code == 0, done.err
-        attempted = in_management or enabled
+        result = host.apply(document, check=False)
+        assert result.code == 0, result.err
+        has_session = in_management or enabled
         for routed in (True, False):
             leaf.underlay(on=routed)
-            wanted = {"ens4", "ens5"} if attempted and routed else {"ens4"}
-            eventually(partial(_established_are, host, wanted))
+            expected = {"ens4", "ens5"} if has_session and routed else {"ens4"}
+            eventually(partial(_established_are, host, expected))
         peers = set(host.show("show bgp neighbors json"))
-        assert ("ens5" in peers) == attempted, case
+        assert ("ens5" in peers) == has_session, case
         mentions = ["grep", "-rl", "ens5", *OWNED.split(), "--include=*evpn-host*"]
         files = host.run([*mentions, "--exclude-dir=evpn-host"], check=False).out
-        assert bool(files) == attempted, (case, files)
-        stand_in = "10.2.0.101" in host.run(["ip", "address", "show", "ens5"]).out
-        assert stand_in or not attempted, case
+        assert bool(files) == has_session, (case, files)
+        has_loopback = "10.2.0.101" in host.run(["ip", "address", "show", "ens5"]).out
+        assert has_loopback or not has_session, case
     host.apply(payload())
     for name in ("ns-leaf-0", "ns-leaf-1"):
         lab.fabric.leaf(name).underlay(on=True)
     eventually(partial(_established_are, host, {"ens4", "ens5"}))
 
 
-def _established_are(host: Host, wanted: set[str]) -> bool:
-    return established(host) == wanted
+def _established_are(host: Host, expected: set[str]) -> bool:
+    return established(host) == expected
 
 
 @pytest.mark.claim(
     "2.1", "A Shared Endpoint, a label and single ports are the same once they are ports"
 )
 def test_ports_are_all_that_counts(host: Host) -> None:
-    """In another order, or among other servers' ports: nothing to do, and nothing is different."""
+    """Ports in another order or among other servers' ports: apply does nothing, nothing differs."""
     document = payload(MANY)
     host.apply(document)
     before = at_rest(partial(state, host))
-    theirs = [{"name": f"swp{n}@ns-leaf-{leaf}"} for n in range(20, 30) for leaf in range(3)]
+    other_ports = [{"name": f"swp{n}@ns-leaf-{leaf}"} for n in range(20, 30) for leaf in range(3)]
     for change in (
         lambda ports: list(reversed(ports)),
-        lambda ports: theirs + ports,  # a Shared Endpoint lists the ports of all its servers
+        lambda ports: other_ports + ports,  # a Shared Endpoint lists the ports of all its servers
         lambda ports: [each | {"untagged": each.get("untagged", False)} for each in ports],
     ):
         again = copy.deepcopy(document)
         for each in again["vnets"]:
             each["ports"] = change(each["ports"])
-        done = host.apply(again, "-v")
-        assert [line for line in done.err.splitlines() if line.startswith("+")] == []
+        result = host.apply(again, "-v")
+        assert [line for line in result.err.splitlines() if line.startswith("+")] == []
         after = at_rest(partial(state, host))
-        after["files"] = before["files"] = ""  # the payload itself is kept with the record
+        after["files"] = before["files"] = ""  # the record contains the payload, which differs
         assert after == before
 
 
 @pytest.mark.claim("1.3", "A V-Net may have several gateways of each family; all of them route")
 def test_several_gateways_on_a_vnet(lab: Lab) -> None:
-    """Guests and a server of each prefix reach their gateway, and the other prefix through it."""
+    """Guests and servers of each prefix reach their gateways and, through them, the other prefix."""
     bring_up(lab, payload(MANY))
     nodes: dict[str, Node] = {}
     for number, (v4, v6) in enumerate((("10.45.0", "fd00:45:"), ("10.45.1", "fd00:46:"))):

@@ -1,8 +1,8 @@
-"""On and off a machine: the one-liner on a server that never saw the product, its life, the purge.
+"""The Debian package on a machine: install by the one-liner, reboots, upgrades, and the purge.
 
-The Debian package, with the distribution's own libraries from an apt repository in the machine;
-nothing of the lab's own way to run the product is left. In the order of the file the tests tell a
-story; each brings the server to the state that it begins with, if the one before did not.
+The package and the distribution's own libraries come from an apt repository in the machine. The
+lab's own way to run the product is removed first. In the order of the file the tests tell a story.
+Each test first brings the server to the state with which it begins, if the previous test did not.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ ONE_LINER = [
     *["--controller", f"https://{CONTROLLER}:8443/{{host}}.json", "--host", "K8S01", "--yes"],
     *["--ca-file", "/root/ca.pem"],
 ]
-# What of a machine is there before, and again after: files of /etc, devices, addresses, routes,
-# rules, what systemd starts, packages. Not apt's own, nor what has a life of its own.
+# Prints the state of a machine that must be the same before the installation and after the purge:
+# files of /etc, devices, addresses, routes, rules, enabled units, packages. It leaves out apt's own
+# files and values that change by themselves.
 PICTURE = r"""
 find /etc -type f -not -path '/etc/apt/*' -not -name ld.so.cache | sort | xargs md5sum
 ls -d /etc/evpn-host /var/lib/evpn-host /usr/share/evpn-host 2>/dev/null
@@ -54,7 +55,7 @@ dpkg-query --show | sort
 
 
 class Story:
-    """A server, its controller, and what traffic there is."""
+    """A server, its controller, and traffic between a guest and another server."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab, self.host = lab, lab.host
@@ -81,32 +82,34 @@ class Story:
 
     @property
     def installed(self) -> bool:
-        """Whether the package is there."""
+        """Whether the package is installed."""
         return self.host.run(["test", "-e", "/usr/bin/evpn-host"], check=False).code == 0
 
     def picture(self) -> list[str]:
+        """The lines that PICTURE prints about the server."""
         return self.host.run(["sh", "-c", PICTURE], check=False).out.splitlines()
 
     def give(self, document: dict[str, Any]) -> None:
-        """Have the controller give this, and the leaves carry it."""
+        """Let the controller serve a payload, and configure the leaves for it."""
         for link in document["links"]:
-            link["mtu"] = 9000  # with the example's 1500 no full frame comes through the fabric
+            link["mtu"] = 9000  # with the example's 1500 no full-size frame passes the fabric
         self.lab.fabric.carry(document)
         self.host.machine.write(f"{FOLDER}/K8S01.json", json.dumps(document))
         self.host.run(["sync"])
 
     def news(self) -> int:
-        """Have the controller give the next generation: with the V-Net ADDED, or without again."""
+        """Let the controller serve the next generation: add the V-Net ADDED, or remove it again."""
         generation = int(self.status()["generation"]) + 1
         more = () if self.has_added() else (ADDED,)
         self.give(payload(*more) | {"generation": generation})
         return generation
 
     def has_added(self) -> bool:
+        """Whether the server has the bridge of the V-Net ADDED."""
         return "nbr-90" in self.host.run(["ip", "-brief", "link"]).out
 
     def serve(self) -> None:
-        """Have the controller run, if it does not: it ended with the machine, or was stopped."""
+        """Start the controller unless it runs: a reboot ends it, and tests stop it."""
         if self.controller and self.controller.running:
             return
         argv = ["python3", "/opt/repo/examples/controller.py", FOLDER, "--listen", CONTROLLER]
@@ -115,18 +118,18 @@ class Story:
         eventually(lambda: self.controller and self.controller.output)
 
     def install(self, *options: str) -> Result:
-        """The one-liner, read from a pipe as in the documentation."""
+        """Run the one-liner; the shell reads the script from a pipe, as in the documentation."""
         argv = ["sh", "-c", f'sh -s -- "$@" < {SCRIPT}', "-", *options]
         return self.host.run(argv, check=False, timeout=600)
 
     def uninstalled(self) -> None:
-        """Have the server be as it was before the package came."""
+        """Bring the server to its state before the installation, and start the controller."""
         self.serve()
         if self.installed:
             self.purge()
 
     def purge(self) -> None:
-        """Take the package away, and wait until the server is as before, and in Management."""
+        """Purge the package; wait until the server is as before and reaches the controller."""
         host = self.host
         host.run(["sh", "-c", "ip link delete veth-pod; ip netns delete pod"], check=False)
         host.run(["rm", "-rf", "/run/systemd/system/evpn-host.timer.d"])
@@ -135,8 +138,8 @@ class Story:
 
         def same() -> bool:
             now = self.picture()
-            gone = [f"- {line}" for line in self.before if line not in now]
-            difference = gone + [f"+ {line}" for line in now if line not in self.before]
+            missing = [f"- {line}" for line in self.before if line not in now]
+            difference = missing + [f"+ {line}" for line in now if line not in self.before]
             assert difference == []
             return True
 
@@ -144,37 +147,40 @@ class Story:
         eventually(lambda: host.ping(CONTROLLER, count=1))
 
     def once_installed(self) -> None:
-        """Have the package be there as the one-liner leaves it, and the controller."""
+        """Install the package by the one-liner unless it is installed; start the controller."""
         self.serve()
         if not self.installed:
-            done = self.install(*ONE_LINER, "--token-file", "/root/token")
-            assert done.code == 0, done
+            result = self.install(*ONE_LINER, "--token-file", "/root/token")
+            assert result.code == 0, result
 
     def forwarding(self) -> None:
-        """Have it be a VTEP, both switch ports in the underlay."""
+        """Make the server a VTEP with both switch ports in the underlay."""
         self.once_installed()
         self.underlay(on=True)
         eventually(lambda: established(self.host) == {"ens4", "ens5"})
 
     def underlay(self, on: bool) -> None:
+        """Put both of the server's ports into the underlay, or make them access ports."""
         for leaf in LEAVES:
             if on != (leaf in self.lab.fabric.state["underlay"]):
                 self.lab.fabric.leaf(leaf).underlay(on=on)
 
     def apt(self, *arguments: str) -> Result:
+        """Run apt-get without questions."""
         argv = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes", "--quiet=2"]
         return self.host.run([*argv, *arguments], timeout=600)
 
     def traffic(self) -> tuple[Node, Node]:
-        """A guest and a server behind another leaf, that reach each other."""
+        """A guest and a server behind another leaf that reach each other."""
         gpu = bare_metal(self.lab.fabric, "gpu", 26, "10.188.0.254", 20)
         pod = guest(self.host, "pod", 26, "10.188.0.254", 10)
         eventually(lambda: pod.ping(gpu, count=1))
         return pod, gpu
 
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.host.evpn_host("status", "--json", check=False).json
-        return found
+        """The output of `status --json`."""
+        report: dict[str, Any] = self.host.evpn_host("status", "--json", check=False).json
+        return report
 
     def place(self) -> list[str]:
         """The devices that have the management address."""
@@ -184,7 +190,7 @@ class Story:
 
 @pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
 def story(request: pytest.FixtureRequest, fresh_lab: Callable[..., Lab]) -> Story:
-    """A fabric with a server in it that the product was never on."""
+    """A fabric with a server on which the product was never installed."""
     try:
         debs()
     except LabUnavailable as reason:
@@ -193,33 +199,35 @@ def story(request: pytest.FixtureRequest, fresh_lab: Callable[..., Lab]) -> Stor
 
 
 def active(host: Host, unit: str) -> str:
+    """The state of a unit as `systemctl is-active` prints it."""
     return host.run(["systemctl", "is-active", unit], check=False).out.strip()
 
 
 def test_nothing_stays_of_an_installation_that_fails(story: Story) -> None:
-    """The controller says no, the payload is nonsense, there is no terminal to ask on."""
+    """The controller refuses the token, or there is no terminal for questions: nothing stays."""
     story.uninstalled()
-    refused = story.install(*ONE_LINER, "--token-file", "/root/bad-token")
-    assert refused.code == 1, refused
-    assert "401" in refused.err
+    result = story.install(*ONE_LINER, "--token-file", "/root/bad-token")
+    assert result.code == 1, result
+    assert "401" in result.err
     assert story.picture() == story.before
-    untold = [word for word in ONE_LINER if word != "--yes"]
-    assert story.install(*untold, "--token-file", "/root/token").code == 2
+    without_yes = [word for word in ONE_LINER if word != "--yes"]
+    assert story.install(*without_yes, "--token-file", "/root/token").code == 2
     assert story.picture() == story.before
 
 
 def test_the_one_liner(story: Story) -> None:
-    """It shows the diff, applies, and has boot and timer see to the host from now on.
+    """The one-liner shows the diff, applies, and enables the units for boot and timer.
 
-    With the fingerprint of the CA, which the controller shows; run again, with its file.
+    The first run gets the fingerprint of the CA, which the controller shows; the second run gets
+    the CA's file.
     """
     story.uninstalled()
-    known = [word for word in ONE_LINER if word not in {"--ca-file", "/root/ca.pem"}]
-    known += ["--ca-fingerprint", story.fingerprint]
-    done = story.install(*known, "--token-file", "/root/token")
-    assert done.code == 0, done
-    assert "+++ " in done.out
-    assert "a-token-of-the-lab" not in done.out + done.err
+    options = [word for word in ONE_LINER if word not in {"--ca-file", "/root/ca.pem"}]
+    options += ["--ca-fingerprint", story.fingerprint]
+    first = story.install(*options, "--token-file", "/root/token")
+    assert first.code == 0, first
+    assert "+++ " in first.out
+    assert "a-token-of-the-lab" not in first.out + first.err
     assert story.host.run(["which", "evpn-host"]).out == "/usr/bin/evpn-host\n"
     assert active(story.host, "evpn-host.timer") == "active"
     assert active(story.host, "evpn-host-failover.service") == "active"
@@ -230,7 +238,7 @@ def test_the_one_liner(story: Story) -> None:
 
 
 def test_a_reboot_and_the_underlay(story: Story) -> None:
-    """The server comes up as a VTEP; once the switch ports are the underlay's, traffic flows."""
+    """The server boots as a VTEP; once the switch ports are in the underlay, traffic flows."""
     story.once_installed()
     story.underlay(on=False)
     story.lab.reboot()
@@ -240,21 +248,21 @@ def test_a_reboot_and_the_underlay(story: Story) -> None:
 
 
 def test_the_timer_brings_news(story: Story) -> None:
-    """A payload that the controller changed is there without anybody's doing."""
+    """The timer applies a payload that changed on the controller; no person does anything."""
     story.once_installed()
     quick = "[Timer]\nOnUnitInactiveSec=\nOnUnitInactiveSec=3\nRandomizedDelaySec=1\n"
     story.host.machine.write("/run/systemd/system/evpn-host.timer.d/quick.conf", quick)
     story.host.run(["systemctl", "daemon-reload"])
     story.host.run(["systemctl", "restart", "evpn-host.timer"])
-    there = story.has_added()
+    had_added = story.has_added()
     generation = story.news()
     eventually(lambda: story.status()["generation"] == generation, within=240)
     eventually(lambda: story.status()["differences"] == [])
-    assert story.has_added() != there
+    assert story.has_added() != had_added
 
 
 def test_a_boot_without_the_controller(story: Story) -> None:
-    """The power fails while the controller is dead: the server forwards all the same."""
+    """The power fails while the controller is down: the server boots and forwards nevertheless."""
     story.forwarding()
     if not story.has_added():
         generation = story.news()
@@ -269,24 +277,24 @@ def test_a_boot_without_the_controller(story: Story) -> None:
 
 
 def test_upgrade_and_downgrade_lose_no_packet(story: Story) -> None:
-    """With the controller back: the next version and the one before, while a guest sends."""
+    """apt installs the next version and then this one again, while a guest sends packets."""
     story.forwarding()
     host = story.host
-    this = ["install", "--allow-downgrades", f"evpn-host={__version__}"]
-    story.apt(*this)  # the one-liner takes the newest that the repository has
+    install_this = ["install", "--allow-downgrades", f"evpn-host={__version__}"]
+    story.apt(*install_this)  # the one-liner installs the newest version in the repository
     assert host.evpn_host("--version").out == f"evpn-host, version {__version__}\n"
     eventually(lambda: host.evpn_host("apply", check=False).code == 0)
     pod, gpu = story.traffic()
     eventually(lambda: story.place() == ["nbr-14"])
     moves = story.status()["management"]["moves"]
     with pod.pinging(gpu, interval=0.05) as running:
-        done = story.install("--yes")
-        assert done.code == 0, done
-        upgraded = host.evpn_host("--version").out
+        result = story.install("--yes")
+        assert result.code == 0, result
+        new_version = host.evpn_host("--version").out
         eventually(lambda: active(host, "evpn-host-failover.service") == "active")
-        story.apt(*this)
+        story.apt(*install_this)
         host.evpn_host("apply")
-    assert upgraded == f"evpn-host, version {NEXT}\n"
+    assert new_version == f"evpn-host, version {NEXT}\n"
     assert running.result.lost == 0, running.result
     assert story.place() == ["nbr-14"]
     assert story.status()["management"]["moves"] == moves
@@ -294,7 +302,7 @@ def test_upgrade_and_downgrade_lose_no_packet(story: Story) -> None:
 
 
 def test_purge_leaves_what_was_before(story: Story) -> None:
-    """Files, devices, addresses, routes, rules, units and packages are as on the first day."""
+    """The purge leaves files, devices, addresses, routes, rules, units and packages as before."""
     story.forwarding()
     eventually(lambda: story.place() == ["nbr-14"])
     story.purge()

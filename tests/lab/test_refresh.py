@@ -1,8 +1,8 @@
 """A host and its controller: first apply by the unit, news by the timer, a boot without controller.
 
-On a machine of each distribution and backend; the controller is examples/controller.py, in the
-fabric's management V-Net. Each test brings host and controller to the state that it begins with, if
-the one before did not.
+The tests run on a machine of each distribution and backend. The controller is
+examples/controller.py, in the fabric's management V-Net. Each test first brings host and controller
+to the state with which it begins, if the previous test did not.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ CONTROLLER = "10.12.0.5"
 FOLDER = "/root/payloads"
 METRICS = "/var/lib/evpn-host.prom"
 QUICK = f"/etc/systemd/system/{TIMER}.d/quick.conf"
-# Done by hand instead of an apply: it lasts until someone lets it go on.
+# A command that replaces an apply: it lasts until the file GO exists.
 GO, ENDLESS = "/run/go-on", "until [ -e /run/go-on ]; do sleep 0.2; done"
 ADDED = vnet(90, 33, "10.188.9.254/24")
 
 
 class Story:
-    """A host, its controller, and what they know of each other."""
+    """A host, its controller, and the settings and secrets by which they know each other."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab, self.host = lab, lab.host
         self.controller: Process | None = None
-        self.given = 0
+        self.generation_served = 0
         ca = trustme.CA()
         certificate = ca.issue_cert(CONTROLLER)
         pem = certificate.private_key_and_cert_chain_pem.bytes().decode()
@@ -56,15 +56,15 @@ class Story:
         self.host.machine.write("/etc/evpn-host/config.yaml", json.dumps(settings))
 
     def give(self, document: dict[str, Any]) -> None:
-        """Have the controller give this, and the leaves carry it."""
+        """Let the controller serve a payload, and configure the leaves for it."""
         for link in document["links"]:
-            link["mtu"] = 9000  # with the example's 1500 no full frame comes through the fabric
+            link["mtu"] = 9000  # with the example's 1500 no full-size frame passes the fabric
         self.lab.fabric.carry(document)
         self.host.machine.write(f"{FOLDER}/K8S01.json", json.dumps(document))
-        self.given = int(document["generation"])
+        self.generation_served = int(document["generation"])
 
     def off(self) -> None:
-        """Have nothing of ours run on the host; the controller does, with the documentation's."""
+        """Uninstall the product from the host; let the controller serve the example payload."""
         self.lab.machine.run(["rm", "-rf", QUICK, METRICS, f"{FOLDER}/reports"])
         self.host.evpn_host("uninstall")
         self.underlay(on=False)
@@ -72,7 +72,7 @@ class Story:
         self.serve()
 
     def on(self) -> None:
-        """Have the units bring in what the controller has, every few seconds, over the fabric."""
+        """Let the units apply the controller's payload every few seconds, over the fabric."""
         host = self.host
         self.serve()
         if host.run(["systemctl", "is-enabled", TIMER], check=False).code:
@@ -89,7 +89,7 @@ class Story:
         eventually(lambda: established(host) == {"ens4", "ens5"})
 
     def run(self) -> None:
-        """Have the unit apply what the controller has, and wait for its end."""
+        """Let the unit apply the controller's payload once, and wait for its end."""
         eventually(self._idle, within=240)
         self.host.run(["systemctl", "start", SERVICE], check=False, timeout=240)
         eventually(self._idle, within=240)
@@ -98,22 +98,23 @@ class Story:
         return active(self.host, SERVICE) not in {"active", "activating", "deactivating"}
 
     def stop(self) -> None:
-        """Have no run of the unit be under way, nor any begin."""
+        """Stop the timer, and wait until no run of the unit is active."""
         self.host.run(["systemctl", "stop", TIMER])
         eventually(self._idle, within=240)
 
     def underlay(self, on: bool) -> None:
+        """Put both of the host's ports into the underlay, or make them access ports."""
         for leaf in LEAVES:
             if on != (leaf in self.lab.fabric.state["underlay"]):
                 self.lab.fabric.leaf(leaf).underlay(on=on)
 
     def news(self, *vnets: Payload) -> int:
-        """Have the controller give the next generation, with these V-Nets more."""
-        self.give(payload(*vnets) | {"generation": self.given + 1})
-        return self.given
+        """Let the controller serve the next generation with these V-Nets added; give its number."""
+        self.give(payload(*vnets) | {"generation": self.generation_served + 1})
+        return self.generation_served
 
     def serve(self) -> None:
-        """Have the controller run, if it does not: it ended with the machine, or was stopped."""
+        """Start the controller unless it runs: a reboot ends it, and tests stop it."""
         if self.controller and self.controller.running:
             return
         self.controller = self.lab.fabric.controller.start(
@@ -125,23 +126,25 @@ class Story:
         eventually(lambda: self.controller and self.controller.output)
 
     def generation(self) -> int | None:
-        found: int | None = self.status()["generation"]
-        return found
+        """The generation that `status` reports as applied."""
+        applied: int | None = self.status()["generation"]
+        return applied
 
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.host.evpn_host("status", "--json", check=False).json
-        return found
+        """The output of `status --json`."""
+        report: dict[str, Any] = self.host.evpn_host("status", "--json", check=False).json
+        return report
 
 
 @pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
 def story(request: pytest.FixtureRequest, fresh_lab: Any) -> Story:
-    """A fabric with a host that knows its controller, and nothing else."""
+    """A fabric with a host on which only the access to its controller is configured."""
     return Story(fresh_lab(*request.param))
 
 
 @pytest.fixture(autouse=True)
 def journal_of_a_failure(story: Story, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Show what the host and its controller said, when a test fails."""
+    """When a test fails, show the host's journal and the controller's log."""
     failed = request.session.testsfailed
     yield
     if request.session.testsfailed > failed:
@@ -151,21 +154,22 @@ def journal_of_a_failure(story: Story, request: pytest.FixtureRequest) -> Iterat
 
 
 def active(host: Host, unit: str) -> str:
+    """The state of a unit as `systemctl is-active` prints it."""
     return host.run(["systemctl", "is-active", unit], check=False).out.strip()
 
 
 def now(host: Host) -> str:
-    """Where the journal ends."""
-    said = host.run(["journalctl", "--lines=0", "--show-cursor"]).out
-    return said.partition("cursor: ")[2].strip()
+    """The cursor of the journal's end."""
+    output = host.run(["journalctl", "--lines=0", "--show-cursor"]).out
+    return output.partition("cursor: ")[2].strip()
 
 
 def messages(host: Host, since: str = "") -> list[dict[str, str]]:
-    """What the journal has of us, since boot or after a place in it, but lines of text."""
+    """The product's structured journal entries since boot, or after a cursor; no lines of text."""
     argv = ["journalctl", "--boot", "-t", "evpn-host", "--output=json", "--all"]
     argv += [f"--after-cursor={since}"] if since else []
-    found = [json.loads(line) for line in host.run(argv).out.splitlines()]
-    return [entry for entry in found if "EVPN_HOST_OUTCOME" in entry]
+    entries = [json.loads(line) for line in host.run(argv).out.splitlines()]
+    return [entry for entry in entries if "EVPN_HOST_OUTCOME" in entry]
 
 
 def shown(host: Host, unit: str, *names: str) -> dict[str, str]:
@@ -176,7 +180,7 @@ def shown(host: Host, unit: str, *names: str) -> dict[str, str]:
 
 
 def test_first_apply_by_the_unit(story: Story) -> None:
-    """In its sandbox the service makes the server a VTEP; journal, metrics and controller know."""
+    """The sandboxed service makes the server a VTEP; journal, metrics and controller report it."""
     host = story.host
     story.off()
     host.evpn_host("install-units")
@@ -186,12 +190,12 @@ def test_first_apply_by_the_unit(story: Story) -> None:
     assert shown(host, SERVICE, "Result")["Result"] == "success", journal
     assert story.status()["differences"] == [], journal
     eventually(lambda: messages(host, before))
-    [told] = messages(host, before)
-    assert told["EVPN_HOST_OUTCOME"] == "changed"
-    assert told["EVPN_HOST_GENERATION"] == str(story.generation())
-    assert told["EVPN_HOST_NAME"] == "K8S01"
-    assert "/etc/frr/frr.conf" in told["EVPN_HOST_FILES_CHANGED"].splitlines()
-    assert told["MESSAGE"].startswith(f"K8S01: generation {story.generation()} applied: ")
+    [entry] = messages(host, before)
+    assert entry["EVPN_HOST_OUTCOME"] == "changed"
+    assert entry["EVPN_HOST_GENERATION"] == str(story.generation())
+    assert entry["EVPN_HOST_NAME"] == "K8S01"
+    assert "/etc/frr/frr.conf" in entry["EVPN_HOST_FILES_CHANGED"].splitlines()
+    assert entry["MESSAGE"].startswith(f"K8S01: generation {story.generation()} applied: ")
     assert active(host, HOOK) == "active"
     assert f"evpn_host_generation {story.generation()}\n" in host.machine.read(METRICS)
     report = json.loads(host.machine.read(f"{FOLDER}/reports/K8S01.json"))
@@ -199,22 +203,23 @@ def test_first_apply_by_the_unit(story: Story) -> None:
 
 
 def test_the_timer_brings_news(story: Story) -> None:
-    """Over the fabric, from the management address on its bridge; an unchanged payload is a 304."""
+    """The timer fetches over the fabric from the address on the bridge; no change gives a 304."""
     host = story.host
     story.on()
     assert story.controller
-    heard = len(story.controller.errors)
-    eventually(lambda: story.controller and '" 304 ' in story.controller.errors[heard:], within=120)
-    done = host.evpn_host("apply", "-v")  # which shows each command that is run
-    assert done == Result(0, "", "")
-    there = has_added(host)
-    generation = story.news(*(() if there else (ADDED,)))
+    start = len(story.controller.errors)
+    eventually(lambda: story.controller and '" 304 ' in story.controller.errors[start:], within=120)
+    result = host.evpn_host("apply", "-v")  # -v would show each command: there is none
+    assert result == Result(0, "", "")
+    had_added = has_added(host)
+    generation = story.news(*(() if had_added else (ADDED,)))
     eventually(lambda: story.generation() == generation, within=240)
     eventually(lambda: story.status()["differences"] == [])
-    assert has_added(host) != there
+    assert has_added(host) != had_added
 
 
 def has_added(host: Host) -> bool:
+    """Whether the host has the bridge of the V-Net ADDED."""
     return "nbr-90" in host.run(["ip", "-brief", "link"]).out
 
 
@@ -223,20 +228,20 @@ def has_added(host: Host) -> bool:
     "A boot without controller: the host is up from its files, nothing waits, no unit fails",
 )
 def test_a_boot_without_controller(story: Story) -> None:
-    """The host is up from files, boot does not wait, no unit has failed, and it is told why."""
+    """The files bring the host up, boot does not wait, no unit fails; the journal says why."""
     host = story.host
     story.on()
     generation = story.generation()
-    # The generations before, unlike the record and the files, are written without a flush.
+    # The product flushes the record and the files to the disk, but not the older generations.
     host.run(["sync"])
     story.lab.reboot(hard=True)
     eventually(lambda: established(host) == {"ens4", "ens5"})
     eventually(
         lambda: [m for m in messages(host) if m["EVPN_HOST_OUTCOME"] == "unreachable"], within=240
     )
-    told = messages(host)[-1]
-    assert told["PRIORITY"] == "4"
-    assert "can't be reached" in told["MESSAGE"]
+    entry = messages(host)[-1]
+    assert entry["PRIORITY"] == "4"
+    assert "can't be reached" in entry["MESSAGE"]
     assert host.run(["systemctl", "is-failed", SERVICE], check=False).code == 1
     assert story.generation() == generation
     eventually(lambda: story.status()["differences"] == [])
@@ -245,12 +250,12 @@ def test_a_boot_without_controller(story: Story) -> None:
     begun = shown(host, SERVICE, "InactiveExitTimestampMonotonic")["InactiveExitTimestampMonotonic"]
     up = shown(host, "multi-user.target", clock)[clock]
     print(f"boot went on {(int(up) - int(begun)) / 1e6:.1f} s after the unit's first start")
-    last = ["grep", "^evpn_host_last_run_success", METRICS]
-    eventually(lambda: host.run(last, check=False).out == "evpn_host_last_run_success 0\n")
+    success = ["grep", "^evpn_host_last_run_success", METRICS]
+    eventually(lambda: host.run(success, check=False).out == "evpn_host_last_run_success 0\n")
 
 
 def test_the_controller_comes_back(story: Story) -> None:
-    """Then the next run is as good as before."""
+    """Once the controller is back, the next run succeeds."""
     bad, good = (["grep", "-x", f"evpn_host_last_run_success {value}", METRICS] for value in (0, 1))
     if story.host.run(bad, check=False).code:
         story.on()
@@ -262,12 +267,12 @@ def test_the_controller_comes_back(story: Story) -> None:
 
 
 def test_boot_is_not_kept_waiting(story: Story) -> None:
-    """Who waits for the unit gives up in time, while the work goes on to its end."""
+    """The job that waits for the unit ends by its timeout, while the work goes on to its end."""
     host = story.host
     story.on()
     story.stop()
-    wanted = shown(host, SERVICE, "JobRunningTimeoutUSec")["JobRunningTimeoutUSec"]
-    assert wanted == "1min"
+    timeout = shown(host, SERVICE, "JobRunningTimeoutUSec")["JobRunningTimeoutUSec"]
+    assert timeout == "1min"
     slow = f"/run/systemd/system/{SERVICE}.d/slow.conf"
     work = f'[Service]\nExecStart=\nExecStart=sh -c "{ENDLESS}"\n'
     host.machine.write(slow, f"[Unit]\nJobRunningTimeoutSec=3\n{work}")
@@ -284,7 +289,7 @@ def test_boot_is_not_kept_waiting(story: Story) -> None:
 
 
 def test_a_rollback_is_told(story: Story) -> None:
-    """The journal has it in words; the payload that was gone back from is not brought in again."""
+    """The journal reports a rollback; a later apply does not bring the rejected payload back."""
     host = story.host
     story.on()
     story.stop()
@@ -298,13 +303,13 @@ def test_a_rollback_is_told(story: Story) -> None:
 
 
 def test_uninstall_ends_it(story: Story) -> None:
-    """After uninstall nothing brings the host back: no unit of ours is there or enabled."""
+    """After uninstall nothing makes the server a VTEP again: our units and metrics are removed."""
     host = story.host
     story.on()
     host.machine.run(["rm", "-rf", f"/etc/systemd/system/{TIMER}.d"])
     host.evpn_host("uninstall")
     folders = ["/etc/systemd/system", "/run/systemd/system"]
-    left = host.run(["find", *folders, "-name", "evpn-host*", "-not", "-name", "*.d"]).out
-    assert left == ""
+    units = host.run(["find", *folders, "-name", "evpn-host*", "-not", "-name", "*.d"]).out
+    assert units == ""
     assert host.run(["test", "-e", METRICS], check=False).code == 1
     assert host.run(["systemctl", "is-active", SERVICE, TIMER, HOOK], check=False).code != 0

@@ -1,9 +1,9 @@
-"""Step after random step: a host follows its payload, and who is not concerned notices nothing.
+"""A host follows its payload through random steps, and V-Nets that do not change lose no packet.
 
-`EVPN_HOST_STEPS` says how many steps, `EVPN_HOST_SEED` with which ones to begin: always the same
-12, or with `--all` 50 that nobody has seen before. Both are printed, and a failure is repeated with
-its seed. 1,008 steps were seen to pass, most of them in runs of 220 (seeds 20261127 on Debian 13
-with netplan, …28 with ifupdown2, …29 on Debian 12 with ifupdown2).
+`EVPN_HOST_STEPS` sets the number of steps, `EVPN_HOST_SEED` the random seed. By default the test
+makes the same 12 steps each time; with `--all` it makes 24 with a new random seed. It prints both
+numbers; the seed repeats a failure. 1,008 steps have passed, most of them in runs of 220 (seeds
+20261127 on Debian 13 with netplan, …28 with ifupdown2, …29 on Debian 12 with ifupdown2).
 """
 
 from __future__ import annotations
@@ -32,37 +32,38 @@ from tests.lab.k8s01 import (
 )
 from tests.lab.systems import SYSTEMS
 
-VPCS = (33, 50, 51, 52)  # 33 is the documentation's, with the V-Net that must not notice
+VPCS = (33, 50, 51, 52)  # 33 is the example's; the steps must not disturb its V-Net 26
 VNIS = range(100, 112)
 
 
 class Payloads:
-    """Payloads, each one random step from the one before."""
+    """A payload that changes by random steps."""
 
     def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)  # noqa: S311  # has to be repeatable
+        self.random = random.Random(seed)  # noqa: S311  # must be repeatable
         self.vnets: dict[int, Payload] = {}
-        self.l3vnis = {50: 1050, 51: 1051}  # 52 is routed on this host only
+        self.l3vnis = {50: 1050, 51: 1051}  # VPC 52 has none: it is routed on this host only
         self.loopback, self.asn = 101, 4200000001
 
     def step(self) -> tuple[str, Payload]:
-        """What is done, and the document after it: one that is accepted."""
+        """Make a random step that the product accepts; give its description and the new payload."""
         while True:
             saved = json.dumps([self.vnets, self.l3vnis, self.loopback, self.asn])
             name, change = self.random.choice(sorted(self._steps().items()))
-            told = change()
+            description = change()
             document = self.document()
             try:
                 load(json.dumps(document).encode())
             except Refused:
-                told = None
-            if told:
-                return f"{name}: {told}", document
+                description = None
+            if description:
+                return f"{name}: {description}", document
             vnets, l3vnis, self.loopback, self.asn = json.loads(saved)
-            self.vnets = {int(vni): found for vni, found in vnets.items()}
+            self.vnets = {int(vni): each for vni, each in vnets.items()}
             self.l3vnis = {int(vpc): vni for vpc, vni in l3vnis.items()}
 
     def document(self) -> Payload:
+        """The payload as it is now, of the next generation."""
         vpcs = [
             {"id": vpc, "name": f"vpc-{vpc}"} | ({"vni": vni} if vni else {})
             for vpc in VPCS[1:]
@@ -76,6 +77,7 @@ class Payloads:
         return document
 
     def _steps(self) -> dict[str, Callable[[], str | None]]:
+        """The kinds of steps by name; each gives its description, or None if it is impossible."""
         return {
             "add": self._add,
             "add again": self._add,
@@ -92,12 +94,15 @@ class Payloads:
         }
 
     def _one(self) -> int | None:
+        """A random V-Net, if there is one."""
         return self.random.choice(sorted(self.vnets)) if self.vnets else None
 
     def _free(self) -> int:
+        """A random VNI that no V-Net has."""
         return self.random.choice([vni for vni in VNIS if vni not in self.vnets])
 
     def _prefixes(self) -> list[str]:
+        """Random gateways: of one family, of both, or two of IPv4."""
         third = self.random.randrange(256)
         return self.random.choice(
             [
@@ -155,11 +160,11 @@ class Payloads:
     def _gateway(self) -> str | None:
         if not (vni := self._one()):
             return None
-        found = self.vnets[vni]
-        if "gateways" in found:
-            del found["gateways"], found["macAddress"]
+        current = self.vnets[vni]
+        if "gateways" in current:
+            del current["gateways"], current["macAddress"]
             return f"V-Net {vni} loses it"
-        self.vnets[vni] = vnet(vni, found["vpc"]["id"], *self._prefixes())
+        self.vnets[vni] = vnet(vni, current["vpc"]["id"], *self._prefixes())
         return f"V-Net {vni} gets {self.vnets[vni]['gateways']}"
 
     def _mtu(self) -> str | None:
@@ -201,11 +206,11 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     "16.1", "After each random step kernel and FRR equal the plan; others lose nothing"
 )
 def test_random_steps(lab: Lab, request: pytest.FixtureRequest) -> None:
-    """After each: no difference, no FRR reload pending, a second apply does nothing."""
+    """After each step nothing differs, FRR needs no reload, and a second apply does nothing."""
     system = "-".join(request.node.callspec.params["lab"])
     everything = request.config.getoption("all_of_it", False)
-    unseen = random.SystemRandom().randrange(1, 10**6)
-    seed = int(os.environ.get("EVPN_HOST_SEED") or (unseen if everything else 20261127))
+    new_seed = random.SystemRandom().randrange(1, 10**6)
+    seed = int(os.environ.get("EVPN_HOST_SEED") or (new_seed if everything else 20261127))
     steps = int(os.environ.get("EVPN_HOST_STEPS") or (24 if everything else 12))
     print(f"\n{system}: EVPN_HOST_SEED={seed} EVPN_HOST_STEPS={steps}", flush=True)
     payloads = Payloads(seed)
@@ -215,8 +220,8 @@ def test_random_steps(lab: Lab, request: pytest.FixtureRequest) -> None:
     begun, slowest = time.monotonic(), 0.0
     for number in range(1, steps + 1):
         before = (payloads.loopback, payloads.asn)
-        told, document = payloads.step()
-        where = f"{system}, seed {seed}, step {number}: {told}"
+        description, document = payloads.step()
+        where = f"{system}, seed {seed}, step {number}: {description}"
         hard = before != (payloads.loopback, payloads.asn)
         print(where, flush=True)
         seconds = _one_step(lab, document, pod, server, where, hard)
@@ -226,25 +231,28 @@ def test_random_steps(lab: Lab, request: pytest.FixtureRequest) -> None:
     print(f"{system}: {steps} steps of seed {seed} in {took:.0f} s; slowest apply {slowest:.1f} s")
 
 
-def _one_step(  # noqa: PLR0917  # what a step is made of
+def _one_step(  # noqa: PLR0917  # a step needs all of them
     lab: Lab, document: Payload, pod: Node, server: Node, where: str, hard: bool
 ) -> float:
-    """Apply, look, apply again; seconds that the first apply took."""
+    """Apply, check, apply again; give the seconds that the first apply took.
+
+    `hard`: loopback or AS number change, so sessions are reset and packets may get lost.
+    """
     host = lab.host
     with pod.pinging(server, interval=0.05) as running:
         begun = time.monotonic()
-        done = host.apply(document, check=False)
+        result = host.apply(document, check=False)
         seconds = time.monotonic() - begun
-        assert done.code == 0, f"{where}: {done.err}"
+        assert result.code == 0, f"{where}: {result.err}"
         if hard:
             eventually(lambda: established(host) == {"ens4", "ens5"})
             eventually(lambda: pod.ping(server, count=1))
     assert hard or running.result.lost == 0, f"{where}: {running.result}"
-    found = host.evpn_host("status", "--json", check=False).json
-    assert found["ok"], where
-    assert found["differences"] == [], where
+    status = host.evpn_host("status", "--json", check=False).json
+    assert status["ok"], where
+    assert status["differences"] == [], where
     assert no_reload_pending(host), where
     again = host.apply(document, "-v")
-    ran = [line for line in again.err.splitlines() if line.startswith("+")]
-    assert (ran, again.out) == ([], ""), where
+    commands = [line for line in again.err.splitlines() if line.startswith("+")]
+    assert (commands, again.out) == ([], ""), where
     return seconds
