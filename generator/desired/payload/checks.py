@@ -86,14 +86,14 @@ class Segments:
 
 
 class _Anything(frozenset[Hashable]):
-    """Return the names of ill-formed elements: a reference may mean any of them."""
+    """The names of ill-formed elements that don't show theirs: a reference may mean any of them."""
 
     def __contains__(self, _: object) -> bool:
         return True
 
 
 def _named(raw: Any, decoded: list[Any] | None, field: str, kind: type) -> frozenset[Hashable]:
-    """Yield the names that the ill-formed elements of a list have."""
+    """Return the names that the ill-formed elements of a list have."""
     if decoded is None:
         return _Anything()
     ill_formed = [raw[index] for index, element in enumerate(decoded) if element is None]
