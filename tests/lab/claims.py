@@ -25,8 +25,7 @@ LAB = Path(__file__).parent
 TABLE = LAB.parents[1] / "docs/claims.md"
 UNSEEN, PASS, FAIL, CANNOT = "—", "pass", "**fails**", "can't: "
 
-# The parts of docs/claims.md: the first part of the claims' number with which each begins, and its
-# heading.
+# The chapters of docs/claims.md: the main number of the first claim, and the heading.
 PARTS = (
     (1, "Placement and membership"),
     (5, "Data path"),
@@ -103,8 +102,8 @@ def read(text: str) -> dict[Claim, dict[str, str]]:
 def table(rows: Outcomes) -> str:
     """The text of docs/claims.md for these rows, part by part."""
     text = INTRODUCTION
-    for (first, part), (last, _) in zip(PARTS, (*PARTS[1:], (10**6, "")), strict=True):
-        inside = [row for row in sorted(rows, key=_order) if first <= int(float(row.number)) < last]
+    for (first, part), (end, _) in zip(PARTS, (*PARTS[1:], (10**6, "")), strict=True):
+        inside = [row for row in sorted(rows, key=_order) if first <= int(float(row.number)) < end]
         if inside:
             text += f"\n## {part}\n\n| | claim | test | {' | '.join(NAMES)} |\n"
             text += f"|{' --- |' * (3 + len(NAMES))}\n"

@@ -62,17 +62,17 @@ def bring_up(lab: Lab, document: Payload | None = None) -> None:
 
 def established(host: Host) -> set[str]:
     """Neighbors with which both address families are Established."""
-    shown = host.show("show bgp summary json")
-    families = [shown.get(name, {}).get("peers", {}) for name in ("ipv4Unicast", "l2VpnEvpn")]
+    summary = host.show("show bgp summary json")
+    families = [summary.get(name, {}).get("peers", {}) for name in ("ipv4Unicast", "l2VpnEvpn")]
     up = [{n for n, peer in f.items() if peer["state"] == "Established"} for f in families]
     return up[0] & up[1]
 
 
 def resets(host: Host) -> dict[str, tuple[int, int]]:
     """For each session, how often it came up and how often it went down."""
-    shown = host.show("show bgp neighbors json")
+    peers = host.show("show bgp neighbors json")
     return {
-        n: (peer["connectionsEstablished"], peer["connectionsDropped"]) for n, peer in shown.items()
+        n: (peer["connectionsEstablished"], peer["connectionsDropped"]) for n, peer in peers.items()
     }
 
 

@@ -89,8 +89,8 @@ def test_demo(fresh_lab: Any) -> None:
     assert "guest to gpu01: 5 of 5 answered" in demo.stdout
     assert "nothing differs" in demo.stdout
     output = set(_lines(demo.stdout))
-    shown = (REPO / "README.md").read_text().partition("<!-- demo -->\n```text\n")[2]
-    lines = _lines(shown.partition("```")[0])
+    example = (REPO / "README.md").read_text().partition("<!-- demo -->\n```text\n")[2]
+    lines = _lines(example.partition("```")[0])
     assert len(lines) > 50
     assert [line for line in lines if line not in output] == [], demo.stdout
 

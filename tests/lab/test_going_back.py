@@ -96,10 +96,10 @@ def test_a_killed_apply_is_finished_by_the_next(lab: Lab, seed: int) -> None:
     before = resets(host)
     document = payload(vnet(90 + seed, 33, f"10.188.{90 + seed}.254/24"))
     host.machine.write("/root/killed.json", json.dumps(document))
-    running = host.start(["evpn-host", "apply", "-p", "/root/killed.json"])
+    apply = host.start(["evpn-host", "apply", "-p", "/root/killed.json"])
     time.sleep(random.Random(seed).uniform(0.2, 3))  # noqa: S311
-    running.signal(9)
-    running.wait()
+    apply.signal(9)
+    apply.wait()
     host.apply(document)
     assert differences(host) == []
     assert established(host) == {"ens4", "ens5"}

@@ -310,7 +310,7 @@ def _has_routes_of_the_host(leaf: Any, pod: Node) -> bool:
 
 @pytest.fixture
 def ends(vtep: Life) -> tuple[Node, Node]:
-    """A guest and a bare-metal server of one V-Net that reach each other; `status` is clean."""
+    """A guest and a server of one V-Net that reach each other; `status` lists no difference."""
     server = bare_metal(vtep.fabric, "gpu", 26, "10.188.0.254", 20)
     pod = guest(vtep.host, "guest", 26, "10.188.0.254", 10)
     eventually(lambda: pod.ping(server, count=1))
@@ -336,13 +336,13 @@ def survives(story: Life, ends: tuple[Node, Node], command: str) -> None:
     after = resets(story.host)
     story.say(f"{command[:60]}: sessions up, down: {before}, then {after}")
     for nic, (ups, _) in after.items():
-        others = UP - {nic}
-        spared = nic not in command and any(other in command for other in others)
+        other_nics = UP - {nic}
+        spared = nic not in command and any(other in command for other in other_nics)
         assert ups <= before[nic][0] + (not spared), (command, before, after)
 
 
 def _apply_repairs(story: Life) -> bool:
-    """Apply again; whether nothing differs afterwards."""
+    """Apply again, and say whether `status` then lists no difference."""
     story.say(f"apply repairs: {story.differences()}")
     story.host.evpn_host("apply", "-p", "/root/payload.json")
     return story.differences() == []
@@ -431,8 +431,8 @@ def test_devices_and_addresses_changed_by_hand(story: Life, ends: tuple[Node, No
             story.sh(command)
             differences = story.differences()
             repaired = command.endswith("nomaster") and not differences  # by networkd, at once
-            named = [text for text in differences if text.startswith(expected)]
-            assert repaired or named, (command, differences)
+            matches = [text for text in differences if text.startswith(expected)]
+            assert repaired or matches, (command, differences)
             story.host.evpn_host("apply", "-p", "/root/payload.json")
             eventually(lambda: story.differences() == [])
         story.say(f"{command}: {running.result}")
