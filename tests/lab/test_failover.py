@@ -82,7 +82,7 @@ def test_the_address_follows_the_fabric(story: Story, cycles: int) -> None:
     story.underlay()
     story.right(NIC)
     for _ in range(cycles):
-        story.hook("restart")  # forgets earlier moves: this test is not about damping
+        story.hook("restart")  # ends the damping, which this test does not check
         for what, names, device, way in WAYS:
             transitions[what].append(story.transition(names, device, way))
         story.carries_on()
@@ -179,7 +179,7 @@ def test_hook_hangs(story: Story) -> None:
 
 
 def test_once(story: Story) -> None:
-    """`failover --once`, for users who prefer a timer, moves it; a second run changes nothing."""
+    """`failover --once`, for users of a timer, moves the address; a second run changes nothing."""
     story.underlay()
     story.right(NIC)
     with story.stopped(HOOK):
@@ -305,7 +305,7 @@ def test_flapping_uplinks(story: Story, what: str, loop: int) -> None:
 
 
 def test_switches_rebooted(story: Story) -> None:
-    """With one of two leaves off nothing moves; with both off it moves to the NIC, and back."""
+    """One of two leaves off: the address stays. Both off: it moves to the NIC, and back."""
     leaves = [story.fabric.leaf(name) for name in LEAVES]
     story.underlay(*LEAVES)
     story.established(2)
@@ -334,7 +334,7 @@ def test_switches_rebooted(story: Story) -> None:
 )
 @pytest.mark.parametrize("bfd", [False, True], ids=["holdtime", "bfd"])
 def test_an_uplink_that_silently_drops(story: Story, bfd: bool) -> None:
-    """One session ends, for the reason that belongs to the way of detection; the address stays."""
+    """One session ends, and only with BFD its reason names BFD; the address stays on the bridge."""
     story.underlay(*LEAVES)
     story.established(2)
     story.right(BRIDGE)

@@ -197,7 +197,7 @@ def vtep(story: Life) -> Life:
 
 
 @pytest.fixture
-def many(request: pytest.FixtureRequest) -> Callable[[str, int], int]:
+def repetitions(request: pytest.FixtureRequest) -> Callable[[str, int], int]:
     """Give a function that says how often to repeat something.
 
     It takes the name of an environment variable, and a number that applies if the variable is not
@@ -268,14 +268,14 @@ def test_the_rules_of_a_second_life(story: Life) -> None:
 
 
 @pytest.mark.claim("14.4", "After each reboot the files alone bring everything back")
-def test_files_alone_bring_it_back(story: Life, many: Callable[[str, int], int]) -> None:
+def test_files_alone_bring_it_back(story: Life, repetitions: Callable[[str, int], int]) -> None:
     """Links, VRFs, addresses, sessions and routes of types 2, 3 and 5 return without our units."""
     units = "find /etc/systemd/system /usr/lib/systemd/system -name 'evpn-host*'"
     if story.sh(units):
         story.uninstall()
     story.bring_up()
     assert story.sh(units) == ""
-    for number in range(many("EVPN_HOST_REBOOTS", 2)):
+    for number in range(repetitions("EVPN_HOST_REBOOTS", 2)):
         story.reboot(hard=number % 2 == 0)
         host, leaf = story.host, story.fabric.leaf("ns-leaf-2")
         eventually(lambda: established(story.host) == UP)
@@ -350,11 +350,11 @@ def _apply_repairs(story: Life) -> bool:
 
 @pytest.mark.claim("17.4", "An operator's own apply, again and again, costs nothing")
 def test_the_operator_applies_again_and_again(
-    story: Life, ends: tuple[Node, Node], many: Callable[[str, int], int]
+    story: Life, ends: tuple[Node, Node], repetitions: Callable[[str, int], int]
 ) -> None:
     """No packet is lost, no session is reset, and guests' ports stay on their bridges."""
     pod, server = ends
-    applies = many("EVPN_HOST_OPERATORS_APPLIES", 3)
+    applies = repetitions("EVPN_HOST_OPERATORS_APPLIES", 3)
     story.sh("ip tuntap add tap-vm mode tap && ip link set tap-vm up master nbr-26")
     ports = story.sh("ls /sys/class/net/nbr-26/brif")
     assert "tap-vm" in ports
