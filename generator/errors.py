@@ -1,5 +1,6 @@
 """What can be refused or fail. An operator learns where, what, why, and what to do."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -48,6 +49,26 @@ class EvpnHostError(Exception):
 
 class Refused(EvpnHostError):
     """We do not act on this input or host: nothing was changed."""
+
+
+class Problems(list[Problem]):
+    """The problems of a document, up to `LIMIT`: a broken one must not fill the memory.
+
+    The first one above that ends the search. Raises `Refused` with those before it.
+    """
+
+    LIMIT = 1000
+
+    def append(self, problem: Problem) -> None:
+        """Add a problem."""
+        if len(self) == self.LIMIT:
+            raise Refused(*self, f"there are more than {self.LIMIT} problems; the rest is not shown")
+        super().append(problem)
+
+    def extend(self, problems: Iterable[Problem]) -> None:
+        """Add problems, one after the other."""
+        for problem in problems:
+            self.append(problem)
 
 
 class Unreachable(Refused):
