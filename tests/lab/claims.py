@@ -1,11 +1,11 @@
-"""docs/claims.md: which test proves which claim, and on which systems it was seen to pass.
+"""docs/claims.md: which test proves which claim, and on which systems that test has passed.
 
-A lab test carries `@pytest.mark.claim("14.1", "sentence")`. Tests that are run with
-EVPN_HOST_CLAIMS=1 write what became of them into the table, and leave the cells of those that were
-not run. `python -m tests.lab.claims` brings the rows in step with the tests, without running any:
-a new row has been seen nowhere. tests/test_claims.py fails while they are out of step.
+A lab test has the mark `@pytest.mark.claim("14.1", "sentence")`. A run with EVPN_HOST_CLAIMS=1
+writes the outcomes of its tests into the table, and keeps the cells of tests that it did not run.
+`python -m tests.lab.claims` updates the rows to today's tests without running any: a new row has no
+outcome yet. tests/test_claims.py fails while the rows differ from the tests.
 
-Where a system's own tool can't do what is claimed, the test says `pytest.xfail(its message)`.
+Where a system's own tool can't do what is claimed, the test calls `pytest.xfail(its message)`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LAB = Path(__file__).parent
 TABLE = LAB.parents[1] / "docs/claims.md"
 UNSEEN, PASS, FAIL, CANNOT = "—", "pass", "**fails**", "can't: "
 
-# The claims of the documentation by number, and what they are about.
+# The chapters of docs/claims.md: the main number of the first claim, and the heading.
 PARTS = (
     (1, "Placement and membership"),
     (5, "Data path"),
@@ -52,7 +52,7 @@ Kernel of the lab: Linux 7.2.
 
 
 class Claim(NamedTuple):
-    """A row: the claim's number, its sentence, and the test (`test_x.py::test_y`) of it."""
+    """A row of the table: the claim's number, its sentence, and its test (`test_x.py::test_y`)."""
 
     number: str
     sentence: str
@@ -60,22 +60,23 @@ class Claim(NamedTuple):
 
 
 Outcomes = Mapping[Claim, Mapping[str, str]]
-"""What stands in each row's columns."""
+"""The outcome by system, for each row."""
 
 
 def claims() -> list[Claim]:
-    """Every claim that a test makes, in order; read from their source, so nothing is run."""
-    found = [
+    """Every claim that a test makes, in order. Reads the tests' source and runs nothing."""
+    rows = [
         Claim(number, sentence, f"{path.name}::{function.name}")
         for path in sorted(LAB.glob("test_*.py"))
         for function in ast.parse(path.read_text()).body
         if isinstance(function, ast.FunctionDef)
-        for number, sentence in _marked(function)
+        for number, sentence in _marks(function)
     ]
-    return sorted(found, key=_order)
+    return sorted(rows, key=_order)
 
 
-def _marked(function: ast.FunctionDef) -> Iterator[tuple[str, str]]:
+def _marks(function: ast.FunctionDef) -> Iterator[tuple[str, str]]:
+    """Number and sentence of each claim with which a function is marked."""
     for each in function.decorator_list:
         if isinstance(each, ast.Call) and ast.unparse(each.func) == "pytest.mark.claim":
             number, sentence = (ast.literal_eval(argument) for argument in each.args)
@@ -93,31 +94,31 @@ def read(text: str) -> dict[Claim, dict[str, str]]:
         cells = re.split(r"(?<!\\)\|", line.strip("|"))
         cells = [cell.strip().replace(r"\|", "|") for cell in cells]
         if len(cells) == 3 + len(NAMES) and cells[0][:1].isdigit():
-            number, sentence, test, *seen = cells
-            rows[Claim(number, sentence, test.strip("`"))] = dict(zip(NAMES, seen, strict=True))
+            number, sentence, test, *outcomes = cells
+            rows[Claim(number, sentence, test.strip("`"))] = dict(zip(NAMES, outcomes, strict=True))
     return rows
 
 
 def table(rows: Outcomes) -> str:
-    """The document of rows, by part."""
+    """The text of docs/claims.md for these rows, part by part."""
     text = INTRODUCTION
-    for (first, part), (last, _) in zip(PARTS, (*PARTS[1:], (10**6, "")), strict=True):
-        inside = [row for row in sorted(rows, key=_order) if first <= int(float(row.number)) < last]
+    for (first, part), (end, _) in zip(PARTS, (*PARTS[1:], (10**6, "")), strict=True):
+        inside = [row for row in sorted(rows, key=_order) if first <= int(float(row.number)) < end]
         if inside:
             text += f"\n## {part}\n\n| | claim | test | {' | '.join(NAMES)} |\n"
             text += f"|{' --- |' * (3 + len(NAMES))}\n"
         for claim in inside:
-            seen = [rows[claim].get(column, UNSEEN) for column in NAMES]
-            cells = [claim.number, claim.sentence, f"`{claim.test}`", *seen]
+            outcomes = [rows[claim].get(column, UNSEEN) for column in NAMES]
+            cells = [claim.number, claim.sentence, f"`{claim.test}`", *outcomes]
             text += "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |\n"
     return text
 
 
-def merged(there: Outcomes, outcomes: Mapping[tuple[str, str], str]) -> Outcomes:
-    """The rows of today's tests: what was seen before, and over it (test, system) to outcome."""
+def merged(previous: Outcomes, outcomes: Mapping[tuple[str, str], str]) -> Outcomes:
+    """The rows of today's tests, with new outcomes by (test, system), else the previous ones."""
     return {
         claim: {
-            column: outcomes.get((claim.test, column), there.get(claim, {}).get(column, UNSEEN))
+            column: outcomes.get((claim.test, column), previous.get(claim, {}).get(column, UNSEEN))
             for column in NAMES
         }
         for claim in claims()
@@ -125,19 +126,19 @@ def merged(there: Outcomes, outcomes: Mapping[tuple[str, str], str]) -> Outcomes
 
 
 def write(outcomes: Mapping[tuple[str, str], str]) -> None:
-    """Bring the document in step."""
-    there = read(TABLE.read_text()) if TABLE.exists() else {}
-    TABLE.write_text(table(merged(there, outcomes)))
+    """Update docs/claims.md to today's tests and to new outcomes by (test, system)."""
+    previous = read(TABLE.read_text()) if TABLE.exists() else {}
+    TABLE.write_text(table(merged(previous, outcomes)))
 
 
-# --- During a run: each test tells its system, one process collects what became of all ---
+# --- During a run: each test reports its system, and one process collects all outcomes ---
 
 SYSTEM = pytest.StashKey[str]()
-_seen: dict[tuple[str, str], list[str]] = {}
+_outcomes: dict[tuple[str, str], list[str]] = {}
 
 
 def runs_on(node: pytest.Item | pytest.Collector, suite: str, *backends: str) -> None:
-    """Note which machine, or which two, the tests of a module run on now."""
+    """Record the system, or the two systems, on which a module's tests run from now on."""
     module = node.getparent(pytest.Module)
     assert module
     module.stash[SYSTEM] = " ".join(f"{suite}-{backend}" for backend in backends)
@@ -145,14 +146,14 @@ def runs_on(node: pytest.Item | pytest.Collector, suite: str, *backends: str) ->
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item) -> None:
-    """Send the machine along with what became of a test."""
+    """Add the system to a test's report."""
     module = item.getparent(pytest.Module)
     if module and item.get_closest_marker("claim") and SYSTEM in module.stash:
         item.user_properties[:] = [("system", module.stash[SYSTEM])]
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Note what became of a test, or of one of its parameters."""
+    """Record the outcome of a test, or of one of its parameters."""
     systems = str(dict(report.user_properties).get("system", "")).split()
     outcome = ""
     if report.failed:
@@ -163,13 +164,14 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         outcome = PASS
     test = Path(report.nodeid.partition("[")[0]).name
     for system in systems if outcome else ():
-        _seen.setdefault((test, system), []).append(outcome)
+        _outcomes.setdefault((test, system), []).append(outcome)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the table when asked for; the worst of a test's outcomes counts."""
-    if os.environ.get("EVPN_HOST_CLAIMS") and not hasattr(session.config, "workerinput") and _seen:
-        write({key: min(all_of, key=_badness) for key, all_of in _seen.items()})
+    """Write the table if EVPN_HOST_CLAIMS is set; the worst of a test's outcomes counts."""
+    is_worker = hasattr(session.config, "workerinput")
+    if os.environ.get("EVPN_HOST_CLAIMS") and not is_worker and _outcomes:
+        write({key: min(outcomes, key=_badness) for key, outcomes in _outcomes.items()})
 
 
 def _badness(outcome: str) -> int:

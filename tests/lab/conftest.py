@@ -1,4 +1,4 @@
-"""The lab as fixtures: `lab`, `host` and `fabric` share a machine, `fresh_lab` boots another."""
+"""The lab as fixtures: `lab`, `host` and `fabric` share a machine, `fresh_lab` boots a new one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SUITE = "trixie"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses the lab, for `-m 'not lab'`; what shares one runs in one process."""
+    """Mark tests that use the lab, for `-m 'not lab'`; tests that share a lab share a process."""
     for item in items:
         if {"lab", "fresh_lab"} & set(getattr(item, "fixturenames", ())):
             parameters = item.callspec.params if hasattr(item, "callspec") else {}
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Have a test that failed in the lab say what the routers believed."""
+    """Add the routers' state to the report of a test that failed in the lab."""
     report = yield
     if report.failed and call.when == "call":
         fixtures = getattr(item, "funcargs", {}).values()
@@ -46,28 +46,28 @@ def pytest_runtest_makereport(
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Be sure that pytest-xdist has seen the marks: it puts the group behind an item's id."""
+    """Fail unless pytest-xdist has used our marks: it appends the group to an item's id."""
     if getattr(session.config.option, "loadgroup", False):
-        blind = [i for i in session.items if i.get_closest_marker("xdist_group")]
-        if any("@" not in item.nodeid.rpartition("::")[2] for item in blind):
+        grouped = [i for i in session.items if i.get_closest_marker("xdist_group")]
+        if any("@" not in item.nodeid.rpartition("::")[2] for item in grouped):
             raise pytest.UsageError("pytest-xdist does not keep the tests of a machine together")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Tell the process that asked for the tests what is to be said about the machine."""
+    """Send a worker's notes about the machine to pytest-xdist's main process."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["lab"] = machine.notes
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Hear it there, unless the process crashed and said nothing."""
-    told = getattr(node, "workeroutput", {}).get("lab", [])
-    machine.notes.extend(set(told) - set(machine.notes))
+    """Collect a worker's notes in the main process; a worker that crashed sends none."""
+    notes = getattr(node, "workeroutput", {}).get("lab", [])
+    machine.notes.extend(set(notes) - set(machine.notes))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say it when the tests ran on another machine than the usual one."""
+    """Print the notes: they say when the tests ran on another kind of machine than usual."""
     for note in machine.notes:
         terminalreporter.write_line(f"lab: {note}")
 
@@ -76,7 +76,7 @@ Booted = TypeVar("Booted", Lab, Machine)
 
 
 def boot(stack: ExitStack, machine: Booted) -> Booted:
-    """Boot a machine or a lab; where there can be none the test is skipped, or fails."""
+    """Boot a machine or a lab; on a computer that can't, skip the test or fail it."""
     try:
         return stack.enter_context(machine)
     except LabUnavailable as reason:
@@ -85,7 +85,7 @@ def boot(stack: ExitStack, machine: Booted) -> Booted:
 
 @pytest.fixture(scope="session")
 def shared_labs() -> Iterator[Callable[[str], Lab]]:
-    """Give the session's one lab of each suite."""
+    """Give a function from a suite to the session's only lab of that suite."""
     labs: dict[str, Lab] = {}
     with ExitStack() as stack:
 
@@ -99,7 +99,7 @@ def shared_labs() -> Iterator[Callable[[str], Lab]]:
 
 @pytest.fixture
 def lab(request: pytest.FixtureRequest, shared_labs: Callable[[str], Lab]) -> Lab:
-    """Give the session's lab; parametrize indirectly with a suite for another than trixie."""
+    """Give the session's lab, with trixie unless an indirect parameter names another suite."""
     suite = getattr(request, "param", SUITE)
     runs_on(request.node, suite, "netplan")
     return shared_labs(suite)
@@ -113,13 +113,16 @@ def host(lab: Lab) -> Host:
 
 @pytest.fixture
 def fabric(lab: Lab) -> Fabric:
-    """Give the fabric around it."""
+    """Give the fabric around the host."""
     return lab.fabric
 
 
 @pytest.fixture(scope="module")
 def fresh_lab(request: pytest.FixtureRequest) -> Iterator[Callable[..., Lab]]:
-    """Boot a module's own machine, and end its last: `fresh_lab("trixie", backend="ifupdown")`."""
+    """Give a function that boots a machine for the module and ends the module's previous one.
+
+    Example: `fresh_lab("trixie", backend="ifupdown")`.
+    """
     with ExitStack() as stack:
 
         def another(suite: str = SUITE, backend: str = "netplan") -> Lab:

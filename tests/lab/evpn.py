@@ -1,4 +1,4 @@
-"""What a router has heard of the fabric: EVPN routes, however its FRR's version lays them out."""
+"""Read a router's EVPN routes, in every layout that FRR's versions have."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VTEP = "10.2.0.101"  # K8S01
 class Route:
     """A path of an EVPN route."""
 
-    prefix: str  # FRR's way: [2]:[0]:[48]:[MAC]:[32]:[IPv4]
+    prefix: str  # in FRR's notation: [2]:[0]:[48]:[MAC]:[32]:[IPv4]
     vtep: str
     as_path: tuple[int, ...]
     communities: frozenset[str]  # RT:…, Rmac:…, MM:… (mobility, RFC 7432 section 7.7)
@@ -27,13 +27,13 @@ class Route:
 
 
 def routes(router: Router | Host, kind: str, vtep: str = VTEP) -> list[Route]:
-    """Paths of a kind (macip, multicast, prefix) that lead to a VTEP."""
+    """A router's paths of a kind (macip, multicast, prefix) that lead to a VTEP."""
     shown = router.show(f"show bgp l2vpn evpn route type {kind} json")
     return [route for route in _routes(shown) if route.vtep == vtep]
 
 
 def prefixes(router: Router | Host, kind: str, vtep: str = VTEP) -> set[str]:
-    """The same, their prefixes alone."""
+    """The prefixes of a router's paths of a kind that lead to a VTEP."""
     return {route.prefix for route in routes(router, kind, vtep)}
 
 
@@ -43,7 +43,7 @@ HEARD = ("bgp summary", "evpn mac vni all", "evpn arp-cache vni all", "bgp l2vpn
 
 
 def beliefs(lab: Lab) -> Iterator[tuple[str, str]]:
-    """What host and leaves believe of each other: for a test that failed; title and text."""
+    """Title and text of the state of host and leaves, for the report of a failed test."""
     routers: list[Host | Router] = [lab.host, *lab.fabric.leaves.values()]
     for router in routers:
         name = router.name or "the host"
@@ -52,7 +52,7 @@ def beliefs(lab: Lab) -> Iterator[tuple[str, str]]:
                 yield f"{name}: {JOURNAL}", router.run(JOURNAL.split(), check=False).out
             for words in BELIEFS:
                 out = router.run(words.split(), check=False).out
-                # A device's own MACs and groups say nothing of where others are.
+                # Leave out a device's own MACs and groups: they do not show where others are.
                 lines = [line for line in out.splitlines() if not line.endswith("permanent")]
                 yield f"{name}: {words}", "\n".join(lines[:200])
             for words in HEARD:

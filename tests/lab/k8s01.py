@@ -1,4 +1,4 @@
-"""K8S01 of the documentation: its payload with changes to it, and the steps of tests about it."""
+"""K8S01, the host of the documentation: its payload, changes to it, and steps that tests share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lab.fabric import Fabric, Host, Lab, Node, eventually
 EXAMPLE = Path(__file__).parents[2] / "examples/k8s01.json"
 LEAVES = ("ns-leaf-0", "ns-leaf-1")
 PORTS = [{"name": f"swp9s1@{leaf}"} for leaf in LEAVES]
-# What an operator, or the system's own occasions, does to the network of a running host.
+# Commands by which an operator, or the system itself, reconfigures the network of a running host.
 OPERATORS_COMMANDS = {
     "netplan": (
         ["netplan", "apply"],
@@ -28,7 +28,7 @@ _generations = itertools.count(1)
 
 
 def payload(*vnets: Payload, vpcs: tuple[Payload, ...] = ()) -> Payload:
-    """K8S01's payload, of the next generation, with more V-Nets and VPCs if wanted."""
+    """K8S01's payload, of the next generation, with these V-Nets and VPCs added."""
     document: Payload = json.loads(EXAMPLE.read_text())
     document["generation"] = next(_generations)
     document["vnets"] += copy.deepcopy(vnets)
@@ -37,12 +37,12 @@ def payload(*vnets: Payload, vpcs: tuple[Payload, ...] = ()) -> Payload:
 
 
 def vnet(vni: int, vpc: int, *gateways: str, **more: Any) -> Payload:
-    """A V-Net on both of K8S01's ports, tagged."""
-    found = {"name": f"vnet-{vni}", "vxlanID": vni, "vpc": {"id": vpc}, "ports": PORTS}
+    """A V-Net that is tagged on both of K8S01's ports."""
+    document = {"name": f"vnet-{vni}", "vxlanID": vni, "vpc": {"id": vpc}, "ports": PORTS}
     if gateways:
-        found["macAddress"] = f"44:38:39:ff:{vni >> 8:02x}:{vni & 255:02x}"
-        found["gateways"] = [{"prefix": prefix} for prefix in gateways]
-    return found | more
+        document["macAddress"] = f"44:38:39:ff:{vni >> 8:02x}:{vni & 255:02x}"
+        document["gateways"] = [{"prefix": prefix} for prefix in gateways]
+    return document | more
 
 
 DUAL = vnet(40, 33, "10.188.4.254/24", "fd00:188:4::254/64")
@@ -52,7 +52,7 @@ TENANT_B = {"id": 51, "name": "tenant-b", "vni": 1051}
 
 
 def bring_up(lab: Lab, document: Payload | None = None) -> None:
-    """Apply a payload, the documentation's if none, then put both ports into the underlay."""
+    """Apply a payload (default: the documentation's), then put both ports into the underlay."""
     change(lab, document or payload())
     for leaf in LEAVES:
         if leaf not in lab.fabric.state["underlay"]:
@@ -62,34 +62,34 @@ def bring_up(lab: Lab, document: Payload | None = None) -> None:
 
 def established(host: Host) -> set[str]:
     """Neighbors with which both address families are Established."""
-    shown = host.show("show bgp summary json")
-    families = [shown.get(name, {}).get("peers", {}) for name in ("ipv4Unicast", "l2VpnEvpn")]
+    summary = host.show("show bgp summary json")
+    families = [summary.get(name, {}).get("peers", {}) for name in ("ipv4Unicast", "l2VpnEvpn")]
     up = [{n for n, peer in f.items() if peer["state"] == "Established"} for f in families]
     return up[0] & up[1]
 
 
 def resets(host: Host) -> dict[str, tuple[int, int]]:
-    """How often each session came up, and how often it went down."""
-    shown = host.show("show bgp neighbors json")
+    """For each session, how often it came up and how often it went down."""
+    peers = host.show("show bgp neighbors json")
     return {
-        n: (peer["connectionsEstablished"], peer["connectionsDropped"]) for n, peer in shown.items()
+        n: (peer["connectionsEstablished"], peer["connectionsDropped"]) for n, peer in peers.items()
     }
 
 
 def change(lab: Lab, document: Payload) -> None:
-    """What a controller does: the leaves first, then the host."""
+    """Apply a payload as a controller does: to the leaves first, then to the host."""
     lab.fabric.carry(document)
     lab.host.apply(document)
 
 
 def no_reload_pending(host: Host) -> bool:
-    """Whether FRR runs exactly what its file says."""
-    said = host.run(["/usr/lib/frr/frr-reload.py", "--test", "/etc/frr/frr.conf"]).out
-    return "Lines To" not in said
+    """Whether FRR's running configuration equals its file."""
+    output = host.run(["/usr/lib/frr/frr-reload.py", "--test", "/etc/frr/frr.conf"]).out
+    return "Lines To" not in output
 
 
 def addresses(host: Node, device: str) -> set[str]:
-    """The global addresses of a device, with their lengths."""
+    """The global addresses of a device, with their prefix lengths."""
     [shown] = host.run(["ip", "-json", "address", "show", "dev", device]).json
     return {
         f"{each['local']}/{each['prefixlen']}"
@@ -99,7 +99,7 @@ def addresses(host: Node, device: str) -> set[str]:
 
 
 def bare_metal(fabric: Fabric, name: str, vni: int, gateway: str, number: int) -> Node:
-    """A server behind the third leaf that, as servers do, has spoken with its gateway once."""
+    """Add a server behind the third leaf; it has reached its gateway, as a booted server has."""
     network = gateway.rsplit(".", 1)[0]
     server = fabric.server(name, vni=vni, ipv4=f"{network}.{number}/24", gateway=gateway)
     eventually(lambda: server.ping(gateway, count=1))
@@ -107,7 +107,7 @@ def bare_metal(fabric: Fabric, name: str, vni: int, gateway: str, number: int) -
 
 
 def guest(host: Host, name: str, vni: int, gateway: str, number: int) -> Node:
-    """A guest on the host's bridge of a V-Net; the same again if it is there."""
+    """Add a guest to the host's bridge of a V-Net, or give the guest if it exists."""
     network = gateway.rsplit(".", 1)[0]
     port = f"/sys/class/net/nbr-{vni}/brif/veth-{name}"
     if host.run(["test", "-e", port], check=False).code == 0:

@@ -1,6 +1,6 @@
-"""Another VTEP host in a namespace, from what we render for it: FRR, sysctls, FRR's start script.
+"""Another VTEP host in a namespace, from files that we render: FRR, sysctls, FRR's start script.
 
-Its devices are the plan's, made with ip(8): networkd and ifupdown2 have the machine for themselves.
+This module creates the plan's devices with ip(8): the machine itself uses networkd and ifupdown2.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LEAF, PORT = "ns-leaf-0", "swp9s2"
 
 
 def payload_for(document: dict[str, Any]) -> dict[str, Any]:
-    """K8S01's payload as it is for K8S02, which has one cable, to the first leaf."""
+    """Turn K8S01's payload into that of K8S02, which has one cable, to the first leaf."""
     second = copy.deepcopy(document)
     second["server"] |= {"name": NAME.upper(), "mainAddress": VTEP, "asn": ASN}
     second["server"]["mgmt"] |= {"ipv4": "10.12.0.102/16"}
@@ -33,7 +33,7 @@ def payload_for(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def start(lab: Lab, document: dict[str, Any]) -> Router:
-    """Cable it, bring it up, and wait for its session."""
+    """Connect the second host, configure it, and wait for its session."""
     machine, leaf = lab.machine, lab.fabric.leaf(LEAF)
     second = payload_for(document)
     machine.write("/root/second.json", json.dumps(second))
@@ -42,12 +42,12 @@ def start(lab: Lab, document: dict[str, Any]) -> Router:
     machine.run(["ip", "netns", "add", NAME])
     machine.run(["ip", "link", "add", *cable.split()])
     host = Router(machine, NAME, VTEP)
-    [planned] = load(json.dumps(second).encode()).hosts
+    [plan] = load(json.dumps(second).encode()).hosts
     lines = [
         "link set lo up",
         "link set ens4 up",
         f"address add {VTEP}/32 dev lo",
-        *ip_lines(devices(planned)),
+        *ip_lines(devices(plan)),
     ]
     host.run(["ip", "-batch", "-"], input="".join(f"{line}\n" for line in lines))
     sysctls = "/root/second/etc/sysctl.d/90-evpn-host.conf"
@@ -70,7 +70,7 @@ def start(lab: Lab, document: dict[str, Any]) -> Router:
 
 
 def _route(host: Node) -> None:
-    """Run FRR with the rendered configuration, its sockets apart from the machine's own."""
+    """Run FRR with the rendered configuration; its sockets are separate from the machine's own."""
     folder = f"/run/lab/{NAME}"
     host.machine.run(["install", "-d", "-o", "frr", "-g", "frr", folder, f"{folder}/etc"])
     for daemon, options in DAEMONS.items():

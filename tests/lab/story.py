@@ -459,8 +459,8 @@ class Story:
 
     def status(self) -> dict[str, Any]:
         """The part of `status --json` about the management address."""
-        shown = self.host.evpn_host("status", "--json", check=False).out
-        management: dict[str, Any] = json.loads(shown)["management"]
+        output = self.host.evpn_host("status", "--json", check=False).out
+        management: dict[str, Any] = json.loads(output)["management"]
         return management
 
     def another_vni(self, vni: int) -> None:
@@ -488,7 +488,7 @@ class Story:
 
     @contextmanager
     def silent(self, leaf: Leaf) -> Iterator[float]:
-        """Make both ends of the uplink to a leaf drop every packet; give the time since which."""
+        """Let both ends of the uplink to a leaf drop every packet; give the time of the second."""
         nic = {"ns-leaf-0": NIC, "ns-leaf-1": "ens5"}[leaf.name]
         ends, since = ((leaf, "swp9s1"), (self.host, nic)), 0.0
         try:
@@ -670,8 +670,8 @@ class Story:
         self.host.run(argv, check=False)
         again = ["netplan", "apply"] if self.backend == "netplan" else ["ifreload", "-a"]
         self.host.run(again, timeout=120)
-        shown = ["ip", "-4", "address", "show", NIC]
-        eventually(lambda: "10.254.254.10/24" in self.host.run(shown).out, WITHIN)
+        show = ["ip", "-4", "address", "show", NIC]
+        eventually(lambda: "10.254.254.10/24" in self.host.run(show).out, WITHIN)
 
     @contextmanager
     def vnets(self, count: int) -> Iterator[None]:
@@ -695,8 +695,8 @@ class Story:
         ip = ["ip", "-force", "-batch", "-"]
         try:
             self.host.run(ip, input="\n".join(create) + "\n", timeout=180)
-            known = "show evpn vni json"
-            eventually(lambda: len(self.host.show(known)) >= count, 120, every=1)
+            show = "show evpn vni json"
+            eventually(lambda: len(self.host.show(show)) >= count, 120, every=1)
             yield
         finally:
             self.host.run(ip, input="\n".join(delete) + "\n", timeout=180, check=False)
@@ -731,8 +731,8 @@ def write_figures(backend: str) -> None:
     begin, end = f"<!-- {backend}: written by tests/lab/story.py -->", f"<!-- {backend} -->"
     before, _, rest = file.read_text().partition(begin)
     old, _, after = rest.partition(end)
-    known = re.findall(r"^\| (?!what)([^|-][^|]*) \| (.*) \|$", old, re.MULTILINE)
-    figures = dict(known) | dict(FIGURES.get(backend, []))
+    old_rows = re.findall(r"^\| (?!what)([^|-][^|]*) \| (.*) \|$", old, re.MULTILINE)
+    figures = dict(old_rows) | dict(FIGURES.get(backend, []))
     rows = [f"| {what} | {text} |" for what, text in figures.items()]
     table = [begin, f"### {backend}", "", "| what | seen |", "| --- | --- |", *rows, end]
     file.write_text(before + "\n".join(table) + after)

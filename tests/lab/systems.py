@@ -1,9 +1,9 @@
-"""On which systems a lab test runs: in the gate on those of a table, with `--all` on every one.
+"""The systems on which a lab test runs: in the gate those of a table, with `--all` every system.
 
 A system is a Debian suite and a backend. A module's fixture `lab`, `story` or `both` has a
-parameter for each system, and this plugin deselects those that a run is not for. `--system NAME`
-(repeatable) takes these systems instead of the table's. A test that is named with its parameter
-(`test_x.py::test_y[trixie-netplan]`) always runs.
+parameter for each system, and this plugin deselects the systems that a run does not need. `--system
+NAME` (repeatable) selects systems in place of the table's. If the command line names a test with
+its parameter (`test_x.py::test_y[trixie-netplan]`), the test always runs.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ NEXT: tuple[System, ...] = tuple((suite, each) for suite in NEXT_RELEASES for ea
 SYSTEMS = (*RELEASED, *NEXT)
 NAMES = tuple("-".join(system) for system in SYSTEMS)
 
-# What the gate runs where. Each system boots the published example, takes a change and loses its
-# power (test_k8s01), and fails over (the core of test_failover). What activates is met by both
-# backends and both releases. tests/test_systems.py holds this.
+# The systems on which the gate runs each module. Each system boots the published example, gets a
+# change and loses its power (test_k8s01), and fails over (the core of test_failover). Tests of
+# activation run with both backends and on both releases. tests/test_systems.py checks this.
 GATE = {
     "test_k8s01.py": ("trixie-netplan", "trixie-ifupdown", "bookworm-netplan", "bookworm-ifupdown"),
     "test_failover.py": ("trixie-netplan",),
@@ -51,7 +51,7 @@ MORE = {
 }
 
 _outcomes: defaultdict[str, Counter[str]] = defaultdict(Counter)
-"""By system (none: ""), how many tests passed, failed and so on."""
+"""By system ("": no system), the number of tests with each outcome."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -75,22 +75,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect the systems that this run is not for."""
+    """Deselect the tests on systems that this run does not need."""
     if any("[" in argument for argument in config.args):
         return
-    asked = config.getoption("systems") or (NAMES if config.getoption("all_of_it") else ())
-    kept: list[pytest.Item] = []
+    selection = config.getoption("systems") or (NAMES if config.getoption("all_of_it") else ())
+    selected: list[pytest.Item] = []
     deselected: list[pytest.Item] = []
     for item in items:
         systems = set(_systems(item))
-        wanted = set(asked) if asked else set(gate(item.nodeid))
-        (kept if systems <= wanted else deselected).append(item)
+        allowed = set(selection) if selection else set(gate(item.nodeid))
+        (selected if systems <= allowed else deselected).append(item)
     config.hook.pytest_deselected(items=deselected)
-    items[:] = kept
+    items[:] = selected
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Count what became of a test on its system."""
+    """Count the outcome of a test on its system."""
     if "lab" in report.keywords and (report.failed or report.when == "call"):
         outcome = "xfailed" if hasattr(report, "wasxfail") else report.outcome
         _outcomes[next((name for name in NAMES if name in report.nodeid), "")][outcome] += 1
@@ -99,7 +99,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Say what ran where, and what did not."""
+    """Print the outcomes on each system, and how many tests did not run."""
     for name in (name for name in NAMES if name in _outcomes):
         counts = ", ".join(f"{count} {outcome}" for outcome, count in _outcomes[name].items())
         terminalreporter.write_line(f"lab on {name}: {counts}")

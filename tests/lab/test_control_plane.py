@@ -132,7 +132,7 @@ def test_a_guest_is_announced_and_withdrawn(host: Host, far: Leaf) -> None:
 def test_a_remote_server_is_learnt_and_forgotten(lab: Lab, far: Leaf) -> None:
     """From FRR alone the kernel gets the server's MAC, its VTEP (the leaf) and both addresses."""
     host = lab.host
-    others = lab.fabric.state["servers"]
+    servers = lab.fabric.state["servers"]
     try:
         server = lab.fabric.server(
             "remote", vni=40, ipv4="10.188.4.20/24", gateway="10.188.4.254",
@@ -146,7 +146,7 @@ def test_a_remote_server_is_learnt_and_forgotten(lab: Lab, far: Leaf) -> None:
         eventually(lambda: not _behind(host, "vxlan40", mac), WITHIN)
         eventually(lambda: not _neighbours(host, "nbr-40", mac), WITHIN)
     finally:
-        lab.fabric.change(servers=others)  # gives the leaf its V-Net again
+        lab.fabric.change(servers=servers)  # gives the leaf its V-Net again
 
 
 def _behind(host: Host, vxlan: str, mac: str) -> set[str]:
@@ -165,20 +165,20 @@ def _neighbours(host: Host, bridge: str, mac: str) -> set[str]:
 def test_prefixes_of_a_vpc_come_and_go(lab: Lab, far: Leaf) -> None:
     """Prefixes of both families reach the leaf's table, and the leaf's reach the kernel's VRF."""
     host = lab.host
-    own = {"[5]:[0]:[24]:[10.188.4.0]", "[5]:[0]:[64]:[fd00:188:4::]"}
-    eventually(lambda: own <= prefixes(far, "prefix"))
+    host_prefixes = {"[5]:[0]:[24]:[10.188.4.0]", "[5]:[0]:[64]:[fd00:188:4::]"}
+    eventually(lambda: host_prefixes <= prefixes(far, "prefix"))
     for route in routes(far, "prefix"):
         assert any(each.startswith("Rmac:") for each in route.communities), route
-    theirs = ("10.188.95.0/24", "fd00:188:95::/64")
+    leaf_prefixes = ("10.188.95.0/24", "fd00:188:95::/64")
     with back_again(lab):
         lab.fabric.carry(payload(DUAL, DUAL_2, LEAF_ONLY))
-        for prefix in theirs:
+        for prefix in leaf_prefixes:
             eventually(partial(_leads_to, host, prefix, "l3br-1033"), WITHIN)
         change(lab, payload(DUAL_2))
-        eventually(lambda: not own & prefixes(far, "prefix"), WITHIN)
-        for prefix in theirs:
+        eventually(lambda: not host_prefixes & prefixes(far, "prefix"), WITHIN)
+        for prefix in leaf_prefixes:
             eventually(partial(_leads_nowhere, host, prefix), WITHIN)
-    eventually(lambda: own <= prefixes(far, "prefix"), WITHIN)
+    eventually(lambda: host_prefixes <= prefixes(far, "prefix"), WITHIN)
 
 
 def _leads_nowhere(host: Host, prefix: str) -> bool:
@@ -188,8 +188,8 @@ def _leads_nowhere(host: Host, prefix: str) -> bool:
 def _leads_to(host: Host, prefix: str, device: str) -> bool:
     """Whether the kernel's VRF has a route to a prefix over a device."""
     family = "-6" if ":" in prefix else "-4"
-    shown = host.run(["ip", family, "-json", "route", "show", "vrf", "Vrf_33", prefix]).json
-    hops = [hop for route in shown for hop in route.get("nexthops", [route])]
+    routes_in_vrf = host.run(["ip", family, "-json", "route", "show", "vrf", "Vrf_33", prefix]).json
+    hops = [hop for route in routes_in_vrf for hop in route.get("nexthops", [route])]
     return any(hop["dev"] == device for hop in hops)
 
 
@@ -244,9 +244,9 @@ def test_timers_are_negotiated(lab: Lab) -> None:
 
 
 def _has_timers(router: Host | Leaf, name: str) -> bool:
-    shown = peer(router, name)
-    timers = shown["bgpTimerHoldTimeMsecs"], shown["bgpTimerKeepAliveIntervalMsecs"]
-    return shown["bgpState"] == "Established" and timers == (5000, 1000)
+    state = peer(router, name)
+    timers = state["bgpTimerHoldTimeMsecs"], state["bgpTimerKeepAliveIntervalMsecs"]
+    return state["bgpState"] == "Established" and timers == (5000, 1000)
 
 
 @pytest.mark.claim("12.3", "A session with a password comes up with the same one alone (TCP MD5)")
@@ -327,9 +327,9 @@ def test_a_numbered_session(lab: Lab) -> None:
         try:
             host.apply(document)
             eventually(lambda: established(host) == {"ens4", "10.9.9.1"}, WITHIN)
-            shown = peer(host, "10.9.9.1")
-            assert (shown["hostLocal"], shown["hostForeign"]) == ("10.9.9.2", "10.9.9.1")
-            assert shown["remoteAs"] == leaf.asn
+            state = peer(host, "10.9.9.1")
+            assert (state["hostLocal"], state["hostForeign"]) == ("10.9.9.2", "10.9.9.1")
+            assert state["remoteAs"] == leaf.asn
             eventually(lambda: ("10.9.9.1", "ens5") in _hops(host, "10.2.0.3/32"), WITHIN)
             assert no_reload_pending(host)
         finally:
@@ -351,7 +351,7 @@ def _hops(host: Host, prefix: str) -> set[tuple[str, str]]:
 @pytest.mark.claim("12.6", "Explicit route targets stand on the routes, and decide what is let in")
 def test_explicit_route_targets(lab: Lab, far: Leaf) -> None:
     """The host exports its own target only; while it imports another, it takes no leaf's route."""
-    host, theirs = lab.host, "10.188.95.0/24"
+    host, leaf_prefix = lab.host, "10.188.95.0/24"
 
     def targeted(imports: str, *more: Payload) -> Payload:
         document = payload(DUAL, DUAL_2, *more)
@@ -363,9 +363,9 @@ def test_explicit_route_targets(lab: Lab, far: Leaf) -> None:
         lab.fabric.carry(targeted("65000:33", LEAF_ONLY))
         host.apply(targeted("65000:33"))
         eventually(lambda: _targets(far, "[5]:[0]:[24]:[10.188.4.0]") == {"RT:65000:33"}, WITHIN)
-        eventually(lambda: _leads_to(host, theirs, "l3br-1033"), WITHIN)
+        eventually(lambda: _leads_to(host, leaf_prefix, "l3br-1033"), WITHIN)
         host.apply(targeted("65000:99"))
-        eventually(lambda: not _leads_to(host, theirs, "l3br-1033"), WITHIN)
+        eventually(lambda: not _leads_to(host, leaf_prefix, "l3br-1033"), WITHIN)
         assert _targets(far, "[5]:[0]:[24]:[10.188.4.0]") == {"RT:65000:33"}
 
 

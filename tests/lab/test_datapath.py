@@ -148,7 +148,7 @@ LEAF_NUMBERS = {"ns-leaf-0": 1, "ns-leaf-1": 2, "ns-leaf-2": 3}
 def test_switches_that_do_not_know_the_vni(lab: Lab) -> None:
     """V-Net 90 is removed from both leaves of the host; its packets pass them to the third leaf."""
     host, fabric = lab.host, lab.fabric
-    others = fabric.state["servers"]
+    servers_before = fabric.state["servers"]
     try:
         server = fabric.server("edge", vni=90, ipv4="10.188.90.20/24", gateway="10.188.90.254")
         guest = host.pod("edge-pod", "nbr-90", "10.188.90.10/24", "10.188.90.254")
@@ -173,7 +173,7 @@ def test_switches_that_do_not_know_the_vni(lab: Lab) -> None:
         assert [each for each in first + second if "vni 90" in each]
     finally:
         host.run(["ip", "netns", "delete", "edge-pod"], check=False)
-        fabric.change(servers=others)  # gives the leaves the V-Net again
+        fabric.change(servers=servers_before)  # gives the leaves the V-Net again
 
 
 def _members(host: Host, vni: int) -> set[str]:
@@ -193,7 +193,7 @@ def _does_not_know(router: Router, vni: int) -> bool:
 def test_what_is_for_all_reaches_members_only(lab: Lab, pod: Node, gpu: Node) -> None:
     """A guest and a server of the V-Net receive such packets; those of another V-Net do not."""
     targets = ("255.255.255.255", "10.188.4.255", "224.0.0.1", "10.188.4.99")
-    others = lab.fabric.state["servers"]
+    servers_before = lab.fabric.state["servers"]
     try:
         near = lab.host.pod("near", "nbr-40", "10.188.4.11/24", V4)
         other = lab.host.pod("other", "nbr-41", "10.188.5.10/24", "10.188.5.254")
@@ -220,15 +220,15 @@ def test_what_is_for_all_reaches_members_only(lab: Lab, pod: Node, gpu: Node) ->
         pod.run("ip neigh delete 10.188.4.99 dev eth0".split(), check=False)
         for name in ("near", "other"):
             lab.host.run(["ip", "netns", "delete", name], check=False)
-        lab.fabric.change(servers=others)
+        lab.fabric.change(servers=servers_before)
 
 
 @pytest.mark.claim("9.2", "ARP and neighbour discovery for remote guests are answered by the host")
 def test_the_host_answers_for_remote_neighbours(host: Host, pod: Node, gpu: Node) -> None:
     """A guest forgets a remote server and learns its MAC again; no question reaches the server."""
     _greet(gpu)  # the host can only know a server that the server's leaf knows
-    known = ["ip", "neighbour", "show", "dev", "nbr-40"]
-    eventually(lambda: {gpu.ipv4, gpu.ipv6} <= set(host.run(known).out.split()), WITHIN)
+    show_neighbours = ["ip", "neighbour", "show", "dev", "nbr-40"]
+    eventually(lambda: {gpu.ipv4, gpu.ipv6} <= set(host.run(show_neighbours).out.split()), WITHIN)
     [link] = gpu.run(["ip", "-json", "link", "show", "eth0"]).json
     arp, nd = f"arp[6:2] = 1 and arp src host {pod.ipv4}", f"ip6[40] = 135 and src {pod.ipv6}"
     requests = f"({arp}) or (icmp6 and {nd})"
@@ -421,8 +421,8 @@ def _is_behind(host: Host, mac: str, port: str) -> bool:
 
     Entries with `dst`, which the VXLAN port itself may still have, do not matter.
     """
-    shown = host.run(["bridge", "-json", "fdb", "show", "br", "nbr-40"]).json
-    [entry] = [e for e in shown if e["mac"] == mac and "vlan" not in e and "dst" not in e]
+    entries = host.run(["bridge", "-json", "fdb", "show", "br", "nbr-40"]).json
+    [entry] = [e for e in entries if e["mac"] == mac and "vlan" not in e and "dst" not in e]
     return bool(entry["ifname"] == port)
 
 

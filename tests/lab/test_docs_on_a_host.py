@@ -1,6 +1,6 @@
-"""What the pages show for a host works on one: each command, on a host as its page has it.
+"""Each command that the documentation shows for a host works on a host.
 
-The first page makes a host of a machine, and the others are about one.
+The commands of the first page turn a machine into a host; the other pages need one.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from tests import documents
 from tests.documents import REPO, Block
 from tests.lab.k8s01 import payload
 
-FOLDER = "/srv/documents"  # below /root the units see nothing
-# These say by their exit code what they found.
-TELLING = {"evpn-host diff": {0, 1}, "evpn-host status": {0, 1}}
-# The first page makes a host of the machine that the others' commands are for.
+FOLDER = "/srv/documents"  # not below /root, which the units can't read
+# The allowed exit codes of commands that report a result by their exit code.
+EXIT_CODES = {"evpn-host diff": {0, 1}, "evpn-host status": {0, 1}}
+# These pages come first: they turn the machine into the host that the other pages' commands need.
 FIRST = ["docs/index.md", "README.md"]
 
 
 @pytest.fixture(scope="module")
 def lab(fresh_lab: Any) -> Lab:
-    """A server of the example's payload, to which nothing was done; a guest waits for its port."""
+    """The server of the example's payload, before any apply; a guest waits for its port."""
     lab: Lab = fresh_lab("trixie")
     lab.fabric.carry(payload())
     for example in (REPO / "examples").glob("*.json"):
@@ -38,7 +38,7 @@ def lab(fresh_lab: Any) -> Lab:
 
 
 def order(block: Block) -> tuple[int, str, int]:
-    """The first pages first, the others by name."""
+    """Sort key of blocks: the pages of FIRST come first, the others by name."""
     place = FIRST.index(block.page) if block.page in FIRST else len(FIRST)
     return place, block.page, block.line
 
@@ -52,25 +52,25 @@ BLOCKS = sorted(filter(documents.in_the_lab, documents.shown()), key=order)
     ids=lambda block: f"{block.page}-{block.line}",
 )
 def test_commands(block: Block, lab: Lab) -> None:
-    """Each command of a block does, on a host, what a reader would have it do."""
+    """Each command of a block succeeds on a host."""
     _prepare(lab, is_host=block is not BLOCKS[0])
     for command in documents.commands(block):
         if documents.not_run(command):
             continue
-        # libvirt's own stand-in for a hypervisor: no daemon, the real parser.
-        done = lab.host.run(
+        # libvirt's test driver replaces a hypervisor: it needs no daemon and has the real parser.
+        result = lab.host.run(
             ["env", "LIBVIRT_DEFAULT_URI=test:///default", "bash", "-c", f"cd {FOLDER}; {command}"],
             check=False,
             timeout=600,
         )
-        fine = next((codes for known, codes in TELLING.items() if command.startswith(known)), {0})
-        assert done.code in fine, f"{command}: {done.code}\n{done.out}{done.err}"
+        codes = next((each for start, each in EXIT_CODES.items() if command.startswith(start)), {0})
+        assert result.code in codes, f"{command}: {result.code}\n{result.out}{result.err}"
     if any("evpn-host.timer" in command for command in documents.commands(block)):
         lab.host.run(["systemctl", "disable", "--now", "evpn-host.timer"])
 
 
 def _prepare(lab: Lab, is_host: bool) -> None:
-    """Have the machine be a host of the example, or none."""
+    """Make the machine the example's host, or remove the product from it."""
     if (lab.host.run(["test", "-e", "/var/lib/evpn-host"], check=False).code == 0) == is_host:
         return
     if is_host:
@@ -81,20 +81,20 @@ def _prepare(lab: Lab, is_host: bool) -> None:
 
 
 def test_demo(fresh_lab: Any) -> None:
-    """`lab/demo`, as the README has it run: guest and bare metal reach each other, as it shows."""
-    del fresh_lab  # it boots a machine of its own
+    """`lab/demo` runs as in the README: guest and bare metal reach each other, same output."""
+    del fresh_lab  # the demo boots a machine of its own
     argv = [sys.executable, "-m", "lab.demo"]
-    done = subprocess.run(argv, cwd=REPO, capture_output=True, text=True, check=False, timeout=1800)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "guest to gpu01: 5 of 5 answered" in done.stdout
-    assert "nothing differs" in done.stdout
-    printed = set(_lines(done.stdout))
-    shown = (REPO / "README.md").read_text().partition("<!-- demo -->\n```text\n")[2]
-    lines = _lines(shown.partition("```")[0])
+    demo = subprocess.run(argv, cwd=REPO, capture_output=True, text=True, check=False, timeout=1800)
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert "guest to gpu01: 5 of 5 answered" in demo.stdout
+    assert "nothing differs" in demo.stdout
+    output = set(_lines(demo.stdout))
+    example = (REPO / "README.md").read_text().partition("<!-- demo -->\n```text\n")[2]
+    lines = _lines(example.partition("```")[0])
     assert len(lines) > 50
-    assert [line for line in lines if line not in printed] == [], done.stdout
+    assert [line for line in lines if line not in output] == [], demo.stdout
 
 
 def _lines(text: str) -> list[str]:
-    """Lines without what differs from one run to the next: numbers, and how wide a table is."""
+    """Lines without their differences between two runs: numbers, and the width of tables."""
     return [" ".join(re.sub(r"\d+", "0", line).split()) for line in text.splitlines()]

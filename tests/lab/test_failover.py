@@ -82,7 +82,7 @@ def test_the_address_follows_the_fabric(story: Story, cycles: int) -> None:
     story.underlay()
     story.right(NIC)
     for _ in range(cycles):
-        story.hook("restart")  # forgets earlier moves: this test is not about damping
+        story.hook("restart")  # ends the damping, which this test does not check
         for what, names, device, way in WAYS:
             transitions[what].append(story.transition(names, device, way))
         story.carries_on()
@@ -109,17 +109,17 @@ def test_routes_come_back_as_they_were(story: Story) -> None:
     """After a move and back the operator's default route has its attributes; other routes stay."""
     story.underlay()
     story.right(NIC)
-    shown = ("ip", "route", "show", "default")
-    before = story.host.run(shown).out
+    show_default = ("ip", "route", "show", "default")
+    before = story.host.run(show_default).out
     try:
         story.host.run("ip route replace default via 10.12.0.1 dev ens4 proto 77 mtu 1400".split())
         story.host.run("ip route add 198.51.100.0/24 via 10.254.254.1 dev ens4".split())
-        operators = story.host.run(shown).out
+        operators = story.host.run(show_default).out
         story.underlay("ns-leaf-0")
         story.right(BRIDGE)
         story.underlay()
         story.right(NIC)
-        assert story.host.run(shown).out == operators
+        assert story.host.run(show_default).out == operators
         assert "dev ens4" in story.host.run("ip route show 198.51.100.0/24".split()).out
     finally:
         story.underlay()
@@ -179,7 +179,7 @@ def test_hook_hangs(story: Story) -> None:
 
 
 def test_once(story: Story) -> None:
-    """`failover --once`, for users who prefer a timer, moves it; a second run changes nothing."""
+    """`failover --once`, for users of a timer, moves the address; a second run changes nothing."""
     story.underlay()
     story.right(NIC)
     with story.stopped(HOOK):
@@ -278,7 +278,7 @@ def test_flapping_uplinks(story: Story, what: str, loop: int) -> None:
     story.underlay(*(LEAVES if what == "carriers" else ()))
     story.right(BRIDGE if what == "carriers" else NIC)
     story.hook("restart")
-    before, begun = story.moves(), time.monotonic()
+    before, start = story.moves(), time.monotonic()
     names = {"port": "a port's underlay", "carriers": "both uplinks' carriers"}
     with story.fault(f"{names[what]} flapping for {loop * 2} s") as notes:
         if what == "port":  # first wait until a session is up, so that there is at least one move
@@ -286,7 +286,7 @@ def test_flapping_uplinks(story: Story, what: str, loop: int) -> None:
             eventually(lambda: story.moves() > before, WITHIN)
             story.underlay()
         with story.carriers() as carriers:
-            while time.monotonic() < begun + loop * 2:
+            while time.monotonic() < start + loop * 2:
                 if what == "port":
                     story.underlay("ns-leaf-1")
                     time.sleep(2)
@@ -298,14 +298,14 @@ def test_flapping_uplinks(story: Story, what: str, loop: int) -> None:
                     time.sleep(4)
         moves = story.moves() - before
         # The limit grows with the time that the loop really took, which may exceed the plan.
-        assert 0 < moves <= 2 + (time.monotonic() - begun) / 10 + 1
+        assert 0 < moves <= 2 + (time.monotonic() - start) / 10 + 1
         notes.append(f"{moves} moves")
         story.underlay(*LEAVES)
         story.right(BRIDGE)
 
 
 def test_switches_rebooted(story: Story) -> None:
-    """With one of two leaves off nothing moves; with both off it moves to the NIC, and back."""
+    """One of two leaves off: the address stays. Both off: it moves to the NIC, and back."""
     leaves = [story.fabric.leaf(name) for name in LEAVES]
     story.underlay(*LEAVES)
     story.established(2)
@@ -334,7 +334,7 @@ def test_switches_rebooted(story: Story) -> None:
 )
 @pytest.mark.parametrize("bfd", [False, True], ids=["holdtime", "bfd"])
 def test_an_uplink_that_silently_drops(story: Story, bfd: bool) -> None:
-    """One session ends, for the reason that belongs to the way of detection; the address stays."""
+    """One session ends, and only with BFD its reason names BFD; the address stays on the bridge."""
     story.underlay(*LEAVES)
     story.established(2)
     story.right(BRIDGE)
@@ -557,21 +557,21 @@ def test_nothing_is_done_while_nothing_happens(story: Story, long: bool) -> None
 # processes) and wrote no file in that time.
 IDLE = """
 import os, sys, time
-def did():
+def work():
     stat = open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()
     files = [(each.name, each.stat().st_mtime_ns) for each in os.scandir("/run/evpn-host")]
     return stat[8], stat[10], sorted(files)
-def slept():
+def sleeps():
     lines = open(f"/proc/{pid}/status").read().splitlines()
     return int(dict(line.split(":") for line in lines)["voluntary_ctxt_switches"])
 pid, seconds = sys.argv[1], float(sys.argv[2])
 before = None
-while before != did():
-    before = did()
+while before != work():
+    before = work()
     time.sleep(2)
-times, begun = slept(), time.monotonic()
+times, start = sleeps(), time.monotonic()
 time.sleep(seconds)
-print(slept() - times, time.monotonic() - begun, before == did())
+print(sleeps() - times, time.monotonic() - start, before == work())
 """
 
 

@@ -1,4 +1,4 @@
-"""An apply that fails, or is killed, on a running host: what was there before goes on."""
+"""An apply fails or is killed on a running host: the previous configuration continues to work."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
 
 
 def differences(host: Host) -> list[str]:
-    """What `status` finds wrong."""
-    found: list[str] = host.evpn_host("status", "--json", check=False).json["differences"]
-    return found
+    """The differences that `status` lists."""
+    status = host.evpn_host("status", "--json", check=False).json
+    listed: list[str] = status["differences"]
+    return listed
 
 
 def test_a_failed_activation_goes_back_while_traffic_goes_on(lab: Lab) -> None:
-    """A device of someone else has the VNI: exit 3, files and devices as before, no packet lost."""
+    """Another device has the VNI: exit 3, files and devices as before, no packet lost."""
     host = lab.host
-    host.apply(payload())  # without the V-Net of a test before
+    host.apply(payload())  # removes the V-Net of a previous test
     gpu = bare_metal(lab.fabric, "gpu", 26, "10.188.0.254", 20)
     pod = guest(host, "pod", 26, "10.188.0.254", 10)
     eventually(lambda: pod.ping(gpu, count=1))
@@ -42,12 +43,13 @@ def test_a_failed_activation_goes_back_while_traffic_goes_on(lab: Lab) -> None:
     before = _files(host)
     try:
         with pod.pinging(gpu, interval=0.05) as running:
-            failed = host.apply(payload(ADDED), check=False)
+            result = host.apply(payload(ADDED), check=False)
     finally:
         host.run(["ip", "link", "delete", "theirs"])
-    assert failed.code == 3, failed.err
-    # ifupdown2 itself misses the port, or `apply` does once networkd has done what it could.
-    assert re.search(r"vxlan80(: is not there| does not exist)", failed.err), failed.err
+    assert result.code == 3, result.err
+    # With ifupdown2 the tool itself reports the missing port. With networkd `apply` reports it,
+    # once networkd has finished.
+    assert re.search(r"vxlan80(: is not there| does not exist)", result.err), result.err
     assert running.result.lost == 0, running.result
     assert _files(host) == before
     assert "nbr-80" not in host.run(["ip", "-brief", "link"]).out
@@ -60,43 +62,44 @@ def test_a_failed_activation_goes_back_while_traffic_goes_on(lab: Lab) -> None:
 
 
 def _files(host: Host) -> str:
+    """The checksums of all files below /etc."""
     return host.run(["sh", "-c", "find /etc -type f | sort | xargs sha256sum"]).out
 
 
 def test_a_tool_that_keeps_failing_needs_a_person(lab: Lab) -> None:
-    """Forward and back both fail: exit 4, and the message says what to look at."""
+    """Activation and rollback both fail: exit 4, and the message says what to look at."""
     host = lab.host
     script = "/usr/lib/frr/frr-reload.py"
     tenant = {"id": 60, "name": "more", "vni": 1060}
     host.run(["mv", script, f"{script}.away"])
     try:
         more = vnet(81, 60, "10.60.0.254/24")
-        failed = host.apply(payload(ADDED, more, vpcs=(tenant,)), check=False)
+        result = host.apply(payload(ADDED, more, vpcs=(tenant,)), check=False)
     finally:
         host.run(["mv", f"{script}.away", script])
-    assert failed.code == 4, failed.err
-    assert "look at:" in failed.err
+    assert result.code == 4, result.err
+    assert "look at:" in result.err
     host.apply(payload(ADDED))
     assert differences(host) == []
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Kill an apply twice, and six times where everything is run."""
+    """Kill an apply twice, or six times with `--all`."""
     if "seed" in metafunc.fixturenames:
         everything = metafunc.config.getoption("all_of_it", False)
         metafunc.parametrize("seed", range(6 if everything else 2))
 
 
 def test_a_killed_apply_is_finished_by_the_next(lab: Lab, seed: int) -> None:
-    """SIGKILL at any moment: the next run comes to the plan, no session is reset."""
+    """After SIGKILL at any moment the next run reaches the plan and resets no session."""
     host = lab.host
     before = resets(host)
     document = payload(vnet(90 + seed, 33, f"10.188.{90 + seed}.254/24"))
     host.machine.write("/root/killed.json", json.dumps(document))
-    running = host.start(["evpn-host", "apply", "-p", "/root/killed.json"])
+    apply = host.start(["evpn-host", "apply", "-p", "/root/killed.json"])
     time.sleep(random.Random(seed).uniform(0.2, 3))  # noqa: S311
-    running.signal(9)
-    running.wait()
+    apply.signal(9)
+    apply.wait()
     host.apply(document)
     assert differences(host) == []
     assert established(host) == {"ens4", "ens5"}

@@ -77,7 +77,7 @@ def plugged_pod(host: Host, name: str, config: str, ipv4: str, gateway: str) -> 
 
 def ports(host: Host, bridge: str) -> dict[str, dict[str, Any]]:
     """The guests' ports of a bridge, with all properties that an apply could change."""
-    shown = host.run(["ip", "-details", "-json", "link", "show", "master", bridge]).json
+    links = host.run(["ip", "-details", "-json", "link", "show", "master", bridge]).json
     return {
         port["ifname"]: {
             "index": port["ifindex"],
@@ -88,7 +88,7 @@ def ports(host: Host, bridge: str) -> dict[str, dict[str, Any]]:
                 for name in ("state", "learning", "flood", "hairpin", "neigh_suppress", "isolated")
             },
         }
-        for port in shown
+        for port in links
         if not re.match(r"vxlan\d", port["ifname"])
     }
 

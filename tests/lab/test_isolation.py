@@ -101,8 +101,8 @@ def echoes(node: Node) -> int:
     """Count the echo requests of both families that a node has accepted."""
     lines = [line.split() for line in node.run(["cat", "/proc/net/snmp"]).out.splitlines()]
     names, values = (line for line in lines if line[0] == "Icmp:")
-    others = dict(line.split() for line in node.run(["cat", "/proc/net/snmp6"]).out.splitlines())
-    return int(values[names.index("InEchos")]) + int(others["Icmp6InEchos"])
+    icmp6 = dict(line.split() for line in node.run(["cat", "/proc/net/snmp6"]).out.splitlines())
+    return int(values[names.index("InEchos")]) + int(icmp6["Icmp6InEchos"])
 
 
 @contextmanager
@@ -140,14 +140,14 @@ def test_same_addresses_and_macs_in_two_vnets(host: Host, tenants: Tenants) -> N
             assert tenant.server.ping(tenant.guest, count=4, family=6)
     for vni in (60, 61):
         eventually(partial(_knows_server, host, vni))
-        shown = host.run(["bridge", "-json", "fdb", "show", "br", f"nbr-{vni}"]).json
-        assert GUEST_MAC in {each["mac"] for each in shown}
+        entries = host.run(["bridge", "-json", "fdb", "show", "br", f"nbr-{vni}"]).json
+        assert GUEST_MAC in {each["mac"] for each in entries}
 
 
 def _knows_server(host: Host, vni: int) -> bool:
     """Whether the host knows the server's VTEP (type 2) and where it must flood (type 3)."""
-    shown = host.run(["bridge", "-json", "fdb", "show", "dev", f"vxlan{vni}"]).json
-    return {each["mac"] for each in shown if each.get("dst") == "10.2.0.3"} > {SERVER_MAC}
+    entries = host.run(["bridge", "-json", "fdb", "show", "dev", f"vxlan{vni}"]).json
+    return {each["mac"] for each in entries if each.get("dst") == "10.2.0.3"} > {SERVER_MAC}
 
 
 @pytest.mark.claim("13.3", "A guest that claims to be its gateway stops neither host nor fabric")
@@ -291,8 +291,8 @@ def tell():
         print("UDP from", udp.recvfrom(100), flush=True)
 threading.Thread(target=tell, daemon=True).start()
 while True:
-    peer, who = tcp.accept()
-    print("TCP from", who, flush=True)
+    peer, address = tcp.accept()
+    print("TCP from", address, flush=True)
     peer.close()
 """
 KNOCK = """

@@ -1,4 +1,4 @@
-"""The lab itself: what every other test here takes for granted."""
+"""The lab itself works as every other test in this folder assumes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "k8s01.json"
 
 @pytest.fixture
 def payload() -> dict[str, Any]:
-    """Give the host of the documentation."""
+    """Give the payload of the documentation's host."""
     document: dict[str, Any] = json.loads(EXAMPLE.read_text())
     return document
 
 
 def test_machine_has_vrfs_and_the_operators_addresses(host: Host) -> None:
-    """A kernel with VRF, and the server as its operator had set it up."""
+    """The kernel has VRFs, and the server has the addresses that its operator configured."""
     host.run(["ip", "link", "add", "probe", "type", "vrf", "table", "99"])
     host.run(["ip", "link", "delete", "probe"])
     [nic] = host.run(["ip", "-json", "-4", "address", "show", "ens4"]).json
@@ -30,33 +30,34 @@ def test_machine_has_vrfs_and_the_operators_addresses(host: Host) -> None:
 
 
 def test_host_reaches_the_controller_before_anything_is_applied(host: Host, fabric: Fabric) -> None:
-    """The provisioning state: the host's port is untagged in the management V-Net."""
+    """In the provisioning state the host's port is untagged in the management V-Net."""
     eventually(lambda: host.ping(fabric.controller, count=1))
 
 
 def test_leaves_see_each_others_broadcast_routes(fabric: Fabric, payload: dict[str, Any]) -> None:
-    """Each leaf has a type-3 route of each V-Net from all three."""
+    """Each leaf has a type-3 route of each V-Net from all three leaves."""
     fabric.carry(payload)
     for leaf in fabric.leaves.values():
         eventually(partial(_sees_all, leaf))
 
 
 def _sees_all(leaf: Leaf) -> bool:
+    """Whether a leaf has all nine type-3 routes."""
     routes = leaf.show("show bgp l2vpn evpn route type multicast json").values()
     return len([each for each in routes if isinstance(each, dict) and "rd" in each]) == 9
 
 
 def test_bare_metal_talks_within_and_across_vnets(fabric: Fabric, payload: dict[str, Any]) -> None:
-    """Bridged within V-Net 26 across leaves, routed between 26 and 31 over the L3VNI."""
+    """Servers reach each other in V-Net 26 (bridged), and from 26 to 31 (routed, L3VNI)."""
     fabric.carry(payload)
-    here = fabric.server("bm-a", leaf="ns-leaf-0", ipv4="10.188.0.21/24")
-    there = fabric.server("bm-b", leaf="ns-leaf-2", ipv4="10.188.0.22/24")
+    first = fabric.server("bm-a", leaf="ns-leaf-0", ipv4="10.188.0.21/24")
+    second = fabric.server("bm-b", leaf="ns-leaf-2", ipv4="10.188.0.22/24")
     routed = fabric.server(
         "bm-c", leaf="ns-leaf-1", vni=31, ipv4="10.188.1.23/24", gateway="10.188.1.254"
     )
-    eventually(lambda: here.ping(there, count=1))
-    eventually(lambda: here.ping(routed, count=1))
-    with here.pinging(there) as bridged:
+    eventually(lambda: first.ping(second, count=1))
+    eventually(lambda: first.ping(routed, count=1))
+    with first.pinging(second) as bridged:
         smaller = {**payload, "vnets": payload["vnets"][:2]}
         fabric.carry(smaller)
         fabric.carry(payload)
@@ -64,6 +65,6 @@ def test_bare_metal_talks_within_and_across_vnets(fabric: Fabric, payload: dict[
 
 
 def test_everything_is_back_after_a_power_cut(lab: Lab) -> None:
-    """The fabric comes up with the machine, as it was."""
+    """After a power cut the fabric comes up with the machine, in its previous state."""
     lab.reboot(hard=True)
     eventually(lambda: lab.host.ping(lab.fabric.controller, count=1))

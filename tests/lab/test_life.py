@@ -197,7 +197,7 @@ def vtep(story: Life) -> Life:
 
 
 @pytest.fixture
-def many(request: pytest.FixtureRequest) -> Callable[[str, int], int]:
+def repetitions(request: pytest.FixtureRequest) -> Callable[[str, int], int]:
     """Give a function that says how often to repeat something.
 
     It takes the name of an environment variable, and a number that applies if the variable is not
@@ -268,14 +268,14 @@ def test_the_rules_of_a_second_life(story: Life) -> None:
 
 
 @pytest.mark.claim("14.4", "After each reboot the files alone bring everything back")
-def test_files_alone_bring_it_back(story: Life, many: Callable[[str, int], int]) -> None:
+def test_files_alone_bring_it_back(story: Life, repetitions: Callable[[str, int], int]) -> None:
     """Links, VRFs, addresses, sessions and routes of types 2, 3 and 5 return without our units."""
     units = "find /etc/systemd/system /usr/lib/systemd/system -name 'evpn-host*'"
     if story.sh(units):
         story.uninstall()
     story.bring_up()
     assert story.sh(units) == ""
-    for number in range(many("EVPN_HOST_REBOOTS", 2)):
+    for number in range(repetitions("EVPN_HOST_REBOOTS", 2)):
         story.reboot(hard=number % 2 == 0)
         host, leaf = story.host, story.fabric.leaf("ns-leaf-2")
         eventually(lambda: established(story.host) == UP)
@@ -310,7 +310,7 @@ def _has_routes_of_the_host(leaf: Any, pod: Node) -> bool:
 
 @pytest.fixture
 def ends(vtep: Life) -> tuple[Node, Node]:
-    """A guest and a bare-metal server of one V-Net that reach each other; `status` is clean."""
+    """A guest and a server of one V-Net that reach each other; `status` lists no difference."""
     server = bare_metal(vtep.fabric, "gpu", 26, "10.188.0.254", 20)
     pod = guest(vtep.host, "guest", 26, "10.188.0.254", 10)
     eventually(lambda: pod.ping(server, count=1))
@@ -336,13 +336,13 @@ def survives(story: Life, ends: tuple[Node, Node], command: str) -> None:
     after = resets(story.host)
     story.say(f"{command[:60]}: sessions up, down: {before}, then {after}")
     for nic, (ups, _) in after.items():
-        others = UP - {nic}
-        spared = nic not in command and any(other in command for other in others)
+        other_nics = UP - {nic}
+        spared = nic not in command and any(other in command for other in other_nics)
         assert ups <= before[nic][0] + (not spared), (command, before, after)
 
 
 def _apply_repairs(story: Life) -> bool:
-    """Apply again; whether nothing differs afterwards."""
+    """Apply again, and say whether `status` then lists no difference."""
     story.say(f"apply repairs: {story.differences()}")
     story.host.evpn_host("apply", "-p", "/root/payload.json")
     return story.differences() == []
@@ -350,11 +350,11 @@ def _apply_repairs(story: Life) -> bool:
 
 @pytest.mark.claim("17.4", "An operator's own apply, again and again, costs nothing")
 def test_the_operator_applies_again_and_again(
-    story: Life, ends: tuple[Node, Node], many: Callable[[str, int], int]
+    story: Life, ends: tuple[Node, Node], repetitions: Callable[[str, int], int]
 ) -> None:
     """No packet is lost, no session is reset, and guests' ports stay on their bridges."""
     pod, server = ends
-    applies = many("EVPN_HOST_OPERATORS_APPLIES", 3)
+    applies = repetitions("EVPN_HOST_OPERATORS_APPLIES", 3)
     story.sh("ip tuntap add tap-vm mode tap && ip link set tap-vm up master nbr-26")
     ports = story.sh("ls /sys/class/net/nbr-26/brif")
     assert "tap-vm" in ports
@@ -431,8 +431,8 @@ def test_devices_and_addresses_changed_by_hand(story: Life, ends: tuple[Node, No
             story.sh(command)
             differences = story.differences()
             repaired = command.endswith("nomaster") and not differences  # by networkd, at once
-            named = [text for text in differences if text.startswith(expected)]
-            assert repaired or named, (command, differences)
+            matches = [text for text in differences if text.startswith(expected)]
+            assert repaired or matches, (command, differences)
             story.host.evpn_host("apply", "-p", "/root/payload.json")
             eventually(lambda: story.differences() == [])
         story.say(f"{command}: {running.result}")

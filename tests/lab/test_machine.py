@@ -1,4 +1,4 @@
-"""What the lab's machine runs under, and what it does where the best is not to be had."""
+"""The choice of the kernel for the lab's machine, and the errors if no kernel starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BROKEN = replace(UML, script="echo this computer is too strange >&2; exit 1")
 
 @pytest.fixture(autouse=True)
 def undecided(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No choice was made yet, neither by hand nor by a machine that started."""
+    """Reset the choice: nobody has chosen by hand, and no machine has started."""
     monkeypatch.delenv("EVPN_HOST_LAB_MACHINE", raising=False)
     monkeypatch.setattr(machine, "notes", [])
 
@@ -25,16 +25,16 @@ def undecided(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.lab
 @pytest.mark.usefixtures("root_user")
 def test_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A computer that can do neither is told what each of them said."""
-    strange = replace(QEMU, tree=UML.tree, script="echo no room for this >&2; exit 1")
-    monkeypatch.setattr(machine, "KERNELS", [BROKEN, strange])
+    """If neither kernel starts, the error contains the messages of both."""
+    broken_qemu = replace(QEMU, tree=UML.tree, script="echo no room for this >&2; exit 1")
+    monkeypatch.setattr(machine, "KERNELS", [BROKEN, broken_qemu])
     with pytest.raises(LabUnavailable, match=r"(?s)uml: .*strange[^;]*; qemu: .*room"):
         Machine().__enter__()
     assert not machine.notes
 
 
 def test_choice_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """EVPN_HOST_LAB_MACHINE leaves one; a word that it does not know is refused."""
+    """EVPN_HOST_LAB_MACHINE selects one kernel; an unknown name is an error."""
     monkeypatch.setattr(machine, "KERNELS", [UML, QEMU])
     monkeypatch.setenv("EVPN_HOST_LAB_MACHINE", "qemu")
     assert machine.kernels() == [QEMU]

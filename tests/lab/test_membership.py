@@ -138,7 +138,7 @@ def test_ports_are_all_that_counts(host: Host) -> None:
 
 @pytest.mark.claim("1.3", "A V-Net may have several gateways of each family; all of them route")
 def test_several_gateways_on_a_vnet(lab: Lab) -> None:
-    """Guests and servers of each prefix reach their gateways, and through them the other prefix."""
+    """Guests and servers of each prefix reach their gateways and, over these, the other prefix."""
     bring_up(lab, payload(MANY))
     nodes: dict[str, Node] = {}
     for number, (v4, v6) in enumerate((("10.45.0", "fd00:45:"), ("10.45.1", "fd00:46:"))):

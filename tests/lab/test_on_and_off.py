@@ -122,7 +122,7 @@ class Story:
         argv = ["sh", "-c", f'sh -s -- "$@" < {SCRIPT}', "-", *options]
         return self.host.run(argv, check=False, timeout=600)
 
-    def uninstalled(self) -> None:
+    def ensure_uninstalled(self) -> None:
         """Bring the server to its state before the installation, and start the controller."""
         self.serve()
         if self.installed:
@@ -146,16 +146,16 @@ class Story:
         eventually(same)
         eventually(lambda: host.ping(CONTROLLER, count=1))
 
-    def once_installed(self) -> None:
+    def ensure_installed(self) -> None:
         """Install the package by the one-liner unless it is installed; start the controller."""
         self.serve()
         if not self.installed:
             result = self.install(*ONE_LINER, "--token-file", "/root/token")
             assert result.code == 0, result
 
-    def forwarding(self) -> None:
+    def ensure_forwarding(self) -> None:
         """Make the server a VTEP with both switch ports in the underlay."""
-        self.once_installed()
+        self.ensure_installed()
         self.underlay(on=True)
         eventually(lambda: established(self.host) == {"ens4", "ens5"})
 
@@ -182,7 +182,7 @@ class Story:
         report: dict[str, Any] = self.host.evpn_host("status", "--json", check=False).json
         return report
 
-    def place(self) -> list[str]:
+    def places(self) -> list[str]:
         """The devices that have the management address."""
         lines = self.host.run(["ip", "-4", "-oneline", "address"]).out.splitlines()
         return [line.split()[1] for line in lines if " 10.12.0.101/" in line]
@@ -205,7 +205,7 @@ def active(host: Host, unit: str) -> str:
 
 def test_nothing_stays_of_an_installation_that_fails(story: Story) -> None:
     """The controller refuses the token, or there is no terminal for questions: nothing stays."""
-    story.uninstalled()
+    story.ensure_uninstalled()
     result = story.install(*ONE_LINER, "--token-file", "/root/bad-token")
     assert result.code == 1, result
     assert "401" in result.err
@@ -221,7 +221,7 @@ def test_the_one_liner(story: Story) -> None:
     The first run gets the fingerprint of the CA, which the controller shows; the second run gets
     the CA's file.
     """
-    story.uninstalled()
+    story.ensure_uninstalled()
     options = [word for word in ONE_LINER if word not in {"--ca-file", "/root/ca.pem"}]
     options += ["--ca-fingerprint", story.fingerprint]
     first = story.install(*options, "--token-file", "/root/token")
@@ -239,17 +239,17 @@ def test_the_one_liner(story: Story) -> None:
 
 def test_a_reboot_and_the_underlay(story: Story) -> None:
     """The server boots as a VTEP; once the switch ports are in the underlay, traffic flows."""
-    story.once_installed()
+    story.ensure_installed()
     story.underlay(on=False)
     story.lab.reboot()
-    story.forwarding()
+    story.ensure_forwarding()
     story.traffic()
-    eventually(lambda: story.place() == ["nbr-14"])
+    eventually(lambda: story.places() == ["nbr-14"])
 
 
 def test_the_timer_brings_news(story: Story) -> None:
     """The timer applies a payload that changed on the controller; no person does anything."""
-    story.once_installed()
+    story.ensure_installed()
     quick = "[Timer]\nOnUnitInactiveSec=\nOnUnitInactiveSec=3\nRandomizedDelaySec=1\n"
     story.host.machine.write("/run/systemd/system/evpn-host.timer.d/quick.conf", quick)
     story.host.run(["systemctl", "daemon-reload"])
@@ -263,7 +263,7 @@ def test_the_timer_brings_news(story: Story) -> None:
 
 def test_a_boot_without_the_controller(story: Story) -> None:
     """The power fails while the controller is down: the server boots and forwards nevertheless."""
-    story.forwarding()
+    story.ensure_forwarding()
     if not story.has_added():
         generation = story.news()
         eventually(lambda: story.host.evpn_host("apply", check=False).code == 0)
@@ -278,14 +278,14 @@ def test_a_boot_without_the_controller(story: Story) -> None:
 
 def test_upgrade_and_downgrade_lose_no_packet(story: Story) -> None:
     """apt installs the next version and then this one again, while a guest sends packets."""
-    story.forwarding()
+    story.ensure_forwarding()
     host = story.host
     install_this = ["install", "--allow-downgrades", f"evpn-host={__version__}"]
     story.apt(*install_this)  # the one-liner installs the newest version in the repository
     assert host.evpn_host("--version").out == f"evpn-host, version {__version__}\n"
     eventually(lambda: host.evpn_host("apply", check=False).code == 0)
     pod, gpu = story.traffic()
-    eventually(lambda: story.place() == ["nbr-14"])
+    eventually(lambda: story.places() == ["nbr-14"])
     moves = story.status()["management"]["moves"]
     with pod.pinging(gpu, interval=0.05) as running:
         result = story.install("--yes")
@@ -296,13 +296,13 @@ def test_upgrade_and_downgrade_lose_no_packet(story: Story) -> None:
         host.evpn_host("apply")
     assert new_version == f"evpn-host, version {NEXT}\n"
     assert running.result.lost == 0, running.result
-    assert story.place() == ["nbr-14"]
+    assert story.places() == ["nbr-14"]
     assert story.status()["management"]["moves"] == moves
     assert story.status()["differences"] == []
 
 
 def test_purge_leaves_what_was_before(story: Story) -> None:
     """The purge leaves files, devices, addresses, routes, rules, units and packages as before."""
-    story.forwarding()
-    eventually(lambda: story.place() == ["nbr-14"])
+    story.ensure_forwarding()
+    eventually(lambda: story.places() == ["nbr-14"])
     story.purge()

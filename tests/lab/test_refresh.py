@@ -172,7 +172,7 @@ def messages(host: Host, since: str = "") -> list[dict[str, str]]:
     return [entry for entry in entries if "EVPN_HOST_OUTCOME" in entry]
 
 
-def shown(host: Host, unit: str, *names: str) -> dict[str, str]:
+def properties(host: Host, unit: str, *names: str) -> dict[str, str]:
     """Properties of a unit."""
     options = [f"--property={name}" for name in names]
     lines = host.run(["systemctl", "show", unit, *options]).out.splitlines()
@@ -187,7 +187,7 @@ def test_first_apply_by_the_unit(story: Story) -> None:
     before = now(host)
     story.run()
     journal = host.run(["journalctl", "-u", SERVICE, "--no-pager"]).out
-    assert shown(host, SERVICE, "Result")["Result"] == "success", journal
+    assert properties(host, SERVICE, "Result")["Result"] == "success", journal
     assert story.status()["differences"] == [], journal
     eventually(lambda: messages(host, before))
     [entry] = messages(host, before)
@@ -246,10 +246,10 @@ def test_a_boot_without_controller(story: Story) -> None:
     assert story.generation() == generation
     eventually(lambda: story.status()["differences"] == [])
     assert active(host, "multi-user.target") == "active"
-    clock = "ActiveEnterTimestampMonotonic"
-    begun = shown(host, SERVICE, "InactiveExitTimestampMonotonic")["InactiveExitTimestampMonotonic"]
-    up = shown(host, "multi-user.target", clock)[clock]
-    print(f"boot went on {(int(up) - int(begun)) / 1e6:.1f} s after the unit's first start")
+    start_clock, up_clock = "InactiveExitTimestampMonotonic", "ActiveEnterTimestampMonotonic"
+    start = properties(host, SERVICE, start_clock)[start_clock]
+    up = properties(host, "multi-user.target", up_clock)[up_clock]
+    print(f"boot went on {(int(up) - int(start)) / 1e6:.1f} s after the unit's first start")
     success = ["grep", "^evpn_host_last_run_success", METRICS]
     eventually(lambda: host.run(success, check=False).out == "evpn_host_last_run_success 0\n")
 
@@ -271,7 +271,7 @@ def test_boot_is_not_kept_waiting(story: Story) -> None:
     host = story.host
     story.on()
     story.stop()
-    timeout = shown(host, SERVICE, "JobRunningTimeoutUSec")["JobRunningTimeoutUSec"]
+    timeout = properties(host, SERVICE, "JobRunningTimeoutUSec")["JobRunningTimeoutUSec"]
     assert timeout == "1min"
     slow = f"/run/systemd/system/{SERVICE}.d/slow.conf"
     work = f'[Service]\nExecStart=\nExecStart=sh -c "{ENDLESS}"\n'
@@ -282,7 +282,7 @@ def test_boot_is_not_kept_waiting(story: Story) -> None:
         assert active(host, SERVICE) == "activating"
         host.run(["touch", GO])
         eventually(lambda: active(host, SERVICE) == "inactive")
-        assert shown(host, SERVICE, "Result")["Result"] == "success"
+        assert properties(host, SERVICE, "Result")["Result"] == "success"
     finally:
         host.run(["rm", "-f", slow, GO])
         host.run(["systemctl", "daemon-reload"])

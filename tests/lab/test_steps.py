@@ -217,7 +217,7 @@ def test_random_steps(lab: Lab, request: pytest.FixtureRequest) -> None:
     server = bare_metal(lab.fabric, "gpu", 26, "10.188.0.254", 20)
     pod = guest(lab.host, "pod", 26, "10.188.0.254", 10)
     eventually(lambda: pod.ping(server, count=1))
-    begun, slowest = time.monotonic(), 0.0
+    start, slowest = time.monotonic(), 0.0
     for number in range(1, steps + 1):
         before = (payloads.loopback, payloads.asn)
         description, document = payloads.step()
@@ -227,7 +227,7 @@ def test_random_steps(lab: Lab, request: pytest.FixtureRequest) -> None:
         seconds = _one_step(lab, document, pod, server, where, hard)
         slowest = max(slowest, seconds)
         print(f"{where}: {seconds:.1f} s", flush=True)
-    took = time.monotonic() - begun
+    took = time.monotonic() - start
     print(f"{system}: {steps} steps of seed {seed} in {took:.0f} s; slowest apply {slowest:.1f} s")
 
 
@@ -240,9 +240,9 @@ def _one_step(  # noqa: PLR0917  # a step needs all of them
     """
     host = lab.host
     with pod.pinging(server, interval=0.05) as running:
-        begun = time.monotonic()
+        start = time.monotonic()
         result = host.apply(document, check=False)
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - start
         assert result.code == 0, f"{where}: {result.err}"
         if hard:
             eventually(lambda: established(host) == {"ens4", "ens5"})
