@@ -62,7 +62,8 @@ class Problems(list[Problem]):
     def append(self, problem: Problem) -> None:
         """Add a problem."""
         if len(self) == self.LIMIT:
-            raise Refused(*self, f"there are more than {self.LIMIT} problems; the rest is not shown")
+            more = f"there are more than {self.LIMIT} problems; the rest is not shown"
+            raise Refused(*self, more)
         super().append(problem)
 
     def extend(self, problems: Iterable[Problem]) -> None:

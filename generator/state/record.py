@@ -171,6 +171,7 @@ def keep_generation(root: Path, record: Record, texts: dict[str, str]) -> None:
     (partial / "record.json").write_bytes(msgspec.json.encode(record))
     os.sync()  # all of it before its name: thousands of files, so not one by one
     partial.rename(folder)
+    files.sync_folder(base)
     kept = sorted((int(f.name) for f in base.iterdir() if f.name.isdigit()), reverse=True)
     for serial in kept[KEEP:]:
         shutil.rmtree(base / str(serial), ignore_errors=True)

@@ -5,7 +5,6 @@ Writes what differs, has the native tools take it up, verifies and records. The 
 If something stops us in between, the next run reads that and finishes the work.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,7 +86,6 @@ def apply(data: bytes, options: Options, log: Log, say: Log) -> Outcome:
     `log` gets each command, `say` each sentence for the user. Raises `Refused` (nothing was
     changed), `ActivationFailed` (the generation before is active again) or `Stranded`.
     """
-    os.umask(0o022)  # networkd and FRR read our files as users of their own
     root = options.root
     with lock(root):
         previous = _previous(options)
@@ -162,6 +160,8 @@ def _nothing_to_do(data: bytes, previous: Record, options: Options) -> bool:
     for path, digest in previous.target.files.items():
         content = reading.read(root, path)
         if content is None or plan.digest(plan.body(content)) != digest:
+            return False
+        if staging.has_other_mode(root, path):
             return False
     return _as_planned(previous, options)
 

@@ -19,7 +19,8 @@ class Verbs(click.Group):
     """Ends as other commands do when the reader of its output has gone; click's 1 means refused."""
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the verb."""
+        """Run the verb, with the same umask whoever runs it."""
+        os.umask(0o022)  # networkd and FRR read our files as users of their own
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
