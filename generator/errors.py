@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from generator.secrets import mask
+
 
 def printable(value: object, limit: int = 80) -> str:
     """Return text from outside, safe for a terminal: one short line without control characters."""
@@ -43,7 +45,8 @@ class EvpnHostError(Exception):
     reported = False  # whether the journal, which standard error goes to, has it already
 
     def __init__(self, *problems: Problem | str) -> None:
-        self.problems = [p if isinstance(p, Problem) else Problem("", "", p) for p in problems]
+        texts = [p if isinstance(p, Problem) else Problem("", "", p) for p in problems]
+        self.problems = [Problem(*map(mask, each)) for each in texts]
         super().__init__("\n".join(map(str, self.problems)))
 
 

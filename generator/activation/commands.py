@@ -10,6 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from generator.errors import ActivationFailed, NotInstalled, printable
+from generator.secrets import mask, mask_frr
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -21,8 +22,13 @@ class Step(msgspec.Struct, frozen=True):
     input: str = ""
     may_fail: bool = False
 
+    @property
+    def command(self) -> str:
+        """The command as a person reads it, without passwords."""
+        return mask_frr(" ".join(self.argv))
+
     def __str__(self) -> str:
-        return f"{' '.join(self.argv)}  # {self.reason}"
+        return f"{self.command}  # {self.reason}"
 
 
 Log = Callable[[str], None]
@@ -49,12 +55,13 @@ def run(step: Step, log: Log) -> str:
         raise NotInstalled(f"{step.argv[0]} is not installed ({step.reason})") from None
     except subprocess.TimeoutExpired:
         raise ActivationFailed(
-            f"{' '.join(step.argv)} did not end within {step.timeout:.0f} s ({step.reason})"
+            f"{step.command} did not end within {step.timeout:.0f} s ({step.reason})"
         ) from None
     if done.returncode and not step.may_fail:
-        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()[-5:]
+        # A tool repeats lines of its files: FRR's with a password in them.
+        lines = mask_frr(done.stderr.strip() or done.stdout.strip()).splitlines()[-5:]
         raise ActivationFailed(
-            f"{' '.join(step.argv)} failed with {done.returncode} ({step.reason})",
+            f"{step.command} failed with {done.returncode} ({step.reason})",
             *(f"  {printable(line, 200)}" for line in lines),
         )
     return done.stdout
@@ -68,7 +75,7 @@ def run_all(steps: Iterable[Step], log: Log) -> None:
 
 def to_stderr(line: str) -> None:
     """Print a line of the log: the log of `-v`."""
-    print(f"+ {line}", file=sys.stderr)
+    print(f"+ {mask(line)}", file=sys.stderr)
 
 
 def silent(_: str) -> None:

@@ -1,15 +1,13 @@
 """A file's content before and after, and how a person reads the difference."""
 
 import difflib
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from generator.errors import Refused
-
-_SECRET = re.compile(r"^(.* password )(\S+)$", re.MULTILINE)
+from generator.secrets import mask_frr
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -44,4 +42,4 @@ def diff(changes: Iterable[Change]) -> Iterator[str]:
 
 
 def _lines(text: str | None) -> list[str]:
-    return _SECRET.sub(r"\1(not shown)", text or "").splitlines()
+    return mask_frr(text or "").splitlines()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from generator import __version__
+from generator import __version__, secrets
 from generator.activation import backends, before, converge, firewall, staging
 from generator.activation.backend import Activation
 from generator.activation.commands import Log
@@ -59,7 +59,9 @@ def apply_from(source: Source, options: Options, log: Log, say: Log, *, last_goo
 
 def frr_local(root: Path) -> str:
     """Return the operator's own FRR lines."""
-    return reading.read(root, FRR_LOCAL) or ""
+    text = reading.read(root, FRR_LOCAL) or ""
+    secrets.know_those_of_frr(text)
+    return text
 
 
 def make_plan(data: bytes, options: Options) -> tuple[Plan, Payload, str]:
@@ -68,6 +70,7 @@ def make_plan(data: bytes, options: Options) -> tuple[Plan, Payload, str]:
     Raises `Refused`.
     """
     payload = load(data)
+    secrets.know(*(host.bgp.password for host in payload.hosts))
     # A payload for one host needs no name; in a Fleet the machine's own finds its entry.
     name = options.host or (config.hostname() if payload.kind == "Fleet" else None)
     backend = options.backend or backends.detect(options.root)

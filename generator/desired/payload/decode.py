@@ -15,7 +15,9 @@ from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origi
 import msgspec
 from msgspec import NODEFAULT, Meta, UnsetType
 
+from generator.desired.payload.values import Password
 from generator.errors import Problem, Problems, Refused, printable
+from generator.secrets import MASKED
 
 MAX_BYTES = 64 << 20
 _MAX_DEPTH = 32
@@ -162,7 +164,8 @@ def _walk(raw: Any, type_: Any, place: str, problems: Problems, *, top: bool = F
         return msgspec.convert(raw, type_, dec_hook=_hook, strict=True)
     except _ILL_FORMED as error:
         rule = _rule(type_, raw, error)
-        problems.append(Problem(place, shown(raw, quoted=rule in _NOT_TEXT), rule))
+        value = MASKED if type_ is Password else shown(raw, quoted=rule in _NOT_TEXT)
+        problems.append(Problem(place, value, rule))
         return _BAD
 
 
