@@ -179,6 +179,34 @@ def test_foreign_files_stay(apply: Command, root: Path) -> None:
         assert {path: etc_files(root)[path] for path in theirs} == before
 
 
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8", "en_US.ISO-8859-1"])
+def test_bytes_that_are_not_utf8(
+    apply: Command, evpn_host: Command, root: Path, monkeypatch: pytest.MonkeyPatch, locale: str
+) -> None:
+    """What an operator has in frr.conf.local comes out byte for byte, whatever the locale."""
+    monkeypatch.setenv("LC_ALL", locale)
+    mine = b"! Stra\xdfe, \xc3\xa4\r\nline vty\n"
+    (root / FRR_LOCAL).parent.mkdir(parents=True)
+    (root / FRR_LOCAL).write_bytes(mine)
+    assert apply(OLD).code == 0
+    assert mine in (root / FRR).read_bytes()
+    assert apply(OLD) == Result(0, "", "")
+    (root / FRR_LOCAL).write_bytes(b"! \x1b[31m \xff\n")
+    done = evpn_host("diff", "--root", root, "-p", root.parent / "payload.json")
+    assert done.code == 1
+    assert "\x1b" not in done.out
+    assert "\\x1b[31m" in done.out
+
+
+def test_line_ends_are_compared(apply: Command, root: Path) -> None:
+    """A file of ours in which somebody changed the line ends is written anew."""
+    apply(OLD)
+    before = (root / FRR).read_bytes()
+    (root / FRR).write_bytes(before.replace(b"\n", b"\r\n"))
+    assert apply(OLD).out == f"/{FRR}\n"
+    assert (root / FRR).read_bytes() == before
+
+
 def test_repairs_modes_and_owners(apply: Command, root: Path) -> None:
     """The next apply of the same payload restores the modes of our files and drop-in folders."""
     apply(OLD)

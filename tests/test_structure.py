@@ -176,6 +176,19 @@ def test_who_writes_files() -> None:
     }
 
 
+def test_files_are_bytes_until_one_place_decodes_them() -> None:
+    """`read_text` would depend on the locale, and fail on a byte that is not UTF-8.
+
+    The exceptions read numbers and addresses below /sys and /proc.
+    """
+    reading = {
+        module
+        for module in modules()
+        if any(re.search(r"\.(read|write)_text$", call) for call in calls(module))
+    }
+    assert reading == {"activation.before", "activation.netplan", "failover.announce"}
+
+
 def test_the_hook_needs_no_payload() -> None:
     """The management hook reads only the record, so no template and no payload can break it."""
     for module in inside("failover"):

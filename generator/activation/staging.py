@@ -75,7 +75,7 @@ def staged(root: Path, texts: dict[str, str], backend: str) -> Iterator[Path]:
         for path, text in texts.items():
             target = tree / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text, errors="surrogateescape")
+            target.write_bytes(files.encoded(text))
             target.chmod(plan.mode(path))
         for pattern in backends.named(backend).foreign_files:
             for source in sorted(root.glob(pattern)):
@@ -126,7 +126,7 @@ def commit(root: Path, needed: Iterable[Change]) -> list[str]:
             if _is_drop_in(change.path):
                 files.make_folder(target.parent)
                 target.parent.chmod(files.FOLDER_MODE)  # networkd reads it as its own user
-            files.write(target, change.new.encode(errors="surrogateescape"), plan.mode(change.path))
+            files.write(target, files.encoded(change.new), plan.mode(change.path))
     except OSError as error:
         raise ActivationFailed(f"{error.filename}: {error.strerror}") from None
     return kept

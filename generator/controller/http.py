@@ -314,7 +314,7 @@ def _private(file: Path) -> Path:
 def _token(file: Path) -> str:
     """Return the bearer token in a file. Raises `Failed`."""
     try:
-        text = _private(file).read_text().strip()
+        text = _private(file).read_bytes().decode().strip()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not text"
         raise Failed(f"{file}: can't be read: {reason}") from None

@@ -13,6 +13,19 @@ from pathlib import Path
 FOLDER_MODE = 0o755  # of folders that are made on the way, whatever the umask
 
 
+def read(path: Path) -> str:
+    """Return a file's text: UTF-8 whatever the locale, with other bytes and line ends as they are.
+
+    `encoded` gives the same bytes again.
+    """
+    return path.read_bytes().decode("utf-8", "surrogateescape")
+
+
+def encoded(text: str) -> bytes:
+    """Return the bytes of text that `read` returned, or that is ours."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 def write(target: Path, content: bytes, mode: int) -> None:
     """Write a file with a mode; a file of FRR belongs to FRR's user."""
     make_folder(target.parent)

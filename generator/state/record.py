@@ -167,7 +167,7 @@ def keep_generation(root: Path, record: Record, texts: dict[str, str]) -> None:
     for path, text in texts.items():
         target = partial / path
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        target.write_text(text, errors="surrogateescape")
+        target.write_bytes(files.encoded(text))
     (partial / "record.json").write_bytes(msgspec.json.encode(record))
     os.sync()  # all of it before its name: thousands of files, so not one by one
     partial.rename(folder)

@@ -11,7 +11,7 @@ from generator.controller.config import Config, hostname
 from generator.errors import EvpnHostError, Problem, Refused, Stranded
 from generator.reporting import report
 from generator.reporting.report import Outcome
-from generator.state import record
+from generator.state import files, record
 from generator.state.lock import lock
 from generator.state.record import Record
 from generator.verbs.options import Options
@@ -107,11 +107,10 @@ def _kept(
         else:
             chosen = kept.target.generation == generation
         if chosen:
-            files = [file for file in folder.rglob("*") if file.is_file()]
             texts = {
-                str(file.relative_to(folder)): file.read_text(errors="surrogateescape")
-                for file in files
-                if file.name != "record.json"
+                str(file.relative_to(folder)): files.read(file)
+                for file in folder.rglob("*")
+                if file.is_file() and file.name != "record.json"
             }
             return kept, texts
     known = ", ".join(sorted({str(kept.target.generation) for kept, _ in entries})) or "none"
