@@ -37,6 +37,20 @@ class Problem(NamedTuple):
         return f"{text} ({self.hint})" if self.hint else text
 
 
+def text_of(error: OSError) -> str:
+    """Return an error of the system as a person reads it."""
+    return f"{error.filename or 'system'}: {error.strerror}"
+
+
+def problems_of(failure: Exception) -> list[Problem]:
+    """Return what went wrong: of an error of ours, of the system, or of a fault in the code."""
+    if isinstance(failure, EvpnHostError):
+        return failure.problems
+    if isinstance(failure, OSError):
+        return [Problem("", "", text_of(failure))]
+    return [Problem("", "", f"a fault of evpn-host: {type(failure).__name__}: {failure}")]
+
+
 class EvpnHostError(Exception):
     """A failure that the user reads in words; its exit code is the contract's."""
 
@@ -86,6 +100,13 @@ class ActivationFailed(EvpnHostError):
 
     exit_code = 3
     outcome = "failed"
+
+
+class Interrupted(EvpnHostError):
+    """A signal asked us to end."""
+
+    exit_code = 130
+    outcome = "refused"
 
 
 class NotInstalled(ActivationFailed):

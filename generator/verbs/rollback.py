@@ -4,11 +4,11 @@ import contextlib
 
 import msgspec
 
-from generator.activation import converge, staging
+from generator.activation import commands, converge, staging
 from generator.activation.backend import Activation
 from generator.activation.commands import Log
 from generator.controller.config import Config, hostname
-from generator.errors import EvpnHostError, Problem, Refused, Stranded
+from generator.errors import Problem, Refused, Stranded, problems_of
 from generator.reporting import report
 from generator.reporting.report import Outcome
 from generator.state import files, record
@@ -35,7 +35,7 @@ def rollback(generation: int | None, options: Options, log: Log, say: Log) -> tu
     generation is not kept.
     """
     root = options.root
-    with lock(root):
+    with lock(root), commands.interruptible():
         current = record.read(root)
         if current is None:
             raise Refused("nothing was applied yet")
@@ -59,8 +59,9 @@ def rollback(generation: int | None, options: Options, log: Log, say: Log) -> tu
                 staging.commit(root, changes)
                 if options.activate:
                     converge.converge(activation, log, say)
-            except EvpnHostError as failure:
-                raise Stranded(*failure.problems, "the rollback did not end well") from None
+            except Exception as failure:  # noqa: BLE001  # whatever it is, a person has to know
+                problems = problems_of(failure)
+                raise Stranded(*problems, "the rollback did not end well") from None
         done = _done(pending) if options.activate else pending
         record.write(root, done)
         paths = sorted(change.path for change in changes)
