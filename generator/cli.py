@@ -10,8 +10,8 @@ import click
 
 from generator import __version__
 from generator.activation.backends import NAMES
-from generator.errors import EvpnHostError
-from generator.verbs.command import TROUBLE, Diff, Verbs, text_of
+from generator.errors import EvpnHostError, text_of
+from generator.verbs.command import TROUBLE, Diff, Verbs
 
 _PLATFORMS = ("libvirt", "nad", "incus")
 _DIR = click.Path(path_type=Path, file_okay=False)

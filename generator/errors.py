@@ -1,6 +1,9 @@
 """What can be refused or fail. An operator learns where, what, why, and what to do."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
+
+from generator.secrets import mask
 
 
 def printable(value: object, limit: int = 80) -> str:
@@ -34,6 +37,20 @@ class Problem(NamedTuple):
         return f"{text} ({self.hint})" if self.hint else text
 
 
+def text_of(error: OSError) -> str:
+    """Return an error of the system as a person reads it."""
+    return f"{error.filename or 'system'}: {error.strerror}"
+
+
+def problems_of(failure: Exception) -> list[Problem]:
+    """Return what went wrong: of an error of ours, of the system, or of a fault in the code."""
+    if isinstance(failure, EvpnHostError):
+        return failure.problems
+    if isinstance(failure, OSError):
+        return [Problem("", "", text_of(failure))]
+    return [Problem("", "", f"a fault of evpn-host: {type(failure).__name__}: {failure}")]
+
+
 class EvpnHostError(Exception):
     """A failure that the user reads in words; its exit code is the contract's."""
 
@@ -42,12 +59,34 @@ class EvpnHostError(Exception):
     reported = False  # whether the journal, which standard error goes to, has it already
 
     def __init__(self, *problems: Problem | str) -> None:
-        self.problems = [p if isinstance(p, Problem) else Problem("", "", p) for p in problems]
+        texts = [p if isinstance(p, Problem) else Problem("", "", p) for p in problems]
+        self.problems = [Problem(*map(mask, each)) for each in texts]
         super().__init__("\n".join(map(str, self.problems)))
 
 
 class Refused(EvpnHostError):
     """We do not act on this input or host: nothing was changed."""
+
+
+class Problems(list[Problem]):
+    """The problems of a document, up to `LIMIT`: a broken one must not fill the memory.
+
+    The first one above that ends the search. Raises `Refused` with those before it.
+    """
+
+    LIMIT = 1000
+
+    def append(self, problem: Problem) -> None:
+        """Add a problem."""
+        if len(self) == self.LIMIT:
+            more = f"there are more than {self.LIMIT} problems; the rest is not shown"
+            raise Refused(*self, more)
+        super().append(problem)
+
+    def extend(self, problems: Iterable[Problem]) -> None:
+        """Add problems, one after the other."""
+        for problem in problems:
+            self.append(problem)
 
 
 class Unreachable(Refused):
@@ -61,6 +100,13 @@ class ActivationFailed(EvpnHostError):
 
     exit_code = 3
     outcome = "failed"
+
+
+class Interrupted(EvpnHostError):
+    """A signal asked us to end."""
+
+    exit_code = 130
+    outcome = "refused"
 
 
 class NotInstalled(ActivationFailed):

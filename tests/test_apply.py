@@ -179,6 +179,86 @@ def test_foreign_files_stay(apply: Command, root: Path) -> None:
         assert {path: etc_files(root)[path] for path in theirs} == before
 
 
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8", "en_US.ISO-8859-1"])
+def test_bytes_that_are_not_utf8(
+    apply: Command, evpn_host: Command, root: Path, monkeypatch: pytest.MonkeyPatch, locale: str
+) -> None:
+    """What an operator has in frr.conf.local comes out byte for byte, whatever the locale."""
+    monkeypatch.setenv("LC_ALL", locale)
+    mine = b"! Stra\xdfe, \xc3\xa4\r\nline vty\n"
+    (root / FRR_LOCAL).parent.mkdir(parents=True)
+    (root / FRR_LOCAL).write_bytes(mine)
+    assert apply(OLD).code == 0
+    assert mine in (root / FRR).read_bytes()
+    assert apply(OLD) == Result(0, "", "")
+    (root / FRR_LOCAL).write_bytes(b"! \x1b[31m \xff\n")
+    done = evpn_host("diff", "--root", root, "-p", root.parent / "payload.json")
+    assert done.code == 1
+    assert "\x1b" not in done.out
+    assert "\\x1b[31m" in done.out
+
+
+def test_line_ends_are_compared(apply: Command, root: Path) -> None:
+    """A file of ours in which somebody changed the line ends is written anew."""
+    apply(OLD)
+    before = (root / FRR).read_bytes()
+    (root / FRR).write_bytes(before.replace(b"\n", b"\r\n"))
+    assert apply(OLD).out == f"/{FRR}\n"
+    assert (root / FRR).read_bytes() == before
+
+
+def test_repairs_modes_and_owners(apply: Command, root: Path) -> None:
+    """The next apply of the same payload restores the modes of our files and drop-in folders."""
+    apply(OLD)
+    [drop_in] = (root / "etc/systemd/network").glob("10-netplan-nbr-26.network.d")
+    (root / NETPLAN).chmod(0o644)
+    (root / FRR).chmod(0o600)
+    drop_in.chmod(0o700)
+    apply(OLD)
+    assert (root / NETPLAN).stat().st_mode & 0o777 == 0o600
+    assert (root / FRR).stat().st_mode & 0o777 == 0o640
+    assert drop_in.stat().st_mode & 0o777 == 0o755
+    assert apply(OLD) == Result(0, "", "")
+
+
+def test_uninstall_restores_modes_and_links(
+    apply: Command, evpn_host: Command, root: Path, tmp_path: Path
+) -> None:
+    """An operator's file has its mode again, and a symbolic link is one again."""
+    (root / FRR).parent.mkdir(parents=True)
+    (tmp_path / "mine").write_text("! mine\n")
+    (root / FRR).symlink_to(tmp_path / "mine")
+    daemons = root / "etc/frr/daemons"
+    daemons.write_text("bgpd=no\n")
+    daemons.chmod(0o600)
+    assert apply(OLD).code == 0
+    assert not (root / FRR).is_symlink()
+    assert evpn_host("uninstall", "--root", root).code == 0
+    assert (root / FRR).readlink() == tmp_path / "mine"
+    assert (tmp_path / "mine").read_text() == "! mine\n"
+    assert daemons.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_rollback_under_any_umask(
+    apply: Command, evpn_host: Command, root: Path, umask: int
+) -> None:
+    """Files and folders that come back have the same modes as after an apply."""
+    apply(OLD)
+    modes = {file: file.stat().st_mode for file in (root / "etc").rglob("*")}
+    applied = record.read(root)
+    assert applied
+    texts = {path: (root / path).read_text() for path in applied.target.files}
+    record.keep_generation(root, applied, texts)  # which only an activated one is otherwise
+    apply(NEW)
+    before = os.umask(umask)
+    try:
+        assert evpn_host("rollback", "--root", root).code == 0
+    finally:
+        os.umask(before)
+    assert {file: file.stat().st_mode for file in (root / "etc").rglob("*")} == modes
+
+
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o000])
 def test_file_modes_do_not_depend_on_the_umask(apply: Command, root: Path, umask: int) -> None:
     """Not everybody can read files that may hold a secret; the daemons' users can read theirs."""

@@ -643,12 +643,16 @@ def test_refuses_unusable_secrets_before_any_request(
 
 
 def test_sends_the_token_to_the_controller_only(tree: Tree, ca: trustme.CA, tmp_path: Path) -> None:
-    """Another server of a URL on the command line does not get it; plain http is refused."""
+    """No other server gets it, with or without a controller in config.yaml; http is refused."""
+    own = tree.settings["controller"]
     tree.set(token_file=tree.put("token", TOKEN))
     other = RecordingController(tmp_path / "payloads")
     with serving(other, ca.issue_cert("127.0.0.1"), tmp_path) as url:
-        assert tree.run("apply", "-p", f"{url}/K8S01.json").code == 0
-    assert "Authorization" not in other.requests[0]
+        for controller in (own, "/root/payload.json", None):
+            tree.set(controller=controller)
+            assert tree.run("apply", "-p", f"{url}/K8S01.json").code == 0
+    assert len(other.requests) == 3
+    assert not any("Authorization" in request for request in other.requests)
     plain_ = RecordingController(tmp_path / "payloads")
     with serving(plain_, None, tmp_path) as url:
         tree.set(controller=f"{url}/K8S01.json")
@@ -666,7 +670,7 @@ def test_refuses_bad_urls(tree: Tree) -> None:
         "https://a:b/": "is not a URL",
         "https://[::1/": "is not a URL",
         f"https://{'a' * 70}.example/": "https://aaa",
-        "https://user:secret@127.0.0.1/": "has a password in it",
+        "https://user:secret@127.0.0.1/": "https://(not shown)@127.0.0.1/: has a password in it",
     }.items():
         done = tree.run("apply", "-p", url)
         assert done.code == 1

@@ -3,6 +3,7 @@
 import json
 import random
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -812,3 +813,56 @@ def test_a_repeated_key_among_many() -> None:
     assert places(_repeated_key(100_000))
     few, many = (partial(refusals, _repeated_key(count)) for count in (1000, 4000))
     assert instructions(many) < 5 * instructions(few)
+
+
+def _links_and_vnets_of_one_port(count: int) -> bytes:
+    vnets = [vnet(100 + n, 1, ports=untagged("swp1@leaf-0")) for n in range(count)]
+    links = [link(f"e{n}", "swp1@leaf-0") for n in range(count)]
+    return encoded(host(vpcs=[vpc(1)], vnets=vnets, links=links))
+
+
+def _fleet_in_one_vnet(count: int) -> bytes:
+    """Return a sound Fleet whose hosts all have their management address in the same V-Net."""
+    ports = untagged(*(f"swp{n}@leaf-0" for n in range(count)))
+    hosts = [
+        {
+            "server": server(
+                name=f"h{n}",
+                asn=4200000001 + n,
+                mainAddress=f"10.2.{n >> 8}.{n & 255}",
+                mgmt=mgmt(vnet="m", ipv4=f"10.12.{1 + (n >> 8)}.{n & 255}/16"),
+            ),
+            "links": [link("ens4", f"swp{n}@leaf-0")],
+        }
+        for n in range(1, count)
+    ]
+    management = {"name": "m", "vxlanID": 14, "vpc": {"id": 1}, "ports": ports}
+    return encoded(fleet(*hosts, vpcs=[vpc(1)], vnets=[management]))
+
+
+@pytest.mark.parametrize("document", [_links_and_vnets_of_one_port, _fleet_in_one_vnet])
+def test_work_grows_with_the_document(document: Callable[[int], bytes]) -> None:
+    """No part of a document is looked through for each element of another part."""
+    few, many = (partial(refusals, document(count)) for count in (100, 400))
+    few()  # imports and caches of the first call do not count
+    assert instructions(many) < 5 * instructions(few)
+
+
+def test_a_fleet_in_one_vnet_is_sound() -> None:
+    """The test above would count little if the document was refused at once."""
+    assert len(load(_fleet_in_one_vnet(20)).hosts) == 19
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"kind": "Host", "vnets": [0] * 5000},
+        {"kind": "Fleet", "hosts": [{}] * 5000},
+        {"kind": "Host", "customData": {f"\x7f{n}": 0 for n in range(5000)}},
+    ],
+)
+def test_the_number_of_problems_is_limited(document: Json) -> None:
+    """A broken document does not fill the memory with its problems."""
+    problems = refusals(encoded(document))
+    assert len(problems) == 1001
+    assert "there are more than 1000 problems; the rest is not shown" in str(problems[-1])

@@ -1,15 +1,19 @@
 """Runs commands of the native tools. A step is data: a command, its reason and its time limit."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import NoReturn, TypeVar
 
 import msgspec
 
-from generator.errors import ActivationFailed, NotInstalled, printable
+from generator.errors import ActivationFailed, Interrupted, NotInstalled, printable
+from generator.secrets import mask, mask_frr
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -21,8 +25,13 @@ class Step(msgspec.Struct, frozen=True):
     input: str = ""
     may_fail: bool = False
 
+    @property
+    def command(self) -> str:
+        """The command as a person reads it, without passwords."""
+        return mask_frr(" ".join(self.argv))
+
     def __str__(self) -> str:
-        return f"{' '.join(self.argv)}  # {self.reason}"
+        return f"{self.command}  # {self.reason}"
 
 
 Log = Callable[[str], None]
@@ -47,17 +56,58 @@ def run(step: Step, log: Log) -> str:
         )
     except FileNotFoundError:
         raise NotInstalled(f"{step.argv[0]} is not installed ({step.reason})") from None
+    except OSError as error:
+        reason = f"{error.strerror} ({step.reason})"
+        raise ActivationFailed(f"{step.argv[0]} can't be run: {reason}") from None
     except subprocess.TimeoutExpired:
         raise ActivationFailed(
-            f"{' '.join(step.argv)} did not end within {step.timeout:.0f} s ({step.reason})"
+            f"{step.command} did not end within {step.timeout:.0f} s ({step.reason})"
         ) from None
     if done.returncode and not step.may_fail:
-        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()[-5:]
+        # A tool repeats lines of its files: FRR's with a password in them.
+        lines = mask_frr(done.stderr.strip() or done.stdout.strip()).splitlines()[-5:]
         raise ActivationFailed(
-            f"{' '.join(step.argv)} failed with {done.returncode} ({step.reason})",
+            f"{step.command} failed with {done.returncode} ({step.reason})",
             *(f"  {printable(line, 200)}" for line in lines),
         )
     return done.stdout
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Have SIGTERM and SIGINT raise `Interrupted`: a tool that runs is ended, and we go back.
+
+    subprocess kills a tool and waits for its end when an exception comes while it runs.
+    """
+    signals = (signal.SIGTERM, signal.SIGINT)
+
+    def interrupt(number: int, _: object) -> NoReturn:
+        raise Interrupted(f"stopped by {signal.Signals(number).name}")
+
+    with _handling(signals, interrupt):
+        yield
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Have SIGTERM and SIGINT wait until a host that goes back is as it was before."""
+    with _handling((signal.SIGTERM, signal.SIGINT), signal.SIG_IGN):
+        yield
+
+
+@contextlib.contextmanager
+def _handling(
+    signals: Iterable[signal.Signals], handler: Callable[[int, object], NoReturn] | signal.Handlers
+) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # which alone handles signals
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in signals}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def run_all(steps: Iterable[Step], log: Log) -> None:
@@ -68,7 +118,7 @@ def run_all(steps: Iterable[Step], log: Log) -> None:
 
 def to_stderr(line: str) -> None:
     """Print a line of the log: the log of `-v`."""
-    print(f"+ {line}", file=sys.stderr)
+    print(f"+ {mask(line)}", file=sys.stderr)
 
 
 def silent(_: str) -> None:

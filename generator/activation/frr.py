@@ -11,6 +11,7 @@ from generator.activation.commands import Log, Step
 from generator.errors import ActivationFailed
 from generator.observed import comparison, frr, routes
 from generator.observed.routes import Lost
+from generator.state import files
 
 CONF = "etc/frr/frr.conf"
 DAEMONS = "etc/frr/daemons"
@@ -124,7 +125,7 @@ def _reload(activation: Activation, log: Log) -> None:
     default VRF. So both are configured before.
     """
     sessions, vnis = comparison.missing_in_frr(activation.target, activation.root)
-    conf = (activation.root / CONF).read_text()
+    conf = files.read(activation.root / CONF)
     if lines := _stanzas(conf, {f"interface {name}" for name in sessions}):
         commands.run(_configure(lines, "FRR advertises itself on new uplinks"), log)
     if lines := _stanzas(conf, {f"vrf {vni.vrf}" for vni in vnis if vni.type == "L3"}):

@@ -13,6 +13,7 @@ from generator.activation.commands import Log, Step
 from generator.desired.model import Device
 from generator.desired.plan import Plan, body
 from generator.errors import Problem, Refused
+from generator.state import files
 from generator.state.changes import Change
 
 FILE = "etc/network/interfaces.d/evpn-host"
@@ -122,7 +123,7 @@ class Ifupdown:
 
     def remove_notes(self, root: Path) -> None:
         """Remove the list of VRFs, unless it names one that exists."""
-        lines = (root / VRF_MAP).read_text().splitlines()
+        lines = files.read(root / VRF_MAP).splitlines()
         names = [line.split()[-1] for line in lines if line.strip() and line[0] != "#"]
         if not any((root / "sys/class/net" / name).exists() for name in names):
             (root / VRF_MAP).unlink()
@@ -181,4 +182,4 @@ def _refuse_other_ifupdown() -> None:
 
 
 def _lines(file: Path) -> list[str]:
-    return file.read_text(errors="replace").splitlines()
+    return files.read(file).splitlines()

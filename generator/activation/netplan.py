@@ -232,7 +232,7 @@ def _ethernets(file: Path) -> dict[Any, Any]:
     from ruamel.yaml.error import YAMLError  # noqa: PLC0415
 
     try:
-        return dict(YAML(typ="safe").load(file.read_text())["network"]["ethernets"])
+        return dict(YAML(typ="safe").load(files.read(file))["network"]["ethernets"])
     except (OSError, YAMLError, KeyError, TypeError, ValueError):
         return {}
 

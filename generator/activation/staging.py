@@ -6,6 +6,7 @@
 import contextlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
@@ -36,12 +37,26 @@ def _drop_ins() -> list[str]:
     return [backend.drop_ins for backend in backends.registered() if backend.drop_ins]
 
 
+def _is_drop_in(path: str) -> bool:
+    return any(PurePath(path).match(pattern) for pattern in _drop_ins())
+
+
+def has_other_mode(root: Path, path: str) -> bool:
+    """Whether a file of ours, or the folder of a drop-in, has not the mode or owner it should."""
+    status = (root / path).lstat()
+    if not stat.S_ISREG(status.st_mode) or stat.S_IMODE(status.st_mode) != plan.mode(path):
+        return True
+    if _is_drop_in(path) and (root / path).parent.stat().st_mode & 0o005 != 0o005:
+        return True
+    return os.geteuid() == 0 and status.st_uid != files.owner_of(root / path)
+
+
 def changes(root: Path, texts: dict[str, str]) -> list[Change]:
     """Return what has to be written, and which files of ours go. A first line does not count."""
     needed = []
     for path, new in texts.items():
         old = reading.read(root, path)
-        if old is None or plan.body(old) != plan.body(new):
+        if old is None or plan.body(old) != plan.body(new) or has_other_mode(root, path):
             needed.append(Change(path, old, new))
     for path in sorted(present(root) - texts.keys()):
         old = reading.read(root, path)
@@ -60,7 +75,7 @@ def staged(root: Path, texts: dict[str, str], backend: str) -> Iterator[Path]:
         for path, text in texts.items():
             target = tree / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text, errors="surrogateescape")
+            target.write_bytes(files.encoded(text))
             target.chmod(plan.mode(path))
         for pattern in backends.named(backend).foreign_files:
             for source in sorted(root.glob(pattern)):
@@ -95,27 +110,23 @@ def commit(root: Path, needed: Iterable[Change]) -> list[str]:
         for change in needed:
             target = root / change.path
             if change.new is None:
-                target.unlink(missing_ok=True)
-                if any(PurePath(change.path).match(pattern) for pattern in _drop_ins()):
+                files.remove(target)
+                if _is_drop_in(change.path):
                     with contextlib.suppress(OSError):  # others may have files in the folder too
                         target.parent.rmdir()
                 continue
-            if change.old is not None and not plan.ours(change.old):
-                copy = root / record.KEPT / change.path
-                if not copy.exists():
-                    copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                    restore(target, copy)
-                    kept.append(change.path)
-            files.write(target, change.new.encode(errors="surrogateescape"), plan.mode(change.path))
+            copy = root / record.KEPT / change.path
+            if not plan.ours(change.new) and os.path.lexists(copy):
+                files.copy(copy, target)  # with the mode and owner that it had
+                continue
+            if change.old is not None and not plan.ours(change.old) and not os.path.lexists(copy):
+                files.make_folder(copy.parent, 0o700)
+                files.copy(target, copy)
+                kept.append(change.path)
+            if _is_drop_in(change.path):
+                files.make_folder(target.parent)
+                target.parent.chmod(files.FOLDER_MODE)  # networkd reads it as its own user
+            files.write(target, files.encoded(change.new), plan.mode(change.path))
     except OSError as error:
         raise ActivationFailed(f"{error.filename}: {error.strerror}") from None
     return kept
-
-
-def restore(copy: Path, target: Path) -> None:
-    """Put a copy of a file in a place, whole, with its owner and permissions."""
-    partial = target.with_name(f".{target.name}.evpn-host")
-    shutil.copy2(copy, partial)
-    info = copy.stat()
-    os.chown(partial, info.st_uid, info.st_gid)
-    partial.replace(target)

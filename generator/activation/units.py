@@ -43,7 +43,7 @@ def _texts(*, cron: bool) -> Iterator[tuple[Path, str]]:
     folders = [(UNITS, "systemd", _for_systemd), (CRON, "cron.d", _for_cron)]
     for target, folder, escape in folders if cron else folders[:1]:
         for file in sorted((_HERE / folder).iterdir()):
-            text = file.read_text().replace(_PACKAGED, _command(escape))
+            text = files.read(file).replace(_PACKAGED, _command(escape))
             yield target / file.name, _BANNER + text
 
 
@@ -62,7 +62,7 @@ def install(root: Path, log: Log, *, cron: bool, reload: bool) -> list[str]:
     changed = []
     for path, text in _texts(cron=cron):
         target = root / path
-        if not target.is_file() or target.read_text(errors="replace") != text:
+        if not target.is_file() or files.read(target) != text:
             files.write(target, text.encode(), 0o644)
             changed.append(str(path))
     if changed and reload:
@@ -89,7 +89,7 @@ def remove(root: Path, log: Log, *, reload: bool) -> list[str]:
     removed = []
     for path, _ in _texts(cron=True):
         target = root / path
-        if target.is_file() and target.read_text(errors="replace").startswith(_BANNER):
+        if target.is_file() and files.read(target).startswith(_BANNER):
             target.unlink()
             removed.append(str(path))
     if removed and reload:

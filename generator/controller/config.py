@@ -66,7 +66,7 @@ def hostname() -> str:
 def load(root: Path) -> Config:
     """Return the settings of a host, the defaults if it has no file. Raises `Refused`."""
     try:
-        text = (root / PATH).read_text()
+        text = (root / PATH).read_bytes().decode()
     except FileNotFoundError:
         return Config()
     except (OSError, UnicodeDecodeError) as error:

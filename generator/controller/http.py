@@ -187,10 +187,10 @@ class Access:
     def _secrets(self, url: str) -> dict[str, str]:
         """Return the files with our credentials, if the URL's host may have these.
 
-        They are for the controller of config.yaml. A URL on the command line, or one for reports,
-        gets them only if it leads to the same place.
+        They are for the controller that config.yaml names. A URL on the command line, or one for
+        reports, gets them only if it leads to the same place: without such a controller no URL.
         """
-        if is_url(self._own) and _origin(url) != _origin(self._own):
+        if not is_url(self._own) or _origin(url) != _origin(self._own):
             return {}
         settings = self._settings
         files = {
@@ -314,7 +314,7 @@ def _private(file: Path) -> Path:
 def _token(file: Path) -> str:
     """Return the bearer token in a file. Raises `Failed`."""
     try:
-        text = _private(file).read_text().strip()
+        text = _private(file).read_bytes().decode().strip()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not text"
         raise Failed(f"{file}: can't be read: {reason}") from None

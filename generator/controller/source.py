@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from generator import secrets
 from generator.controller.config import Config, expand, hostname, is_url
 from generator.desired import plan
 from generator.desired.payload.decode import MAX_BYTES
@@ -35,6 +36,7 @@ class Source:
         self.name = host or hostname()
         # Of a URL with the host's name in it the payload has to be that host's.
         self.host = self.name if is_url(named) and "{host}" in named else host
+        secrets.know_those_of_url(named)
         self._named = expand(named, self.name) if is_url(named) else named
         self._tag = ""
 

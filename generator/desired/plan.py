@@ -65,7 +65,7 @@ def digest(*parts: str | bytes) -> str:
     """Return the SHA-256 of parts, each with its length, so that no two lists have the same."""
     total = hashlib.sha256()
     for part in parts:
-        data = part.encode() if isinstance(part, str) else part
+        data = part.encode(errors="surrogateescape") if isinstance(part, str) else part
         total.update(len(data).to_bytes(8, "big"))
         total.update(data)
     return total.hexdigest()

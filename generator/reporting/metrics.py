@@ -29,7 +29,7 @@ def write(file: Path, status: Status, now: float, *, good: bool) -> None:
 
 def _last_success(file: Path) -> float:
     try:
-        sample = re.search(rf"^{_LAST_SUCCESS} ([0-9.e+]+)$", file.read_text(), re.MULTILINE)
+        sample = re.search(rf"^{_LAST_SUCCESS} ([0-9.e+]+)$", files.read(file), re.MULTILINE)
         return float(sample[1]) if sample else 0.0
     except (OSError, ValueError):
         return 0.0

@@ -1,15 +1,14 @@
 """A file's content before and after, and how a person reads the difference."""
 
 import difflib
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from generator.errors import Refused
-
-_SECRET = re.compile(r"^(.* password )(\S+)$", re.MULTILINE)
+from generator.secrets import mask_frr
+from generator.state import files
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -23,7 +22,7 @@ class Change(msgspec.Struct, frozen=True):
 def read(root: Path, path: str) -> str | None:
     """Return a file's text, None if there is no file. Raises `Refused` if it can't be read."""
     try:
-        return (root / path).read_text(errors="surrogateescape")
+        return files.read(root / path)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -31,7 +30,10 @@ def read(root: Path, path: str) -> str | None:
 
 
 def diff(changes: Iterable[Change]) -> Iterator[str]:
-    """Yield a unified diff, line by line, without line ends. It does not show passwords."""
+    """Yield a unified diff, line by line, without line ends, for a terminal.
+
+    It does not show passwords, and shows what is not printable as an escape.
+    """
     for change in changes:
         old, new = _lines(change.old), _lines(change.new)
         yield from difflib.unified_diff(
@@ -44,4 +46,8 @@ def diff(changes: Iterable[Change]) -> Iterator[str]:
 
 
 def _lines(text: str | None) -> list[str]:
-    return _SECRET.sub(r"\1(not shown)", text or "").splitlines()
+    return [_printable(line) for line in mask_frr(text or "").split("\n")[: -1 if text else 0]]
+
+
+def _printable(line: str) -> str:
+    return "".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in line)

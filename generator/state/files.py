@@ -1,17 +1,35 @@
-"""Writes a file so that at any instant, power cut included, the old or the new one is there."""
+"""Writes, copies and removes files so that a power cut at any instant loses none of them.
+
+At any instant the old or the new file is there, whole. A function returns when its change would
+survive a power cut, the folder's entry included. Nothing else of evpn-host writes what matters.
+"""
 
 import contextlib
 import os
+import pwd
 import shutil
 from pathlib import Path
 
+FOLDER_MODE = 0o755  # of folders that are made on the way, whatever the umask
+
+
+def read(path: Path) -> str:
+    """Return a file's text: UTF-8 whatever the locale, with other bytes and line ends as they are.
+
+    `encoded` gives the same bytes again.
+    """
+    return path.read_bytes().decode("utf-8", "surrogateescape")
+
+
+def encoded(text: str) -> bytes:
+    """Return the bytes of text that `read` returned, or that is ours."""
+    return text.encode("utf-8", "surrogateescape")
+
 
 def write(target: Path, content: bytes, mode: int) -> None:
-    """Write a file so that at no instant half of it is there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Always the same name, so that the next run removes what a killed run leaves behind.
-    partial = target.with_name(f".{target.name}.new")
-    partial.unlink(missing_ok=True)
+    """Write a file with a mode; a file of FRR belongs to FRR's user."""
+    make_folder(target.parent)
+    partial = _partial(target)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -25,11 +43,78 @@ def write(target: Path, content: bytes, mode: int) -> None:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
-    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    sync_folder(target.parent)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file with its mode, owner and times; a symbolic link stays one."""
+    make_folder(target.parent)
+    partial = _partial(target)
     try:
-        os.fsync(folder)
+        if source.is_symlink():
+            partial.symlink_to(source.readlink())
+        else:
+            _copy_file(source, partial)
+        partial.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+    sync_folder(target.parent)
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    status = source.stat()
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with source.open("rb") as old, os.fdopen(descriptor, "wb") as new:
+        shutil.copyfileobj(old, new)
+        new.flush()
+        os.fchown(new.fileno(), status.st_uid, status.st_gid)
+        os.fchmod(new.fileno(), status.st_mode & 0o7777)
+        os.utime(new.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+        os.fsync(new.fileno())
+
+
+def remove(target: Path) -> None:
+    """Remove a file. A missing one is no error."""
+    with contextlib.suppress(FileNotFoundError):
+        target.unlink()
+        sync_folder(target.parent)
+
+
+def make_folder(folder: Path, mode: int = FOLDER_MODE) -> None:
+    """Make a folder and those above it that are missing, with a mode whatever the umask."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    with contextlib.suppress(FileExistsError):  # another run made it meanwhile
+        folder.mkdir()
+        folder.chmod(mode)
+        sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have a folder's entries survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
+
+
+def _partial(target: Path) -> Path:
+    """Return the place of a file that is being written, free of what a killed run left there."""
+    partial = target.with_name(f".{target.name}.new")
+    partial.unlink(missing_ok=True)
+    return partial
+
+
+def owner_of(target: Path) -> int:
+    """Return the user (uid) to whom a file of ours belongs: FRR's, if this machine has it."""
+    if target.parent.name == "frr":
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam("frr").pw_uid
+    return 0
 
 
 def _give_to_frr(descriptor: int, target: Path) -> None:

@@ -167,10 +167,11 @@ def keep_generation(root: Path, record: Record, texts: dict[str, str]) -> None:
     for path, text in texts.items():
         target = partial / path
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        target.write_text(text, errors="surrogateescape")
+        target.write_bytes(files.encoded(text))
     (partial / "record.json").write_bytes(msgspec.json.encode(record))
     os.sync()  # all of it before its name: thousands of files, so not one by one
     partial.rename(folder)
+    files.sync_folder(base)
     kept = sorted((int(f.name) for f in base.iterdir() if f.name.isdigit()), reverse=True)
     for serial in kept[KEEP:]:
         shutil.rmtree(base / str(serial), ignore_errors=True)

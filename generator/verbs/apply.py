@@ -5,14 +5,14 @@ Writes what differs, has the native tools take it up, verifies and records. The 
 If something stops us in between, the next run reads that and finishes the work.
 """
 
-import os
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from generator import __version__
-from generator.activation import backends, before, converge, firewall, staging
+from generator import __version__, secrets
+from generator.activation import backends, before, commands, converge, firewall, staging
 from generator.activation.backend import Activation
 from generator.activation.commands import Log
 from generator.activation.partial import Partial, partial_of
@@ -23,7 +23,17 @@ from generator.desired import plan
 from generator.desired.payload import Payload, load
 from generator.desired.plan import Plan
 from generator.desired.target import Target
-from generator.errors import EvpnHostError, Problem, Refused, Stranded, Unchecked, Unreachable
+from generator.errors import (
+    ActivationFailed,
+    EvpnHostError,
+    Problem,
+    Refused,
+    Stranded,
+    Unchecked,
+    Unreachable,
+    problems_of,
+    text_of,
+)
 from generator.observed import comparison, devices
 from generator.reporting import report
 from generator.reporting.report import Outcome
@@ -60,7 +70,9 @@ def apply_from(source: Source, options: Options, log: Log, say: Log, *, last_goo
 
 def frr_local(root: Path) -> str:
     """Return the operator's own FRR lines."""
-    return reading.read(root, FRR_LOCAL) or ""
+    text = reading.read(root, FRR_LOCAL) or ""
+    secrets.know_those_of_frr(text)
+    return text
 
 
 def make_plan(data: bytes, options: Options) -> tuple[Plan, Payload, str]:
@@ -69,6 +81,7 @@ def make_plan(data: bytes, options: Options) -> tuple[Plan, Payload, str]:
     Raises `Refused`.
     """
     payload = load(data)
+    secrets.know(*(host.bgp.password for host in payload.hosts))
     # A payload for one host needs no name; in a Fleet the machine's own finds its entry.
     name = options.host or (config.hostname() if payload.kind == "Fleet" else None)
     backend = options.backend or backends.detect(options.root)
@@ -87,9 +100,8 @@ def apply(data: bytes, options: Options, log: Log, say: Log) -> Outcome:
     `log` gets each command, `say` each sentence for the user. Raises `Refused` (nothing was
     changed), `ActivationFailed` (the generation before is active again) or `Stranded`.
     """
-    os.umask(0o022)  # networkd and FRR read our files as users of their own
     root = options.root
-    with lock(root):
+    with lock(root), commands.interruptible():
         previous = _previous(options)
         if previous and not options.full and _nothing_to_do(data, previous, options):
             return _outcome(previous.target)
@@ -162,6 +174,8 @@ def _nothing_to_do(data: bytes, previous: Record, options: Options) -> bool:
     for path, digest in previous.target.files.items():
         content = reading.read(root, path)
         if content is None or plan.digest(plan.body(content)) != digest:
+            return False
+        if staging.has_other_mode(root, path):
             return False
     return _as_planned(previous, options)
 
@@ -254,12 +268,17 @@ def _carry_out(run: _Run, data: bytes, tree: Path) -> Outcome:
             record.write(root, run.record(ok=False, detail="written, not activated"), data)
             return _outcome(run.target, changed=changed, kept=kept)
         repaired = converge.converge(_activation(run, tree), run.log, run.say)
-    except EvpnHostError as failure:
-        _go_back(run, failure)
-        raise
-    done = run.record(ok=True)
-    record.write(root, done, data)
-    record.keep_generation(root, done, run.plan.files)
+        done = run.record(ok=True)
+        record.write(root, done, data)
+    except Exception as failure:  # noqa: BLE001  # whatever it is, the host goes back
+        failed = ActivationFailed(*problems_of(failure))
+        with commands.uninterrupted():
+            _go_back(run, failed)
+        raise failed from None
+    try:
+        record.keep_generation(root, done, run.plan.files)
+    except OSError as error:
+        run.say(f"warning: this generation is not kept for a rollback: {text_of(error)}")
     return _outcome(run.target, activated=True, changed=changed, kept=kept, mended=repaired)
 
 
@@ -307,13 +326,14 @@ def _go_back(run: _Run, failure: EvpnHostError) -> None:
         elif run.options.activate:
             converge.withdraw(failed, run.log)
             before.restore(root, before.read(root), run.log)
-    except EvpnHostError as second:
-        record.write(root, failed)
+    except Exception as second:  # noqa: BLE001
+        with contextlib.suppress(OSError):  # the record says `ok: false` from before
+            record.write(root, failed)
         unit = backends.named(run.target.backend).unit
         raise Stranded(
             *failure.problems,
             "going back to the generation before failed too:",
-            *second.problems,
+            *problems_of(second),
             f"look at: systemctl status {unit} frr; evpn-host status; evpn-host diff",
         ) from None
     if previous:

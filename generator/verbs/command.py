@@ -2,24 +2,21 @@
 
 import os
 import sys
+import traceback
 
 import click
 
-from generator.errors import Refused
+from generator.errors import EvpnHostError, Refused, text_of
 
 TROUBLE = 2  # of diff, and of a wrong command line
-
-
-def text_of(error: OSError) -> str:
-    """Return an error of the system as a person reads it."""
-    return f"{error.filename or 'system'}: {error.strerror}"
 
 
 class Verbs(click.Group):
     """Ends as other commands do when the reader of its output has gone; click's 1 means refused."""
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the verb."""
+        """Run the verb, with the same umask whoever runs it."""
+        os.umask(0o022)  # networkd and FRR read our files as users of their own
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
@@ -43,3 +40,8 @@ class Diff(click.Command):
             trouble = Refused(text_of(error))
             trouble.exit_code = TROUBLE
             raise trouble from None
+        except (EvpnHostError, click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception:  # noqa: BLE001  # a fault of ours is trouble, and no difference
+            traceback.print_exc()
+            sys.exit(TROUBLE)

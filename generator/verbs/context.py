@@ -14,12 +14,13 @@ from generator.controller.source import Source
 from generator.desired import payload
 from generator.desired.payload import Payload
 from generator.errors import Refused
+from generator.secrets import mask
 from generator.verbs.options import Options
 
 
 def say(text: str) -> None:
     """Print a sentence for the user on standard error."""
-    click.echo(text, err=True)
+    click.echo(mask(text), err=True)
 
 
 def log(*, verbose: bool) -> Log:

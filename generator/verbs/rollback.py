@@ -4,14 +4,14 @@ import contextlib
 
 import msgspec
 
-from generator.activation import converge, staging
+from generator.activation import commands, converge, staging
 from generator.activation.backend import Activation
 from generator.activation.commands import Log
 from generator.controller.config import Config, hostname
-from generator.errors import EvpnHostError, Problem, Refused, Stranded
+from generator.errors import Problem, Refused, Stranded, problems_of
 from generator.reporting import report
 from generator.reporting.report import Outcome
-from generator.state import record
+from generator.state import files, record
 from generator.state.lock import lock
 from generator.state.record import Record
 from generator.verbs.options import Options
@@ -35,7 +35,7 @@ def rollback(generation: int | None, options: Options, log: Log, say: Log) -> tu
     generation is not kept.
     """
     root = options.root
-    with lock(root):
+    with lock(root), commands.interruptible():
         current = record.read(root)
         if current is None:
             raise Refused("nothing was applied yet")
@@ -59,8 +59,9 @@ def rollback(generation: int | None, options: Options, log: Log, say: Log) -> tu
                 staging.commit(root, changes)
                 if options.activate:
                     converge.converge(activation, log, say)
-            except EvpnHostError as failure:
-                raise Stranded(*failure.problems, "the rollback did not end well") from None
+            except Exception as failure:  # noqa: BLE001  # whatever it is, a person has to know
+                problems = problems_of(failure)
+                raise Stranded(*problems, "the rollback did not end well") from None
         done = _done(pending) if options.activate else pending
         record.write(root, done)
         paths = sorted(change.path for change in changes)
@@ -107,11 +108,10 @@ def _kept(
         else:
             chosen = kept.target.generation == generation
         if chosen:
-            files = [file for file in folder.rglob("*") if file.is_file()]
             texts = {
-                str(file.relative_to(folder)): file.read_text(errors="surrogateescape")
-                for file in files
-                if file.name != "record.json"
+                str(file.relative_to(folder)): files.read(file)
+                for file in folder.rglob("*")
+                if file.is_file() and file.name != "record.json"
             }
             return kept, texts
     known = ", ".join(sorted({str(kept.target.generation) for kept, _ in entries})) or "none"

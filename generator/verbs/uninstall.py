@@ -6,7 +6,7 @@ from generator.activation import before, commands, converge, staging, units
 from generator.activation.commands import Log
 from generator.desired import plan
 from generator.failover import hook
-from generator.state import changes, record
+from generator.state import changes, files, record
 from generator.state.changes import Change
 from generator.state.lock import RUN, lock
 from generator.verbs.options import Options
@@ -31,8 +31,8 @@ def uninstall(options: Options, log: Log, say: Log) -> list[str]:
         staging.commit(root, removed)
         kept = root / record.KEPT
         for copy in sorted(kept.rglob("*")):
-            if copy.is_file():
-                staging.restore(copy, root / copy.relative_to(kept))
+            if copy.is_file() or copy.is_symlink():
+                files.copy(copy, root / copy.relative_to(kept))
                 say(f"/{copy.relative_to(kept)} is as it was before")
         if options.activate and applied:
             converge.withdraw(applied, log)

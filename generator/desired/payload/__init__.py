@@ -9,7 +9,7 @@ from generator.desired.payload import decode
 from generator.desired.payload.checks import Segments, check_fleet, check_host
 from generator.desired.payload.derive import derive
 from generator.desired.payload.document import ROLE, FleetDocument, FleetHost, HostDocument
-from generator.errors import Problem, Refused, printable
+from generator.errors import Problem, Problems, Refused, printable
 
 __all__ = ["Payload", "load"]
 
@@ -74,7 +74,7 @@ def load(data: bytes) -> Payload:
 
 
 def _fleet_hosts(
-    hosts: Any, problems: list[Problem], warnings: list[Problem]
+    hosts: Any, problems: Problems, warnings: list[Problem]
 ) -> list[tuple[str, decode.Sections]]:
     """Return the hosts of a Fleet that are VTEPs, each with its place; others become warnings."""
     entries = []

@@ -13,7 +13,7 @@ from netaddr import IPAddress, IPNetwork
 from generator.desired.model import VXLAN_OVERHEAD
 from generator.desired.payload.decode import Sections
 from generator.desired.payload.document import Link, Mgmt, Server, Vnet, Vpc
-from generator.errors import Problem, printable
+from generator.errors import Problem, Problems, printable
 
 _AS_LOOPBACK = "is the VTEP's mainAddress as well"
 
@@ -28,7 +28,7 @@ class Segments:
         vpcs: list[Vpc | None] | None,
         vnets: list[Vnet | None] | None,
         raw: dict[str, Any],
-        problems: list[Problem],
+        problems: Problems,
     ) -> None:
         self.vpcs = {index: vpc for index, vpc in enumerate(vpcs or []) if vpc}
         # A disabled V-Net counts as absent.
@@ -43,20 +43,28 @@ class Segments:
         for index, vnet in self.vnets.items():
             self.vnet_by_name.setdefault(vnet.name, (index, vnet))
         self.by_port: dict[str, list[tuple[int, Vnet, bool]]] = defaultdict(list)
+        self._untagged: set[tuple[int, str]] = set()
         for index, vnet in self.vnets.items():
             for port in vnet.ports:
                 self.by_port[port.name].append((index, vnet, port.untagged))
+                if port.untagged:
+                    self._untagged.add((index, port.name))
         self._check(problems)
 
     def members(self, links: Iterable[Link]) -> Members:
         """Return the V-Nets of a host's links, by place, and whether untagged (both: a mistake)."""
         members: Members = {}
-        for link in links:
-            for index, vnet, untagged in self.by_port.get(link.remote.name, ()):
+        # Each port once: a document may name one for each of a million links.
+        for port in dict.fromkeys(link.remote.name for link in links):
+            for index, vnet, untagged in self.by_port.get(port, ()):
                 members.setdefault(index, (vnet, set()))[1].add(untagged)
         return members
 
-    def _check(self, problems: list[Problem]) -> None:
+    def is_untagged(self, vnet: str, port: str) -> bool:
+        """Whether a port is untagged in the active V-Net of a name."""
+        return vnet in self.vnet_by_name and (self.vnet_by_name[vnet][0], port) in self._untagged
+
+    def _check(self, problems: Problems) -> None:
         vpcs = {f"vpcs[{index}]": vpc for index, vpc in self.vpcs.items()}
         vnets = {f"vnets[{index}]": vnet for index, vnet in self.vnets.items()}
         problems.extend(_repeated((f"{p}.id", vpc.id) for p, vpc in vpcs.items()))
@@ -129,7 +137,7 @@ def check_host(
     place: str,
     entry: Sections,
     segments: Segments,
-    problems: list[Problem],
+    problems: Problems,
     warnings: list[Problem],
 ) -> None:
     """Check the rules of one host; `place` is what its places begin with."""
@@ -209,8 +217,8 @@ def _check_management_nic(
     if complete and not ports:
         yield Problem(f"{place}.ifname", mgmt.ifname, "is no local.ifname of this host's links")
     if mgmt.vnet in segments.vnet_by_name:
-        index, vnet = segments.vnet_by_name[mgmt.vnet]
-        if ports and not any(port.untagged and port.name in ports for port in vnet.ports):
+        index, _ = segments.vnet_by_name[mgmt.vnet]
+        if ports and not any(segments.is_untagged(mgmt.vnet, port) for port in ports):
             port = f"the port of {mgmt.ifname} ({printable(ports[0])})"
             rule = f"does not have {port} untagged: vnets[{index}].ports"
             yield Problem(f"{place}.vnet", printable(mgmt.vnet), rule)
@@ -247,7 +255,7 @@ def _check_mtu(links: dict[str, Link], members: Members) -> Iterable[Problem]:
             yield Problem(f"{place}.mtu", str(link.mtu), rule)
 
 
-def check_fleet(entries: list[tuple[str, Sections]], problems: list[Problem]) -> None:
+def check_fleet(entries: list[tuple[str, Sections]], problems: Problems) -> None:
     """Check the rules between hosts."""
     servers = {f"{p}server": e["server"] for p, e in entries if e.get("server")}
     problems.extend(_repeated((f"{p}.name", s.name.lower()) for p, s in servers.items()))

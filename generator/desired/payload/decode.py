@@ -15,7 +15,9 @@ from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origi
 import msgspec
 from msgspec import NODEFAULT, Meta, UnsetType
 
-from generator.errors import Problem, Refused, printable
+from generator.desired.payload.values import Password
+from generator.errors import Problem, Problems, Refused, printable
+from generator.secrets import MASKED
 
 MAX_BYTES = 64 << 20
 _MAX_DEPTH = 32
@@ -39,7 +41,7 @@ class _Repeated(dict[str, Any]):
     keys_twice: list[str]
 
 
-def parse(data: bytes) -> tuple[Any, list[Problem]]:
+def parse(data: bytes) -> tuple[Any, Problems]:
     """Parse JSON text; refuse what JSON leaves open: repeated keys, NaN, any size."""
     if len(data) > MAX_BYTES:
         raise Refused("the payload is larger than 64 MiB")
@@ -73,7 +75,7 @@ def parse(data: bytes) -> tuple[Any, list[Problem]]:
         raise Refused(f"the payload is not JSON: {printable(str(error))}") from None
     if _is_deep(raw):
         raise Refused(_TOO_DEEP)
-    problems: list[Problem] = []
+    problems = Problems()
     if suspicious:
         _scan(raw, "", problems)
     return raw, problems
@@ -95,7 +97,7 @@ def _is_deep(raw: Any) -> bool:
     return bool(level)
 
 
-def _scan(raw: Any, place: str, problems: list[Problem]) -> None:
+def _scan(raw: Any, place: str, problems: Problems) -> None:
     """Find line ends and repeated keys anywhere in a document, ignored fields included."""
     if isinstance(raw, str):
         if any(unicodedata.category(c) in _UNSAFE for c in raw):
@@ -130,7 +132,7 @@ def _hook(type_: type[Any], value: object) -> Any:
     return type_.parse(value)
 
 
-def convert(raw: Any, type_: type[msgspec.Struct], place: str, problems: list[Problem]) -> Sections:
+def convert(raw: Any, type_: type[msgspec.Struct], place: str, problems: Problems) -> Sections:
     """Return a document's or a Fleet host's fields by name; what is wrong goes to `problems`.
 
     A field that has a problem is absent; of a list only the bad elements are, each as None, so
@@ -142,7 +144,7 @@ def convert(raw: Any, type_: type[msgspec.Struct], place: str, problems: list[Pr
         return _walk_fields(raw, type_, place, problems, top=True)
 
 
-def _walk(raw: Any, type_: Any, place: str, problems: list[Problem], *, top: bool = False) -> Any:
+def _walk(raw: Any, type_: Any, place: str, problems: Problems, *, top: bool = False) -> Any:
     """Decode one value; if it is wrong add a problem and return `_BAD`."""
     if isinstance(type_, type) and issubclass(type_, msgspec.Struct):
         before = len(problems)
@@ -162,12 +164,13 @@ def _walk(raw: Any, type_: Any, place: str, problems: list[Problem], *, top: boo
         return msgspec.convert(raw, type_, dec_hook=_hook, strict=True)
     except _ILL_FORMED as error:
         rule = _rule(type_, raw, error)
-        problems.append(Problem(place, shown(raw, quoted=rule in _NOT_TEXT), rule))
+        value = MASKED if type_ is Password else shown(raw, quoted=rule in _NOT_TEXT)
+        problems.append(Problem(place, value, rule))
         return _BAD
 
 
 def _walk_fields(
-    raw: Any, type_: type[msgspec.Struct], place: str, problems: list[Problem], *, top: bool = False
+    raw: Any, type_: type[msgspec.Struct], place: str, problems: Problems, *, top: bool = False
 ) -> Sections:
     if not isinstance(raw, dict):
         problems.append(Problem(place, shown(raw, quoted=True), "is not an object"))

@@ -137,11 +137,8 @@ def _uplinks(server: Server, links: list[Link], segments: Segments) -> list[Upli
     The former get a session before the switch side is switched over: after that no payload can be
     fetched over them.
     """
-    untagged: set[str] = set()
-    if server.mgmt:
-        _, vnet = segments.vnet_by_name[server.mgmt.vnet]
-        untagged = {port.name for port in vnet.ports if port.untagged}
-    found = [
+    management = server.mgmt.vnet if server.mgmt else ""
+    uplinks = [
         Uplink(
             ifname=link.local.ifname,
             label=label(link.remote.name),
@@ -151,9 +148,9 @@ def _uplinks(server: Server, links: list[Link], segments: Segments) -> list[Upli
             peer=str(link.remote.ipv4.ip) if link.remote.ipv4 else None,
         )
         for link in links
-        if link.remote.name in untagged or link.underlay == "enabled"
+        if segments.is_untagged(management, link.remote.name) or link.underlay == "enabled"
     ]
-    return sorted(found, key=lambda uplink: uplink.ifname)
+    return sorted(uplinks, key=lambda uplink: uplink.ifname)
 
 
 def _management(server: Server, segments: Segments) -> Management | None:

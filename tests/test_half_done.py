@@ -1,0 +1,129 @@
+"""Whatever happens after the first changed file, the host is as before or as after."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from generator.activation import before, commands, converge
+from generator.activation.commands import Step
+from generator.errors import ActivationFailed, Interrupted, Stranded
+from generator.state import record
+from generator.verbs import apply as verb
+from generator.verbs.options import Options
+from tests.strategies import LEAF1, LEAF2, encoded, host, tagged, vnet
+
+PORTS = tagged(LEAF1, LEAF2)
+OLD = host(vnet(26, prefixes=["10.26.0.1/24"], ports=PORTS))
+NEW = host(vnet(27, prefixes=["10.27.0.1/24"], ports=PORTS), generation=2)
+
+
+@pytest.fixture
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
+    """Return options for a host that is a folder: no command runs, and no device is looked at."""
+    monkeypatch.setattr(commands, "run", lambda *_: "")
+    monkeypatch.setattr(converge, "converge", lambda *_: [])
+    monkeypatch.setattr(converge, "withdraw", lambda *_: None)
+    monkeypatch.setattr(before, "restore", lambda *_: None)
+    monkeypatch.setattr(verb, "_as_planned", lambda *_: True)
+    monkeypatch.setattr("generator.activation.netplan.GENERATORS", ("/bin/true",))
+    return Options(root=tmp_path, backend="netplan")
+
+
+def apply(document: object, options: Options) -> None:
+    verb.apply(encoded(document), options, commands.silent, commands.silent)
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(root)): file.read_bytes()
+        for file in (root / "etc").rglob("*")
+        if file.is_file()
+    }
+
+
+def _full_disk(*_: object) -> None:
+    raise OSError(28, "No space left on device", "/run/systemd/network/10-netplan-x.network")
+
+
+def _stopped(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+
+def _fault(*_: object) -> None:
+    raise KeyError("x")
+
+
+@pytest.mark.parametrize("trouble", [_full_disk, _stopped, _fault])
+@pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
+def test_goes_back(
+    options: Options, monkeypatch: pytest.MonkeyPatch, trouble: Callable[..., None], first: bool
+) -> None:
+    """A full disk, SIGTERM, a fault of ours: the files are as before, exit code 3."""
+    if not first:
+        apply(OLD, options)
+    expected = files_of(options.root)
+    steps = iter([trouble])
+    monkeypatch.setattr(converge, "converge", lambda *_: next(steps, lambda *_: [])() or [])
+    with pytest.raises(ActivationFailed, match=r"No space left|stopped by SIGTERM|a fault"):
+        apply(NEW, options)
+    assert files_of(options.root) == expected
+    previous = record.read(options.root)
+    assert (previous is None) == first
+    assert previous is None or previous.target.generation == 1
+
+
+def test_says_when_going_back_fails(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is still full then: exit code 4, with both reasons."""
+    apply(OLD, options)
+    monkeypatch.setattr(converge, "converge", _full_disk)
+    with pytest.raises(Stranded) as stranded:
+        apply(NEW, options)
+    assert str(stranded.value).count("No space left on device") == 2
+    current = record.read(options.root)
+    assert current
+    assert not current.ok
+
+
+def test_a_generation_that_is_not_kept(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host is as planned: apply succeeds, and says that no rollback comes here."""
+    monkeypatch.setattr(record, "keep_generation", _full_disk)
+    messages: list[str] = []
+    verb.apply(encoded(OLD), options, commands.silent, messages.append)
+    assert any("is not kept for a rollback" in message for message in messages)
+    current = record.read(options.root)
+    assert current
+    assert current.ok
+
+
+def test_a_running_tool_ends_with_us(tmp_path: Path) -> None:
+    """SIGTERM ends the native tool that runs, before anything else happens."""
+    pid = tmp_path / "pid"
+    step = Step(("sh", "-c", f"echo $$ > {pid}; exec sleep 600"), "a tool that hangs")
+
+    def stop() -> None:
+        while not pid.exists() or not pid.read_text():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(Interrupted, match="SIGTERM"), commands.interruptible():
+        commands.run(step, commands.silent)
+    thread.join()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_tool_that_can_not_be_run(tmp_path: Path) -> None:
+    """A program without permission to run is a failed activation, and no fault of ours."""
+    tool = tmp_path / "tool"
+    tool.write_text("#!/bin/sh\n")
+    with pytest.raises(ActivationFailed, match="can't be run: Permission denied"):
+        commands.run(Step((str(tool),), "a tool"), commands.silent)
