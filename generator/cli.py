@@ -231,10 +231,9 @@ def status(root: Path | None, as_json: bool) -> None:
 
 
 @evpn_host.command()
-@_root
 @click.option("--once", is_flag=True, help="look once, move the address if it has to move, and end")
 @_verbose
-def failover(root: Path | None, once: bool, verbose: bool) -> None:
+def failover(once: bool, verbose: bool) -> None:
     """Keep the management address where the fabric is.
 
     Stays and follows events, unless --once is given.
@@ -243,7 +242,7 @@ def failover(root: Path | None, once: bool, verbose: bool) -> None:
     from generator.verbs import context
 
     log = context.log(verbose=verbose)
-    (hook.once if once else hook.follow)(root or Path("/"), log)
+    (hook.once if once else hook.follow)(Path("/"), log)
 
 
 @evpn_host.command("install-units")

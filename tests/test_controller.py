@@ -455,6 +455,7 @@ def busy_then_sleeping(handler: Handler) -> None:
 
 
 BODY = encoded(NEW)
+CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
 BAD: dict[str, tuple[Behaviour, str]] = {
     "slow": (sleeping, ".json: did not give a whole answer within 2 s"),
     "byte by byte": (dripping, ".json: did not give a whole answer within 2 s"),
@@ -498,6 +499,20 @@ BAD: dict[str, tuple[Behaviour, str]] = {
     "plain http": (
         partial(redirect, place="http://127.0.0.1/p"),
         "sends to http://127.0.0.1/p, another",
+    ),
+    "no URL": (partial(redirect, place="https://["), "sends to https://[, which is not a URL"),
+    "no port": (partial(redirect, place="//127.0.0.1:99999/x"), "another place"),
+    "a chunk of a negative size": (
+        partial(raw, answer=CHUNKED + b"-5\r\n{}\r\n0\r\n\r\n"),
+        "sends an answer that is not HTTP",
+    ),
+    "a chunk's size without end": (
+        partial(raw, answer=CHUNKED + b"1" * (1 << 20)),
+        "sends an answer that is not HTTP",
+    ),
+    "a trailer without end": (
+        partial(raw, answer=CHUNKED + b"2\r\n{}\r\n0\r\n" + b"a" * (1 << 20)),
+        "sends an answer that is not HTTP",
     ),
     "a file": (partial(redirect, place="file:///etc/shadow"), "file:///etc/shadow"),
     "round and round": (

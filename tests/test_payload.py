@@ -840,6 +840,21 @@ def _fleet_in_one_vnet(count: int) -> bytes:
     return encoded(fleet(*hosts, vpcs=[vpc(1)], vnets=[management]))
 
 
+def test_prints_addresses_as_the_kernel_is_read() -> None:
+    """netaddr would print `::1.2.3.4`, and no host would ever be as planned."""
+    segment = vnet(26, prefixes=["::1.2.3.4/96", "2001:DB8:0:0::1/64"], ports=tagged(LEAF1))
+    [bridge_] = [each for each in derived(host(segment)).bridges if each.name == "nbr-26"]
+    assert sorted(bridge_.addresses) == ["2001:db8::1/64", "::102:304/96"]
+
+
+def test_a_name_of_spaces_becomes_a_label() -> None:
+    """FRR would refuse a description of spaces."""
+    document = host()
+    document["links"][0]["remote"]["name"] = "  "
+    document["vnets"][0]["ports"][0]["name"] = "  "
+    assert derived(document).uplinks[0].label == "_"
+
+
 @pytest.mark.parametrize("document", [_links_and_vnets_of_one_port, _fleet_in_one_vnet])
 def test_work_grows_with_the_document(document: Callable[[int], bytes]) -> None:
     """No part of a document is looked through for each element of another part."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from generator.activation import units
 from lab.result import LabUnavailable, Result
 from lab.root import Root
 from tests.conftest import REPO, unavailable
@@ -33,6 +34,15 @@ def root(request: pytest.FixtureRequest, root_user: None) -> Iterator[Root]:
             yield tree
     except LabUnavailable as reason:
         unavailable(str(reason))
+
+
+HOMES = units._HOMES
+
+
+@pytest.fixture(autouse=True)
+def _checkout_in_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let these tests run from a checkout that lies in somebody's home."""
+    monkeypatch.setattr(units, "_HOMES", ())
 
 
 @pytest.fixture
@@ -68,6 +78,19 @@ def test_install_units_refuses_to_hide_units_of_the_package(
     assert (done.code, done.out) == (1, "")
     assert "/usr/lib/systemd/system/evpn-host.service: the package's units are there" in done.err
     assert not (tmp_path / "etc").exists()
+
+
+@pytest.mark.parametrize("home", ["/root", "/home/me"])
+def test_install_units_refuses_a_command_in_a_home(
+    evpn_host: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    """The units would fail with 203/EXEC, and the hook would start again each second."""
+    monkeypatch.setattr(units, "_HOMES", HOMES)
+    monkeypatch.setattr(units, "program", lambda: Path(home, "bin/evpn-host"))
+    done = evpn_host("install-units", "--root", tmp_path)
+    assert done.code == 1
+    assert f"{home}/bin/evpn-host: the units can't run a command there" in done.err
+    assert not list(tmp_path.iterdir())
 
 
 def test_uninstall_removes_the_units(evpn_host: Command, installed: Path) -> None:

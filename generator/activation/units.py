@@ -9,25 +9,30 @@ from pathlib import Path
 
 from generator.activation import commands
 from generator.activation.commands import Log, Step
-from generator.errors import Refused
+from generator.errors import Problem, Refused
 from generator.state import files
 
 UNITS = Path("etc/systemd/system")
 CRON = Path("etc/cron.d")
 FOLDERS = (UNITS, Path("usr/lib/systemd/system"), Path("lib/systemd/system"))
 _HERE = Path(__file__).parents[1]
+_HOMES = (Path("/root"), Path("/home"), Path("/run/user"))
 _PACKAGED = "/usr/bin/evpn-host"  # what the files name, for distribution packages
 _BANNER = "# Written by evpn-host install-units, which writes it anew.\n"
 
 
-def _command(escape: Callable[[str], str]) -> str:
-    """Return the running command, quoted for a file."""
+def program() -> Path:
+    """Return the program that the units run: the running command, else the Python that runs us."""
     own = Path(sys.argv[0])
     if own.name == "evpn-host" and own.is_file():
-        return escape(str(own.resolve()))
-    if path := shutil.which("evpn-host"):
-        return escape(path)
-    return f"{escape(sys.executable)} -m generator"
+        return own.resolve()
+    return Path(shutil.which("evpn-host") or sys.executable)
+
+
+def _command(escape: Callable[[str], str]) -> str:
+    """Return the command of the units, quoted for a file."""
+    command = escape(str(program()))
+    return command if program().name == "evpn-host" else f"{command} -m generator"
 
 
 def _for_systemd(path: str) -> str:
@@ -59,6 +64,10 @@ def install(root: Path, log: Log, *, cron: bool, reload: bool) -> list[str]:
             if (root / folder / path.name).exists():
                 there = f"/{folder / path.name}"
                 raise Refused(f"{there}: the package's units are there, and need no others")
+    if any(program().is_relative_to(home) for home in _HOMES):
+        rule = "the units can't run a command there, as they see no home folder (ProtectHome=)"
+        hint = "install the package, or into a virtual environment below /opt"
+        raise Refused(Problem(str(program()), "", rule, hint))
     changed = []
     for path, text in _texts(cron=cron):
         target = root / path

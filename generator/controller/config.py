@@ -1,6 +1,8 @@
 """The machine's own settings: /etc/evpn-host/config.yaml, written by its operator."""
 
+import errno
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -13,6 +15,7 @@ from generator.activation.backends import NAMES
 from generator.errors import Problem, Refused, printable
 
 PATH = Path("etc/evpn-host/config.yaml")
+_MAX_BYTES, _MAX_DEPTH = 64 << 10, 8
 
 
 def _rule(text: str, **limits: Any) -> Meta:
@@ -66,19 +69,49 @@ def hostname() -> str:
 def load(root: Path) -> Config:
     """Return the settings of a host, the defaults if it has no file. Raises `Refused`."""
     try:
-        text = (root / PATH).read_bytes().decode()
+        text = _read(root / PATH)
     except FileNotFoundError:
         return Config()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refused(f"/{PATH}: can't be read: {error}") from None
+    except UnicodeDecodeError:
+        raise Refused(f"/{PATH}: can't be read: it is not UTF-8") from None
+    except OSError as error:
+        raise Refused(f"/{PATH}: can't be read: {error.strerror}") from None
+    raw = _parsed(text)
+    return _convert({} if raw is None else raw)
+
+
+def _read(file: Path) -> str:
+    """Return the text of a regular file of a reasonable size; nothing else is waited for."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as opened:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "is not a regular file")
+        data = opened.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise OSError(errno.EFBIG, f"is larger than {_MAX_BYTES >> 10} KiB")
+    return data.decode()
+
+
+def _parsed(text: str) -> Any:
+    """Return the value of YAML without tags, anchors and aliases, which settings do not need.
+
+    An alias could stand for gigabytes, and a tag for any object. Raises `Refused`.
+    """
     from ruamel.yaml import YAML  # noqa: PLC0415  # only where there is a file
     from ruamel.yaml.error import YAMLError  # noqa: PLC0415
 
     try:
-        raw = YAML(typ="safe").load(text)
-    except YAMLError as error:
+        depth = 0
+        for event in YAML(typ="safe", pure=True).parse(text):
+            kind = type(event).__name__
+            depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
+            if getattr(event, "anchor", None) or getattr(event, "tag", None) or depth > _MAX_DEPTH:
+                rule = "is not plain YAML: no tags, anchors and aliases, and little depth"
+                raise Refused(Problem(f"/{PATH}", "", rule, f"line {event.start_mark.line + 1}"))
+        return YAML(typ="safe").load(text)
+    except (YAMLError, ValueError, RecursionError) as error:
+        # A date that does not exist, or a number of thousands of digits, is a ValueError.
         raise Refused(f"/{PATH}: is not YAML: {printable(str(error), 200)}") from None
-    return _convert({} if raw is None else raw)
 
 
 def _convert(raw: Any) -> Config:

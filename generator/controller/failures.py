@@ -22,10 +22,12 @@ _CERTIFICATE = {
     64: _OTHER_NAME,
 }
 
+NOT_HTTP = "sends an answer that is not HTTP"
 # urllib3's exceptions by name, the more telling ones first.
 _NETWORK = {
     "ConnectTimeoutError": "can't be reached: no answer",
     "ReadTimeoutError": "did not answer in time",
+    "LineTooLong": NOT_HTTP,
     "IncompleteRead": "ended its answer too early",
     "InvalidChunkLength": "ended its answer too early",
     "ProtocolError": "ended the connection without an answer",

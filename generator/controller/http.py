@@ -3,6 +3,7 @@
 urllib3 takes longer to import than all the rest, so only a run with a controller imports it.
 """
 
+import http.client
 import os
 import queue
 import random
@@ -20,9 +21,9 @@ import msgspec
 
 from generator import __version__
 from generator.controller.config import Config, expand, is_url
-from generator.controller.failures import Failed, refusal, translated
+from generator.controller.failures import NOT_HTTP, Failed, refusal, translated
 from generator.desired.payload.decode import MAX_BYTES
-from generator.errors import Problem, Unreachable, printable
+from generator.errors import EvpnHostError, Problem, Unreachable, printable
 
 T = TypeVar("T")
 
@@ -107,7 +108,7 @@ class Access:
             if answer.status not in _MOVED:
                 return _payload(answer, headers, authorised="token" in self._secrets(url))
             answer.close()
-            there = urljoin(here, answer.headers.get("Location", ""))
+            there = _redirected(here, answer.headers.get("Location", ""))
             if not _same(there, here):
                 rule = f"sends to {printable(there)}, another place, where this host does not go"
                 raise Failed(rule)
@@ -229,6 +230,9 @@ def _within(seconds: float, url: str, work: Callable[[], T], failed: Sequence[st
         if failed:
             rule += f"; before that: {failed[-1]}"
         raise Unreachable(Problem(printable(url, 200), "", rule)) from None
+    if isinstance(error, Exception) and not isinstance(error, EvpnHostError):
+        # Whatever a library makes of an answer, it is the controller that gave no payload.
+        raise Unreachable(Problem(printable(url, 200), "", str(translated(error)))) from None
     if error:
         raise error
     return value  # type: ignore[no-any-return]
@@ -253,13 +257,16 @@ def _payload(answer: Any, headers: dict[str, str], *, authorised: bool) -> Answe
         if length.isascii() and length.isdigit() and int(length[:20]) > MAX_BYTES:
             raise Failed(_TOO_LARGE)
         data = bytearray()
-        for chunk in answer.stream(1 << 16, decode_content=False):
+        # Not `stream`, which reads lines of a chunked answer without a limit before urllib3 2.8.
+        while chunk := answer.read(1 << 16, decode_content=False):
             data += chunk
             if len(data) > MAX_BYTES:
                 raise Failed(_TOO_LARGE)
         tag = answer.headers.get("ETag", "")
         return Answer(bytes(data), tag if _TAG.fullmatch(tag) else "")
-    except (urllib3.exceptions.HTTPError, OSError) as error:
+    except ValueError:  # of a negative size of a chunk
+        raise Failed(NOT_HTTP) from None
+    except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
         raise translated(error) from None
     finally:
         answer.close()
@@ -280,6 +287,14 @@ def _origin(url: str) -> tuple[str, str, int]:
     if parts.username or parts.password:
         raise Failed("has a password in it, which messages would show", "use token_file")
     return parts.scheme, parts.hostname, port
+
+
+def _redirected(url: str, location: str) -> str:
+    """Return the URL to which an answer sends. Raises `Failed`."""
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise Failed(f"sends to {printable(location)}, which is not a URL") from None
 
 
 def _same(url: str, other: str) -> bool:

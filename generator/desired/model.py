@@ -27,7 +27,8 @@ def label(text: str) -> str:
     ifupdown2 runs mako over its files and joins lines at a backslash, comments included, so only
     characters that mean nothing to any reader remain.
     """
-    return _MEANINGFUL.sub("_", text)
+    # FRR refuses a description of spaces alone, and drops those at its ends.
+    return _MEANINGFUL.sub("_", text).strip() or "_"
 
 
 class Gateway(Model, frozen=True):

@@ -4,6 +4,7 @@ What `parse` raises, or the bounds and `rule` of a type's `Meta`, is what a refu
 """
 
 import re
+from ipaddress import IPv6Address, ip_address
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from msgspec import Meta
@@ -134,6 +135,14 @@ def _check_unicast(address: IPAddress) -> None:
             raise ValueError(f"is {what} address, not one that a host can have")
 
 
+def _text_of(address: IPAddress) -> str:
+    """Return an address as the kernel's and FRR's readers print it (RFC 5952).
+
+    netaddr prints `::102:304` as `::1.2.3.4`.
+    """
+    return str(ip_address(int(address)) if address.version == 4 else IPv6Address(int(address)))
+
+
 class Address4(IPAddress):
     """An IPv4 unicast address."""
 
@@ -146,6 +155,11 @@ class Address4(IPAddress):
 
 class Address6(IPAddress):
     """An IPv6 global or unique local unicast address."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return _text_of(self)
 
     schema: ClassVar[dict[str, Any]] = {"type": "string", "format": "ipv6"}
 
@@ -166,6 +180,10 @@ class Interface(IPNetwork):
     """A host address with the length of its subnet: `10.188.0.254/24`, `fd00::1/64`."""
 
     families: ClassVar[tuple[int, ...]] = (4, 6)
+
+    def __str__(self) -> str:
+        return f"{_text_of(self.ip)}/{self.prefixlen}"
+
     longest: ClassVar[dict[int, int]] = {4: 32, 6: 128}
     schema: ClassVar[dict[str, Any]] = {"type": "string", "pattern": "^[0-9A-Fa-f:.]+/[0-9]{1,3}$"}
 
@@ -228,8 +246,8 @@ HostName = Annotated[
 InterfaceName = Annotated[
     str,
     _pattern(
-        "(?!(lo|all|default)$)[A-Za-z][A-Za-z0-9_.-]{0,14}",
-        "is not a NIC's name (1–15 letters, digits, '.', '_', '-'; not lo, all or default)",
+        "(?!(lo|all|default|renderer)$)[A-Za-z][A-Za-z0-9_.-]{0,14}",
+        "is not a NIC's name (1–15 letters, digits, '.', '_', '-'; not lo, all, default, renderer)",
     ),
 ]
 Password = Annotated[
