@@ -744,10 +744,25 @@ def test_settings_are_documented() -> None:
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
     listed = {row[0].strip("|` "): row[1].strip() for row in rows}
     defaults = {
-        name: f"{default:g}" if isinstance(default, float | int) else "–"
+        name: _documented(default)
         for name, default in zip(Config.__struct_fields__, Config.__struct_defaults__, strict=True)
     }
     assert {name: value for name, value in listed.items() if name in defaults} == defaults
+
+
+def _documented(default: object) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    return f"{default:g}" if isinstance(default, float | int) else "–"
+
+
+@pytest.mark.parametrize("insecure", [False, True])
+def test_plain_http_leaves_this_machine_only_if_allowed(tree: Tree, insecure: bool) -> None:
+    """192.0.2.1 is nobody's (RFC 5737): the try fails, but for another reason."""
+    tree.set(controller="http://192.0.2.1/K8S01.json", insecure=insecure, timeout=1, retries=0)
+    done = tree.run("apply")
+    assert done.code == 1
+    assert ("is plain http, in which anybody" in done.err) == (not insecure)
 
 
 # --- Reports of a run ---

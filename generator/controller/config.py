@@ -27,6 +27,7 @@ File = Annotated[str, _rule("is not an absolute path", pattern="^/")]
 Url = Annotated[str, _rule("is not an http(s) URL", pattern="^https?://")]
 Seconds = Annotated[float, _rule("is not a number of seconds up to 600", gt=0, le=600)]
 Backend = Annotated[str, _rule(f"is not {' or '.join(NAMES)}", pattern=f"^({'|'.join(NAMES)})$")]
+Switch = Annotated[bool, _rule("is not true or false")]
 Count = Annotated[int, _rule("is not a whole number in 0–10", ge=0, le=10)]
 
 
@@ -40,6 +41,7 @@ class Config(msgspec.Struct, frozen=True):
     certificate_file: File | None = None  # PEM, for mutual TLS
     key_file: File | None = None
     token_file: File | None = None  # a bearer token
+    insecure: Switch = False  # whether plain http is allowed to another machine
     connect_timeout: Seconds = 5.0
     timeout: Seconds = 30.0  # for all of it, tries that failed and pauses between them included
     retries: Count = 3

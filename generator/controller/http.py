@@ -15,13 +15,13 @@ from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
 from generator import __version__
 from generator.controller.config import Config, expand, is_url
 from generator.controller.failures import NOT_HTTP, Failed, refusal, translated
+from generator.controller.urls import is_loopback, origin, redirected, same
 from generator.desired.payload.decode import MAX_BYTES
 from generator.errors import EvpnHostError, Problem, Unreachable, printable
 
@@ -108,8 +108,8 @@ class Access:
             if answer.status not in _MOVED:
                 return _payload(answer, headers, authorised="token" in self._secrets(url))
             answer.close()
-            there = _redirected(here, answer.headers.get("Location", ""))
-            if not _same(there, here):
+            there = redirected(here, answer.headers.get("Location", ""))
+            if not same(there, here):
                 rule = f"sends to {printable(there)}, another place, where this host does not go"
                 raise Failed(rule)
             here = there
@@ -120,6 +120,7 @@ class Access:
     ) -> Any:
         import urllib3  # noqa: PLC0415
 
+        self._refuse_plain(url)
         left = max(deadline - time.monotonic(), 0.1)
         timeout = urllib3.Timeout(connect=min(self._settings.connect_timeout, left), read=left)
         headers = {
@@ -147,6 +148,13 @@ class Access:
                 )
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise translated(error) from None
+
+    def _refuse_plain(self, url: str) -> None:
+        """Raise `Failed` for plain http to another machine, unless the operator allows it."""
+        scheme, host, _ = origin(url)
+        if scheme == "http" and not is_loopback(host) and not self._settings.insecure:
+            rule = "is plain http, in which anybody on the way can change a payload"
+            raise Failed(rule, "use https, or set insecure: true in config.yaml")
 
     def _pool(self, url: str, secrets: dict[str, str]) -> Any:
         import urllib3  # noqa: PLC0415
@@ -191,7 +199,7 @@ class Access:
         They are for the controller that config.yaml names. A URL on the command line, or one for
         reports, gets them only if it leads to the same place: without such a controller no URL.
         """
-        if not is_url(self._own) or _origin(url) != _origin(self._own):
+        if not is_url(self._own) or origin(url) != origin(self._own):
             return {}
         settings = self._settings
         files = {
@@ -275,43 +283,13 @@ def _payload(answer: Any, headers: dict[str, str], *, authorised: bool) -> Answe
 _TOO_LARGE = "is larger than 64 MiB"
 
 
-def _origin(url: str) -> tuple[str, str, int]:
-    """Return scheme, host and port of a URL."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port or {"https": 443}.get(parts.scheme, 80)
-    except ValueError as error:
-        raise Failed(f"is not a URL: {printable(str(error))}") from None
-    if not parts.hostname:
-        raise Failed("is not a URL: it names no host")
-    if parts.username or parts.password:
-        raise Failed("has a password in it, which messages would show", "use token_file")
-    return parts.scheme, parts.hostname, port
-
-
-def _redirected(url: str, location: str) -> str:
-    """Return the URL to which an answer sends. Raises `Failed`."""
-    try:
-        return urljoin(url, location)
-    except ValueError:
-        raise Failed(f"sends to {printable(location)}, which is not a URL") from None
-
-
-def _same(url: str, other: str) -> bool:
-    """Whether two URLs lead to the same place."""
-    try:
-        return _origin(url) == _origin(other)
-    except Failed:
-        return False
-
-
 def _proxy(url: str) -> str | None:
     """Return the proxy that the environment names for a URL, as curl and wget read it."""
     if not any(name.lower().endswith("_proxy") for name in os.environ):
         return None
     from urllib import request  # noqa: PLC0415
 
-    scheme, host, port = _origin(url)
+    scheme, host, port = origin(url)
     proxies: dict[str, str] = request.getproxies_environment()
     proxy = proxies.get(scheme) or proxies.get("all")
     if not proxy or request.proxy_bypass(f"{host}:{port}", proxies):
