@@ -8,6 +8,7 @@ import contextlib
 import os
 import pwd
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 FOLDER_MODE = 0o755  # of folders that are made on the way, whatever the umask
@@ -28,33 +29,33 @@ def encoded(text: str) -> bytes:
 
 def write(target: Path, content: bytes, mode: int) -> None:
     """Write a file with a mode; a file of FRR belongs to FRR's user."""
-    make_folder(target.parent)
-    partial = _partial(target)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
+    with _in_place_of(target) as partial:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             os.fchmod(file.fileno(), mode)
             _give_to_frr(file.fileno(), target)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
-    sync_folder(target.parent)
 
 
 def copy(source: Path, target: Path) -> None:
     """Copy a file with its mode, owner and times; a symbolic link stays one."""
-    make_folder(target.parent)
-    partial = _partial(target)
-    try:
+    with _in_place_of(target) as partial:
         if source.is_symlink():
             partial.symlink_to(source.readlink())
         else:
             _copy_file(source, partial)
+
+
+@contextlib.contextmanager
+def _in_place_of(target: Path) -> Iterator[Path]:
+    """Yield the place for a new file. At the end it takes the target's place, or is removed."""
+    make_folder(target.parent)
+    partial = target.with_name(f".{target.name}.new")
+    partial.unlink(missing_ok=True)  # of a run that was killed
+    try:
+        yield partial
         partial.replace(target)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -100,13 +101,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _partial(target: Path) -> Path:
-    """Return the place of a file that is being written, free of what a killed run left there."""
-    partial = target.with_name(f".{target.name}.new")
-    partial.unlink(missing_ok=True)
-    return partial
 
 
 def owner_of(target: Path) -> int:
