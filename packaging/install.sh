@@ -4,7 +4,7 @@
 #     install.sh --controller https://controller.example/{host}.json [OPTION …]
 #
 #   --controller URL      where the payload comes from; {host} becomes the host's name
-#   --host NAME           the host's name in the payload, where it is not the machine's
+#   --host NAME           the host's name in the payload, if it is not the machine's
 #   --ca-file FILE        the controller's CA certificate (PEM), in place of the system's
 #   --ca-fingerprint HEX  instead: SHA-256 of a certificate that the controller itself shows
 #   --token-file FILE     a bearer token
@@ -12,9 +12,9 @@
 #   --yes                 apply without asking
 #
 # It installs the package, writes /etc/evpn-host/, asks the controller, shows what would change, asks
-# you, applies, and enables the boot service and the timer. When that fails before the host was
-# changed, or you say no, the machine is left as it was found: packages, settings, all. Run it again
-# to upgrade the package or change a setting; what is not given stays as it is.
+# you, applies, and enables the boot service and the timer. If that fails before the host was changed,
+# or if you say no, packages and settings are as they were before. Run it again to upgrade the package
+# or to change a setting. A setting that you do not give stays as it is.
 #
 # Exit codes: 0 done; 1 nothing was changed; 2 wrong usage; else those of `evpn-host apply`.
 set -eu
@@ -29,7 +29,7 @@ say() { printf 'install.sh: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
 usage() { say "$*"; exit 2; }
 
-# The end, whichever: until the host is touched everything goes back to where it was.
+# Runs at the end, however it comes. Before the host was changed, everything is restored.
 undo() {
     code=$?
     trap - EXIT
@@ -57,13 +57,13 @@ back() {
     fi
 }
 
-# Every package of which dpkg has files, half-installed ones too.
+# Prints every package that dpkg has files of, half-installed ones too.
 installed() {
     dpkg-query --show --showformat '${db:Status-Status} ${Package}\n' |
         sed -n '/^not-installed /d; /^config-files /d; s/^[^ ]* //p' | sort -u
 }
 
-# Of the certificates that the controller shows, the one with that fingerprint.
+# Prints the certificate with that fingerprint, of those that the controller shows.
 fetch_ca() {
     command -v openssl >/dev/null || fail "--ca-fingerprint needs openssl"
     place=${controller#https://}
@@ -85,7 +85,7 @@ fetch_ca() {
     fail "$place shows no certificate with that fingerprint"
 }
 
-# The settings that were given, put into those that are there; comments stay.
+# Writes the given settings into the file of settings. Comments stay.
 write_settings() {
     mkdir -p "$settings"
     case $ca_file in '' | "$settings/ca.pem") ;; *) install -m 644 "$ca_file" "$settings/ca.pem" ;; esac
@@ -138,7 +138,7 @@ main() {
         shift 2
     done
 
-    # What can be known before anything is touched.
+    # Checks that need no change.
     [ "$(id -u)" = 0 ] || usage "needs root"
     [ "$controller" ] || [ -e "$settings/config.yaml" ] || usage "--controller is not given"
     [ ! "$ca_file" ] || [ ! "$ca_fingerprint" ] || usage "--ca-file or --ca-fingerprint, not both"
@@ -185,7 +185,7 @@ main() {
     evpn-host diff || differs=$?
     [ "$differs" -le 1 ] || fail "this host can't be a VTEP as it is"
     [ "$differs" = 0 ] || answer
-    # A terminal that goes away, as it may just now, must not stop it halfway.
+    # The terminal may go away now, and must not stop apply halfway.
     trap '' HUP INT TERM
     applied=0
     evpn-host apply >"$aside/log" 2>&1 || applied=$?

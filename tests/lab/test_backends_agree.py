@@ -1,4 +1,4 @@
-"""The same payload on both backends: the same kernel and the same FRR, as their JSON says it.
+"""The same payload on both backends gives the same kernel and the same FRR, by their JSON.
 
 What must differ is named below, each with its reason; everything else is compared as it is.
 """
@@ -48,15 +48,15 @@ IGNORED = {
     "message_age_timer": "runs",
     "forward_delay_timer": "runs",
     "hold_timer": "runs",
-    "altnames": "given by udev, at its time",
+    "altnames": "udev adds them at some time",
     "used": "runs",
     "refcnt": "runs",
     "sviIfindex": "counts devices in the order in which they were made",
     "vxlanIfindex": "counts devices in the order in which they were made",
-    "rd": "its last part counts VNIs in the order in which FRR learnt of them",
+    "rd": "its last part counts VNIs in the order in which FRR learnt them",
     "numArpNd": "neighbours come and go",
     "numMacs": "MACs come and go",
-    "broadcast": "networkd sets an IPv4 broadcast address, ifupdown2 does not unless told",
+    "broadcast": "networkd sets an IPv4 broadcast address, ifupdown2 only if it is configured",
     "mcast_hash_max": "ifupdown2 sets 512 groups a bridge, networkd leaves the kernel's 4096",
     "multicast_router": "ifupdown2 always gives a VXLAN port multicast, networkd leaves it to IGMP",
     "mcast_router": "the same, as bridge(8) says it",
@@ -65,8 +65,8 @@ IGNORED = {
 }
 # The same for some devices or routes alone.
 IGNORED_OF = {
-    ("vxlan", "l3vx-", "Vrf_"): {"address": "random, and means nothing: no frame has it"},
-    ("lo", "Vrf_"): {"inet6_addr_gen_mode": "networkd has none on what it looks after"},
+    ("vxlan", "l3vx-", "Vrf_"): {"address": "random and without a meaning: no frame has it"},
+    ("lo", "Vrf_"): {"inet6_addr_gen_mode": "networkd sets `none` on devices that it manages"},
     ("nbr-14", "nbr-61"): {"inet6_addr_gen_mode": "the same; without a gateway IPv6 is off there"},
 }
 IGNORED_OF_UNREACHABLE = {"protocol": "who put it there"}
@@ -75,7 +75,7 @@ OPERATORS = ("main", "default")
 
 
 def _without(found: Any) -> Any:
-    """The same without the fields that are not compared."""
+    """Return the same JSON without the fields that are not compared."""
     if isinstance(found, dict):
         ignored = set(IGNORED)
         for prefixes, more in IGNORED_OF.items():
@@ -93,7 +93,7 @@ def _without(found: Any) -> Any:
 
 
 def kernel(lab: Lab) -> dict[str, list[str]]:
-    """What iproute2 says of devices, addresses, routes, rules and bridges."""
+    """Return what iproute2 prints about devices, addresses, routes, rules and bridges."""
     run = lab.host.run
     seen: dict[str, Any] = {
         "links": run(["ip", "-details", "-json", "link"]).json,
@@ -114,7 +114,7 @@ def _lines(found: list[Any]) -> list[str]:
 
 
 def daemons(lab: Lab) -> dict[str, list[str]]:
-    """What FRR says of VRFs, VNIs, sessions, its own routes, and its configuration."""
+    """Return what FRR prints about VRFs, VNIs, sessions, its own routes and its configuration."""
     show = lab.host.show
     vnis = show("show evpn vni detail json")
     bgp = show("show bgp l2vpn evpn vni json")
@@ -124,7 +124,7 @@ def daemons(lab: Lab) -> dict[str, list[str]]:
         if isinstance(routes, dict) and distinguisher.startswith(f"{VTEP}:")
     }
     tables = {
-        # The operator's default route is of protocol kernel with ifupdown2: FRR leaves that out.
+        # With ifupdown2 the operator's default route has protocol kernel, and FRR leaves it out.
         vrf: sorted(
             prefix
             for prefix in show(f"show ip route vrf {vrf} json")
@@ -139,7 +139,7 @@ def daemons(lab: Lab) -> dict[str, list[str]]:
         "route tables": _lines([tables]),
         "VRFs": sorted(re.findall(r"vrf (\S+) id \d+ table (\d+)", show("show vrf"))),
         "sessions": sorted(established(lab.host)),
-        # FRR shows VRFs and VNIs in the order in which it learnt of them.
+        # FRR prints VRFs and VNIs in the order in which it learnt them.
         "configuration": sorted(
             "\n".join(sorted(part.splitlines()))
             for part in lab.host.run(["vtysh", "-c", "show running-config"]).out.split("\n!\n")
@@ -151,7 +151,7 @@ def daemons(lab: Lab) -> dict[str, list[str]]:
 def both(
     request: pytest.FixtureRequest, fresh_lab: Callable[..., Lab]
 ) -> dict[str, dict[str, list[str]]]:
-    """What is seen on a host of each backend, one after the other."""
+    """Return the state of a host of each backend, one after the other."""
     document = payload(DUAL, DUAL_2, SEVERAL, L2_ONLY, vpcs=(TENANT_A,))
     for link in document["links"]:
         link["mtu"] = 9216

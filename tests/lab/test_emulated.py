@@ -1,8 +1,8 @@
-"""What needs a whole kernel, emulated: the host's own firewall, as on a node of Kubernetes.
+"""The host's own firewall, as on a node of Kubernetes: what it drops, and the rules of the pages.
 
-What it stops, and the rules of the pages. Debian's own kernel, under QEMU, as that of User-Mode
-Linux has no nf_tables for IP. The host alone, without a fabric, which would take minutes to boot
-there: all guests are its own. It comes as where User-Mode Linux does not start.
+QEMU boots Debian's own kernel for it, because that of User-Mode Linux has no nf_tables for IP. There
+is no fabric, which would take minutes to boot there: all guests are on the host. The machine starts
+as it does on a computer where User-Mode Linux does not start.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ for _ in range(10):
 
 
 class Guests(NamedTuple):
-    """Of tenant A two in one V-Net, of tenant B two in two V-Nets of its VPC."""
+    """Two guests of tenant A in one V-Net, and two of tenant B in two V-Nets of one VPC."""
 
     a: tuple[Node, Node]
     b: tuple[Node, Node]
@@ -56,7 +56,7 @@ class Guests(NamedTuple):
 
 @pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
 def lab(request: pytest.FixtureRequest) -> Iterator[Host]:
-    """K8S01, a VTEP of two tenants with a whole kernel; the cables of its NICs end nowhere."""
+    """Make K8S01 a VTEP of two tenants, with a whole kernel. Its cables lead nowhere."""
     suite, backend = request.param
     runs_on(request.node, suite, backend)
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
@@ -64,7 +64,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Host]:
         patch.setattr(machine, "KERNELS", [BROKEN, QEMU])
         patch.setattr(machine, "notes", [])
         with redirect_stderr(io.StringIO()) as said:
-            # FRR, which is slow there, stays away until apply wants it.
+            # FRR is slow there, so it does not start before apply starts it.
             booted = boot(stack, Machine(suite, parameters=["systemd.unit=basic.target"]))
         assert said.getvalue().count("qemu takes the place of uml") == 1
         host = Host(booted)
@@ -78,7 +78,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Host]:
 
 
 def cable(host: Host) -> None:
-    """Plug something into each NIC."""
+    """Connect each NIC to something."""
     for nic in ("ens4", "ens5"):
         host.run(f"ip link add {nic} type veth peer name far-{nic}".split())
         host.run(["ip", "link", "set", f"far-{nic}", "up"])
@@ -86,7 +86,7 @@ def cable(host: Host) -> None:
 
 @pytest.fixture
 def host(lab: Host) -> Host:
-    """Give it as a VTEP, also after a power cut, which leaves its firewall open."""
+    """Return the host as a VTEP. After a power cut its firewall is open again."""
     if lab.run(["ip", "link", "show", "ens4"], check=False).code:
         cable(lab)
         lab.run(["systemctl", "start", "frr"], timeout=300)
@@ -96,7 +96,7 @@ def host(lab: Host) -> Host:
 
 @pytest.fixture
 def guests(host: Host) -> Guests:
-    """All of them, reaching each other as they should, as nothing is filtered."""
+    """Return all guests, once they reach each other as they should: nothing is filtered."""
     host.run(["nft", "flush", "ruleset"])
     names = host.run(["ip", "netns", "list"]).out.split()
     v4, v6 = GATEWAYS
@@ -118,19 +118,19 @@ def guests(host: Host) -> Guests:
 
 
 def bridged(guests: Guests) -> list[bool]:
-    """Whether those of one V-Net reach each other, by family."""
+    """Return whether the guests of one V-Net reach each other, for each family."""
     one, two = guests.a
     return [bool(one.ping(two, count=1, family=family)) for family in FAMILIES]
 
 
 def routed(guests: Guests) -> bool:
-    """Whether those of two V-Nets reach each other."""
+    """Return whether the guests of two V-Nets of a VPC reach each other."""
     one, other = guests.b
     return bool(one.ping(other, count=1))
 
 
 def page(host: Host, *programs: str) -> None:
-    """Run the page's commands of these programs."""
+    """Run the commands of docs/isolation.md that begin with these programs."""
     run = [
         command
         for block in documents.blocks()
@@ -144,9 +144,9 @@ def page(host: Host, *programs: str) -> None:
 
 
 def heard(host: Host, guest: Node, least: int) -> int:
-    """How many of ten BFD packets to the guest's gateway a program of the host is given.
+    """Send ten BFD packets to the guest's gateway; return how many a program of the host receives.
 
-    It waits until that are as many as there have to be, and a while for those that must not come.
+    It waits until `least` have come, and some seconds for those that must not come.
     """
 
     def given() -> int:
@@ -165,12 +165,12 @@ _later = itertools.count(DOCUMENT["generation"] + 1)
 
 
 def later() -> dict[str, Any]:
-    """The same, of a later generation: an apply of the same one does not even look."""
+    """Return the same payload with a later generation, so that apply looks at the firewall."""
     return {**DOCUMENT, "generation": next(_later)}
 
 
 def test_qemu_takes_over(host: Host) -> None:
-    """Where User-Mode Linux does not start, QEMU boots the same disk, and that is said once."""
+    """If User-Mode Linux does not start, QEMU boots the same disk, and the lab says so once."""
     [said] = machine.notes
     assert said.startswith("qemu takes the place of uml")
     assert "this computer is too strange" in said
@@ -182,7 +182,7 @@ def test_qemu_takes_over(host: Host) -> None:
 
 @pytest.mark.claim("13.8", "A firewall that drops what is forwarded: the documented rules suffice")
 def test_a_firewall_drops_what_is_forwarded(host: Host, guests: Guests) -> None:
-    """With `br_netfilter`: bridged and routed frames stop, and pass with the rules; no others."""
+    """With `br_netfilter` bridged and routed frames are dropped. With the rules they pass again."""
     host.run(["modprobe", "br_netfilter"])
     for each in ("iptables", "ip6tables"):
         host.run([each, "-P", "FORWARD", "DROP"])
@@ -193,12 +193,12 @@ def test_a_firewall_drops_what_is_forwarded(host: Host, guests: Guests) -> None:
     page(host, "iptables", "ip6tables")
     assert "forwarded" not in host.apply(later()).err
     eventually(lambda: all(bridged(guests)) and routed(guests))
-    assert not guests.a[0].ping(guests.b[1], count=1)  # tenants are strangers as before
+    assert not guests.a[0].ping(guests.b[1], count=1)  # tenants are isolated as before
 
 
 @pytest.mark.claim("13.9", "The documented rules close BGP and BFD to guests, and to nobody else")
 def test_bgp_and_bfd_are_closed_to_guests(host: Host, guests: Guests) -> None:
-    """A guest's connection to its gateway is not even answered, one of the host's own is."""
+    """The host does not answer a guest's connection to its gateway, and answers its own."""
     knock = ["python3", "-c", CONNECT]
     answers = guests.a[0].run([*knock, "60", *GATEWAYS], timeout=180).out.split()
     # FRR 10.7's bgpd and bfdd do not listen in a VRF in which they have no neighbor.
@@ -214,7 +214,7 @@ def test_bgp_and_bfd_are_closed_to_guests(host: Host, guests: Guests) -> None:
 
 
 def test_its_disk_outlives_a_power_cut(host: Host) -> None:
-    """What was synced is there; what was only in memory is not."""
+    """After a power cut a synced file is there, and a file in memory is not."""
     text = "".join(f"{number}\n" for number in range(100_000))
     host.machine.write("/root/folder/file", text)
     host.run(["sync", "/root/folder/file"])

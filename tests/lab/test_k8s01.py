@@ -37,7 +37,7 @@ FOREIGN = {"netplan": "/etc/netplan/50-operator.yaml", "ifupdown": "/etc/network
 
 @pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
 def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
-    """A fabric with K8S01 as a VTEP, both switch ports in the underlay."""
+    """Make a fabric with K8S01 as a VTEP, both switch ports in the underlay."""
     lab: Lab = fresh_lab(*request.param)
     lab.foreign = _foreign(lab)  # type: ignore[attr-defined]
     bring_up(lab)
@@ -200,7 +200,7 @@ def test_routing_between_vnets_of_a_vpc_in_both_families(lab: Lab) -> None:
     "Two VPCs may use the same prefix; none reaches the other, the host or the underlay",
 )
 def test_vpcs_of_the_same_prefix_are_strangers(lab: Lab, pod: Node) -> None:
-    """Each reaches its own of a shared address, none another tenant's, the host or the underlay."""
+    """Tenants share an address. A guest reaches its own tenant's, and no host and no underlay."""
     change(
         lab,
         payload(
@@ -243,7 +243,7 @@ def _connects(node: Node, address: str) -> bool:
 
 
 def _l2_tenant_stays_out_of_the_host(lab: Lab) -> None:
-    """A V-Net without a gateway: sending to the bridge's own MAC does not reach the host."""
+    """In a V-Net without a gateway a frame to the bridge's own MAC does not reach the host."""
     pod = lab.host.pod("l2", "nbr-63", ipv4="10.99.0.1/24")
     [bridge] = lab.host.run(["ip", "-json", "link", "show", "nbr-63"]).json
     for address in ("10.12.0.101", "10.2.0.101", "10.12.0.5"):
@@ -257,7 +257,7 @@ def _l2_tenant_stays_out_of_the_host(lab: Lab) -> None:
 
 
 def _delivered(host: Host) -> int:
-    """Echo requests that the host has taken for its own."""
+    """Return how many echo requests the host has taken for its own."""
     table = [line.split() for line in host.machine.read("/proc/net/snmp").splitlines()]
     names, values = (line for line in table if line[0] == "Icmp:")
     return int(values[names.index("InEchos")])
@@ -299,7 +299,7 @@ def _announced_is(leaf: Any, vni: int, there: bool) -> bool:
 
 
 def _announced(leaf: Any, vni: int) -> bool:
-    """Whether the host has announced itself as a member of a V-Net."""
+    """Return whether the host has announced itself as a member of a V-Net."""
     shown = leaf.show("show bgp l2vpn evpn route type multicast json")
     wanted = f":{vni}"
     return any(
@@ -334,7 +334,7 @@ def test_applying_again_writes_and_runs_nothing(lab: Lab) -> None:
     "The operator's own netplan apply, reconfigure, networkd restart or ifreload costs no traffic",
 )
 def test_an_operators_own_apply_costs_nothing(lab: Lab, pod: Node, gpu: Node) -> None:
-    """Prevented, not mended: FRR's routes and neighbours stay, the guest's ping goes on."""
+    """FRR's routes and neighbours stay, so nothing has to be repaired: the guest's ping goes on."""
     change(lab, payload())
     eventually(lambda: pod.ping(gpu, count=1))
     before = resets(lab.host)
@@ -363,7 +363,7 @@ def test_what_is_not_ours_is_as_before(lab: Lab) -> None:
 
 
 def _foreign(lab: Lab) -> dict[str, Any]:
-    """What is not ours, with a bridge that is somebody's until the next reboot."""
+    """Return what is not ours, and add a bridge that somebody has until the next reboot."""
     host, path = lab.host, FOREIGN[lab.backend]
     if host.run(["ip", "link", "add", "br-foreign", "type", "bridge"], check=False).code == 0:
         host.run(["ip", "link", "set", "br-foreign", "up"])
@@ -390,14 +390,14 @@ def _foreign(lab: Lab) -> dict[str, Any]:
     "No transit: a leaf never hears another leaf's route from the host, in IPv4 nor in EVPN",
 )
 def test_no_leaf_is_reached_through_the_host(fabric: Fabric) -> None:
-    """The host announces its own paths alone: no leaf hears another's from it."""
+    """The host announces its own paths only: no leaf gets another leaf's paths from it."""
     for name in LEAVES:
         leaf = fabric.leaf(name)
         eventually(partial(_heard_of_the_host, leaf))
 
 
 def _heard_of_the_host(leaf: Leaf) -> bool:
-    """Whether a leaf has heard the host's routes from it; fails where it hears another's."""
+    """Return whether a leaf has the host's routes; fail if the host sends it another leaf's."""
     port = "swp9s1"
     heard = leaf.show(f"show bgp ipv4 unicast neighbors {port} routes json")["routes"]
     text = json.dumps(leaf.show(f"show bgp l2vpn evpn neighbors {port} routes json"))
@@ -412,7 +412,7 @@ def _heard_of_the_host(leaf: Leaf) -> bool:
     "After a power cut the files alone bring links, VRFs, sessions and forwarding back",
 )
 def test_after_a_power_cut_the_files_alone_bring_all_back(lab: Lab) -> None:
-    """Links, VRFs, rules, sessions and forwarding return without a run of ours."""
+    """Links, VRFs, rules, sessions and forwarding return without any run of evpn-host."""
     change(lab, payload())
     lab.reboot(hard=True)
     took = eventually(lambda: established(lab.host) == {"ens4", "ens5"})
