@@ -1,8 +1,8 @@
 """The host's own firewall, as on a node of Kubernetes: what it drops, and the rules of the pages.
 
-QEMU boots Debian's own kernel for it, because that of User-Mode Linux has no nf_tables for IP. There
-is no fabric, which would take minutes to boot there: all guests are on the host. The machine starts
-as it does on a computer where User-Mode Linux does not start.
+QEMU boots Debian's own kernel for it, because that of User-Mode Linux has no nf_tables for IP.
+There is no fabric, which would take minutes to boot there: all guests are on the host. The machine
+starts as it does on a computer where User-Mode Linux does not start.
 """
 
 from __future__ import annotations
