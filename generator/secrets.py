@@ -9,7 +9,10 @@ import re
 MASKED = "(not shown)"
 _LEAST = 4  # characters; a shorter secret is masked only where a line says that it is one
 # What FRR calls a secret (`neighbor … password`, `ip ospf message-digest-key … md5`, `key-string`).
-_IN_FRR = re.compile(r"(\b(?:password|md5|key-string|key|secret)[ \t]+)(?:\d[ \t]+)?(\S.*)")
+# netplan and networkd quote the name of a key that they do not know: that is no secret.
+_IN_FRR = re.compile(
+    r"(\b(?:password|md5|key-string|key|secret)[ \t]+)(?![ \t]*['\"])(?:\d[ \t]+)?(\S.*)"
+)
 _IN_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://)([^/?#\s@]*)@", re.IGNORECASE)
 _known: set[str] = set()
 

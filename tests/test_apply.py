@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
+from generator.activation import staging
 from generator.cli import main
 from generator.state import files, record
+from generator.state.changes import Change
 from generator.verbs.apply import FRR_LOCAL
 from lab.result import Result
 from tests.strategies import LEAF1, LEAF2, Json, encoded, host, server, tagged, vnet, vpc
@@ -237,6 +239,21 @@ def test_uninstall_restores_modes_and_links(
     assert (root / FRR).readlink() == tmp_path / "mine"
     assert (tmp_path / "mine").read_text() == "! mine\n"
     assert daemons.stat().st_mode & 0o777 == 0o600
+
+
+def test_going_back_keeps_what_an_operator_wrote_since(root: Path, apply: Command) -> None:
+    """A kept copy is of the file before the first apply, not of a later one."""
+    (root / FRR).parent.mkdir(parents=True)
+    (root / FRR).write_text("! first\n")
+    apply(OLD)
+    (root / FRR).write_text("! second\n")
+    changes = staging.changes(
+        root, {FRR: "! Written by evpn-host from payload generation 9; edits are lost.\n"}
+    )
+    [change] = [each for each in changes if each.path == FRR]
+    staging.commit(root, [change])
+    staging.commit(root, [Change(FRR, change.new, change.old)])
+    assert (root / FRR).read_text() == "! second\n"
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from generator.activation import before, commands, converge
@@ -15,6 +16,7 @@ from generator.errors import ActivationFailed, Interrupted, Stranded
 from generator.state import record
 from generator.verbs import apply as verb
 from generator.verbs.options import Options
+from generator.verbs.uninstall import uninstall
 from tests.strategies import LEAF1, LEAF2, encoded, host, tagged, vnet
 
 PORTS = tagged(LEAF1, LEAF2)
@@ -127,3 +129,31 @@ def test_a_tool_that_can_not_be_run(tmp_path: Path) -> None:
     tool.write_text("#!/bin/sh\n")
     with pytest.raises(ActivationFailed, match="can't be run: Permission denied"):
         commands.run(Step((str(tool),), "a tool"), commands.silent)
+
+
+def test_uninstall_says_that_it_did_not_end(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 4: some files are gone already. A second run ends it."""
+    on_a_tree = msgspec.structs.replace(options, activate=False)
+    apply(OLD, on_a_tree)
+    with monkeypatch.context() as full:
+        full.setattr(before, "remove_folders", _full_disk)
+        with pytest.raises(Stranded, match=r"No space left.*\n.*run uninstall again"):
+            uninstall(on_a_tree, commands.silent, commands.silent)
+    uninstall(on_a_tree, commands.silent, commands.silent)
+    assert not files_of(options.root)
+    assert record.read(options.root) is None
+
+
+def test_signals_do_nothing_while_it_goes_back() -> None:
+    """A native tool that starts then does not inherit that it ignores them."""
+    with commands.uninterrupted():
+        os.kill(os.getpid(), signal.SIGTERM)
+        ignored = commands.run(
+            Step(("sh", "-c", "grep SigIgn /proc/self/status"), "which signals it ignores"),
+            commands.silent,
+        )
+    mask = int(ignored.split()[1], 16)
+    assert not mask & 1 << (signal.SIGTERM - 1)
+    assert not mask & 1 << (signal.SIGINT - 1)

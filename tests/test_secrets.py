@@ -37,6 +37,12 @@ def test_a_tool_repeats_a_line(line: str) -> None:
     assert "line 12" in str(failure.value)
 
 
+def test_a_message_about_a_key_is_shown() -> None:
+    """netplan's and networkd's messages name the key that they do not know."""
+    for message in ("unknown key 'renderrer'", "Unknown key 'Learnign' in section [Bridge]"):
+        assert secrets.mask_frr(message) == message
+
+
 @pytest.mark.parametrize("line", LINES)
 def test_a_diff_masks_each_form(line: str) -> None:
     """Whatever form a line with a password has."""

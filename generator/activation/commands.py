@@ -90,14 +90,18 @@ def interruptible() -> Iterator[None]:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Have SIGTERM and SIGINT wait until a host that goes back is as it was before."""
-    with _handling((signal.SIGTERM, signal.SIGINT), signal.SIG_IGN):
+    """Have SIGTERM and SIGINT do nothing: what has begun is brought to its end.
+
+    They are handled, not ignored. A native tool would inherit that it ignores them, and so would a
+    DHCP client that it starts.
+    """
+    with _handling((signal.SIGTERM, signal.SIGINT), lambda *_: None):
         yield
 
 
 @contextlib.contextmanager
 def _handling(
-    signals: Iterable[signal.Signals], handler: Callable[[int, object], NoReturn] | signal.Handlers
+    signals: Iterable[signal.Signals], handler: Callable[[int, object], None]
 ) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # which alone handles signals
         yield

@@ -100,6 +100,13 @@ def check(tree: Path, backend: str, size: int, log: Log) -> None:
         raise Refused(*failure.problems) from None
 
 
+def _has_text(copy: Path, text: str) -> bool:
+    """Whether a kept copy is of this very text: an operator may have written another file since."""
+    with contextlib.suppress(OSError):
+        return files.read(copy) == text
+    return False
+
+
 def commit(root: Path, needed: Iterable[Change]) -> list[str]:
     """Write what changed and remove what goes; return the operator's files that were copied first.
 
@@ -116,7 +123,7 @@ def commit(root: Path, needed: Iterable[Change]) -> list[str]:
                         target.parent.rmdir()
                 continue
             copy = root / record.KEPT / change.path
-            if not plan.ours(change.new) and os.path.lexists(copy):
+            if not plan.ours(change.new) and _has_text(copy, change.new):
                 files.copy(copy, target)  # with the mode and owner that it had
                 continue
             if change.old is not None and not plan.ours(change.old) and not os.path.lexists(copy):

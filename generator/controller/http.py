@@ -5,13 +5,13 @@ urllib3 takes longer to import than all the rest, so only a run with a controlle
 
 import http.client
 import os
-import queue
 import random
 import re
 import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
@@ -222,28 +222,25 @@ def _within(seconds: float, url: str, work: Callable[[], T], failed: Sequence[st
     No time-out of a socket covers the resolver, nor an answer that comes byte by byte. The thread
     that is left behind ends with the process.
     """
-    done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+    future: Future[T] = Future()
 
     def run() -> None:
         try:
-            done.put((work(), None))
-        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-            done.put((None, error))
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001  # raised where it is waited for
+            future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
     try:
-        value, error = done.get(timeout=seconds)
-    except queue.Empty:
-        rule = f"did not give a whole answer within {seconds:g} s"
-        if failed:
-            rule += f"; before that: {failed[-1]}"
+        return future.result(timeout=seconds)
+    except EvpnHostError:
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever a library makes of an answer
+        rule = str(translated(error))
+        if not future.done():
+            rule = f"did not give a whole answer within {seconds:g} s"
+            rule += f"; before that: {failed[-1]}" if failed else ""
         raise Unreachable(Problem(printable(url, 200), "", rule)) from None
-    if isinstance(error, Exception) and not isinstance(error, EvpnHostError):
-        # Whatever a library makes of an answer, it is the controller that gave no payload.
-        raise Unreachable(Problem(printable(url, 200), "", str(translated(error)))) from None
-    if error:
-        raise error
-    return value  # type: ignore[no-any-return]
 
 
 def _payload(answer: Any, headers: dict[str, str], *, authorised: bool) -> Answer:

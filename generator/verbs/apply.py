@@ -275,10 +275,11 @@ def _carry_out(run: _Run, data: bytes, tree: Path) -> Outcome:
         with commands.uninterrupted():
             _go_back(run, failed)
         raise failed from None
-    try:
-        record.keep_generation(root, done, run.plan.files)
-    except OSError as error:
-        run.say(f"warning: this generation is not kept for a rollback: {text_of(error)}")
+    with commands.uninterrupted():  # the host is as planned, and nothing must say otherwise
+        try:
+            record.keep_generation(root, done, run.plan.files)
+        except OSError as error:
+            run.say(f"warning: this generation is not kept for a rollback: {text_of(error)}")
     return _outcome(run.target, activated=True, changed=changed, kept=kept, mended=repaired)
 
 
@@ -326,7 +327,13 @@ def _go_back(run: _Run, failure: EvpnHostError) -> None:
         elif run.options.activate:
             converge.withdraw(failed, run.log)
             before.restore(root, before.read(root), run.log)
-    except Exception as second:  # noqa: BLE001
+        if previous:
+            # Without inputs no payload counts as the one applied: the next run tries again.
+            restored = msgspec.structs.replace(previous, inputs="", detail=str(failure))
+            record.write(root, restored)
+        else:
+            record.remove(root)
+    except Exception as second:  # noqa: BLE001  # whatever it is, a person has to know
         with contextlib.suppress(OSError):  # the record says `ok: false` from before
             record.write(root, failed)
         unit = backends.named(run.target.backend).unit
@@ -336,8 +343,3 @@ def _go_back(run: _Run, failure: EvpnHostError) -> None:
             *problems_of(second),
             f"look at: systemctl status {unit} frr; evpn-host status; evpn-host diff",
         ) from None
-    if previous:
-        # Without inputs no payload counts as the one applied: the next run tries again.
-        record.write(root, msgspec.structs.replace(previous, inputs="", detail=str(failure)))
-    else:
-        record.remove(root)

@@ -24,7 +24,7 @@ def say(text: str) -> None:
 
 
 def log(*, verbose: bool) -> Log:
-    """Return what is told each command: standard error, or nobody."""
+    """Return where commands are logged: on standard error if `verbose`, else nowhere."""
     return commands.to_stderr if verbose else commands.silent
 
 

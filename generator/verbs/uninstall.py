@@ -5,39 +5,52 @@ import shutil
 from generator.activation import before, commands, converge, staging, units
 from generator.activation.commands import Log
 from generator.desired import plan
+from generator.errors import Stranded, problems_of
 from generator.failover import hook
 from generator.state import changes, files, record
 from generator.state.changes import Change
 from generator.state.lock import RUN, lock
+from generator.state.record import Record
 from generator.verbs.options import Options
 
 
 def uninstall(options: Options, log: Log, say: Log) -> list[str]:
-    """Remove all that is ours, and restore what ours replaced; return the removed paths."""
+    """Remove all that is ours, and restore what ours replaced; return the removed paths.
+
+    Raises `Refused` (nothing was changed) or `Stranded`.
+    """
+    with lock(options.root, uninstalls=True), commands.interruptible():
+        applied = record.read(options.root)
+        try:
+            return _remove(applied, options, log, say)
+        except Exception as failure:  # noqa: BLE001  # whatever it is, a person has to know
+            hint = "not all of evpn-host is removed: run uninstall again"
+            raise Stranded(*problems_of(failure), hint) from None
+
+
+def _remove(applied: Record | None, options: Options, log: Log, say: Log) -> list[str]:
     root = options.root
-    with lock(root, uninstalls=True):
-        applied = record.read(root)
-        known = before.read(root)
-        if options.activate:
-            commands.run_all(units.stop(root), log)
-        written = units.remove(root, log, reload=options.activate)
-        if options.activate and applied and applied.target.management:
-            hook.restore(root, log)
-        removed = [
-            Change(path, text, None)
-            for path in sorted(staging.present(root))
-            if plan.ours(text := changes.read(root, path) or "")
-        ]
-        staging.commit(root, removed)
-        kept = root / record.KEPT
-        for copy in sorted(kept.rglob("*")):
-            if copy.is_file() or copy.is_symlink():
-                files.copy(copy, root / copy.relative_to(kept))
-                say(f"/{copy.relative_to(kept)} is as it was before")
-        if options.activate and applied:
-            converge.withdraw(applied, log)
-            before.restore(root, known, log)
-        before.remove_folders(root, known)
-        shutil.rmtree(root / RUN, ignore_errors=True)
-        shutil.rmtree(root / record.STATE, ignore_errors=True)
+    known = before.read(root)
+    if options.activate:
+        commands.run_all(units.stop(root), log)
+    written = units.remove(root, log, reload=options.activate)
+    if options.activate and applied and applied.target.management:
+        hook.restore(root, log)
+    removed = [
+        Change(path, text, None)
+        for path in sorted(staging.present(root))
+        if plan.ours(text := changes.read(root, path) or "")
+    ]
+    staging.commit(root, removed)
+    kept = root / record.KEPT
+    for copy in sorted(kept.rglob("*")):
+        if copy.is_file() or copy.is_symlink():
+            files.copy(copy, root / copy.relative_to(kept))
+            say(f"/{copy.relative_to(kept)} is as it was before")
+    if options.activate and applied:
+        converge.withdraw(applied, log)
+        before.restore(root, known, log)
+    before.remove_folders(root, known)
+    shutil.rmtree(root / RUN, ignore_errors=True)
+    shutil.rmtree(root / record.STATE, ignore_errors=True)
     return [change.path for change in removed] + written
