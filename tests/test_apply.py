@@ -635,6 +635,17 @@ def _has_open(pid: int, path: Path) -> bool:
     return False
 
 
+def test_a_document_is_checked_outside_the_lock(apply: Command, root: Path) -> None:
+    """Nobody waits for a run that works on a large or hostile document."""
+    run = root / "run/evpn-host"
+    run.mkdir(parents=True)
+    with (run / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = apply(host(vnet(70_000_000, ports=PORTS)))
+    assert done.code == 1
+    assert "vxlanID: 70000000" in done.err
+
+
 def test_second_run_waits_for_the_lock(root: Path, tmp_path: Path) -> None:
     """It does its own work when the first run has ended."""
     run = root / "run/evpn-host"

@@ -101,11 +101,14 @@ def apply(data: bytes, options: Options, log: Log, say: Log) -> Outcome:
     changed), `ActivationFailed` (the generation before is active again) or `Stranded`.
     """
     root = options.root
+    inputs = _inputs(data, frr_local(root), options)
+    # Nobody waits for the lock while we work on a large document, unless it was applied before.
+    prepared = None if _is_of(_previous(options), inputs) else make_plan(data, options)
     with lock(root), commands.interruptible():
         previous = _previous(options)
-        if previous and not options.full and _nothing_to_do(data, previous, options):
+        if previous and not options.full and _nothing_to_do(inputs, previous, options):
             return _outcome(previous.target)
-        planned, payload, inputs = make_plan(data, options)
+        planned, payload, inputs = prepared or make_plan(data, options)
         for warning in payload.warnings:
             say(f"warning: {warning}")
         for firewall_warning in firewall.warnings(log) if options.activate else ():
@@ -161,13 +164,15 @@ def _previous(options: Options) -> Record | None:
         raise
 
 
-def _nothing_to_do(data: bytes, previous: Record, options: Options) -> bool:
+def _is_of(previous: Record | None, inputs: str) -> bool:
+    """Whether the last apply made its files from these inputs."""
+    return previous is not None and (previous.inputs, previous.version) == (inputs, __version__)
+
+
+def _nothing_to_do(inputs: str, previous: Record, options: Options) -> bool:
     """Whether the last apply had the same inputs, and all that it brought about is still there."""
     root = options.root
-    if (previous.inputs, previous.version) != (
-        _inputs(data, frr_local(root), options),
-        __version__,
-    ):
+    if not _is_of(previous, inputs):
         return False
     if staging.present(root) - previous.target.files.keys():
         return False
