@@ -11,37 +11,10 @@ import click
 from generator import __version__
 from generator.activation.backends import NAMES
 from generator.errors import EvpnHostError, text_of
+from generator.verbs import parameters
 from generator.verbs.command import TROUBLE, Diff, Verbs
 
 _PLATFORMS = ("libvirt", "nad", "incus")
-_DIR = click.Path(path_type=Path, file_okay=False)
-
-_payload = click.option(
-    "-p",
-    "--payload",
-    "source",
-    metavar="SRC",
-    help="the payload: a path, - for standard input, or an http(s) URL [config.yaml: controller]",
-)
-_host = click.option(
-    "-H",
-    "--host",
-    metavar="HOST",
-    help="which host of a Fleet [config.yaml: host; else this machine's name]",
-)
-_backend = click.option(
-    "-b",
-    "--backend",
-    type=click.Choice(NAMES),
-    help="which tool activates the files [default: the one that this machine uses]",
-)
-_root = click.option(
-    "--root",
-    type=_DIR,
-    metavar="DIR",
-    help="act on the tree below DIR instead of this machine; activates nothing",
-)
-_verbose = click.option("-v", "--verbose", is_flag=True, help="show each command and why")
 
 
 @click.group(
@@ -59,8 +32,8 @@ def evpn_host() -> None:
 
 
 @evpn_host.command()
-@_payload
-@click.option("-o", "--output", required=True, metavar="DIR", type=_DIR)
+@parameters.payload
+@click.option("-o", "--output", required=True, metavar="DIR", type=parameters.DIR)
 @click.option("-H", "--host", metavar="HOST", help="only this host of a Fleet")
 @click.option("-b", "--backend", type=click.Choice(NAMES), default=NAMES[0], show_default=True)
 def render(source: str | None, output: Path, host: str | None, backend: str) -> None:
@@ -77,7 +50,7 @@ def render(source: str | None, output: Path, host: str | None, backend: str) -> 
 
 
 @evpn_host.command()
-@_payload
+@parameters.payload
 def check(source: str | None) -> None:
     """Name every problem of the payload, and each warning."""
     from generator.verbs import context
@@ -86,10 +59,10 @@ def check(source: str | None) -> None:
 
 
 @evpn_host.command(cls=Diff)
-@_payload
-@_host
-@_backend
-@_root
+@parameters.payload
+@parameters.host
+@parameters.backend
+@parameters.root
 def diff(source: str | None, host: str | None, backend: str | None, root: Path | None) -> None:
     """Show what apply would change.
 
@@ -115,10 +88,10 @@ def _colour(line: str) -> str | None:
 
 
 @evpn_host.command()
-@_payload
-@_host
-@_backend
-@_root
+@parameters.payload
+@parameters.host
+@parameters.backend
+@parameters.root
 @click.option("--no-activate", is_flag=True, help="write the files and run nothing")
 @click.option("--full", is_flag=True, help="activate everything anew, not only what changed")
 @click.option("--force", is_flag=True, help="apply a payload of a lower generation too")
@@ -131,8 +104,9 @@ def _colour(line: str) -> str | None:
 @click.option(
     "--last-good", is_flag=True, help="apply the last good payload if the controller gives none"
 )
+@parameters.no_guard
 @click.option("--json", "as_json", is_flag=True, help="what was done, for a script")
-@_verbose
+@parameters.verbose
 def apply(
     source: str | None,
     host: str | None,
@@ -143,6 +117,7 @@ def apply(
     force: bool,
     wait: float | None,
     last_good: bool,
+    no_guard: bool,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -154,8 +129,9 @@ def apply(
     from generator.verbs import context
 
     origin = context.source_of(source, host, root, wait)
+    guard = None if no_guard else origin.settings.guard
     options = context.options_of(
-        root, origin, backend, no_activate=no_activate, full=full, force=force
+        root, origin, backend, no_activate=no_activate, full=full, force=force, guard=guard
     )
     log = context.log(verbose=verbose)
     outcome = verb.apply_from(origin, options, log, context.say, last_good=last_good)
@@ -172,10 +148,13 @@ def apply(
 
 @evpn_host.command()
 @click.argument("generation", type=click.IntRange(min=0), required=False)
-@_root
+@parameters.root
 @click.option("--no-activate", is_flag=True, help="write the files and run nothing")
-@_verbose
-def rollback(generation: int | None, root: Path | None, no_activate: bool, verbose: bool) -> None:
+@parameters.no_guard
+@parameters.verbose
+def rollback(
+    generation: int | None, root: Path | None, no_activate: bool, no_guard: bool, verbose: bool
+) -> None:
     """Make an earlier generation current again.
 
     GENERATION is its number, by default that of the one before. It stays current until the
@@ -184,16 +163,17 @@ def rollback(generation: int | None, root: Path | None, no_activate: bool, verbo
     from generator.verbs import context
     from generator.verbs import rollback as verb
 
-    options = context.options_of(root, no_activate=no_activate)
-    settings = context.settings_of(options.root)
+    settings = context.settings_of((root or Path("/")).resolve())
+    guard = None if no_guard else settings.guard
+    options = context.options_of(root, no_activate=no_activate, guard=guard)
     log = context.log(verbose=verbose)
     time = verb.rollback_reported(generation, options, settings, log, context.say)
     click.echo(f"applied on {time} is current again")
 
 
 @evpn_host.command()
-@_root
-@_verbose
+@parameters.root
+@parameters.verbose
 def uninstall(root: Path | None, verbose: bool) -> None:
     """Remove all files and devices of evpn-host.
 
@@ -211,7 +191,7 @@ def uninstall(root: Path | None, verbose: bool) -> None:
 
 
 @evpn_host.command()
-@_root
+@parameters.root
 @click.option("--json", "as_json", is_flag=True, help="for a script")
 def status(root: Path | None, as_json: bool) -> None:
     """Show what should be, what is, and each difference.
@@ -232,7 +212,7 @@ def status(root: Path | None, as_json: bool) -> None:
 
 @evpn_host.command()
 @click.option("--once", is_flag=True, help="look once, move the address if it has to move, and end")
-@_verbose
+@parameters.verbose
 def failover(once: bool, verbose: bool) -> None:
     """Keep the management address where the fabric is.
 
@@ -246,9 +226,9 @@ def failover(once: bool, verbose: bool) -> None:
 
 
 @evpn_host.command("install-units")
-@_root
+@parameters.root
 @click.option("--cron", is_flag=True, help="write /etc/cron.d/evpn-host too, instead of the timer")
-@_verbose
+@parameters.verbose
 def install_units(root: Path | None, cron: bool, verbose: bool) -> None:
     """Write the systemd units, if no package has installed them.
 
@@ -281,9 +261,13 @@ def install_units(root: Path | None, cron: bool, verbose: bool) -> None:
     help="a payload, instead of the applied one",
 )
 @click.option("-H", "--host", metavar="HOST", help="which host of a Fleet")
-@_root
+@parameters.root
 @click.option(
-    "-o", "--output", metavar="DIR", type=_DIR, help="write a file for each V-Net below DIR"
+    "-o",
+    "--output",
+    metavar="DIR",
+    type=parameters.DIR,
+    help="write a file for each V-Net below DIR",
 )
 def guests(
     form: str,

@@ -192,6 +192,13 @@ def _configure(lines: list[str], reason: str) -> Step:
 # --- What FRR and the kernel lost ---
 
 
+def mend(root: Path, log: Log) -> list[str]:
+    """Restore what the kernel has lost of FRR's, and return it. Raises `frr.Silent`."""
+    lost = routes.lost(root)
+    _restore(lost, root, log)
+    return [each.text for each in lost]
+
+
 def _settle(activation: Activation, log: Log, say: Log) -> list[str]:
     """Wait until FRR is as planned; return what was repaired. Raises `ActivationFailed`."""
     repaired: list[str] = []

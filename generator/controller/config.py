@@ -44,6 +44,7 @@ class Config(msgspec.Struct, frozen=True):
     connect_timeout: Seconds = 5.0
     timeout: Seconds = 30.0  # for all of it, tries that failed and pauses between them included
     retries: Count = 3
+    guard: Seconds = 90.0  # in which all that was reachable before an apply must be so again
     report: Url | None = None  # where `status --json` goes after a run
     metrics: File | None = None  # a file for Prometheus' node exporter, rewritten by each run
 

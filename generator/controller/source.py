@@ -1,6 +1,7 @@
 """Where a payload comes from: a file, standard input, or a controller."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ from generator.desired.payload.decode import MAX_BYTES
 from generator.errors import Refused, printable
 from generator.state import files, record, tree
 
+_GLANCE = 5.0  # seconds in which a controller that has answered answers again
 ORIGIN = record.STATE / "origin.json"
 
 
@@ -56,6 +58,21 @@ class Source:
             return self._ask("") or b""
         newer = self._ask(known.tag)
         return kept if newer is None else newer
+
+    @property
+    def answers(self) -> Callable[[], bool] | None:
+        """How to learn whether the controller still answers, None without one."""
+        return self._answers if is_url(self._named) else None
+
+    def _answers(self) -> bool:
+        from generator.controller.http import Access  # noqa: PLC0415  # only who has one pays for it
+
+        settings = self.settings.patient(_GLANCE)
+        try:
+            Access(settings, self.root, self.name).fetch(self._named, self._tag)
+        except Refused:
+            return False
+        return True
 
     def remember(self, data: bytes) -> None:
         """Record that the last good payload came from here, unless that is recorded."""

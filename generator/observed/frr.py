@@ -170,6 +170,7 @@ class _Neighbor(_Answer, frozen=True):
     """A neighbor in `show bgp neighbors NAME json`."""
 
     nexthop_global: str = ""
+    remote_router_id: str = ""
 
 
 class _Instance(_Answer, frozen=True):
@@ -277,6 +278,13 @@ def next_hop(bgpd: Vty, neighbor: str) -> str:
     answer = _decode(bgpd.ask(command), command, dict[str, _Neighbor | bool | str])
     shown = answer.get(neighbor)
     return shown.nexthop_global if isinstance(shown, _Neighbor) else ""
+
+
+def router_ids(root: Path) -> set[str]:
+    """Return the BGP identifiers of the neighbors with a session. Raises `Silent`."""
+    answer = show("bgpd", "show bgp neighbors json", dict[str, _Neighbor], root)
+    identifiers = {neighbor.remote_router_id for neighbor in answer.values()}
+    return identifiers - {"", "0.0.0.0"}  # noqa: S104  # of a neighbor without a session
 
 
 def local_as(root: Path) -> int | None:

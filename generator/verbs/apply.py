@@ -5,7 +5,7 @@ Writes what differs, has the native tools take it up, verifies and records. The 
 If something stops us in between, the next run reads that and finishes the work.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -14,6 +14,7 @@ from generator import __version__, secrets
 from generator.activation import backends, before, commands, converge, firewall, staging
 from generator.activation.backend import Activation
 from generator.activation.commands import Log
+from generator.activation.guard import Guard
 from generator.activation.partial import Partial, partial_of
 from generator.controller import config
 from generator.controller import source as sources
@@ -37,7 +38,7 @@ from generator.state import record
 from generator.state.changes import Change
 from generator.state.lock import lock
 from generator.state.record import Record
-from generator.verbs.going_back import Attempt, failure_of, go_back
+from generator.verbs.going_back import Attempt, failure_of, go_back, guard_of
 from generator.verbs.options import Options
 
 FRR_LOCAL = "etc/frr/frr.conf.local"
@@ -59,7 +60,7 @@ def apply_from(source: Source, options: Options, log: Log, say: Log, *, last_goo
                 raise
             run.go_on_without(missed, say)
             data = kept
-        run.outcome = apply(data, options, log, say)
+        run.outcome = apply(data, options, log, say, source.answers if run.missed is None else None)
         source.remember(data)
     return run.outcome
 
@@ -90,10 +91,17 @@ def _inputs(data: bytes, local: str, options: Options) -> str:
     return plan.digest(__version__, data, local, options.backend or "", options.host or "")
 
 
-def apply(data: bytes, options: Options, log: Log, say: Log) -> Outcome:
+def apply(
+    data: bytes,
+    options: Options,
+    log: Log,
+    say: Log,
+    controller: Callable[[], bool] | None = None,
+) -> Outcome:
     """Make this host what a payload says. Nothing to do means nothing written and nothing run.
 
-    `log` gets each command, `say` each sentence for the user. Raises `Refused` (nothing was
+    `log` gets each command, `say` each sentence for the user. `controller` tells whether the
+    controller that gave the payload still answers. Raises `Refused` (nothing was
     changed), `ActivationFailed` (the generation before is active again) or `Stranded`.
     """
     root = options.root
@@ -104,37 +112,51 @@ def apply(data: bytes, options: Options, log: Log, say: Log) -> Outcome:
         previous = _previous(options)
         if previous and not options.full and _nothing_to_do(inputs, previous, options):
             return _outcome(previous.target)
-        planned, payload, inputs = prepared or make_plan(data, options)
-        for warning in payload.warnings:
-            say(f"warning: {warning}")
-        for firewall_warning in firewall.warnings(log) if options.activate else ():
-            say(f"warning: {firewall_warning}")
-        if not options.force:
-            _refuse_older(planned, previous)
-        uplinks = [uplink.ifname for uplink in planned.host.uplinks]
-        backends.named(planned.backend).refuse_conflicts(root, uplinks)
-        changes = staging.changes(root, planned.files)
-        partial = None if options.full else partial_of(root, previous, planned, changes)
-        run = _Run(
-            options=options,
-            plan=planned,
-            target=plan.target(planned),
-            inputs=inputs,
-            previous=previous,
-            changes=changes,
-            partial=partial,
-            log=log,
-            say=say,
-        )
-        with staging.staged(
-            root, partial.files if partial else planned.files, planned.backend
-        ) as stage:
-            if previous and not changes and not options.full and _as_planned(previous, options):
+        guard = guard_of(options, log, say, controller)
+        run = _decide(prepared or make_plan(data, options), previous, options, guard, log, say)
+        files = run.partial.files if run.partial else run.plan.files
+        with staging.staged(root, files, run.plan.backend) as stage:
+            unchanged = not run.changes and not options.full
+            if previous and unchanged and _as_planned(previous, options):
                 # Another payload gives the same files: there is nothing to do but to record it.
                 record.write(root, run.record(ok=previous.ok), data)
                 return _outcome(run.target)
             _check(stage, run)
             return _carry_out(run, data, stage)
+
+
+def _decide(  # noqa: PLR0913, PLR0917  # what is, what is to be, and who hears of it
+    prepared: tuple[Plan, Payload, str],
+    previous: Record | None,
+    options: Options,
+    guard: Guard,
+    log: Log,
+    say: Log,
+) -> "_Run":
+    """Return what an apply has to do; say its warnings. Raises `Refused`."""
+    planned, payload, inputs = prepared
+    for warning in payload.warnings:
+        say(f"warning: {warning}")
+    for firewall_warning in firewall.warnings(log) if options.activate else ():
+        say(f"warning: {firewall_warning}")
+    if not options.force:
+        _refuse_older(planned, previous)
+    root = options.root
+    uplinks = [uplink.ifname for uplink in planned.host.uplinks]
+    backends.named(planned.backend).refuse_conflicts(root, uplinks)
+    changes = staging.changes(root, planned.files)
+    return _Run(
+        options=options,
+        plan=planned,
+        target=plan.target(planned),
+        inputs=inputs,
+        previous=previous,
+        changes=changes,
+        partial=None if options.full else partial_of(root, previous, planned, changes),
+        guard=guard,
+        log=log,
+        say=say,
+    )
 
 
 def _refuse_older(planned: Plan, previous: Record | None) -> None:
@@ -232,6 +254,7 @@ class _Run(msgspec.Struct, frozen=True, kw_only=True):
     previous: Record | None
     changes: list[Change]
     partial: Partial | None  # None: the native tools take up the whole plan
+    guard: Guard
     log: Log
     say: Log
 
@@ -261,6 +284,7 @@ def _carry_out(run: _Run, data: bytes, stage: Path) -> Outcome:
     root = run.options.root
     changed = sorted(change.path for change in run.changes)
     kept: list[str] = []
+    run.guard.look(run.previous.target if run.previous else None, run.target)
     before.remember(root, run.plan, run.log, running=run.options.activate)
     record.write(root, run.record(ok=False, detail=_BEGUN))
     try:
@@ -269,6 +293,7 @@ def _carry_out(run: _Run, data: bytes, stage: Path) -> Outcome:
             record.write(root, run.record(ok=False, detail="written, not activated"), data)
             return _outcome(run.target, changed=changed, kept=kept)
         repaired = converge.converge(_activation(run, stage), run.log, run.say)
+        run.guard.hold(run.target)
         done = run.record(ok=True)
         record.write(root, done, data)
     except Exception as failure:  # noqa: BLE001  # whatever it is, the host goes back
@@ -282,6 +307,7 @@ def _carry_out(run: _Run, data: bytes, stage: Path) -> Outcome:
             changes=run.changes,
             failed=run.record(ok=False, detail=str(failed)),
             previous=restored,
+            guard=run.guard,
             log=run.log,
             say=run.say,
         )

@@ -73,6 +73,7 @@ def options_of(  # noqa: PLR0913  # one parameter an option
     no_activate: bool = False,
     full: bool = False,
     force: bool = False,
+    guard: float | None = None,
 ) -> Options:
     """Return how to act on a host: activate only on this machine, and if nothing forbids it."""
     return Options(
@@ -82,6 +83,7 @@ def options_of(  # noqa: PLR0913  # one parameter an option
         activate=root is None and not no_activate,
         full=full,
         force=force,
+        guard=guard,
     )
 
 

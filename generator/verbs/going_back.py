@@ -1,12 +1,14 @@
 """What failed halfway is undone: the host becomes again what its record said before."""
 
 import contextlib
+from collections.abc import Callable
 
 import msgspec
 
 from generator.activation import backends, before, converge, staging
 from generator.activation.backend import Activation
 from generator.activation.commands import Log, uninterrupted
+from generator.activation.guard import Guard
 from generator.errors import ActivationFailed, Stranded, problems_of
 from generator.state import changes as reading
 from generator.state import record
@@ -22,8 +24,16 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     changes: list[Change]
     failed: Record  # of what was tried; its `detail` says why it failed
     previous: Record | None  # to come back to, None on a host that had none
+    guard: Guard
     log: Log
     say: Log
+
+
+def guard_of(
+    options: Options, log: Log, say: Log, controller: Callable[[], bool] | None = None
+) -> Guard:
+    """Return the guard of a run: one that lets all pass if the run activates nothing."""
+    return Guard(options.guard if options.activate else None, log, say, controller)
 
 
 def failure_of(error: Exception) -> ActivationFailed:
@@ -77,3 +87,4 @@ def _activate(attempt: Attempt) -> None:
             previous=failed,
         )
         converge.converge(back, log, attempt.say)
+    attempt.guard.hold(target)

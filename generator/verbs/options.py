@@ -14,3 +14,4 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     activate: bool = True
     full: bool = False
     force: bool = False
+    guard: float | None = None  # seconds in which all must be reachable again; None: no guard

@@ -16,7 +16,7 @@ from generator.state import files, record, tree
 from generator.state.changes import Change
 from generator.state.lock import lock
 from generator.state.record import Record
-from generator.verbs.going_back import Attempt, failure_of, go_back
+from generator.verbs.going_back import Attempt, failure_of, go_back, guard_of
 from generator.verbs.options import Options
 
 
@@ -79,6 +79,8 @@ def _carry_out(  # noqa: PLR0913  # what is, what is to be, and who hears of it
     with staging.staged(root, texts, target.backend) as stage:
         if options.activate:
             staging.check(stage, target.backend, len(target.devices), log)
+        guard = guard_of(options, log, say)
+        guard.look(current.target, target)
         record.write(root, pending)
         activation = Activation(
             root=root,
@@ -92,6 +94,7 @@ def _carry_out(  # noqa: PLR0913  # what is, what is to be, and who hears of it
             staging.commit(root, changes)
             if options.activate:
                 converge.converge(activation, log, say)
+            guard.hold(target)
         except Exception as error:  # noqa: BLE001  # whatever it is, the host goes back
             failed = failure_of(error)
             attempt = Attempt(
@@ -99,6 +102,7 @@ def _carry_out(  # noqa: PLR0913  # what is, what is to be, and who hears of it
                 changes=changes,
                 failed=msgspec.structs.replace(pending, detail=str(failed)),
                 previous=current,
+                guard=guard,
                 log=log,
                 say=say,
             )

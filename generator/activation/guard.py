@@ -1,0 +1,152 @@
+"""The guard: an apply ends well only when what could be reached before can still be reached.
+
+Before anything changes it notes which EVPN sessions are Established, whether the gateway of the
+management address and the leaves answer, and whether the controller does. Afterwards it waits until
+each of these is true again, as far as the payload still has it.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from generator.activation import commands
+from generator.activation import frr as activation
+from generator.activation.commands import Log, Step
+from generator.desired.target import Target
+from generator.errors import ActivationFailed, Refused
+from generator.observed import frr
+
+_QUIET = 2.0  # seconds until a person is told what is waited for
+_INTERVAL = 0.5  # seconds between two looks at what is still missing
+
+
+class Reach(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be reached."""
+
+    sessions: frozenset[str] = frozenset()  # neighbors with Established EVPN
+    gateways: frozenset[str] = frozenset()  # of the management address, that answer
+    leaves: frozenset[str] = frozenset()  # loopbacks that answer the host's own
+
+
+class Guard:
+    """Compares what can be reached with what could be reached before the host was changed."""
+
+    def __init__(
+        self,
+        seconds: float | None,
+        log: Log,
+        say: Log,
+        controller: Callable[[], bool] | None = None,
+    ) -> None:
+        """Take the seconds that all may need to come back; None lets everything pass.
+
+        `controller` asks a controller that has just answered whether it still does.
+        """
+        self._seconds = seconds
+        self._log = log
+        self._say = say
+        self._controller = controller
+        self._before = Reach()
+
+    def look(self, current: Target | None, planned: Target) -> None:
+        """Note what can be reached now, by what is applied now.
+
+        Raises `Refused` if the plan has none of the sessions that are Established.
+        """
+        if self._seconds is None:
+            return
+        target = current or planned
+        sessions = _sessions()
+        if sessions and not sessions & set(planned.sessions):
+            names = ", ".join(sorted(sessions))
+            rule = (
+                f"no session would be left: {names} is Established, and the payload has none of it"
+            )
+            raise Refused(f"{rule} (--no-guard applies it all the same)")
+        self._before = Reach(
+            sessions=sessions,
+            gateways=frozenset(filter(self._answers, _gateways(target))),
+            leaves=frozenset(
+                leaf for leaf in _leaves(target) if self._answers(leaf, _loopback(target))
+            ),
+        )
+
+    def hold(self, target: Target) -> None:
+        """Wait until all that a target still has can be reached again.
+
+        Raises `ActivationFailed` with what can't.
+        """
+        if self._seconds is None:
+            return
+        begun = time.monotonic()
+        said = False
+        while missing := list(self._missing(target)):
+            elapsed = time.monotonic() - begun
+            if elapsed > _QUIET and not said:
+                self._say(f"waiting for {'; '.join(missing)}")
+                said = True
+            if elapsed > self._seconds:
+                texts = (f"  {text}" for text in missing)
+                raise ActivationFailed(
+                    f"guard: within {self._seconds:g} s this did not come back:", *texts
+                )
+            time.sleep(_INTERVAL)
+
+    def _missing(self, target: Target) -> Iterator[str]:
+        """Yield what could be reached before and can't be reached now, the cheapest look first."""
+        expected = self._before.sessions & set(target.sessions)
+        for name in sorted(expected - _sessions()):
+            yield f"session {name}, which was Established"
+        if expected:
+            yield from self._lost()
+        for gateway in _gateways(target) if self._before.gateways else ():
+            if not self._answers(gateway):
+                yield f"the management gateway {gateway}, which answered"
+        if expected == self._before.sessions:
+            for leaf in sorted(self._before.leaves):
+                if not self._answers(leaf, _loopback(target)):
+                    yield f"the leaf's loopback {leaf}, which answered {_loopback(target)}"
+        if self._controller and not self._controller():
+            yield "the controller, which answered"
+
+    def _lost(self) -> list[str]:
+        """Return what the kernel lost of FRR's; it is restored, so the next look finds it."""
+        try:
+            return activation.mend(Path("/"), self._log)
+        except frr.Silent as silent:
+            return [str(silent)]
+
+    def _answers(self, address: str, source: str = "") -> bool:
+        """Whether an address answers a ping; not without the command ping."""
+        argv = ["ping", "-n", "-c", "1", "-W", "1", *(["-I", source] if source else []), address]
+        with contextlib.suppress(ActivationFailed):
+            commands.run(Step(tuple(argv), "whether it can be reached", timeout=5), self._log)
+            return True
+        return False
+
+
+def _sessions() -> frozenset[str]:
+    """Return the neighbors with which EVPN is Established."""
+    with contextlib.suppress(frr.Silent):
+        known = frr.sessions(Path("/"))
+        return frozenset(name for name, session in known.items() if session.established)
+    return frozenset()
+
+
+def _gateways(target: Target) -> list[str]:
+    management = target.management
+    return [gateway for _, gateway in management.pairs if gateway] if management else []
+
+
+def _loopback(target: Target) -> str:
+    return min(target.loopbacks, default="")
+
+
+def _leaves(target: Target) -> list[str]:
+    """Return the loopbacks of the leaves at the other ends: they serve as BGP identifiers."""
+    with contextlib.suppress(frr.Silent):
+        return sorted(frr.router_ids(Path("/"))) if target.loopbacks else []
+    return []

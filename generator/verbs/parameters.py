@@ -1,0 +1,39 @@
+"""Options of the command line that several verbs share."""
+
+from pathlib import Path
+
+import click
+
+from generator.activation.backends import NAMES
+
+DIR = click.Path(path_type=Path, file_okay=False)
+
+payload = click.option(
+    "-p",
+    "--payload",
+    "source",
+    metavar="SRC",
+    help="the payload: a path, - for standard input, or an http(s) URL [config.yaml: controller]",
+)
+host = click.option(
+    "-H",
+    "--host",
+    metavar="HOST",
+    help="which host of a Fleet [config.yaml: host; else this machine's name]",
+)
+backend = click.option(
+    "-b",
+    "--backend",
+    type=click.Choice(NAMES),
+    help="which tool activates the files [default: the one that this machine uses]",
+)
+root = click.option(
+    "--root",
+    type=DIR,
+    metavar="DIR",
+    help="act on the tree below DIR instead of this machine; activates nothing",
+)
+no_guard = click.option(
+    "--no-guard", is_flag=True, help="do not go back if the host can't be reached afterwards"
+)
+verbose = click.option("-v", "--verbose", is_flag=True, help="show each command and why")
