@@ -86,31 +86,29 @@ class Guard:
         while missing := list(self._missing(target)):
             elapsed = time.monotonic() - begun
             if elapsed > _QUIET and not said:
-                self._say(f"waiting for {'; '.join(missing)}")
+                self._say(f"waiting, as {'; '.join(missing)}")
                 said = True
             if elapsed > self._seconds:
-                texts = (f"  {text}" for text in missing)
-                raise ActivationFailed(
-                    f"guard: within {self._seconds:g} s this did not come back:", *texts
-                )
+                waited = f"waited for {self._seconds:g} s"
+                raise ActivationFailed(*(Problem("guard", "", text, waited) for text in missing))
             time.sleep(_INTERVAL)
 
     def _missing(self, target: Target) -> Iterator[str]:
         """Yield what could be reached before and can't be reached now, the cheapest look first."""
         expected = self._before.sessions & set(target.sessions)
         for name in sorted(expected - _sessions()):
-            yield f"session {name}, which was Established"
+            yield f"session {name} is not Established, but was before"
         if expected:
             yield from self._lost()
         for gateway in _gateways(target) if self._before.gateways else ():
             if not self._answers(gateway):
-                yield f"the management gateway {gateway}, which answered"
+                yield f"the management gateway {gateway} does not answer, but did before"
         if expected == self._before.sessions:
             for leaf in sorted(self._before.leaves):
                 if not self._answers(leaf, _loopback(target)):
-                    yield f"the leaf's loopback {leaf}, which answered {_loopback(target)}"
+                    yield f"the leaf's loopback {leaf} does not answer, but did before"
         if self._controller and not self._controller():
-            yield "the controller, which answered"
+            yield "the controller does not answer, but did before"
 
     def _lost(self) -> list[str]:
         """Return what the kernel lost of FRR's; it is restored, so the next look finds it."""

@@ -31,6 +31,7 @@ GATE = {
     "test_k8s01.py": ("trixie-netplan", "trixie-ifupdown", "bookworm-netplan", "bookworm-ifupdown"),
     "test_failover.py": ("trixie-netplan",),
     "test_life.py": ("trixie-ifupdown", "bookworm-netplan"),
+    "test_guard.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_going_back.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_steps.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_refresh.py": ("trixie-netplan", "bookworm-ifupdown"),
