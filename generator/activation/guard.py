@@ -16,7 +16,7 @@ from generator.activation import commands
 from generator.activation import frr as activation
 from generator.activation.commands import Log, Step
 from generator.desired.target import Target
-from generator.errors import ActivationFailed, Refused
+from generator.errors import ActivationFailed, Problem, Refused
 from generator.observed import frr
 
 _QUIET = 2.0  # seconds until a person is told what is waited for

@@ -1,0 +1,89 @@
+"""An apply that would cut the host off goes back by itself, or is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lab.fabric import Host, Lab, eventually
+from tests.lab.k8s01 import Payload, bring_up, established, payload, vnet
+from tests.lab.systems import SYSTEMS
+
+CONFIG = "/etc/evpn-host/config.yaml"
+ADDED = vnet(70, 33, "10.188.70.254/24")
+
+
+@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
+def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
+    """A fabric with K8S01 as a VTEP, whose guard waits for a short time."""
+    lab: Lab = fresh_lab(*request.param)
+    lab.host.evpn_host("install-units")
+    bring_up(lab)
+    lab.machine.write(CONFIG, "guard: 15\n")
+    return lab
+
+
+def files(host: Host) -> str:
+    """The checksums of all files below /etc."""
+    return host.run(["sh", "-c", "find /etc -type f | sort | xargs sha256sum"]).out
+
+
+def reachable(lab: Lab) -> bool:
+    """Whether the controller answers the host."""
+    return bool(lab.host.ping(lab.fabric.controller, count=1))
+
+
+def with_remote_asn(document: Payload, *links: int) -> Payload:
+    """Return a payload in which the leaf of these links has another AS number than it has."""
+    for link in links:
+        document["links"][link]["remote"]["asn"] = 4200399999
+    return document
+
+
+@pytest.mark.parametrize("links", [(0, 1), (1,)], ids=["both", "one"])
+def test_goes_back_from_a_wrong_as_number(lab: Lab, links: tuple[int, ...]) -> None:
+    """Exit code 3 and the session's name; files, sessions and the management address as before."""
+    host = lab.host
+    host.apply(payload())
+    eventually(lambda: established(host) == {"ens4", "ens5"} and reachable(lab))
+    before = files(host)
+    result = host.apply(with_remote_asn(payload(ADDED), *links), check=False)
+    assert result.code == 3, result.err
+    name = ("ens4", "ens5")[links[0]]
+    assert f"guard: session {name} is not Established, but was before" in result.err
+    assert files(host) == before
+    assert established(host) == {"ens4", "ens5"}
+    assert reachable(lab)
+    assert "nbr-70" not in host.run(["ip", "-brief", "link"]).out
+    assert host.apply(payload(ADDED)).code == 0
+
+
+def test_refuses_to_end_all_sessions(lab: Lab) -> None:
+    """NICs that are others than those with sessions: exit code 1, nothing changed."""
+    host = lab.host
+    host.apply(payload())
+    eventually(lambda: established(host) == {"ens4", "ens5"})
+    before = files(host)
+    document = payload()
+    for link, name in zip(document["links"], ("ens6", "ens7"), strict=True):
+        link["local"]["ifname"] = name
+    document["server"]["mgmt"]["ifname"] = "ens6"
+    result = host.apply(document, check=False)
+    assert result.code == 1, result.err
+    assert "would be left without a session" in result.err
+    assert "ens4, ens5" in result.err
+    assert files(host) == before
+    assert established(host) == {"ens4", "ens5"}
+    assert reachable(lab)
+
+
+def test_a_person_may_do_without(lab: Lab) -> None:
+    """`--no-guard` applies it; a later apply with the guard brings the session back."""
+    host = lab.host
+    host.apply(payload())
+    eventually(lambda: established(host) == {"ens4", "ens5"})
+    assert host.apply(with_remote_asn(payload(), 1), "--no-guard").code == 0
+    assert established(host) == {"ens4"}
+    assert host.apply(payload()).code == 0
+    eventually(lambda: established(host) == {"ens4", "ens5"})
