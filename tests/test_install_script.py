@@ -87,6 +87,30 @@ printf '#!/bin/sh\nexit 1\n' > broken/DEBIAN/postinst
 chmod 755 broken/DEBIAN/postinst
 dpkg-deb --build broken /opt/broken.deb
 """
+# A package whose command ends as a test wants it: with the number in /opt/<verb>, or else with 0.
+# The removal fails while there is /opt/stay. Its next version needs one more package.
+STUB = r"""
+set -eu
+cd "$(mktemp -d)"
+mkdir -p stub/DEBIAN stub/usr/bin
+cat > stub/DEBIAN/control <<END
+Package: stub
+Version: 1
+Architecture: all
+Depends: python3-ruamel.yaml
+Maintainer: the tests <tests@localhost>
+Description: has the command of evpn-host
+END
+printf '#!/bin/sh\ntest ! -e /opt/stay\n' > stub/DEBIAN/prerm
+printf '#!/bin/sh\nexit "$(cat "/opt/$1" 2>/dev/null || echo 0)"\n' > stub/usr/bin/evpn-host
+chmod 755 stub/DEBIAN/prerm stub/usr/bin/evpn-host
+dpkg-deb --build stub "/opt/the stub.deb"
+sed -i 's/^Version: 1/Version: 2/; s/^Depends: /&extra, /' stub/DEBIAN/control
+dpkg-deb --build stub /opt/next.deb
+mkdir -p extra/DEBIAN
+sed '/^Depends/d; s/^Package: stub/Package: extra/' stub/DEBIAN/control > extra/DEBIAN/control
+dpkg-deb --build extra /opt/extra.deb
+"""
 # Lists the files of /etc and units, our folders, and packages in any state; not apt's own files.
 PICTURE = r"""
 find /etc /usr/lib/systemd -type f -not -path '/etc/apt/*' -not -name ld.so.cache | sort |
@@ -96,6 +120,19 @@ dpkg-query --show --showformat '${Package} ${Version} ${db:Status-Abbrev}\n' | g
 """
 
 
+# The codes that verbs of evpn-host end with; what install.sh ends with, and says; what stays.
+ENDS: dict[str, tuple[dict[str, int], int, str, bool]] = {
+    "check 1": ({"check": 1}, 1, "the payload can't be had, or has problems", False),
+    "diff 2": ({"diff": 2}, 1, "evpn-host diff ended with 2", False),
+    "diff 139": ({"diff": 139}, 1, "evpn-host diff ended with 139", False),
+    "apply 1": ({"diff": 1, "apply": 1}, 1, "going back", False),
+    "apply 3": ({"diff": 1, "apply": 3}, 3, "going back", False),
+    "apply 130": ({"diff": 1, "apply": 130}, 130, "going back", False),
+    "apply 4": ({"diff": 1, "apply": 4}, 4, "evpn-host apply ended with 4", True),
+    "apply 137": ({"diff": 1, "apply": 137}, 137, "evpn-host apply ended with 137", True),
+    "no systemd": ({"diff": 1}, 4, "the host is a VTEP now, but its units", True),
+    "no way back": ({"check": 1, "stay": 1}, 4, "going back failed, see above", True),
+}
 Options = Callable[..., Result]
 
 
@@ -114,12 +151,20 @@ class Server:
         for deb in debs().glob("*.deb"):
             shutil.copy(deb, folder)
         root.run(["sh", "-c", f"cp {folder}/*.deb /opt/debs/"])
-        for script in (FORGET, PREPARE, REPOSITORY, BROKEN):
+        for script in (FORGET, PREPARE, REPOSITORY, BROKEN, STUB):
             root.run(["sh", "-c", script])
         self.before = self.picture()
 
     def picture(self) -> list[str]:
         return self.root.run(["sh", "-c", PICTURE], check=False).out.splitlines()
+
+    def reset(self) -> None:
+        """Remove what a test left on purpose, and check that nothing else is left."""
+        packages = {line.split()[0] for line in self.picture() if line.endswith(" ii ")}
+        new = packages - {line.split()[0] for line in self.before}
+        self.root.run(["rm", "-rf", "/etc/evpn-host", "/var/lib/evpn-host"])
+        self.root.run(["apt-get", "purge", "--yes", *sorted(new)], timeout=200)
+        assert self.picture() == self.before
 
     def install(self, *options: str, answer: str = "") -> Result:
         """Run the script with this answer to its question; the terminal's text is in `out`."""
@@ -217,11 +262,45 @@ def test_a_vtep_stays_one_if_its_package_can_not_be_installed(server: Server) ->
     done = server.install("--ca-fingerprint", server.fingerprint, answer="n")
     record = server.root.run(["cat", f"{state}/record.json"], check=False).out
     settings = server.root.run(["ls", "-d", "/etc/evpn-host"], check=False).out
-    server.root.run(["rm", "-r", state])
-    server.root.run(["apt-get", "purge", "--yes", "--auto-remove", "evpn-host"], timeout=200)
+    server.reset()
     assert done.code == 1, done
     assert "these packages stay, as their removal would take this VTEP out of the" in done.out
     assert (record, settings) == ("{}\n", "")
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_code_and_message_tell_every_end(server: Server, case: str) -> None:
+    """Settings and package are as before, or the message says that they stay, and the code too."""
+    codes, code, message, stays = ENDS[case]
+    for name, number in codes.items():
+        server.root.run(["sh", "-c", f"echo {number} > /opt/{name}"])
+    try:
+        done = server.install("--package", "/opt/the stub.deb", "--yes")
+        after = server.picture()
+    finally:
+        server.root.run(["rm", *(f"/opt/{name}" for name in codes)])
+        if stays:
+            server.reset()
+    assert done.code == code, done
+    assert message in done.out
+    assert any(line.startswith("stub ") for line in after) == stays
+    assert stays or after == server.before
+
+
+def test_a_package_stays_if_an_upgraded_one_needs_it(server: Server) -> None:
+    """To purge it would remove a package that was there before."""
+    server.root.run(["apt-get", "install", "--yes", "/opt/the stub.deb"], timeout=200)
+    server.root.run(["sh", "-c", "echo 1 > /opt/check"])
+    try:
+        packages = ["--package", "/opt/next.deb", "--package", "/opt/extra.deb"]
+        done = server.install(*packages, "--yes")
+        after = server.picture()
+    finally:
+        server.root.run(["rm", "/opt/check"])
+        server.reset()
+    assert done.code == 1, done
+    assert "these packages stay, as others need them that were there before: extra" in done.out
+    assert [line for line in after if line.startswith("stub ")] == ["stub 2 ii "]
 
 
 @pytest.fixture
