@@ -383,7 +383,8 @@ def write_settings(
     """Run the program in the script that writes the settings, after a prelude of the test."""
     [program] = re.findall(r"<<'END'\n(import .*?)\nEND\n", SCRIPT.read_text(), re.DOTALL)
     names = ("controller", "host", "ca_file", "token_file")
-    argv = [sys.executable, "-", folder, *(settings.get(name, "") for name in names)]
+    argv: list[str | Path] = [sys.executable, "-", folder]
+    argv += [*(settings.get(name, "") for name in names)]
     return subprocess.run(
         argv, input=prelude + program, capture_output=True, text=True, check=False, timeout=60
     )

@@ -276,14 +276,16 @@ def test_the_same_refusals_with_the_distributions_libraries(
 def test_an_older_version_refuses_newer_state(installed: Root) -> None:
     """dpkg keeps the newer version that wrote the record; another upgrade works."""
     newer = record.FORMAT + 1
-    state = f'{{\n "format": {newer},\n "version": "9"\n}}\n'
     script = "mkdir -p /var/lib/evpn-host && cat > /var/lib/evpn-host/record.json"
-    installed.run(["sh", "-c", script], input=state)
+    one_line = f'{{"version":"9","format":{newer},"more":{{"format":1}}}}'
     try:
-        again = install(installed, f"evpn-host={__version__}+next", check=False)
-        assert again.code != 0
-        assert "is of a newer version" in again.err + again.out
-        assert "is of a newer version" in installed.run(["evpn-host", "status"], check=False).err
+        for state in (f'{{\n "format": {newer},\n "version": "9"\n}}\n', one_line):
+            installed.run(["sh", "-c", script], input=state)
+            again = install(installed, f"evpn-host={__version__}+next", check=False)
+            assert again.code != 0
+            assert "is of a newer version" in again.err + again.out
+            status = installed.run(["evpn-host", "status"], check=False)
+            assert "is of a newer version" in status.err
     finally:
         installed.run(["rm", "-r", "/var/lib/evpn-host"])
     install(installed, f"evpn-host={__version__}+next")
