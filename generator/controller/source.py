@@ -10,7 +10,7 @@ from generator.controller.config import Config, expand, hostname, is_url
 from generator.desired import plan
 from generator.desired.payload.decode import MAX_BYTES
 from generator.errors import Refused, printable
-from generator.state import files, record
+from generator.state import files, record, tree
 
 ORIGIN = record.STATE / "origin.json"
 
@@ -63,7 +63,7 @@ class Source:
             return
         origin = Origin(self._named, self._tag, plan.digest(data))
         if origin != _origin(self.root):
-            files.write(self.root / ORIGIN, msgspec.json.encode(origin), 0o600)
+            files.write(self.root, ORIGIN, msgspec.json.encode(origin), 0o600)
 
     def _ask(self, tag: str) -> bytes | None:
         from generator.controller.http import Access  # noqa: PLC0415  # only who has one pays for it
@@ -92,13 +92,13 @@ def local(source: str) -> bytes:
 def last_good(root: Path) -> bytes | None:
     """Return the payload of the last apply that succeeded."""
     try:
-        return (root / record.PAYLOAD).read_bytes()
+        return tree.read(root, record.PAYLOAD)
     except OSError:
         return None
 
 
 def _origin(root: Path) -> Origin | None:
     try:
-        return msgspec.json.decode((root / ORIGIN).read_bytes(), type=Origin)
+        return msgspec.json.decode(tree.read(root, ORIGIN), type=Origin)
     except (OSError, msgspec.DecodeError):
         return None

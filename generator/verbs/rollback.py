@@ -1,6 +1,7 @@
 """`evpn-host rollback`: an earlier generation becomes current again."""
 
 import contextlib
+from pathlib import PurePath
 
 import msgspec
 
@@ -11,7 +12,7 @@ from generator.controller.config import Config, hostname
 from generator.errors import Problem, Refused, Stranded, problems_of
 from generator.reporting import report
 from generator.reporting.report import Outcome
-from generator.state import files, record
+from generator.state import files, record, tree
 from generator.state.lock import lock
 from generator.state.record import Record
 from generator.verbs.options import Options
@@ -43,13 +44,13 @@ def rollback(generation: int | None, options: Options, log: Log, say: Log) -> tu
         pending = _pending(current, kept)
         target = pending.target
         changes = staging.changes(root, texts)
-        with staging.staged(root, texts, target.backend) as tree:
+        with staging.staged(root, texts, target.backend) as stage:
             if options.activate:
-                staging.check(tree, target.backend, len(target.devices), log)
+                staging.check(stage, target.backend, len(target.devices), log)
             record.write(root, pending)
             activation = Activation(
                 root=root,
-                tree=tree,
+                stage=stage,
                 target=target,
                 removed=pending.remaining_devices,
                 changed_files={change.path for change in changes},
@@ -98,9 +99,10 @@ def _kept(
 ) -> tuple[Record, dict[str, str]]:
     """Return the newest kept apply of that generation, or the one before the current one."""
     entries = []
-    for file in (options.root / record.GENERATIONS).glob("*/record.json"):
+    root = options.root
+    for path in tree.find(root, f"{record.GENERATIONS}/*/record.json"):
         with contextlib.suppress(OSError, msgspec.DecodeError):
-            entries.append((record.decode(file.read_bytes()), file.parent))
+            entries.append((record.decode(tree.read(root, path)), PurePath(path).parent))
     entries.sort(key=lambda entry: entry[0].number, reverse=True)
     for kept, folder in entries:
         if generation is None:
@@ -109,9 +111,8 @@ def _kept(
             chosen = kept.target.generation == generation
         if chosen:
             texts = {
-                str(file.relative_to(folder)): files.read(file)
-                for file in folder.rglob("*")
-                if file.is_file() and file.name != "record.json"
+                str(PurePath(path).relative_to(folder)): files.read(root, path)
+                for path in tree.walk(root, folder / "etc")
             }
             return kept, texts
     known = ", ".join(sorted({str(kept.target.generation) for kept, _ in entries})) or "none"

@@ -1,13 +1,13 @@
 """`evpn-host uninstall`: the host without us."""
 
-import shutil
+from pathlib import PurePath
 
 from generator.activation import before, commands, converge, staging, units
 from generator.activation.commands import Log
 from generator.desired import plan
 from generator.errors import Stranded, problems_of
 from generator.failover import hook
-from generator.state import changes, files, record
+from generator.state import changes, files, record, tree
 from generator.state.changes import Change
 from generator.state.lock import RUN, lock
 from generator.state.record import Record
@@ -42,15 +42,14 @@ def _remove(applied: Record | None, options: Options, log: Log, say: Log) -> lis
         if plan.ours(text := changes.read(root, path) or "")
     ]
     staging.commit(root, removed)
-    kept = root / record.KEPT
-    for copy in sorted(kept.rglob("*")):
-        if copy.is_file() or copy.is_symlink():
-            files.copy(copy, root / copy.relative_to(kept))
-            say(f"/{copy.relative_to(kept)} is as it was before")
+    for copy in tree.walk(root, record.KEPT):
+        path = PurePath(copy).relative_to(record.KEPT)
+        files.copy(root, copy, path)
+        say(f"/{path} is as it was before")
     if options.activate and applied:
         converge.withdraw(applied, log)
         before.restore(root, known, log)
     before.remove_folders(root, known)
-    shutil.rmtree(root / RUN, ignore_errors=True)
-    shutil.rmtree(root / record.STATE, ignore_errors=True)
+    files.remove_tree(root, RUN)
+    files.remove_tree(root, record.STATE)
     return [change.path for change in removed] + written
