@@ -76,7 +76,12 @@ class Source:
 def local(source: str) -> bytes:
     """Return what is in a file or on standard input (`-`). Raises `Refused`."""
     if source == "-":
-        data = sys.stdin.buffer.read(MAX_BYTES + 1)
+        try:
+            data = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else None
+        except OSError as error:
+            raise Refused(f"standard input: can't be read: {error.strerror}") from None
+        if data is None:
+            raise Refused("standard input: can't be read: it is closed")
     else:
         try:
             with Path(source).open("rb") as file:
