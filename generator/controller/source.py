@@ -10,7 +10,7 @@ from generator.controller.config import Config, expand, hostname, is_url
 from generator.desired import plan
 from generator.desired.payload.decode import MAX_BYTES
 from generator.errors import Refused, printable
-from generator.state import files, record, tree
+from generator.state import files, record, stored, tree
 
 ORIGIN = record.STATE / "origin.json"
 
@@ -104,6 +104,6 @@ def last_good(root: Path) -> bytes | None:
 
 def _origin(root: Path) -> Origin | None:
     try:
-        return msgspec.json.decode(tree.read(root, ORIGIN), type=Origin)
+        return stored.read(root, ORIGIN, Origin)
     except (OSError, msgspec.DecodeError):
         return None

@@ -12,7 +12,7 @@ from generator.controller.config import Config, hostname
 from generator.errors import Problem, Refused, Stranded, problems_of
 from generator.reporting import report
 from generator.reporting.report import Outcome
-from generator.state import files, record, tree
+from generator.state import files, record, stored, tree
 from generator.state.lock import lock
 from generator.state.record import Record
 from generator.verbs.options import Options
@@ -102,7 +102,8 @@ def _kept(
     root = options.root
     for path in tree.find(root, f"{record.GENERATIONS}/*/record.json"):
         with contextlib.suppress(OSError, msgspec.DecodeError):
-            entries.append((record.decode(tree.read(root, path)), PurePath(path).parent))
+            kept = record.decode(tree.read(root, path, stored.LIMIT))
+            entries.append((kept, PurePath(path).parent))
     entries.sort(key=lambda entry: entry[0].number, reverse=True)
     for kept, folder in entries:
         if generation is None:
