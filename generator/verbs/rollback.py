@@ -15,6 +15,7 @@ from generator.reporting.report import Outcome
 from generator.state import files, record, stored, tree
 from generator.state.lock import lock
 from generator.state.record import Record
+from generator.verbs.apply import frr_local
 from generator.verbs.options import Options
 
 
@@ -43,6 +44,7 @@ def rollback(generation: int | None, options: Options, log: Log, say: Log) -> tu
         kept, texts = _kept(current, generation, options)
         pending = _pending(current, kept)
         target = pending.target
+        frr_local(root)  # its passwords are known then: FRR's tools may repeat them
         changes = staging.changes(root, texts)
         with staging.staged(root, texts, target.backend) as stage:
             if options.activate:
