@@ -12,7 +12,7 @@ from generator import __version__
 from generator.activation.backends import NAMES
 from generator.errors import EvpnHostError, text_of
 from generator.verbs import parameters
-from generator.verbs.command import TROUBLE, Diff, Verbs
+from generator.verbs.command import TROUBLE, Diff, Seconds, Verbs, prepare_streams
 
 _PLATFORMS = ("libvirt", "nad", "incus")
 
@@ -34,7 +34,9 @@ def evpn_host() -> None:
 @evpn_host.command()
 @parameters.payload
 @click.option("-o", "--output", required=True, metavar="DIR", type=parameters.DIR)
-@click.option("-H", "--host", metavar="HOST", help="only this host of a Fleet")
+@click.option(
+    "-H", "--host", metavar="HOST", type=parameters.TEXT, help="only this host of a Fleet"
+)
 @click.option("-b", "--backend", type=click.Choice(NAMES), default=NAMES[0], show_default=True)
 def render(source: str | None, output: Path, host: str | None, backend: str) -> None:
     """Write the files of a host, or of each host of a Fleet.
@@ -97,7 +99,7 @@ def _colour(line: str) -> str | None:
 @click.option("--force", is_flag=True, help="apply a payload of a lower generation too")
 @click.option(
     "--wait",
-    type=click.FloatRange(0, 600, min_open=True),
+    type=Seconds(0, 600, min_open=True),
     metavar="SECONDS",
     help="keep trying for SECONDS until the controller answers [config.yaml: timeout, retries]",
 )
@@ -185,9 +187,10 @@ def uninstall(root: Path | None, verbose: bool) -> None:
 
     options = context.options_of(root)
     settings = context.settings_of(options.root)
-    for path in verb.uninstall(options, context.log(verbose=verbose), context.say):
-        click.echo(f"/{path}")
+    removed = verb.uninstall(options, context.log(verbose=verbose), context.say)
     report.forget(settings, options.root)
+    for path in removed:
+        click.echo(f"/{path}")
 
 
 @evpn_host.command()
@@ -252,15 +255,16 @@ def install_units(root: Path | None, cron: bool, verbose: bool) -> None:
     type=click.Choice(_PLATFORMS),
     help="platform of the guests",
 )
-@click.argument("vnet", required=False)
+@click.argument("vnet", required=False, type=parameters.TEXT)
 @click.option(
     "-p",
     "--payload",
     "source",
     metavar="SRC",
-    help="a payload, instead of the applied one",
+    type=parameters.TEXT,
+    help="instead of the applied payload",
 )
-@click.option("-H", "--host", metavar="HOST", help="which host of a Fleet")
+@click.option("-H", "--host", metavar="HOST", type=parameters.TEXT, help="which host of a Fleet")
 @parameters.root
 @click.option(
     "-o",
@@ -315,6 +319,7 @@ def schema() -> None:
 
 def main() -> NoReturn:
     """Run the command; failures become words and the contract's exit codes."""
+    prepare_streams()
     gc.set_threshold(100_000)  # of thousands of V-Nets all objects live to the end
     try:
         code = evpn_host.main(prog_name="evpn-host", standalone_mode=False)

@@ -13,7 +13,8 @@ import msgspec
 from generator.activation import backends, commands, devices
 from generator.activation.commands import Log, Step
 from generator.desired.plan import Plan
-from generator.state import files, tree
+from generator.errors import Problem, Refused
+from generator.state import files, stored, tree
 from generator.state.record import STATE
 
 FILE = STATE / "before.json"
@@ -37,11 +38,17 @@ class Before(msgspec.Struct):
 
 
 def read(root: Path) -> Before:
-    """Return what is known; nothing, if a version that did not look applied first."""
+    """Return what is known; nothing, if a version that did not look applied first.
+
+    Raises `Refused` if the file can't be read: what was there before us must not get lost silently.
+    """
     try:
-        return msgspec.json.decode(tree.read(root, FILE), type=Before)
-    except (OSError, msgspec.DecodeError):
+        return stored.read(root, FILE, Before)
+    except FileNotFoundError:
         return Before()
+    except (OSError, msgspec.DecodeError) as error:
+        hint = "without the file, uninstall leaves kernel settings and MTUs as they are"
+        raise Refused(Problem(f"/{FILE}", "", stored.problem(error), hint)) from None
 
 
 def remember(root: Path, plan: Plan, log: Log, *, running: bool) -> None:

@@ -11,7 +11,7 @@ from generator.controller.config import Config, expand, hostname, is_url
 from generator.desired import plan
 from generator.desired.payload.decode import MAX_BYTES
 from generator.errors import Refused, printable
-from generator.state import files, record, tree
+from generator.state import files, record, stored, tree
 
 _GLANCE = 5.0  # seconds in which a controller that has answered answers again
 ORIGIN = record.STATE / "origin.json"
@@ -93,7 +93,12 @@ class Source:
 def local(source: str) -> bytes:
     """Return what is in a file or on standard input (`-`). Raises `Refused`."""
     if source == "-":
-        data = sys.stdin.buffer.read(MAX_BYTES + 1)
+        try:
+            data = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else None
+        except OSError as error:
+            raise Refused(f"standard input: can't be read: {error.strerror}") from None
+        if data is None:
+            raise Refused("standard input: can't be read: it is closed")
     else:
         try:
             with Path(source).open("rb") as file:
@@ -116,6 +121,6 @@ def last_good(root: Path) -> bytes | None:
 
 def _origin(root: Path) -> Origin | None:
     try:
-        return msgspec.json.decode(tree.read(root, ORIGIN), type=Origin)
+        return stored.read(root, ORIGIN, Origin)
     except (OSError, msgspec.DecodeError):
         return None

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
+from generator.secrets import know_those_of_frr
 from generator.state import tree
 
 FOLDER_MODE = 0o755  # of folders that are made on the way, whatever the umask
@@ -22,9 +23,16 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 def read(root: Path, path: PurePath | str) -> str:
     """Return a file's text: UTF-8 whatever the locale, with other bytes and line ends as they are.
 
-    `encoded` gives the same bytes again.
+    `encoded` gives the same bytes again. The passwords in a file of FRR are known from then on.
     """
-    return tree.read(root, path).decode("utf-8", "surrogateescape")
+    return _decoded(path, tree.read(root, path))
+
+
+def _decoded(path: PurePath | str, content: bytes) -> str:
+    text = content.decode("utf-8", "surrogateescape")
+    if PurePath(path).parent.name == "frr":
+        know_those_of_frr(text)  # a native tool that is given the file may repeat its lines
+    return text
 
 
 def encoded(text: str) -> bytes:
@@ -53,6 +61,7 @@ def copy(root: Path, source: PurePath | str, target: PurePath | str) -> None:
             os.symlink(os.readlink(name, dir_fd=old), partial, dir_fd=folder)
             return
         content = tree.read(root, source)
+        _decoded(source, content)
         descriptor = os.open(partial, _NEW, 0o600, dir_fd=folder)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)

@@ -15,7 +15,7 @@ import msgspec
 from generator.desired.model import Device, Management
 from generator.desired.target import Target, Vni
 from generator.errors import Problem, Refused, printable
-from generator.state import files, tree
+from generator.state import files, stored, tree
 
 STATE = Path("var/lib/evpn-host")
 RECORD = STATE / "record.json"
@@ -117,23 +117,24 @@ def decode(data: bytes) -> Record:
 
     Raises `msgspec.DecodeError`, or `Refused` for a record of a newer version.
     """
-    header = msgspec.json.decode(data, type=_Format)
+    header = stored.decode(data, _Format)
     if header.format > FORMAT:
         rule = f"is of a newer version, {printable(header.version)}"
         raise Refused(Problem(f"/{RECORD}", "", rule, "install that one again"))
     if header.format == 1:
-        return msgspec.json.decode(data, type=_Format1).converted()
-    return msgspec.json.decode(data, type=Record)
+        return stored.decode(data, _Format1).converted()
+    return stored.decode(data, Record)
 
 
 def read(root: Path) -> Record | None:
     """Return the record of the last apply, None if there was none. Raises `Refused`."""
     try:
-        return decode(tree.read(root, RECORD))
+        return decode(tree.read(root, RECORD, stored.LIMIT))
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as error:
-        raise Refused(f"/{RECORD}: can't be read ({error}); apply --full writes it anew") from None
+        hint = "apply --full writes it anew"
+        raise Refused(Problem(f"/{RECORD}", "", stored.problem(error), hint)) from None
 
 
 def now() -> str:

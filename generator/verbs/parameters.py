@@ -5,20 +5,24 @@ from pathlib import Path
 import click
 
 from generator.activation.backends import NAMES
+from generator.verbs.command import Filled, Folder
 
-DIR = click.Path(path_type=Path, file_okay=False)
+TEXT = Filled()
+DIR = Folder(path_type=Path, file_okay=False)
 
 payload = click.option(
     "-p",
     "--payload",
     "source",
     metavar="SRC",
+    type=TEXT,
     help="the payload: a path, - for standard input, or an http(s) URL [config.yaml: controller]",
 )
 host = click.option(
     "-H",
     "--host",
     metavar="HOST",
+    type=TEXT,
     help="which host of a Fleet [config.yaml: host; else this machine's name]",
 )
 backend = click.option(

@@ -12,10 +12,11 @@ from generator.controller.config import Config, hostname
 from generator.errors import Problem, Refused
 from generator.reporting import report
 from generator.reporting.report import Outcome
-from generator.state import files, record, tree
+from generator.state import files, record, stored, tree
 from generator.state.changes import Change
 from generator.state.lock import lock
 from generator.state.record import Record
+from generator.verbs.apply import frr_local
 from generator.verbs.going_back import Attempt, failure_of, go_back, guard_of
 from generator.verbs.options import Options
 
@@ -45,6 +46,7 @@ def rollback(generation: int | None, options: Options, log: Log, say: Log) -> tu
         kept, texts = _kept(current, generation, options)
         pending = _pending(current, kept)
         target = pending.target
+        frr_local(root)  # its passwords are known then: FRR's tools may repeat them
         changes = staging.changes(root, texts)
         _carry_out(
             options,
@@ -140,7 +142,8 @@ def _kept(
     root = options.root
     for path in tree.find(root, f"{record.GENERATIONS}/*/record.json"):
         with contextlib.suppress(OSError, msgspec.DecodeError):
-            entries.append((record.decode(tree.read(root, path)), PurePath(path).parent))
+            kept = record.decode(tree.read(root, path, stored.LIMIT))
+            entries.append((kept, PurePath(path).parent))
     entries.sort(key=lambda entry: entry[0].number, reverse=True)
     for kept, folder in entries:
         if generation is None:

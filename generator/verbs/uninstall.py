@@ -3,6 +3,7 @@
 from pathlib import PurePath
 
 from generator.activation import before, commands, converge, staging, units
+from generator.activation.before import Before
 from generator.activation.commands import Log
 from generator.desired import plan
 from generator.errors import Stranded, problems_of
@@ -21,16 +22,18 @@ def uninstall(options: Options, log: Log, say: Log) -> list[str]:
     """
     with lock(options.root, uninstalls=True), commands.interruptible():
         applied = record.read(options.root)
+        known = before.read(options.root)
         try:
-            return _remove(applied, options, log, say)
+            return _remove(applied, known, options, log, say)
         except Exception as failure:  # noqa: BLE001  # whatever it is, a person has to know
             hint = "not all of evpn-host is removed: run uninstall again"
             raise Stranded(*problems_of(failure), hint) from None
 
 
-def _remove(applied: Record | None, options: Options, log: Log, say: Log) -> list[str]:
+def _remove(
+    applied: Record | None, known: Before, options: Options, log: Log, say: Log
+) -> list[str]:
     root = options.root
-    known = before.read(root)
     if options.activate:
         commands.run_all(units.stop(root), log)
     written = units.remove(root, log, reload=options.activate)
