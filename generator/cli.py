@@ -8,13 +8,10 @@ from typing import NoReturn
 
 import click
 
-from generator import __version__
-from generator.activation.backends import NAMES
+from generator import __version__, payload_verbs
 from generator.errors import EvpnHostError, text_of
 from generator.verbs import parameters
 from generator.verbs.command import TROUBLE, Diff, Seconds, Verbs, prepare_streams
-
-_PLATFORMS = ("libvirt", "nad", "incus")
 
 
 @click.group(
@@ -29,35 +26,6 @@ def evpn_host() -> None:
     failed and the generation before is active, 4 that failed too and a person is needed. For diff:
     0 same, 1 differs, 2 trouble.
     """
-
-
-@evpn_host.command()
-@parameters.payload
-@click.option("-o", "--output", required=True, metavar="DIR", type=parameters.DIR)
-@click.option(
-    "-H", "--host", metavar="HOST", type=parameters.TEXT, help="only this host of a Fleet"
-)
-@click.option("-b", "--backend", type=click.Choice(NAMES), default=NAMES[0], show_default=True)
-def render(source: str | None, output: Path, host: str | None, backend: str) -> None:
-    """Write the files of a host, or of each host of a Fleet.
-
-    They go below DIR, or below DIR/<host> for a Fleet.
-
-    Needs no root and reads nothing of this machine.
-    """
-    from generator.verbs import context
-    from generator.verbs import render as verb
-
-    verb.render(context.payload_of(source), host, backend, output)
-
-
-@evpn_host.command()
-@parameters.payload
-def check(source: str | None) -> None:
-    """Name every problem of the payload, and each warning."""
-    from generator.verbs import context
-
-    context.payload_of(source)
 
 
 @evpn_host.command(cls=Diff)
@@ -92,6 +60,27 @@ def _colour(line: str) -> str | None:
 @evpn_host.command()
 @parameters.payload
 @parameters.host
+@click.option("--json", "as_json", is_flag=True, help="the findings, for a script")
+def preflight(source: str | None, host: str | None, as_json: bool) -> None:
+    """Name what would stop an apply on this machine, or surprise you.
+
+    Changes nothing. The exit code is 1 if something would stop it.
+    """
+    from generator.verbs import apply as applying
+    from generator.verbs import context
+    from generator.verbs import preflight as verb
+
+    origin = context.source_of(source, host)
+    options = context.options_of(None, origin)
+    planned, _, _ = applying.make_plan(origin.read(), options)
+    findings = verb.look(planned, applying.previous_record(options), options.root)
+    click.echo(context.json_list(findings) if as_json else verb.text(findings))
+    sys.exit(1 if any(finding.stops for finding in findings) else 0)
+
+
+@evpn_host.command()
+@parameters.payload
+@parameters.host
 @parameters.backend
 @parameters.root
 @click.option("--no-activate", is_flag=True, help="write the files and run nothing")
@@ -106,6 +95,9 @@ def _colour(line: str) -> str | None:
 @click.option(
     "--last-good", is_flag=True, help="apply the last good payload if the controller gives none"
 )
+@click.option(
+    "--replace-frr", is_flag=True, help="end a BGP instance of yours in frr.conf; a copy is kept"
+)
 @parameters.no_guard
 @click.option("--json", "as_json", is_flag=True, help="what was done, for a script")
 @parameters.verbose
@@ -119,6 +111,7 @@ def apply(
     force: bool,
     wait: float | None,
     last_good: bool,
+    replace_frr: bool,
     no_guard: bool,
     as_json: bool,
     verbose: bool,
@@ -133,7 +126,14 @@ def apply(
     origin = context.source_of(source, host, root, wait)
     guard = None if no_guard else origin.settings.guard
     options = context.options_of(
-        root, origin, backend, no_activate=no_activate, full=full, force=force, guard=guard
+        root,
+        origin,
+        backend,
+        no_activate=no_activate,
+        full=full,
+        force=force,
+        replace_frr=replace_frr,
+        guard=guard,
     )
     log = context.log(verbose=verbose)
     outcome = verb.apply_from(origin, options, log, context.say, last_good=last_good)
@@ -247,74 +247,8 @@ def install_units(root: Path | None, cron: bool, verbose: bool) -> None:
         click.echo(f"/{path}")
 
 
-@evpn_host.command()
-@click.option(
-    "--format",
-    "form",
-    required=True,
-    type=click.Choice(_PLATFORMS),
-    help="platform of the guests",
-)
-@click.argument("vnet", required=False, type=parameters.TEXT)
-@click.option(
-    "-p",
-    "--payload",
-    "source",
-    metavar="SRC",
-    type=parameters.TEXT,
-    help="instead of the applied payload",
-)
-@click.option("-H", "--host", metavar="HOST", type=parameters.TEXT, help="which host of a Fleet")
-@parameters.root
-@click.option(
-    "-o",
-    "--output",
-    metavar="DIR",
-    type=parameters.DIR,
-    help="write a file for each V-Net below DIR",
-)
-def guests(
-    form: str,
-    vnet: str | None,
-    source: str | None,
-    host: str | None,
-    root: Path | None,
-    output: Path | None,
-) -> None:
-    """Print definitions that put guests into V-Nets.
-
-    \b
-    libvirt  networks:   evpn-host guests --format libvirt 26 | virsh net-define /dev/stdin
-    nad      NetworkAttachmentDefinitions:  … --format nad | kubectl apply -f -
-    incus    profiles:   evpn-host guests --format incus | incus admin init --preseed
-
-    VNET is a VNI or a name; without it, each V-Net.
-    """
-    from generator.verbs import context
-    from generator.verbs import guests as verb
-
-    if host and not source:
-        raise click.UsageError("-H is for a payload: give -p SRC")
-    if source:
-        vnets = verb.planned(context.payload_of(source).host(host))
-    else:
-        vnets = verb.applied((root or Path("/")).resolve())
-    chosen = verb.choose(vnets, vnet)
-    if output is None:
-        click.echo(verb.text(form, chosen), nl=False)
-        return
-    for path in verb.write(form, chosen, output):
-        click.echo(path)
-
-
-@evpn_host.command()
-def schema() -> None:
-    """Print the payload's JSON Schema."""
-    import json
-
-    from generator.desired.payload import schema as verb
-
-    click.echo(json.dumps(verb.schema(), indent=2, ensure_ascii=False))
+for _verb in payload_verbs.VERBS:
+    evpn_host.add_command(_verb)
 
 
 def main() -> NoReturn:

@@ -130,14 +130,14 @@ def test_refuses_a_lower_generation(apply: Command, root: Path) -> None:
 def test_keeps_a_copy_of_an_operators_file(apply: Command, root: Path) -> None:
     """The first apply copies an operator's frr.conf and says so; no later one changes the copy."""
     (root / FRR).parent.mkdir(parents=True)
-    (root / FRR).write_text("router bgp 65000\n")
+    (root / FRR).write_text("hostname mine\n")
     first = apply(OLD)
     assert f"/{FRR} was not ours: a copy is kept" in first.err
     copy = root / record.KEPT / FRR
-    assert copy.read_text() == "router bgp 65000\n"
-    (root / FRR).write_text("router bgp 65001\n")
+    assert copy.read_text() == "hostname mine\n"
+    (root / FRR).write_text("hostname other\n")
     apply(NEW)
-    assert copy.read_text() == "router bgp 65000\n"
+    assert copy.read_text() == "hostname mine\n"
 
 
 def test_merges_the_operators_frr_lines(apply: Command, root: Path) -> None:
@@ -200,6 +200,25 @@ def test_bytes_that_are_not_utf8(
     assert done.code == 1
     assert "\x1b" not in done.out
     assert "\\x1b[31m" in done.out
+
+
+def test_does_not_end_an_operators_bgp_unasked(
+    apply: Command, evpn_host: Command, root: Path, tmp_path: Path
+) -> None:
+    """A BGP instance that is not ours: refused with what would end, until a person says so."""
+    (root / FRR).parent.mkdir(parents=True)
+    text = "router bgp 65001\n neighbor 192.0.2.1 remote-as external\nexit\n"
+    (root / FRR).write_text(text)
+    refused = apply(OLD)
+    assert refused.code == 1
+    assert "router bgp 65001" in refused.err
+    assert "192.0.2.1" in refused.err
+    assert "--replace-frr" in refused.err
+    assert (root / FRR).read_text() == text
+    source = payload_file(tmp_path, OLD)
+    assert evpn_host("apply", "--root", root, "-p", source, "--replace-frr").code == 0
+    assert (root / record.KEPT / FRR).read_text() == text
+    assert apply(NEW).code == 0  # the file is ours now
 
 
 def test_line_ends_are_compared(apply: Command, root: Path) -> None:
@@ -525,7 +544,7 @@ def test_killed_anywhere(apply: Command, root: Path, tmp_path: Path) -> None:
     The next run ends as an undisturbed one would, and no temporary file is left.
     """
     (root / FRR).parent.mkdir(parents=True)
-    (root / FRR).write_text("router bgp 65000\n")
+    (root / FRR).write_text("hostname mine\n")
     apply(OLD)
     start, old = tmp_path / "start", etc_files(root)
     shutil.copytree(root, start)

@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 
-from generator import cli
+from generator import payload_verbs
 from generator.desired.payload import load
 from generator.errors import Refused
 from generator.verbs import guests
@@ -79,7 +79,7 @@ def hostile() -> list[Vnet]:
 
 def test_the_command_offers_every_format() -> None:
     """It offers no others."""
-    assert tuple(guests.FORMATS) == cli._PLATFORMS
+    assert tuple(guests.FORMATS) == payload_verbs._PLATFORMS
 
 
 def test_nad() -> None:

@@ -143,6 +143,12 @@ def test_links(both: Both) -> None:
             "port_learning": port.get("learning"),
             "port_suppress": port.get("neigh_suppress"),
             "stp": bool(data["stp_state"]) if kind == "bridge" else None,
+            # ip(8) shows it of a device that is up.
+            "carrier": "LOWER_UP" in link["flags"]
+            if "UP" in link["flags"]
+            else ours["links"][link["ifname"]]["carrier"],
+            "max_mtu": link["max_mtu"],
+            "altnames": link.get("altnames", []),
         }
     assert ours["links"] == theirs
 

@@ -171,6 +171,7 @@ class _Neighbor(_Answer, frozen=True):
 
     nexthop_global: str = ""
     remote_router_id: str = ""
+    hostname: str = ""  # that the other end gives itself (draft-walton-bgp-hostname-capability)
 
 
 class _Instance(_Answer, frozen=True):
@@ -285,6 +286,12 @@ def router_ids(root: Path) -> set[str]:
     answer = show("bgpd", "show bgp neighbors json", dict[str, _Neighbor], root)
     identifiers = {neighbor.remote_router_id for neighbor in answer.values()}
     return identifiers - {"", "0.0.0.0"}  # noqa: S104  # of a neighbor without a session
+
+
+def hostnames(root: Path) -> dict[str, str]:
+    """Return the names that neighbors with a session give themselves. Raises `Silent`."""
+    answer = show("bgpd", "show bgp neighbors json", dict[str, _Neighbor], root)
+    return {name: shown.hostname for name, shown in answer.items() if shown.hostname}
 
 
 def local_as(root: Path) -> int | None:

@@ -44,6 +44,9 @@ class Link(msgspec.Struct):
     port_learning: bool | None = None  # as a port of a bridge
     port_suppress: bool | None = None
     stp: bool | None = None
+    carrier: bool = True
+    max_mtu: int = 0  # 0: the driver names none
+    altnames: tuple[str, ...] = ()
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -148,11 +151,26 @@ def links() -> dict[str, Link]:
             mac=_mac(attributes.get(1, b"")),
             master=_int(attributes.get(10)),
             kind="",
+            carrier=bool(_int(attributes.get(33))),  # IFLA_CARRIER
+            max_mtu=_int(attributes.get(51)),  # IFLA_MAX_MTU
         )
+        if 52 in attributes:  # IFLA_PROP_LIST of IFLA_ALT_IFNAME
+            link.altnames = tuple(_strings(attributes[52]))
         if 18 in attributes:  # IFLA_LINKINFO
             _read_kind(link, attributes_of(attributes[18], 0))
         found[link.name] = link
     return found
+
+
+def _strings(data: bytes) -> Iterator[str]:
+    """Yield the texts of a list of attributes of the same type."""
+    offset = 0
+    while offset + 4 <= len(data):
+        length, _ = _ATTRIBUTE.unpack_from(data, offset)
+        if length < 4:
+            return
+        yield data[offset + 4 : offset + length].rstrip(b"\0").decode(errors="replace")
+        offset += (length + 3) & ~3
 
 
 def _read_kind(link: Link, info: Attributes) -> None:

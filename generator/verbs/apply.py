@@ -38,6 +38,7 @@ from generator.state import record
 from generator.state.changes import Change
 from generator.state.lock import lock
 from generator.state.record import Record
+from generator.verbs import preflight
 from generator.verbs.going_back import Attempt, failure_of, go_back, guard_of
 from generator.verbs.options import Options
 
@@ -105,9 +106,9 @@ def apply(
     root = options.root
     inputs = _inputs(data, frr_local(root), options)
     # Nobody waits for the lock while we work on a large document, unless it was applied before.
-    prepared = None if _is_of(_previous(options), inputs) else make_plan(data, options)
+    prepared = None if _is_of(previous_record(options), inputs) else make_plan(data, options)
     with lock(root), commands.interruptible():
-        previous = _previous(options)
+        previous = previous_record(options)
         if previous and not options.full and _nothing_to_do(inputs, previous, options):
             return _outcome(previous.target)
         guard = guard_of(options, log, say, controller)
@@ -140,6 +141,10 @@ def _decide(  # noqa: PLR0913, PLR0917  # what is, what is to be, and who hears 
     if not options.force:
         _refuse_older(planned, previous)
     root = options.root
+    if not options.replace_frr:
+        preflight.refuse_foreign_bgp(root)
+    if options.activate and preflight.matters(planned, previous):
+        preflight.heed(planned, previous, options, say)
     uplinks = [uplink.ifname for uplink in planned.host.uplinks]
     backends.named(planned.backend).refuse_conflicts(root, uplinks)
     changes = staging.changes(root, planned.files)
@@ -170,7 +175,7 @@ def _refuse_older(planned: Plan, previous: Record | None) -> None:
         )
 
 
-def _previous(options: Options) -> Record | None:
+def previous_record(options: Options) -> Record | None:
     """Read the record of the last apply. With `full`, an unreadable one counts as none."""
     try:
         return record.read(options.root)

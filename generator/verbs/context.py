@@ -1,5 +1,6 @@
 """What the verbs share: how they get a payload, the machine's settings and their options."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -73,6 +74,7 @@ def options_of(  # noqa: PLR0913  # one parameter an option
     no_activate: bool = False,
     full: bool = False,
     force: bool = False,
+    replace_frr: bool = False,
     guard: float | None = None,
 ) -> Options:
     """Return how to act on a host: activate only on this machine, and if nothing forbids it."""
@@ -83,8 +85,14 @@ def options_of(  # noqa: PLR0913  # one parameter an option
         activate=root is None and not no_activate,
         full=full,
         force=force,
+        replace_frr=replace_frr,
         guard=guard,
     )
+
+
+def json_list(answers: Sequence[msgspec.Struct]) -> str:
+    """Return a list of answers for a script."""
+    return msgspec.json.format(msgspec.json.encode(answers), indent=2).decode()
 
 
 def json(answer: msgspec.Struct, indent: int = 0) -> str:

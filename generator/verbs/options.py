@@ -14,4 +14,5 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     activate: bool = True
     full: bool = False
     force: bool = False
+    replace_frr: bool = False  # whether a BGP instance of the operator may end
     guard: float | None = None  # seconds in which all must be reachable again; None: no guard

@@ -1,0 +1,116 @@
+"""Reads what matters of a machine before evpn-host changes it."""
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from generator.observed import frr, netlink
+from generator.state import tree
+
+_FRR = Path("usr/lib/frr")
+_NETWORK_MANAGER = Path("run/NetworkManager/devices")
+# What cloud-init writes for a backend, and reads to learn that it must not (its
+# reference/network-config page).
+_CLOUD_INIT_FILES = ("etc/netplan/50-cloud-init.yaml", "etc/network/interfaces.d/50-cloud-init")
+_LISTEN = "0A"  # TCP_LISTEN, net/tcp_states.h
+_WRITTEN = ("etc", "var/lib", "run")
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read of a machine."""
+
+    links: dict[str, netlink.Link]
+    addresses: dict[int, set[str]]
+    # Ports that a program uses, not the kernel itself.
+    udp_ports: frozenset[int] = frozenset()
+    tcp_listeners: frozenset[int] = frozenset()
+    frr_programs: frozenset[str] = frozenset()  # of those that a host needs
+    bgp_runs: bool = False  # whether FRR's bgpd answers
+    leaves: dict[str, str] = {}  # neighbor to the name that the other end gives itself
+    modules: dict[str, bool | None] = {}  # None: nobody knows
+    network_manager: frozenset[str] = frozenset()  # NICs that it manages
+    cloud_init: str = ""  # a file of the network that cloud-init writes anew
+    free: dict[str, int] = {}  # bytes that are left, by folder
+    time: datetime.datetime
+
+
+PROGRAMS = ("zebra", "bgpd", "bfdd", "frr-reload.py")
+MODULES = ("vrf", "vxlan")
+
+
+def read(root: Path = Path("/")) -> Machine:
+    """Read a machine; nothing is changed, and nothing is sent."""
+    links = netlink.links()
+    names, answers = _leaves()
+    return Machine(
+        links=links,
+        addresses=netlink.addresses(),
+        udp_ports=frozenset(_ports(root, "udp", "")),
+        tcp_listeners=frozenset(_ports(root, "tcp", _LISTEN)),
+        frr_programs=frozenset(p for p in PROGRAMS if (root / _FRR / p).exists()),
+        bgp_runs=answers,
+        leaves=names,
+        modules={name: _has_module(root, name) for name in MODULES},
+        network_manager=frozenset(_managed(root, links)),
+        cloud_init=_cloud_init(root),
+        free={folder: _free(root / folder) for folder in _WRITTEN if (root / folder).exists()},
+        time=datetime.datetime.now(datetime.UTC),
+    )
+
+
+def _leaves() -> tuple[dict[str, str], bool]:
+    """Return the names of the other ends of sessions, and whether bgpd answers at all."""
+    try:
+        return frr.hostnames(Path("/")), True
+    except frr.Silent:
+        return {}, False
+
+
+def _ports(root: Path, protocol: str, state: str) -> Iterator[int]:
+    """Yield the ports of sockets of programs; those of the kernel have no inode (proc(5))."""
+    for name in (protocol, f"{protocol}6"):
+        with contextlib.suppress(OSError):
+            for line in (root / "proc/net" / name).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[9] != "0" and state in ("", fields[3]):
+                    yield int(fields[1].rpartition(":")[2], 16)
+
+
+def _has_module(root: Path, name: str) -> bool | None:
+    """Whether the kernel has a module or can load it."""
+    if (root / "sys/module" / name).exists():
+        return True
+    folder = root / "lib/modules" / os.uname().release
+    known = None
+    for index in ("modules.builtin", "modules.dep"):
+        with contextlib.suppress(OSError):
+            known = bool(known) or f"/{name}.ko" in (folder / index).read_text()
+    return known
+
+
+def _managed(root: Path, links: dict[str, netlink.Link]) -> Iterator[str]:
+    """Yield the devices that NetworkManager manages, by its notes of each."""
+    for name, link in links.items():
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if "managed=true" in (root / _NETWORK_MANAGER / str(link.index)).read_text():
+                yield name
+
+
+def _cloud_init(root: Path) -> str:
+    """Return the file that cloud-init writes anew, "" if it does not configure the network."""
+    written = next((path for path in _CLOUD_INIT_FILES if tree.is_file(root, path)), "")
+    for path in tree.find(root, "etc/cloud/cloud.cfg.d/*.cfg"):
+        with contextlib.suppress(OSError):
+            text = tree.read(root, path).decode(errors="replace").replace(" ", "")
+            if "config:disabled" in text:
+                return ""
+    return written
+
+
+def _free(folder: Path) -> int:
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize

@@ -1,0 +1,112 @@
+"""Verbs that need a payload and no host: they act on nothing."""
+
+from pathlib import Path
+
+import click
+
+from generator.activation.backends import NAMES
+from generator.verbs import parameters
+
+_PLATFORMS = ("libvirt", "nad", "incus")
+
+
+@click.command()
+@parameters.payload
+@click.option("-o", "--output", required=True, metavar="DIR", type=parameters.DIR)
+@click.option(
+    "-H", "--host", metavar="HOST", type=parameters.TEXT, help="only this host of a Fleet"
+)
+@click.option("-b", "--backend", type=click.Choice(NAMES), default=NAMES[0], show_default=True)
+def render(source: str | None, output: Path, host: str | None, backend: str) -> None:
+    """Write the files of a host, or of each host of a Fleet.
+
+    They go below DIR, or below DIR/<host> for a Fleet.
+
+    Needs no root and reads nothing of this machine.
+    """
+    from generator.verbs import context
+    from generator.verbs import render as verb
+
+    verb.render(context.payload_of(source), host, backend, output)
+
+
+@click.command()
+@parameters.payload
+def check(source: str | None) -> None:
+    """Name every problem of the payload, and each warning."""
+    from generator.verbs import context
+
+    context.payload_of(source)
+
+
+@click.command()
+@click.option(
+    "--format",
+    "form",
+    required=True,
+    type=click.Choice(_PLATFORMS),
+    help="platform of the guests",
+)
+@click.argument("vnet", required=False, type=parameters.TEXT)
+@click.option(
+    "-p",
+    "--payload",
+    "source",
+    metavar="SRC",
+    type=parameters.TEXT,
+    help="instead of the applied payload",
+)
+@click.option("-H", "--host", metavar="HOST", type=parameters.TEXT, help="which host of a Fleet")
+@parameters.root
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    type=parameters.DIR,
+    help="write a file for each V-Net below DIR",
+)
+def guests(
+    form: str,
+    vnet: str | None,
+    source: str | None,
+    host: str | None,
+    root: Path | None,
+    output: Path | None,
+) -> None:
+    """Print definitions that put guests into V-Nets.
+
+    \b
+    libvirt  networks:   evpn-host guests --format libvirt 26 | virsh net-define /dev/stdin
+    nad      NetworkAttachmentDefinitions:  … --format nad | kubectl apply -f -
+    incus    profiles:   evpn-host guests --format incus | incus admin init --preseed
+
+    VNET is a VNI or a name; without it, each V-Net.
+    """
+    from generator.verbs import context
+    from generator.verbs import guests as verb
+
+    if host and not source:
+        raise click.UsageError("-H is for a payload: give -p SRC")
+    if source:
+        vnets = verb.planned(context.payload_of(source).host(host))
+    else:
+        vnets = verb.applied((root or Path("/")).resolve())
+    chosen = verb.choose(vnets, vnet)
+    if output is None:
+        click.echo(verb.text(form, chosen), nl=False)
+        return
+    for path in verb.write(form, chosen, output):
+        click.echo(path)
+
+
+@click.command()
+def schema() -> None:
+    """Print the payload's JSON Schema."""
+    import json
+
+    from generator.desired.payload import schema as verb
+
+    click.echo(json.dumps(verb.schema(), indent=2, ensure_ascii=False))
+
+
+VERBS = (render, check, guests, schema)

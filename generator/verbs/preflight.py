@@ -1,0 +1,96 @@
+"""`evpn-host preflight`: what would stop an apply on this machine, or surprise its operator."""
+
+from pathlib import Path
+
+from generator.activation import frr, staging
+from generator.activation.commands import Log
+from generator.desired import plan
+from generator.desired.plan import Plan
+from generator.errors import Problem, Refused
+from generator.observed import machine, preflight
+from generator.observed.preflight import Finding
+from generator.state import changes as reading
+from generator.state.record import Record
+from generator.verbs.options import Options
+
+_BGP_INSTANCE = "router bgp "
+
+
+def look(planned: Plan, previous: Record | None, root: Path) -> list[Finding]:
+    """Return what this machine is not ready for, what stops an apply first."""
+    first = previous is None and not _has_files_of_ours(root)
+    findings = preflight.findings(planned.host, planned.devices, machine.read(), first=first)
+    return [*_foreign_bgp(root), *findings]
+
+
+def matters(planned: Plan, previous: Record | None) -> bool:
+    """Whether an apply changes what preflight looks at: a first one, links, the management."""
+    if previous is None or not previous.activated:
+        return True
+    target, new = previous.target, plan.target(planned)
+    return (target.uplinks, target.sessions, target.management) != (
+        new.uplinks,
+        new.sessions,
+        new.management,
+    )
+
+
+def refuse_foreign_bgp(root: Path) -> None:
+    """Raise `Refused` if frr.conf has a BGP instance that is not of evpn-host."""
+    if stopping := _foreign_bgp(root):
+        raise refusal(stopping)
+
+
+def refusal(findings: list[Finding]) -> Refused:
+    """Return the refusal of an apply that findings stop."""
+    return Refused(*(Problem(f.what, "", f.why, f.remedy) for f in findings))
+
+
+def heed(planned: Plan, previous: Record | None, options: Options, say: Log) -> None:
+    """Say what preflight finds. Raises `Refused` for what would cut the host off.
+
+    Without a guard a person has decided: a NIC may be one that is still to come.
+    """
+    findings = look(planned, previous, options.root)
+    stopping = [each for each in findings if each.stops]
+    if stopping and options.guard is not None:
+        raise refusal(stopping)
+    for finding in findings:
+        say(f"warning: {finding}")
+
+
+def _foreign_bgp(root: Path) -> list[Finding]:
+    """Find BGP instances of the operator in frr.conf, which an apply would replace."""
+    text = reading.read(root, frr.CONF) or ""
+    if plan.ours(text):
+        return []
+    instances = [line.strip() for line in text.splitlines() if line.startswith(_BGP_INSTANCE)]
+    neighbors = {
+        words[1] for line in text.splitlines() if (words := line.split())[:1] == ["neighbor"]
+    }
+    if not instances:
+        return []
+    return [
+        Finding(
+            what=f"/{frr.CONF} has {', '.join(instances)}",
+            why=f"its sessions would end: {', '.join(sorted(neighbors)) or 'none'}",
+            remedy="--replace-frr replaces it and keeps a copy; lines to keep go to frr.conf.local",
+            stops=True,
+        )
+    ]
+
+
+def _has_files_of_ours(root: Path) -> bool:
+    return any(plan.ours(reading.read(root, path) or "") for path in staging.present(root))
+
+
+def text(findings: list[Finding]) -> str:
+    """Return findings as a person reads them."""
+    if not findings:
+        return "nothing stands in the way of an apply"
+    return "\n".join(
+        f"{'stops' if each.stops else 'warns'}: {each.what}\n"
+        f"       why: {each.why}\n"
+        f"       do: {each.remedy}"
+        for each in findings
+    )
