@@ -199,7 +199,7 @@ def uninstall(root: Path | None, verbose: bool) -> None:
 def status(root: Path | None, as_json: bool) -> None:
     """Show what should be, what is, and each difference.
 
-    The exit code is 1 if there is a difference.
+    The exit code is 0 if nothing differs and health is ok, or waiting for the switch ports.
     """
     from generator.reporting import status as reading
     from generator.verbs import context
@@ -210,7 +210,7 @@ def status(root: Path | None, as_json: bool) -> None:
         click.echo(context.json(current, indent=2))
     else:
         click.echo(verb.text(current))
-    sys.exit(1 if current.differences else 0)
+    sys.exit(0 if verb.is_well(current) else 1)
 
 
 @evpn_host.command()

@@ -7,12 +7,14 @@ import pytest
 
 from generator.observed.frr import Session
 from generator.reporting import metrics
-from generator.reporting.status import Management, Status
+from generator.reporting.status import NOTHING_APPLIED, Management, Status
 from lab.result import LabUnavailable
 from tests.conftest import unavailable
 from tests.debs import program
 
 STATUS = Status(
+    health="degraded",
+    health_reason="no session any more with ens5",
     host="K8S01",
     generation=7,
     backend="netplan",
@@ -29,7 +31,6 @@ STATUS = Status(
     ),
     differences=["vxlan26: is not there"],
 )
-NOTHING = Status(None, None, None, None, False, "nothing was applied yet", {}, [], None, [])
 
 
 def samples(file: Path) -> dict[str, float]:
@@ -57,7 +58,7 @@ def test_writes_each_figure_of_a_status(tmp_path: Path) -> None:
     assert values["evpn_host_last_run_success"] == 0
     assert file.stat().st_mode & 0o777 == 0o644
     file.write_bytes(b"\xff")
-    metrics.write(file.parent, file.name, NOTHING, 3000, good=False)
+    metrics.write(file.parent, file.name, NOTHING_APPLIED, 3000, good=False)
     assert samples(file)["evpn_host_last_success_timestamp_seconds"] == 0
 
 

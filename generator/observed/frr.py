@@ -151,6 +151,9 @@ class _Peer(_Answer, frozen=True):
     """A neighbor of one address family in `show bgp summary json`."""
 
     state: str = "absent"
+    connections_dropped: int = 0  # how often it went down
+    # Seconds since the epoch: when it went up, or down if it is down (bgp_stop of bgp_fsm.c).
+    peer_uptime_established_epoch: int = 0
 
 
 class _Peers(_Answer, frozen=True):
@@ -241,6 +244,8 @@ class Session(msgspec.Struct, frozen=True):
     neighbor: str
     ipv4: str  # state, as FRR names it: Established, Active, Idle, …
     evpn: str
+    # When a session that was up went down, seconds since the epoch; None: it is up, or never was.
+    down_since: float | None = None
 
     @property
     def established(self) -> bool:
@@ -264,9 +269,20 @@ def summary(bgpd: Vty) -> dict[str, Session]:
     ipv4, evpn = answer.ipv4_unicast.peers, answer.l2vpn_evpn.peers
     absent = _Peer()
     return {
-        name: Session(name, ipv4.get(name, absent).state, evpn.get(name, absent).state)
+        name: Session(
+            name,
+            ipv4.get(name, absent).state,
+            evpn.get(name, absent).state,
+            _down_since(evpn.get(name, absent)),
+        )
         for name in sorted({*ipv4, *evpn})
     }
+
+
+def _down_since(peer: _Peer) -> float | None:
+    if peer.state == "Established" or not peer.connections_dropped:
+        return None
+    return peer.peer_uptime_established_epoch or None
 
 
 def next_hop(bgpd: Vty, neighbor: str) -> str:

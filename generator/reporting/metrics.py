@@ -52,6 +52,8 @@ def _families(
     yield "evpn_host_devices", "gauge", "Devices that the host should have.", devices
     differs = "What differs from the payload applied: files, devices, sessions, VNIs."
     yield "evpn_host_differences", "gauge", differs, [({}, len(status.differences))]
+    how = "How the host is: the label is the word of status."
+    yield "evpn_host_health", "gauge", how, [({"health": status.health}, 1)]
     states = Counter(
         (family, state)
         for session in status.sessions

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from generator.desired import model, plan
-from generator.observed import comparison, devices, frr, netlink
+from generator.observed import comparison, devices, frr, health, netlink
 from generator.secrets import mask
 from generator.state import changes, placement, record
 
@@ -29,6 +29,8 @@ class Management(msgspec.Struct, frozen=True):
 class Status(msgspec.Struct, frozen=True):
     """All that `status --json` says."""
 
+    health: str  # ok, waiting, degraded, down, failed
+    health_reason: str
     host: str | None
     generation: int | None
     backend: str | None
@@ -41,11 +43,27 @@ class Status(msgspec.Struct, frozen=True):
     differences: list[str]
 
 
+NOTHING_APPLIED = Status(
+    health="ok",
+    health_reason="",
+    host=None,
+    generation=None,
+    backend=None,
+    applied=None,
+    ok=False,
+    detail="nothing was applied yet",
+    devices={},
+    sessions=[],
+    management=None,
+    differences=[],
+)
+
+
 def status(root: Path) -> Status:
     """Compare a host with its record. Only for `/` the running system is looked at."""
     applied = record.read(root)
     if applied is None:
-        return Status(None, None, None, None, False, "nothing was applied yet", {}, [], None, [])
+        return NOTHING_APPLIED
     differences = [] if applied.ok else [f"last apply: {applied.detail}"]
     for path, known in applied.target.files.items():
         text = changes.read(root, path)
@@ -61,8 +79,16 @@ def status(root: Path) -> Status:
         differences += comparison.frr_differences(target, root)
         with contextlib.suppress(frr.Silent):  # frr_differences says so
             sessions = list(frr.sessions(root).values())
+    word, reason = health.health(
+        applied.target.sessions,
+        {session.neighbor: session for session in sessions},
+        applied.time,
+        failed="" if applied.ok else applied.detail,
+    )
     kinds = [device.kind for device in applied.target.devices]
     return Status(
+        health=word,
+        health_reason=reason,
         host=applied.target.host,
         generation=applied.target.generation,
         backend=applied.target.backend,

@@ -1,5 +1,6 @@
 """`evpn-host status`: the comparison of a host with its record, as a person reads it."""
 
+from generator.observed import health
 from generator.reporting.status import Status
 
 
@@ -9,7 +10,12 @@ def text(status: Status) -> str:
         return status.detail
     applied = f"generation {status.generation}, {status.backend}, applied {status.applied}"
     kinds = ", ".join(f"{count} {kind}" for kind, count in status.devices.items())
-    lines = [f"{status.host}: {applied}", f"devices: {kinds}"]
+    word = f"health: {status.health}"
+    lines = [
+        f"{word}: {status.health_reason}" if status.health_reason else word,
+        f"{status.host}: {applied}",
+        f"devices: {kinds}",
+    ]
     lines += [f"session {s.neighbor}: IPv4 {s.ipv4}, EVPN {s.evpn}" for s in status.sessions]
     if status.management:
         management = status.management
@@ -18,3 +24,8 @@ def text(status: Status) -> str:
         lines.append(f"management address {management.address}: on {on}{why}")
     lines += [f"differs: {text}" for text in status.differences] or ["nothing differs"]
     return "\n".join(lines)
+
+
+def is_well(status: Status) -> bool:
+    """Whether nobody has to do anything on this host."""
+    return status.health in health.GOOD and not status.differences

@@ -1,0 +1,48 @@
+"""How a host is, in one word: pure, from its record and its sessions."""
+
+import datetime
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple
+
+from generator.observed.frr import Session
+
+Word = Literal["ok", "waiting", "degraded", "down", "failed"]
+GOOD: frozenset[str] = frozenset({"ok", "waiting"})  # nobody has to do anything
+
+
+class Health(NamedTuple):
+    """A word for scripts, and the reason for a person."""
+
+    word: Word
+    reason: str
+
+
+def health(
+    expected: Iterable[str],
+    sessions: Mapping[str, Session],
+    applied: str,
+    *,
+    failed: str,
+) -> Health:
+    """Judge a host by the sessions that it should have, since an apply (ISO 8601).
+
+    `failed` says why the last apply did not end well, "" if it did. A session that was never up
+    since FRR has started waits for its switch port.
+    """
+    if failed:
+        return Health("failed", failed.partition("\n")[0])
+    since = datetime.datetime.fromisoformat(applied).timestamp()
+    known = {name: sessions[name] for name in expected if name in sessions}
+    up = sorted(name for name, session in known.items() if session.established)
+    lost = sorted(
+        name
+        for name, session in known.items()
+        if not session.established and session.down_since and session.down_since > since
+    )
+    if lost and up:
+        return Health("degraded", f"no session any more with {', '.join(lost)}")
+    if lost:
+        return Health("down", f"no session is left; there was one with {', '.join(lost)}")
+    if not up and known:
+        return Health("waiting", "for the switch ports to be set to underlay")
+    return Health("ok", "")
