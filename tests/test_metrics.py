@@ -72,7 +72,7 @@ def promtool(root_user: None) -> str:
         unavailable(str(reason))
 
 
-@pytest.mark.parametrize("status", [STATUS, NOTHING], ids=["all", "nothing"])
+@pytest.mark.parametrize("status", [STATUS, NOTHING_APPLIED], ids=["all", "nothing"])
 def test_promtool_accepts_the_metrics(promtool: str, tmp_path: Path, status: Status) -> None:
     """`promtool check metrics` prints nothing about their form or their names."""
     file = tmp_path / "evpn-host.prom"
