@@ -4,7 +4,7 @@ import gc
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -12,6 +12,10 @@ from generator import __version__, payload_verbs
 from generator.errors import EvpnHostError, text_of
 from generator.verbs import parameters
 from generator.verbs.command import TROUBLE, Diff, Seconds, Verbs, prepare_streams
+
+if TYPE_CHECKING:
+    from generator.activation.commands import Log
+    from generator.reporting.report import Outcome
 
 
 @click.group(
@@ -38,8 +42,8 @@ def diff(source: str | None, host: str | None, backend: str | None, root: Path |
 
     Devices that would be removed come last.
     """
-    from generator.verbs import apply as verb
     from generator.verbs import context
+    from generator.verbs import diff as verb
 
     origin = context.source_of(source, host, root)
     data, options = origin.refresh(), context.options_of(root, origin, backend)
@@ -66,14 +70,13 @@ def preflight(source: str | None, host: str | None, as_json: bool) -> None:
 
     Changes nothing. The exit code is 1 if something would stop it.
     """
-    from generator.verbs import apply as applying
-    from generator.verbs import context
+    from generator.verbs import context, planning
     from generator.verbs import preflight as verb
 
     origin = context.source_of(source, host)
     options = context.options_of(None, origin)
-    planned, _, _ = applying.make_plan(origin.read(), options)
-    findings = verb.look(planned, applying.previous_record(options), options.root)
+    planned, _, _ = planning.make_plan(origin.read(), options)
+    findings = verb.look(planned, planning.previous_record(options), options.root)
     click.echo(context.json_list(findings) if as_json else verb.text(findings))
     sys.exit(1 if any(finding.stops for finding in findings) else 0)
 
@@ -132,6 +135,7 @@ def apply(
         no_activate=no_activate,
         full=full,
         force=force,
+        person=source is not None,
         replace_frr=replace_frr,
         guard=guard,
     )
@@ -139,11 +143,15 @@ def apply(
     outcome = verb.apply_from(origin, options, log, context.say, last_good=last_good)
     if as_json:
         click.echo(context.json(outcome))
-        return
+    else:
+        _show(outcome, context.say)
+
+
+def _show(outcome: "Outcome", say: "Log") -> None:
     for path in outcome.kept:
-        context.say(f"/{path} was not ours: a copy is kept below /var/lib/evpn-host/kept")
+        say(f"/{path} was not ours: a copy is kept below /var/lib/evpn-host/kept")
     for text in outcome.mended:
-        context.say(f"mended: {text}")
+        say(f"mended: {text}")
     for path in outcome.changed:
         click.echo(f"/{path}")
 

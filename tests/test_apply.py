@@ -22,7 +22,7 @@ from generator.cli import main
 from generator.state import files, record, tree
 from generator.state.changes import Change
 from generator.state.lock import STAGE
-from generator.verbs.apply import FRR_LOCAL
+from generator.verbs.planning import FRR_LOCAL
 from lab.result import Result
 from tests.strategies import LEAF1, LEAF2, Json, encoded, host, server, tagged, vnet, vpc
 

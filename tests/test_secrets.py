@@ -98,7 +98,8 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
     (frr / "frr.conf").write_text(f"router bgp 1\n neighbor x password {OPERATORS}\n")
     monkeypatch.setattr(commands, "run", lambda *_: "")
     monkeypatch.setattr(converge, "converge", lambda *_: [])
-    options = Options(root=tmp_path, backend="ifupdown")
+    monkeypatch.setattr("generator.verbs.preflight.look", lambda *_: [])
+    options = Options(root=tmp_path, backend="ifupdown", replace_frr=True)
     for generation, password in enumerate((OLD, NEW), start=1):
         document = host(server=server(bgp={"password": password}), generation=generation)
         apply.apply(encoded(document), options, commands.silent, commands.silent)

@@ -41,6 +41,7 @@ class Outcome(msgspec.Struct, frozen=True):
     mended: list[str] = []
     activated: bool = False
     devices: int = 0  # that the host has by it
+    left_alone: str = ""  # why the payload was not applied
 
 
 class Run(msgspec.Struct):
@@ -110,7 +111,9 @@ def _journal(run: Run, failure: EvpnHostError | None) -> None:
         outcome = "changed" if done.changed or done.mended else "unchanged"
         count = f"{len(done.changed)} file{'s' if len(done.changed) != 1 else ''} changed"
         what = f"applied: {count}, {done.devices} devices" if outcome == "changed" else "stands"
-        message = run.message or f"{done.host}: generation {done.generation} {what}"
+        message = (
+            run.message or done.left_alone or f"{done.host}: generation {done.generation} {what}"
+        )
     else:
         return  # stopped by a signal: systemd says so
     journal.send(message, _PRIORITY[outcome], fields | {"EVPN_HOST_OUTCOME": outcome})

@@ -8,8 +8,11 @@ import msgspec
 
 from generator.desired import model, plan
 from generator.observed import comparison, devices, frr, health, netlink
+from generator.observed.health import Health
 from generator.secrets import mask
-from generator.state import changes, placement, record
+from generator.state import changes, held, placement, record
+from generator.state.held import Held
+from generator.state.record import Record
 
 
 class Management(msgspec.Struct, frozen=True):
@@ -41,6 +44,7 @@ class Status(msgspec.Struct, frozen=True):
     sessions: list[frr.Session]
     management: Management | None
     differences: list[str]
+    left_alone: str = ""  # which payload is not applied, and why
 
 
 NOTHING_APPLIED = Status(
@@ -79,12 +83,8 @@ def status(root: Path) -> Status:
         differences += comparison.frr_differences(target, root)
         with contextlib.suppress(frr.Silent):  # frr_differences says so
             sessions = list(frr.sessions(root).values())
-    word, reason = health.health(
-        applied.target.sessions,
-        {session.neighbor: session for session in sessions},
-        applied.time,
-        failed="" if applied.ok else applied.detail,
-    )
+    waiting = held.read(root)
+    word, reason = _health(applied, sessions, waiting)
     kinds = [device.kind for device in applied.target.devices]
     return Status(
         health=word,
@@ -99,7 +99,17 @@ def status(root: Path) -> Status:
         sessions=sessions,
         management=_management(applied.target.management) if root == Path("/") else None,
         differences=list(map(mask, differences)),
+        left_alone=mask(str(waiting)) if waiting else "",
     )
+
+
+def _health(applied: Record, sessions: list[frr.Session], waiting: Held | None) -> Health:
+    if waiting and waiting.failures:
+        failure = waiting.reason
+    else:
+        failure = "" if applied.ok else applied.detail
+    known = {session.neighbor: session for session in sessions}
+    return health.health(applied.target.sessions, known, applied.time, failed=failure)
 
 
 def _management(planned: model.Management | None) -> Management | None:

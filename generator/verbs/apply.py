@@ -5,22 +5,21 @@ Writes what differs, has the native tools take it up, verifies and records. The 
 If something stops us in between, the next run reads that and finishes the work.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from generator import __version__, secrets
+from generator import __version__
 from generator.activation import backends, before, commands, converge, firewall, staging
 from generator.activation.backend import Activation
 from generator.activation.commands import Log
 from generator.activation.guard import Guard
 from generator.activation.partial import Partial, partial_of
-from generator.controller import config
 from generator.controller import source as sources
 from generator.controller.source import Source
 from generator.desired import plan
-from generator.desired.payload import Payload, load
+from generator.desired.payload import Payload
 from generator.desired.plan import Plan
 from generator.desired.target import Target
 from generator.errors import (
@@ -34,15 +33,16 @@ from generator.observed import comparison, devices
 from generator.reporting import report
 from generator.reporting.report import Outcome
 from generator.state import changes as reading
-from generator.state import record
+from generator.state import held, record
 from generator.state.changes import Change
+from generator.state.held import Held
 from generator.state.lock import lock
 from generator.state.record import Record
 from generator.verbs import preflight
 from generator.verbs.going_back import Attempt, failure_of, go_back, guard_of
 from generator.verbs.options import Options
+from generator.verbs.planning import frr_local, inputs_of, make_plan, previous_record
 
-FRR_LOCAL = "etc/frr/frr.conf.local"
 _BEGUN = "begun, not ended"
 
 
@@ -66,30 +66,6 @@ def apply_from(source: Source, options: Options, log: Log, say: Log, *, last_goo
     return run.outcome
 
 
-def frr_local(root: Path) -> str:
-    """Return the operator's own FRR lines."""
-    return reading.read(root, FRR_LOCAL) or ""
-
-
-def make_plan(data: bytes, options: Options) -> tuple[Plan, Payload, str]:
-    """Return the plan for this host, its payload, and the digest of all that the plan is made from.
-
-    Raises `Refused`.
-    """
-    payload = load(data)
-    secrets.know(*(host.bgp.password for host in payload.hosts))
-    # A payload for one host needs no name; in a Fleet the machine's own finds its entry.
-    name = options.host or (config.hostname() if payload.kind == "Fleet" else None)
-    backend = options.backend or backends.detect(options.root)
-    local = frr_local(options.root)
-    planned = plan.make(payload.host(name), backend, local)
-    return planned, payload, _inputs(data, local, options)
-
-
-def _inputs(data: bytes, local: str, options: Options) -> str:
-    return plan.digest(__version__, data, local, options.backend or "", options.host or "")
-
-
 def apply(
     data: bytes,
     options: Options,
@@ -104,12 +80,15 @@ def apply(
     changed), `ActivationFailed` (the generation before is active again) or `Stranded`.
     """
     root = options.root
-    inputs = _inputs(data, frr_local(root), options)
+    inputs = inputs_of(data, frr_local(root), options)
     # Nobody waits for the lock while we work on a large document, unless it was applied before.
     prepared = None if _is_of(previous_record(options), inputs) else make_plan(data, options)
     with lock(root), commands.interruptible():
         previous = previous_record(options)
-        if previous and not options.full and _nothing_to_do(inputs, previous, options):
+        if not options.person and (waiting := held.holds(root, inputs)):
+            return _left_alone(waiting, previous, say)
+        anew = options.full or held.read(root) is not None
+        if previous and not anew and _nothing_to_do(inputs, previous, options):
             return _outcome(previous.target)
         guard = guard_of(options, log, say, controller)
         run = _decide(prepared or make_plan(data, options), previous, options, guard, log, say)
@@ -119,6 +98,7 @@ def apply(
             if previous and unchanged and _as_planned(previous, options):
                 # Another payload gives the same files: there is nothing to do but to record it.
                 record.write(root, run.record(ok=previous.ok), data)
+                held.release(root)
                 return _outcome(run.target)
             _check(stage, run)
             return _carry_out(run, data, stage)
@@ -162,6 +142,14 @@ def _decide(  # noqa: PLR0913, PLR0917  # what is, what is to be, and who hears 
     )
 
 
+def _left_alone(waiting: Held, previous: Record | None, say: Log) -> Outcome:
+    """Say why a payload is left alone, and return that nothing was done. Raises `Refused`."""
+    if previous is None:
+        raise Refused(str(waiting))
+    say(str(waiting))
+    return _outcome(previous.target, left_alone=str(waiting))
+
+
 def _refuse_older(planned: Plan, previous: Record | None) -> None:
     generation = planned.host.generation
     if previous and generation < previous.target.generation:
@@ -173,16 +161,6 @@ def _refuse_older(planned: Plan, previous: Record | None) -> None:
                 "--force applies it all the same",
             )
         )
-
-
-def previous_record(options: Options) -> Record | None:
-    """Read the record of the last apply. With `full`, an unreadable one counts as none."""
-    try:
-        return record.read(options.root)
-    except Refused:
-        if options.full:
-            return None
-        raise
 
 
 def _is_of(previous: Record | None, inputs: str) -> bool:
@@ -218,14 +196,6 @@ def _as_planned(previous: Record, options: Options) -> bool:
     )
 
 
-def preview(data: bytes, options: Options) -> Iterator[str]:
-    """Show what an apply would change: a unified diff of the files, then the devices that go."""
-    planned, _, _ = make_plan(data, options)
-    yield from reading.diff(staging.changes(options.root, planned.files))
-    for device in record.removed_devices(record.read(options.root), plan.target(planned)):
-        yield f"- device {device.name} ({device.kind})"
-
-
 def _check(stage: Path, run: "_Run") -> None:
     try:
         staging.check(stage, run.plan.backend, run.size, run.log)
@@ -236,7 +206,9 @@ def _check(stage: Path, run: "_Run") -> None:
         run.say(f"not checked: {missing}")
 
 
-def _outcome(target: Target, *, activated: bool = False, **paths: list[str]) -> Outcome:
+def _outcome(
+    target: Target, *, activated: bool = False, left_alone: str = "", **paths: list[str]
+) -> Outcome:
     """Say what an apply of a target did; `paths` are the outcome's lists."""
     return Outcome(
         target.host,
@@ -244,6 +216,7 @@ def _outcome(target: Target, *, activated: bool = False, **paths: list[str]) -> 
         **paths,
         activated=activated,
         devices=len(target.devices),
+        left_alone=left_alone,
     )
 
 
@@ -315,7 +288,10 @@ def _carry_out(run: _Run, data: bytes, stage: Path) -> Outcome:
             say=run.say,
         )
         go_back(attempt)
+        if run.options.activate:
+            held.failed(root, run.inputs, str(failed.problems[0]))
         raise failed from None
+    held.release(root)
     with commands.uninterrupted():  # the host is as planned, and nothing must say otherwise
         try:
             record.keep_generation(root, done, run.plan.files)

@@ -74,6 +74,7 @@ def options_of(  # noqa: PLR0913  # one parameter an option
     no_activate: bool = False,
     full: bool = False,
     force: bool = False,
+    person: bool = False,
     replace_frr: bool = False,
     guard: float | None = None,
 ) -> Options:
@@ -85,6 +86,7 @@ def options_of(  # noqa: PLR0913  # one parameter an option
         activate=root is None and not no_activate,
         full=full,
         force=force,
+        person=person,
         replace_frr=replace_frr,
         guard=guard,
     )

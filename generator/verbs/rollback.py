@@ -12,13 +12,13 @@ from generator.controller.config import Config, hostname
 from generator.errors import Problem, Refused
 from generator.reporting import report
 from generator.reporting.report import Outcome
-from generator.state import files, record, stored, tree
+from generator.state import files, held, record, stored, tree
 from generator.state.changes import Change
 from generator.state.lock import lock
 from generator.state.record import Record
-from generator.verbs.apply import frr_local
 from generator.verbs.going_back import Attempt, failure_of, go_back, guard_of
 from generator.verbs.options import Options
+from generator.verbs.planning import frr_local
 
 
 def rollback_reported(
@@ -59,6 +59,7 @@ def rollback(generation: int | None, options: Options, log: Log, say: Log) -> tu
         )
         done = _done(pending) if options.activate else pending
         record.write(root, done)
+        held.went_back(root, current.inputs)
         paths = sorted(change.path for change in changes)
         outcome = Outcome(
             target.host, target.generation, changed=paths, devices=len(target.devices)

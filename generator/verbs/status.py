@@ -22,6 +22,8 @@ def text(status: Status) -> str:
         on = ", ".join(management.on) or "no device"
         why = f" since {management.since}: {management.reason}" if management.since else ""
         lines.append(f"management address {management.address}: on {on}{why}")
+    if status.left_alone:
+        lines.append(status.left_alone)
     lines += [f"differs: {text}" for text in status.differences] or ["nothing differs"]
     return "\n".join(lines)
 

@@ -1,0 +1,78 @@
+"""A payload that this host leaves alone: a person went back from it, or it failed.
+
+/var/lib/evpn-host/held.json     gone when another payload is applied, or a person applies this one
+
+A payload that failed is tried again after a while: what was wrong may have been the fabric.
+"""
+
+import datetime
+from pathlib import Path
+
+import msgspec
+
+from generator.state import files, stored
+from generator.state.record import STATE, now
+
+FILE = STATE / "held.json"
+PAUSES = (5, 15, 60)  # minutes until the next try, after the first, second, and each later failure
+
+
+class Held(msgspec.Struct, frozen=True):
+    """Which payload, since when and why."""
+
+    inputs: str  # digest of all that the files would be made from
+    reason: str
+    since: str  # ISO 8601, UTC
+    failures: int = 0  # how often it failed; 0: a person went back from it
+
+    @property
+    def until(self) -> datetime.datetime | None:
+        """When it is tried again; None: when it is another payload."""
+        if not self.failures:
+            return None
+        pause = PAUSES[min(self.failures, len(PAUSES)) - 1]
+        return datetime.datetime.fromisoformat(self.since) + datetime.timedelta(minutes=pause)
+
+    def __str__(self) -> str:
+        until = self.until
+        end = f"it is tried again at {until.isoformat()}" if until else "it waits for another one"
+        return f"the payload is left alone since {self.since}, {self.reason}; {end}"
+
+
+def read(root: Path) -> Held | None:
+    """Return what is held, None if nothing is."""
+    try:
+        return stored.read(root, FILE, Held)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def holds(root: Path, inputs: str) -> Held | None:
+    """Return what is held if it is these inputs and their time has not come."""
+    held = read(root)
+    if held is None or held.inputs != inputs:
+        return None
+    until = held.until
+    return held if until is None or datetime.datetime.now(datetime.UTC) < until else None
+
+
+def failed(root: Path, inputs: str, reason: str) -> None:
+    """Hold inputs that failed, for longer each time."""
+    before = read(root)
+    same = before is not None and before.inputs == inputs
+    count = before.failures + 1 if before and same else 1
+    _write(root, Held(inputs, reason, now(), count))
+
+
+def went_back(root: Path, inputs: str) -> None:
+    """Hold inputs that a person went back from."""
+    _write(root, Held(inputs, "when a person went back from it", now()))
+
+
+def release(root: Path) -> None:
+    """Hold nothing any more."""
+    files.remove(root, FILE)
+
+
+def _write(root: Path, held: Held) -> None:
+    files.write(root, FILE, msgspec.json.encode(held), 0o600)
