@@ -5,7 +5,6 @@ Writes what differs, has the native tools take it up, verifies and records. The 
 If something stops us in between, the next run reads that and finishes the work.
 """
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,14 +23,10 @@ from generator.desired.payload import Payload, load
 from generator.desired.plan import Plan
 from generator.desired.target import Target
 from generator.errors import (
-    ActivationFailed,
-    EvpnHostError,
     Problem,
     Refused,
-    Stranded,
     Unchecked,
     Unreachable,
-    problems_of,
     text_of,
 )
 from generator.observed import comparison, devices
@@ -42,6 +37,7 @@ from generator.state import record
 from generator.state.changes import Change
 from generator.state.lock import lock
 from generator.state.record import Record
+from generator.verbs.going_back import Attempt, failure_of, go_back
 from generator.verbs.options import Options
 
 FRR_LOCAL = "etc/frr/frr.conf.local"
@@ -274,9 +270,20 @@ def _carry_out(run: _Run, data: bytes, stage: Path) -> Outcome:
         done = run.record(ok=True)
         record.write(root, done, data)
     except Exception as failure:  # noqa: BLE001  # whatever it is, the host goes back
-        failed = ActivationFailed(*problems_of(failure))
-        with commands.uninterrupted():
-            _go_back(run, failed)
+        failed = failure_of(failure)
+        # Without inputs no payload counts as the one applied: the next run tries again.
+        restored = run.previous and msgspec.structs.replace(
+            run.previous, inputs="", detail=str(failed)
+        )
+        attempt = Attempt(
+            options=run.options,
+            changes=run.changes,
+            failed=run.record(ok=False, detail=str(failed)),
+            previous=restored,
+            log=run.log,
+            say=run.say,
+        )
+        go_back(attempt)
         raise failed from None
     with commands.uninterrupted():  # the host is as planned, and nothing must say otherwise
         try:
@@ -304,45 +311,3 @@ def _activation(run: _Run, stage: Path) -> Activation:
         previous=previous,
         partial=run.partial.names if run.partial else None,
     )
-
-
-def _go_back(run: _Run, failure: EvpnHostError) -> None:
-    """Make the generation before current again. Raises `Stranded` when that fails too."""
-    root, previous = run.options.root, run.previous
-    run.say("going back to the generation before")
-    failed = run.record(ok=False, detail=str(failure))
-    try:
-        staging.commit(root, [Change(c.path, c.new, c.old) for c in run.changes])
-        if run.options.activate and previous:
-            texts = {path: reading.read(root, path) or "" for path in previous.target.files}
-            backend = previous.target.backend
-            with staging.staged(root, texts, backend) as stage:
-                staging.check(stage, backend, len(previous.target.devices), run.log)
-                back = Activation(
-                    root=root,
-                    stage=stage,
-                    target=previous.target,
-                    removed=record.removed_devices(failed, previous.target),
-                    changed_files={change.path for change in run.changes},
-                    previous=failed,
-                )
-                converge.converge(back, run.log, run.say)
-        elif run.options.activate:
-            converge.withdraw(failed, run.log)
-            before.restore(root, before.read(root), run.log)
-        if previous:
-            # Without inputs no payload counts as the one applied: the next run tries again.
-            restored = msgspec.structs.replace(previous, inputs="", detail=str(failure))
-            record.write(root, restored)
-        else:
-            record.remove(root)
-    except Exception as second:  # noqa: BLE001  # whatever it is, a person has to know
-        with contextlib.suppress(OSError):  # the record says `ok: false` from before
-            record.write(root, failed)
-        unit = backends.named(run.target.backend).unit
-        raise Stranded(
-            *failure.problems,
-            "going back to the generation before failed too:",
-            *problems_of(second),
-            f"look at: systemctl status {unit} frr; evpn-host status; evpn-host diff",
-        ) from None

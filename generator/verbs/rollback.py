@@ -9,13 +9,15 @@ from generator.activation import commands, converge, staging
 from generator.activation.backend import Activation
 from generator.activation.commands import Log
 from generator.controller.config import Config, hostname
-from generator.errors import Problem, Refused, Stranded, problems_of
+from generator.errors import Problem, Refused
 from generator.reporting import report
 from generator.reporting.report import Outcome
 from generator.state import files, record, stored, tree
+from generator.state.changes import Change
 from generator.state.lock import lock
 from generator.state.record import Record
 from generator.verbs.apply import frr_local
+from generator.verbs.going_back import Attempt, failure_of, go_back
 from generator.verbs.options import Options
 
 
@@ -34,7 +36,7 @@ def rollback(generation: int | None, options: Options, log: Log, say: Log) -> tu
     """Make an earlier generation current until the payload changes, by default the one before.
 
     Returns what was done, and when that generation was applied (ISO 8601). Raises `Refused` if the
-    generation is not kept.
+    generation is not kept, `ActivationFailed` (all is as before the rollback) or `Stranded`.
     """
     root = options.root
     with lock(root), commands.interruptible():
@@ -46,25 +48,15 @@ def rollback(generation: int | None, options: Options, log: Log, say: Log) -> tu
         target = pending.target
         frr_local(root)  # its passwords are known then: FRR's tools may repeat them
         changes = staging.changes(root, texts)
-        with staging.staged(root, texts, target.backend) as stage:
-            if options.activate:
-                staging.check(stage, target.backend, len(target.devices), log)
-            record.write(root, pending)
-            activation = Activation(
-                root=root,
-                stage=stage,
-                target=target,
-                removed=pending.remaining_devices,
-                changed_files={change.path for change in changes},
-                previous=current,
-            )
-            try:
-                staging.commit(root, changes)
-                if options.activate:
-                    converge.converge(activation, log, say)
-            except Exception as failure:  # noqa: BLE001  # whatever it is, a person has to know
-                problems = problems_of(failure)
-                raise Stranded(*problems, "the rollback did not end well") from None
+        _carry_out(
+            options,
+            current=current,
+            pending=pending,
+            texts=texts,
+            changes=changes,
+            log=log,
+            say=say,
+        )
         done = _done(pending) if options.activate else pending
         record.write(root, done)
         paths = sorted(change.path for change in changes)
@@ -72,6 +64,48 @@ def rollback(generation: int | None, options: Options, log: Log, say: Log) -> tu
             target.host, target.generation, changed=paths, devices=len(target.devices)
         )
         return outcome, done.time
+
+
+def _carry_out(  # noqa: PLR0913  # what is, what is to be, and who hears of it
+    options: Options,
+    *,
+    current: Record,
+    pending: Record,
+    texts: dict[str, str],
+    changes: list[Change],
+    log: Log,
+    say: Log,
+) -> None:
+    """Bring the host to a kept generation. Raises what `rollback` raises."""
+    root, target = options.root, pending.target
+    with staging.staged(root, texts, target.backend) as stage:
+        if options.activate:
+            staging.check(stage, target.backend, len(target.devices), log)
+        record.write(root, pending)
+        activation = Activation(
+            root=root,
+            stage=stage,
+            target=target,
+            removed=pending.remaining_devices,
+            changed_files={change.path for change in changes},
+            previous=current,
+        )
+        try:
+            staging.commit(root, changes)
+            if options.activate:
+                converge.converge(activation, log, say)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the host goes back
+            failed = failure_of(error)
+            attempt = Attempt(
+                options=options,
+                changes=changes,
+                failed=msgspec.structs.replace(pending, detail=str(failed)),
+                previous=current,
+                log=log,
+                say=say,
+            )
+            go_back(attempt)
+            raise failed from None
 
 
 def _pending(current: Record, kept: Record) -> Record:
