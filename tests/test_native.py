@@ -166,7 +166,7 @@ _TOLERATED = {
         r'|warning: \S+: vxlan-id: value of out range "16777215": .*\n'
         # It takes a NIC with a dot in its name for a VLAN, whose NIC is the operator's.
         r"|warning: \S+: vlan dev mtu \d+ is greater than lower realdev .*\n"
-        # VPC ids above 4000 need a policy file for ifupdown2, which we don't write yet.
+        # VPC ids above 4000 need an operator's policy: without it, diff and apply refuse them.
         r"|error: \S+: vrf table id \d+ out of reserved range \[1001,5000\]\n"
     ),
     # systemd before 256 does not have this key, and does not need it.
