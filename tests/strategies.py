@@ -6,7 +6,7 @@ A builder returns plain JSON data and takes the fields that matter to the test a
 import copy
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv6Address
 from string import ascii_letters, digits
 from typing import Any
@@ -157,9 +157,64 @@ HOSTILE_NAMES = [
     "a\u202eb",
     "\ufeffbom",
     "x" * 255,
+    "   ",
+    "\u00a0",
+    "\u3000" * 255,
+    "@",
+    "8 secret",
+    "description",
 ]
 # Reserved names, and names of devices that a host derives: a NIC can have none of them.
-_NOT_A_NIC = re.compile(r"(nbr-|vxlan|Vrf_|l3br-|l3vx-).*|lo|all|default")
+_NOT_A_NIC = re.compile(
+    r"(nbr-|vxlan|Vrf_|l3br-|l3vx-).*|lo|all|default|renderer|LEAVES|.*\.(?![0-9]{1,4}$).*"
+)
+# Words that YAML, netplan, ifupdown2, FRR and a shell read in their own way.
+ODD_NICS = [
+    *(
+        "no",
+        "yes",
+        "on",
+        "off",
+        "y",
+        "n",
+        "null",
+        "Null",
+        "true",
+        "False",
+        "nan",
+        "inf",
+        "e1",
+        "E5",
+    ),
+    *("version", "network", "ethernets", "bridges", "id", "match", "any", "none", "set-name"),
+    *(
+        "auto",
+        "iface",
+        "inet",
+        "inet6",
+        "dhcp",
+        "manual",
+        "static",
+        "loopback",
+        "mapping",
+        "source",
+    ),
+    *("inherits", "vlan", "vlan100", "vlan-id", "bond0", "br0", "tun0", "gre0", "sit0", "dummy0"),
+    *("exit", "end", "interface", "neighbor", "remote-as", "external", "peer-group", "vrf", "OWN"),
+    *("FABRIC", "NOT-DEFAULT", "A.1", "fe80", "do", "done", "in", "for", "dev", "label", "global"),
+    *("ens4.100", "ens4.0", "ens4.4094", "e.100.200", "e" * 15, "a--------------", "a_", "E0"),
+]
+ODD_PASSWORDS = [
+    *("!", "#x", "8", '"', "'x", "\\", "x|y", "?", "${x}", "{%x%}", "null", "~" * 80),
+]
+# Gateways that overlap no other ones of a document: short and long subnets, unusual ranges, and
+# IPv6 in notations that are not the usual one.
+ODD_PREFIXES = [
+    *("1.2.3.4/8", "::1.2.3.4/96", "169.254.1.1/16", "64:FF9B::1.2.3.4/96", "192.0.2.1/30"),
+    *("2001:DB8:0:0:1:0:0:1/64", "198.18.0.1/15", "0100::1/8", "223.255.255.253/30", "fc00::1/8"),
+    *("1234:5678:9abc:def0:1234:5678:9abc:def2/126", "100.64.0.1/10", "fec0::1/10", "8000::1/2"),
+    *("128.0.0.1/9", "2001:0:0:0:0:0:0.0.0.1/48", "64.0.0.1/10", "2002:0102:0304::1/48"),
+]
 
 names = st.one_of(
     st.sampled_from(HOSTILE_NAMES),
@@ -167,7 +222,8 @@ names = st.one_of(
     st.integers(0, 999).map("tenant-{}".format),
 )
 nics = st.one_of(
-    st.sampled_from(["ens4", "eth0", "enp3s0f1np1", "no", "null", "true", "ens4.100", "e" * 15]),
+    st.sampled_from(["ens4", "eth0", "enp3s0f1np1"]),
+    st.sampled_from(ODD_NICS),
     st.builds(
         str.__add__,
         st.sampled_from(ascii_letters),
@@ -175,15 +231,19 @@ nics = st.one_of(
     ).filter(lambda name: not _NOT_A_NIC.fullmatch(name)),
 )
 host_names = st.text(ascii_letters + digits + "-", max_size=61).map("h{}1".format)
-passwords = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=80)
+passwords = st.sampled_from(ODD_PASSWORDS) | st.text(
+    st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=80
+)
 asns = st.integers(1, 4294967294).filter(lambda asn: asn not in {23456, 65535})
-vnis = st.one_of(st.integers(2, 4096), st.integers(2, 16777215))
-vpc_ids = st.one_of(st.integers(1, 99), st.integers(1, 4294966294))
+vnis = st.one_of(st.integers(2, 4096), st.integers(2, 16777215), st.sampled_from([2, 16777215]))
+vpc_ids = st.one_of(
+    st.integers(1, 99), st.integers(1, 4294966294), st.sampled_from([1, 4000, 4001, 4294966294])
+)
 mtus = st.one_of(st.sampled_from([1280, 1500, 9000, 9216]), st.integers(1280, 9216))
 macs = st.integers(1, (1 << 48) - 1).map(
     # The group bit is off. The bit of 02:… is on, so that the address is never zero.
     lambda n: ":".join(f"{b:02x}" for b in ((n | 2 << 40) & ~(1 << 40)).to_bytes(6))
-)
+) | st.sampled_from(["00:00:00:00:00:01", "FE:FF:FF:FF:FF:FF", "0a:0B:0c:0D:0e:0F"])
 ignored = st.fixed_dictionaries(
     {},
     optional={
@@ -231,16 +291,33 @@ def _link(draw: st.DrawFn, number: int, ifname: str, port: str, asn: int) -> Jso
     return entry | draw(ignored)
 
 
+def _dotted(address: IPv6Address) -> str:
+    """Write the last 32 bits as in IPv4 (RFC 4291, 2.2)."""
+    return f"{address.exploded[:29]}:{IPv4Address(int(address) & 0xFFFFFFFF)}"
+
+
+NOTATIONS: list[Callable[[IPv6Address], str]] = [
+    str,
+    lambda address: str(address).upper(),
+    lambda address: address.exploded,
+    lambda address: re.sub(r"(^|:)0{1,3}", r"\1", address.exploded),
+    _dotted,
+]
+
+
 @st.composite
 def _prefix(draw: st.DrawFn, number: int) -> str:
     """Draw a gateway whose subnet overlaps that of no other number."""
+    if number <= len(ODD_PREFIXES) and draw(st.booleans()):
+        return ODD_PREFIXES[number - 1]
     if draw(st.booleans()):
         length = draw(st.integers(16, 30))
         inside = draw(st.integers(1, (1 << 32 - length) - 2))
         return f"{IPv4Address(f'10.{number}.0.0') + inside}/{length}"
     length = draw(st.integers(48, 126))
     inside = draw(st.integers(1, (1 << 128 - length) - 1))
-    return f"{IPv6Address(f'fd00:0:{number:x}::') + inside}/{length}"
+    address = IPv6Address(f"fd00:0:{number:x}::") + inside
+    return f"{draw(st.sampled_from(NOTATIONS))(address)}/{length}"
 
 
 @st.composite
@@ -318,6 +395,8 @@ def documents(draw: st.DrawFn) -> Json:
                     {},
                     {"ipv6": "2001:db8::101/64"},
                     {"ipv6": "2001:db8::101/64", "gateway6": "2001:db8::1"},
+                    {"ipv6": "::10.12.0.101/96", "gateway6": "::10.12.0.1"},
+                    {"ipv6": "2001:DB8:0:0:1:0:0:101/64", "gateway6": "2001:db8::"},
                 ]
             )
         )
@@ -325,6 +404,35 @@ def documents(draw: st.DrawFn) -> Json:
     document |= _maybe(draw, generation=st.integers(0, 9223372036854775807))
     sections = {"links": links, "vpcs": vpcs, "vnets": vnets}
     return document | {name: inside for name, inside in sections.items() if inside}
+
+
+def odd_hosts() -> dict[str, Json]:
+    """Return accepted documents that have every odd value: NICs, gateways and names, passwords."""
+    ports = [f"{HOSTILE_NAMES[n % len(HOSTILE_NAMES)][:240]}{n}" for n in range(len(ODD_NICS))]
+    nics_ = host(
+        server=server(mgmt=mgmt(ifname=ODD_NICS[0])),
+        links=[link(nic, port) for nic, port in zip(ODD_NICS, ports, strict=True)],
+        vnets=[management(ports=untagged(*ports))],
+    )
+    names_ = dict(enumerate(HOSTILE_NAMES))
+    gateways = host(
+        *(
+            vnet(
+                100 + n,
+                vpc_id=34 + n % 2,
+                name=names_.get(n, f"vnet-{n}"),
+                prefixes=[prefix],
+                ports=tagged(LEAF1),
+            )
+            for n, prefix in enumerate(ODD_PREFIXES)
+        ),
+        vpcs=[vpc(26), vpc(34, name="   ", vni=16777215), vpc(35, name="\u00a0", vni=2)],
+    )
+    documents_ = {"NICs": nics_, "gateways": gateways}
+    for password in ODD_PASSWORDS:
+        bgp = {"password": password, "keepalive": 1, "holdtime": 3, "bfd": True}
+        documents_[f"password {password}"] = host(server=server(bgp=bgp))
+    return documents_
 
 
 # --- Documents that may not be accepted ---

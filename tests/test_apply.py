@@ -711,3 +711,39 @@ def test_a_payload_without_vnets_removes_all_device_files(apply: Command, root: 
     apply(host(generation=2, vpcs=[vpc(26)]))
     assert not [path for path in etc_files(root) if "nbr-2" in path or "Vrf_" in path]
     assert "vrf " not in (root / FRR).read_text()
+
+
+POLICY = "etc/network/ifupdown2/policy.d/operator.json"
+
+
+@pytest.mark.parametrize(
+    ("policy", "vpc_id", "allowed"),
+    [
+        (None, 4000, True),
+        (None, 4001, False),
+        ('{"vrf": {"module_globals": {"vrf-table-id-end": 70000}}}', 69000, True),
+        ('{"vrf": {"module_globals": {"vrf-table-id-end": 70000}}}', 69001, False),
+        ('{"vrf": {"module_globals": {"vrf-table-id-start": 2000}}}', 4000, True),
+        ('{"vrf": {"module_globals": {"vrf-table-id-start": 2000}}}', 999, False),
+        ('{"bridge": {"defaults": {}}, "vrf": {"defaults": {}}}', 4001, False),
+        ("{", 4001, False),
+    ],
+)
+def test_refuses_a_vrf_that_ifupdown2_does_not_make(
+    evpn_host: Command, tmp_path: Path, policy: str | None, vpc_id: int, allowed: bool
+) -> None:
+    """It fails when it makes the VRF of a table outside of its policy's range. netplan has none."""
+    if policy:
+        (tmp_path / POLICY).parent.mkdir(parents=True)
+        (tmp_path / POLICY).write_text(policy)
+    segment = vnet(26, vpc_id, prefixes=["10.26.0.1/24"], ports=tagged(LEAF1, LEAF2))
+    payload = tmp_path / "payload.json"
+    payload.write_bytes(encoded(host(segment, vpcs=[vpc(26), vpc(vpc_id)])))
+    for verb in ("diff", "apply"):
+        argv = [verb, "-p", payload, "--root", tmp_path]
+        done = evpn_host(*argv, "-b", "ifupdown")
+        expected = {("diff", True): 1, ("diff", False): 2, ("apply", True): 0, ("apply", False): 1}
+        assert done.code == expected[verb, allowed], done.err
+        refused = f"evpn-host: VPC {vpc_id}: VRF table {1000 + vpc_id} is not in "
+        assert (refused in done.err) is not allowed
+    assert evpn_host("diff", "-p", payload, "--root", tmp_path, "-b", "netplan").code == 1

@@ -8,6 +8,8 @@ import json
 import re
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +32,8 @@ from generator.reporting import journal, report
 from generator.reporting.report import Outcome
 from generator.state import record
 from lab.result import Result
+from tests import endless
+from tests.conftest import REPO
 from tests.strategies import Json, encoded, host, server
 from tests.test_apply import FRR, NEW, OLD, OPERATOR, etc_files, stamps
 from tests.test_cli import process
@@ -563,6 +567,14 @@ def test_each_failure_has_its_message_and_changes_nothing(
     assert "Traceback" not in done.err
     assert "\x1b" not in done.err
     assert stamps(tree.root) == before
+
+
+def test_an_answer_without_end_fills_no_memory() -> None:
+    """The status line, headers, chunks, trailers, bodies: each has a limit, whatever the answer."""
+    done = subprocess.run(
+        [sys.executable, endless.__file__, REPO], capture_output=True, text=True, check=True
+    )
+    assert endless.faults(done.stdout) == {}
 
 
 def test_refuses_a_304_to_a_request_without_a_tag(

@@ -24,6 +24,7 @@ from generator.state import record
 from lab import build
 from lab.result import LabUnavailable, Result
 from lab.root import Root
+from tests import endless
 from tests.conftest import REFUSED, REPO, unavailable
 from tests.debs import FORGET, REPOSITORY, debs, program
 
@@ -136,6 +137,13 @@ def files(root: Root) -> str:
     script = "find / -xdev -not -type d -print0 | sort -z | xargs -0 cksum 2>/dev/null"
     lines = root.run(["sh", "-c", script], check=False, timeout=300).out.splitlines()
     return "\n".join(line for line in lines if not re.search(ASIDE, line.split(" ", 2)[2]))
+
+
+def test_an_answer_without_end_fills_no_memory(installed: Root) -> None:
+    """Each distribution has another urllib3, and Python's own part of HTTP (Debian 12: 1.26.12)."""
+    script = "/opt/repo/tests/endless.py"
+    done = installed.run(["/usr/bin/python3", script, "/usr/share/evpn-host"], timeout=300)
+    assert endless.faults(done.out) == {}
 
 
 def test_lintian_accepts_the_packages(packages: Path) -> None:

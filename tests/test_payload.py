@@ -668,6 +668,9 @@ def test_names_of_nics() -> None:
     """They have up to 15 characters, and are not names of devices that this host has from us."""
     for name, accepted in (
         *(("e" * 15, 1), ("e" * 16, 0), ("ens4.100", 1), ("lo", 0), ("lo0", 1), ("all", 0)),
+        # A setting of netplan's, a peer-group of frr.conf, and what ifupdown2 takes for a VLAN.
+        *(("renderer", 0), ("Renderer", 1), ("LEAVES", 0), ("leaves", 1), ("a.b", 0), ("a.", 0)),
+        *(("a.1e3", 0), ("a.1.2", 1), ("a.1.2.3", 0), ("a." + "1" * 5, 0), ("e" * 11 + ".100", 1)),
         *(("nbr-26", 0), ("vxlan26", 0), ("Vrf_33", 0), ("l3br-1033", 0), ("l3vx-1033", 0)),
         *(("nbr-27", 1), ("vxlan27", 1), ("Vrf_26", 1), ("vrf_33", 1)),
     ):

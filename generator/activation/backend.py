@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from generator.activation.commands import Log, Step
-from generator.desired.model import Device
+from generator.desired.model import Device, Host
 from generator.desired.plan import Plan
 from generator.desired.target import Target, loopbacks
 from generator.observed import devices
@@ -112,6 +112,9 @@ class Backend(Protocol):
 
     def refuse_conflicts(self, root: Path, nics: list[str]) -> None:
         """Raise `Refused` if our part of an uplink would take the operator's addresses from it."""
+
+    def refuse_devices(self, root: Path, host: Host) -> None:
+        """Raise `Refused` if the tool would not make a device of a host, as it is set up here."""
 
     def check(self, stage: Path, devices: int) -> Step:
         """Return the tool's own check of the files below `stage`, for so many devices.

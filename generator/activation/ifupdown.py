@@ -1,5 +1,6 @@
 """The backend ifupdown2: its files, its check, its two ways, and what it must be kept from."""
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -7,13 +8,15 @@ from collections.abc import Sequence
 from collections.abc import Set as Names
 from pathlib import Path, PurePath
 
+import msgspec
+
 from generator.activation import commands, devices, management
 from generator.activation.backend import Activation, Remedy
 from generator.activation.commands import Log, Step
-from generator.desired.model import Device
+from generator.desired.model import Device, Host
 from generator.desired.plan import Plan, body
 from generator.errors import Problem, Refused
-from generator.state import files, tree
+from generator.state import files, stored, tree
 from generator.state.changes import Change
 
 FILE = "etc/network/interfaces.d/evpn-host"
@@ -23,6 +26,27 @@ VRF_MAP = VRF_TABLES / "ifupdown2_vrf_map.conf"
 _INTERFACES = "etc/network/interfaces"
 _SOURCED = re.compile(r"\s*source(-directory)?\s+(/etc/network/)?interfaces\.d(/\*)?/?\s*$")
 _DHCP = re.compile(r"\s*iface\s+(?P<nic>\S+)\s+inet6?\s+dhcp\b")
+
+
+# Its policies: the distribution's, then the operator's, which win.
+_POLICIES = ("var/lib/ifupdown2/policy.d/*.json", "etc/network/ifupdown2/policy.d/*.json")
+
+
+class _Limits(msgspec.Struct, rename="kebab"):
+    """The first and the last table that a VRF may have."""
+
+    vrf_table_id_start: int = 0  # 0, as absent: the default
+    vrf_table_id_end: int = 0
+
+
+class _OfVrfs(msgspec.Struct):
+    module_globals: _Limits = msgspec.field(default_factory=_Limits)
+
+
+class _Policy(msgspec.Struct):
+    """What a policy says of VRFs."""
+
+    vrf: _OfVrfs = msgspec.field(default_factory=_OfVrfs)
 
 
 class Ifupdown:
@@ -77,6 +101,22 @@ class Ifupdown:
             for path, lines in below
             for line in lines
             if (match := _DHCP.match(line)) and match["nic"] in nics
+        ]
+        if problems:
+            raise Refused(*problems)
+
+    def refuse_devices(self, root: Path, host: Host) -> None:
+        """Raise `Refused` for a VRF whose table is outside of the range that ifupdown2 allows.
+
+        `ifup` would fail when it makes the VRF (`_create_vrf_dev` in addons/vrf.py, 3.0).
+        """
+        first, last = _vrf_tables(root)
+        rule = f"is not in {first}–{last}, which ifupdown2 allows"
+        hint = "vrf-table-id-end in /etc/network/ifupdown2/policy.d allows more"
+        problems = [
+            Problem(f"VPC {vrf.id}", f"VRF table {vrf.table}", rule, hint)
+            for vrf in host.vrfs
+            if not first <= vrf.table <= last
         ]
         if problems:
             raise Refused(*problems)
@@ -139,6 +179,17 @@ class Ifupdown:
                 )
                 return set() if old == new else None
         return set()
+
+
+def _vrf_tables(root: Path) -> tuple[int, int]:
+    """Return the first and the last table that ifupdown2 gives to a VRF, by its policies."""
+    first, last = 1001, 5000
+    for path in (path for pattern in _POLICIES for path in tree.find(root, pattern)):
+        with contextlib.suppress(OSError, msgspec.DecodeError):  # ifupdown2 skips it too
+            limits = stored.read(root, path, _Policy).vrf.module_globals
+            first = limits.vrf_table_id_start or first
+            last = limits.vrf_table_id_end or last
+    return first, last
 
 
 def _ifup(names: list[str], reason: str) -> Step:

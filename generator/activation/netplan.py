@@ -11,6 +11,7 @@ from typing import Any
 from generator.activation import commands, devices, management
 from generator.activation.backend import Activation, Remedy
 from generator.activation.commands import Log, Step
+from generator.desired.model import Host
 from generator.desired.plan import Plan
 from generator.errors import ActivationFailed, NotInstalled, Problem, Refused
 from generator.observed import netlink
@@ -77,6 +78,9 @@ class Netplan:
         ]
         if problems:
             raise Refused(*problems)
+
+    def refuse_devices(self, root: Path, host: Host) -> None:
+        """Refuse nothing: netplan makes each device that a payload can ask for."""
 
     def check(self, stage: Path, devices: int) -> Step:
         """Have netplan read the files below `stage`, and make networkd's files from them there.

@@ -33,6 +33,7 @@ def make_plan(data: bytes, options: Options) -> tuple[Plan, Payload, str]:
     backend = options.backend or backends.detect(options.root)
     local = frr_local(options.root)
     planned = plan.make(payload.host(name), backend, local)
+    backends.named(backend).refuse_devices(options.root, planned.host)
     return planned, payload, inputs_of(data, local, options)
 
 

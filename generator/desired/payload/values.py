@@ -246,8 +246,12 @@ HostName = Annotated[
 InterfaceName = Annotated[
     str,
     _pattern(
-        "(?!(lo|all|default|renderer)$)[A-Za-z][A-Za-z0-9_.-]{0,14}",
-        "is not a NIC's name (1–15 letters, digits, '.', '_', '-'; not lo, all, default, renderer)",
+        # netplan reads `renderer` as a setting, and FRR has the peer-group LEAVES. ifupdown2 takes
+        # what stands after a '.' for a VLAN's number, and fails where it is none.
+        "(?!(lo|all|default|renderer|LEAVES)$)(?=.{1,15}$)"
+        "[A-Za-z][A-Za-z0-9_-]*(\\.[0-9]{1,4}){0,2}",
+        "is not a NIC's name (1–15 letters, digits, '_', '-', and '.' before a VLAN's number; "
+        "not lo, all, default, renderer, LEAVES)",
     ),
 ]
 Password = Annotated[
