@@ -136,6 +136,7 @@ def apply(
         full=full,
         force=force,
         person=source is not None,
+        keep=origin.settings.keep,
         replace_frr=replace_frr,
         guard=guard,
     )
@@ -154,20 +155,26 @@ def _show(outcome: "Outcome", say: "Log") -> None:
         say(f"mended: {text}")
     for path in outcome.changed:
         click.echo(f"/{path}")
+    for line in outcome.summary:
+        click.echo(line)
+    if outcome.summary:
+        from generator.desired.summary import total
+
+        click.echo(total(outcome.summary))
 
 
 @evpn_host.command()
-@click.argument("generation", type=click.IntRange(min=0), required=False)
+@click.argument("number", type=click.IntRange(min=1), required=False)
 @parameters.root
 @click.option("--no-activate", is_flag=True, help="write the files and run nothing")
 @parameters.no_guard
 @parameters.verbose
 def rollback(
-    generation: int | None, root: Path | None, no_activate: bool, no_guard: bool, verbose: bool
+    number: int | None, root: Path | None, no_activate: bool, no_guard: bool, verbose: bool
 ) -> None:
-    """Make an earlier generation current again.
+    """Make an earlier entry of the history the current one.
 
-    GENERATION is its number, by default that of the one before. It stays current until the
+    NUMBER is the entry's, by default that of the one before. It stays current until the
     controller's payload changes.
     """
     from generator.verbs import context
@@ -175,10 +182,25 @@ def rollback(
 
     settings = context.settings_of((root or Path("/")).resolve())
     guard = None if no_guard else settings.guard
-    options = context.options_of(root, no_activate=no_activate, guard=guard)
+    options = context.options_of(root, no_activate=no_activate, keep=settings.keep, guard=guard)
     log = context.log(verbose=verbose)
-    time = verb.rollback_reported(generation, options, settings, log, context.say)
-    click.echo(f"applied on {time} is current again")
+    entry = verb.rollback_reported(number, options, settings, log, context.say)
+    click.echo(f"entry {entry.number}, of {entry.time}, is current again")
+
+
+@evpn_host.command()
+@parameters.root
+@click.option("--json", "as_json", is_flag=True, help="for a script")
+def history(root: Path | None, as_json: bool) -> None:
+    """List what was applied, the newest first: time, outcome, what it changed.
+
+    rollback NUMBER makes an entry current again.
+    """
+    from generator.verbs import context
+    from generator.verbs import history as verb
+
+    entries = verb.entries((root or Path("/")).resolve())
+    click.echo(context.json_list(entries) if as_json else verb.text(entries))
 
 
 @evpn_host.command()

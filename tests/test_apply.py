@@ -19,7 +19,7 @@ import pytest
 
 from generator.activation import staging
 from generator.cli import main
-from generator.state import files, record, tree
+from generator.state import files, generations, record, tree
 from generator.state.changes import Change
 from generator.state.lock import STAGE
 from generator.verbs.planning import FRR_LOCAL
@@ -295,7 +295,7 @@ def test_rollback_under_any_umask(
     applied = record.read(root)
     assert applied
     texts = {path: (root / path).read_text() for path in applied.target.files}
-    record.keep_generation(root, applied, texts)  # which only an activated one is otherwise
+    generations.keep(root, applied, texts, 20)  # which only an activated one is otherwise
     apply(NEW)
     before = os.umask(umask)
     try:

@@ -13,7 +13,7 @@ import pytest
 from generator.activation import before, commands, converge
 from generator.activation.commands import Step
 from generator.errors import ActivationFailed, Interrupted, Stranded
-from generator.state import record
+from generator.state import generations, record
 from generator.verbs import apply as verb
 from generator.verbs.options import Options
 from generator.verbs.rollback import rollback
@@ -111,7 +111,7 @@ def test_a_rollback_that_fails_ends_where_it_began(
 
 def test_a_generation_that_is_not_kept(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     """The host is as planned: apply succeeds, and says that no rollback comes here."""
-    monkeypatch.setattr(record, "keep_generation", _full_disk)
+    monkeypatch.setattr(generations, "keep", _full_disk)
     messages: list[str] = []
     verb.apply(encoded(OLD), options, commands.silent, messages.append)
     assert any("is not kept for a rollback" in message for message in messages)

@@ -27,6 +27,7 @@ Url = Annotated[str, _rule("is not an http(s) URL", pattern="^https?://")]
 Seconds = Annotated[float, _rule("is not a number of seconds up to 600", gt=0, le=600)]
 Backend = Annotated[str, _rule(f"is not {' or '.join(NAMES)}", pattern=f"^({'|'.join(NAMES)})$")]
 Switch = Annotated[bool, _rule("is not true or false")]
+Entries = Annotated[int, _rule("is not a whole number in 2–1000", ge=2, le=1000)]
 Count = Annotated[int, _rule("is not a whole number in 0–10", ge=0, le=10)]
 
 
@@ -45,6 +46,7 @@ class Config(msgspec.Struct, frozen=True):
     timeout: Seconds = 30.0  # for all of it, tries that failed and pauses between them included
     retries: Count = 3
     guard: Seconds = 90.0  # in which all that was reachable before an apply must be so again
+    keep: Entries = 20  # entries of the history
     report: Url | None = None  # where `status --json` goes after a run
     metrics: File | None = None  # a file for Prometheus' node exporter, rewritten by each run
 

@@ -40,6 +40,7 @@ def target(plan: Plan) -> Target:
         sessions=[uplink.neighbor for uplink in host.uplinks],
         vnis=[vni_of(bridge) for bridge in host.bridges],
         uplinks=[uplink.ifname for uplink in host.uplinks],
+        names={bridge.port.vni: bridge.label for bridge in host.bridges if not bridge.l3vni},
         numbered=[(each.ifname, each.address) for each in host.uplinks if each.address],
     )
 

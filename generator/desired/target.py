@@ -30,6 +30,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     vnis: list[Vni]
     uplinks: list[str] | None = None  # their NICs; None: of a version that did not record them
     numbered: list[tuple[str, str]] = []  # NICs with our address on a numbered link
+    names: dict[int, str] = {}  # of V-Nets, by VNI
 
     @property
     def moving_addresses(self) -> list[str]:

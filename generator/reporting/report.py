@@ -41,6 +41,7 @@ class Outcome(msgspec.Struct, frozen=True):
     mended: list[str] = []
     activated: bool = False
     devices: int = 0  # that the host has by it
+    summary: list[str] = []  # what it changed, in network terms
     left_alone: str = ""  # why the payload was not applied
 
 

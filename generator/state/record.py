@@ -7,7 +7,6 @@
 """
 
 import datetime
-import os
 from pathlib import Path
 
 import msgspec
@@ -22,7 +21,6 @@ RECORD = STATE / "record.json"
 PAYLOAD = STATE / "payload.json"
 GENERATIONS = STATE / "generations"
 KEPT = STATE / "kept"
-KEEP = 10  # generations
 FORMAT = 2  # of the record; raised when the version before could not read it
 
 
@@ -41,7 +39,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     format: int = FORMAT
     version: str
-    number: int  # counts applies that changed something; names the folder below `generations`
+    number: int  # of the entry of the history; names the folder below `generations`
     time: str  # ISO 8601, UTC
     ok: bool
     detail: str = ""  # why `ok` is False
@@ -51,6 +49,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     # Until `ok`, devices and addresses of before may still be there, and have to be removed.
     remaining_devices: list[Device] = []
     remaining_numbered: list[tuple[str, str]] = []
+    origin: int = 0  # the entry that a rollback has brought back, 0 for an apply
+    started_by: str = ""
+    seconds: float = 0.0  # how long it took
+    summary: list[str] = []  # what it changed, in network terms
 
     @property
     def possible_devices(self) -> list[Device]:
@@ -155,22 +157,6 @@ def write(root: Path, record: Record, payload: bytes | None = None) -> None:
         files.write(root, PAYLOAD, payload, 0o600)
     text = msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
     files.write(root, RECORD, text, 0o600)
-
-
-def keep_generation(root: Path, record: Record, texts: dict[str, str]) -> None:
-    """Keep the files of a generation that works, and remove all but the newest few."""
-    name = str(record.number)
-    partial = f"{GENERATIONS}/.{name}"
-    files.remove_tree(root, GENERATIONS / name)  # of a line of applies whose record was lost
-    files.remove_tree(root, partial)
-    for path, text in texts.items():
-        files.write_plain(root, f"{partial}/{path}", files.encoded(text), 0o600)
-    files.write_plain(root, f"{partial}/record.json", msgspec.json.encode(record), 0o600)
-    os.sync()  # all of it before its name: thousands of files, so not one by one
-    files.rename(root, partial, name)
-    kept = sorted((int(n) for n in tree.names(root, GENERATIONS) if n.isdigit()), reverse=True)
-    for number in kept[KEEP:]:
-        files.remove_tree(root, GENERATIONS / str(number))
 
 
 def remove(root: Path) -> None:

@@ -5,6 +5,7 @@ Writes what differs, has the native tools take it up, verifies and records. The 
 If something stops us in between, the next run reads that and finishes the work.
 """
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from generator.controller.source import Source
 from generator.desired import plan
 from generator.desired.payload import Payload
 from generator.desired.plan import Plan
+from generator.desired.summary import summary
 from generator.desired.target import Target
 from generator.errors import (
     Problem,
@@ -33,7 +35,7 @@ from generator.observed import comparison, devices
 from generator.reporting import report
 from generator.reporting.report import Outcome
 from generator.state import changes as reading
-from generator.state import held, record
+from generator.state import generations, held, record
 from generator.state.changes import Change
 from generator.state.held import Held
 from generator.state.lock import lock
@@ -94,7 +96,7 @@ def apply(
         run = _decide(prepared or make_plan(data, options), previous, options, guard, log, say)
         files = run.partial.files if run.partial else run.plan.files
         with staging.staged(root, files, run.plan.backend) as stage:
-            unchanged = not run.changes and not options.full
+            unchanged = not run.is_new and not options.full
             if previous and unchanged and _as_planned(previous, options):
                 # Another payload gives the same files: there is nothing to do but to record it.
                 record.write(root, run.record(ok=previous.ok), data)
@@ -113,6 +115,7 @@ def _decide(  # noqa: PLR0913, PLR0917  # what is, what is to be, and who hears 
     say: Log,
 ) -> "_Run":
     """Return what an apply has to do; say its warnings. Raises `Refused`."""
+    begun = time.monotonic()
     planned, payload, inputs = prepared
     for warning in payload.warnings:
         say(f"warning: {warning}")
@@ -128,13 +131,20 @@ def _decide(  # noqa: PLR0913, PLR0917  # what is, what is to be, and who hears 
     uplinks = [uplink.ifname for uplink in planned.host.uplinks]
     backends.named(planned.backend).refuse_conflicts(root, uplinks)
     changes = staging.changes(root, planned.files)
+    target = plan.target(planned)
+    lines = summary(previous.target if previous else None, target)
+    stays = previous is not None and not changes and not lines
+    number = previous.number if previous and stays else generations.next_number(root, previous)
     return _Run(
         options=options,
         plan=planned,
-        target=plan.target(planned),
+        target=target,
         inputs=inputs,
         previous=previous,
         changes=changes,
+        number=number,
+        summary=lines,
+        begun=begun,
         partial=None if options.full else partial_of(root, previous, planned, changes),
         guard=guard,
         log=log,
@@ -233,6 +243,14 @@ class _Run(msgspec.Struct, frozen=True, kw_only=True):
     guard: Guard
     log: Log
     say: Log
+    number: int  # of the entry of the history
+    summary: list[str]
+    begun: float  # by the monotonic clock, seconds
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the host becomes another than it is recorded to be."""
+        return self.previous is None or bool(self.changes or self.summary)
 
     @property
     def size(self) -> int:
@@ -244,7 +262,10 @@ class _Run(msgspec.Struct, frozen=True, kw_only=True):
         previous = self.previous
         return Record(
             version=__version__,
-            number=(previous.number if previous else 0) + bool(self.changes),
+            number=self.number,
+            started_by=self.options.started_by,
+            seconds=round(time.monotonic() - self.begun, 1),
+            summary=self.summary,
             time=record.now(),
             ok=ok,
             detail=detail,
@@ -290,14 +311,22 @@ def _carry_out(run: _Run, data: bytes, stage: Path) -> Outcome:
         go_back(attempt)
         if run.options.activate:
             held.failed(root, run.inputs, str(failed.problems[0]))
+            generations.keep(root, attempt.failed, {}, run.options.keep)
         raise failed from None
-    held.release(root)
     with commands.uninterrupted():  # the host is as planned, and nothing must say otherwise
         try:
-            record.keep_generation(root, done, run.plan.files)
+            held.release(root)
+            generations.keep(root, done, run.plan.files, run.options.keep)
         except OSError as error:
             run.say(f"warning: this generation is not kept for a rollback: {text_of(error)}")
-    return _outcome(run.target, activated=True, changed=changed, kept=kept, mended=repaired)
+    return _outcome(
+        run.target,
+        activated=True,
+        changed=changed,
+        kept=kept,
+        mended=repaired,
+        summary=run.summary,
+    )
 
 
 def _activation(run: _Run, stage: Path) -> Activation:

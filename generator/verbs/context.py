@@ -1,5 +1,7 @@
 """What the verbs share: how they get a payload, the machine's settings and their options."""
 
+import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,6 +77,7 @@ def options_of(  # noqa: PLR0913  # one parameter an option
     full: bool = False,
     force: bool = False,
     person: bool = False,
+    keep: int = 20,
     replace_frr: bool = False,
     guard: float | None = None,
 ) -> Options:
@@ -87,9 +90,22 @@ def options_of(  # noqa: PLR0913  # one parameter an option
         full=full,
         force=force,
         person=person,
+        keep=keep,
+        started_by=started_by(),
         replace_frr=replace_frr,
         guard=guard,
     )
+
+
+def started_by() -> str:
+    """Return who runs the command: a person's name, or the service that does."""
+    import pwd  # noqa: PLC0415  # only for verbs that change a host
+
+    if "INVOCATION_ID" in os.environ and not os.environ.get("SUDO_USER"):
+        return "evpn-host.service"
+    with contextlib.suppress(KeyError):
+        return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+    return str(os.getuid())
 
 
 def json_list(answers: Sequence[msgspec.Struct]) -> str:

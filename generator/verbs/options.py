@@ -14,6 +14,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     activate: bool = True
     full: bool = False
     force: bool = False
+    started_by: str = ""  # for the history
+    keep: int = 20  # entries of the history
     person: bool = False  # whether a person named the payload, whose word counts
     replace_frr: bool = False  # whether a BGP instance of the operator may end
     guard: float | None = None  # seconds in which all must be reachable again; None: no guard

@@ -1,7 +1,6 @@
-"""`evpn-host rollback`: an earlier generation becomes current again."""
+"""`evpn-host rollback`: an earlier entry of the history becomes the current one."""
 
-import contextlib
-from pathlib import PurePath
+import time
 
 import msgspec
 
@@ -9,10 +8,11 @@ from generator.activation import commands, converge, staging
 from generator.activation.backend import Activation
 from generator.activation.commands import Log
 from generator.controller.config import Config, hostname
-from generator.errors import Problem, Refused
+from generator.desired.summary import summary
+from generator.errors import Problem, Refused, text_of
 from generator.reporting import report
 from generator.reporting.report import Outcome
-from generator.state import files, held, record, stored, tree
+from generator.state import generations, held, record
 from generator.state.changes import Change
 from generator.state.lock import lock
 from generator.state.record import Record
@@ -22,30 +22,31 @@ from generator.verbs.planning import frr_local
 
 
 def rollback_reported(
-    generation: int | None, options: Options, settings: Config, log: Log, say: Log
-) -> str:
-    """Make an earlier generation current, and report it; return when it was applied (ISO 8601)."""
+    number: int | None, options: Options, settings: Config, log: Log, say: Log
+) -> Record:
+    """Make an earlier entry of the history current, and report it; return that entry."""
     host = settings.host or hostname()
     with report.reported(settings, host, say, activates=options.activate) as run:
-        run.outcome, time = rollback(generation, options, log, say)
-        run.message = f"{run.outcome.host}: what was applied on {time} is current again"
-    return time
+        run.outcome, kept = rollback(number, options, log, say)
+        run.message = f"{run.outcome.host}: entry {kept.number}, of {kept.time}, is current again"
+    return kept
 
 
-def rollback(generation: int | None, options: Options, log: Log, say: Log) -> tuple[Outcome, str]:
-    """Make an earlier generation current until the payload changes, by default the one before.
+def rollback(number: int | None, options: Options, log: Log, say: Log) -> tuple[Outcome, Record]:
+    """Make an earlier entry current until the payload changes, by default the one before.
 
-    Returns what was done, and when that generation was applied (ISO 8601). Raises `Refused` if the
-    generation is not kept, `ActivationFailed` (all is as before the rollback) or `Stranded`.
+    Returns what was done, and the entry. Raises `Refused` if there is no such entry,
+    `ActivationFailed` (all is as before the rollback) or `Stranded`.
     """
     root = options.root
+    begun = time.monotonic()
     with lock(root), commands.interruptible():
         current = record.read(root)
         if current is None:
             raise Refused("nothing was applied yet")
-        kept, texts = _kept(current, generation, options)
-        pending = _pending(current, kept)
-        target = pending.target
+        kept = _choose(current, number, generations.entries(root))
+        texts = generations.texts(root, kept)
+        pending = _pending(current, kept, generations.next_number(root, current), options)
         frr_local(root)  # its passwords are known then: FRR's tools may repeat them
         changes = staging.changes(root, texts)
         _carry_out(
@@ -57,14 +58,39 @@ def rollback(generation: int | None, options: Options, log: Log, say: Log) -> tu
             log=log,
             say=say,
         )
-        done = _done(pending) if options.activate else pending
-        record.write(root, done)
         held.went_back(root, current.inputs)
+        done = pending
+        if options.activate:
+            done = _done(pending, time.monotonic() - begun)
+            record.write(root, done)
+            try:
+                generations.keep(root, done, texts, options.keep)
+            except OSError as error:
+                say(f"warning: this rollback is no entry of the history: {text_of(error)}")
         paths = sorted(change.path for change in changes)
         outcome = Outcome(
-            target.host, target.generation, changed=paths, devices=len(target.devices)
+            done.target.host,
+            done.target.generation,
+            changed=paths,
+            devices=len(done.target.devices),
+            summary=done.summary,
         )
-        return outcome, done.time
+        return outcome, kept
+
+
+def _choose(current: Record, number: int | None, entries: list[Record]) -> Record:
+    """Return the entry of a number, by default the one before what the host has."""
+    good = [entry for entry in entries if entry.ok]
+    here = current.origin or current.number
+    for entry in good:
+        if entry.number == number or (number is None and entry.number < here and not entry.origin):
+            return entry
+    if any(entry.number == number for entry in entries):
+        rule = "is an apply that failed: the host went back from it then"
+    else:
+        rule = "is no entry of the history"
+    known = ", ".join(str(entry.number) for entry in good if entry.number != here) or "none"
+    raise Refused(Problem("rollback", str(number or "the one before"), rule, f"there are: {known}"))
 
 
 def _carry_out(  # noqa: PLR0913  # what is, what is to be, and who hears of it
@@ -77,7 +103,7 @@ def _carry_out(  # noqa: PLR0913  # what is, what is to be, and who hears of it
     log: Log,
     say: Log,
 ) -> None:
-    """Bring the host to a kept generation. Raises what `rollback` raises."""
+    """Bring the host to an entry's state. Raises what `rollback` raises."""
     root, target = options.root, pending.target
     with staging.staged(root, texts, target.backend) as stage:
         if options.activate:
@@ -113,50 +139,30 @@ def _carry_out(  # noqa: PLR0913  # what is, what is to be, and who hears of it
             raise failed from None
 
 
-def _pending(current: Record, kept: Record) -> Record:
+def _pending(current: Record, kept: Record, number: int, options: Options) -> Record:
     """Return the record of a rollback that has begun."""
-    # The payload gone back from counts as dealt with: the timer does not bring it back.
-    target = msgspec.structs.replace(kept.target, generation=current.target.generation)
     return msgspec.structs.replace(
         kept,
+        number=number,
+        origin=kept.origin or kept.number,
+        time=record.now(),
+        started_by=options.started_by,
+        summary=summary(current.target, kept.target),
         inputs=current.inputs,
-        target=target,
         ok=False,
         detail="rollback begun, not ended",
-        remaining_devices=record.removed_devices(current, target),
+        remaining_devices=record.removed_devices(current, kept.target),
         remaining_numbered=current.possible_numbered,
     )
 
 
-def _done(pending: Record) -> Record:
+def _done(pending: Record, seconds: float) -> Record:
     """Return the record of a rollback that has ended well."""
     return msgspec.structs.replace(
-        pending, ok=True, detail="", remaining_devices=[], remaining_numbered=[]
+        pending,
+        ok=True,
+        detail="",
+        seconds=round(seconds, 1),
+        remaining_devices=[],
+        remaining_numbered=[],
     )
-
-
-def _kept(
-    current: Record, generation: int | None, options: Options
-) -> tuple[Record, dict[str, str]]:
-    """Return the newest kept apply of that generation, or the one before the current one."""
-    entries = []
-    root = options.root
-    for path in tree.find(root, f"{record.GENERATIONS}/*/record.json"):
-        with contextlib.suppress(OSError, msgspec.DecodeError):
-            kept = record.decode(tree.read(root, path, stored.LIMIT))
-            entries.append((kept, PurePath(path).parent))
-    entries.sort(key=lambda entry: entry[0].number, reverse=True)
-    for kept, folder in entries:
-        if generation is None:
-            chosen = kept.number < current.number
-        else:
-            chosen = kept.target.generation == generation
-        if chosen:
-            texts = {
-                str(PurePath(path).relative_to(folder)): files.read(root, path)
-                for path in tree.walk(root, folder / "etc")
-            }
-            return kept, texts
-    known = ", ".join(sorted({str(kept.target.generation) for kept, _ in entries})) or "none"
-    hint = f"kept: {known}"
-    raise Refused(Problem("generation", str(generation or "before"), "is not kept", hint))

@@ -1,0 +1,64 @@
+"""`evpn-host history`: what was applied on this host, the newest first."""
+
+from pathlib import Path
+
+import msgspec
+
+from generator.secrets import mask
+from generator.state import generations, record
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """An apply or a rollback that changed something, or that failed and went back."""
+
+    number: int
+    time: str  # ISO 8601, UTC
+    generation: int
+    started_by: str
+    outcome: str  # current, applied, rollback, failed
+    seconds: float
+    summary: list[str]  # what it changed, in network terms
+    origin: int | None = None  # the entry that a rollback has brought back
+    detail: str = ""  # why it failed
+
+
+def entries(root: Path) -> list[Entry]:
+    """Return the history, the newest entry first. Raises `Refused` for a damaged record."""
+    current = record.read(root)
+    return [
+        Entry(
+            number=each.number,
+            time=each.time,
+            generation=each.target.generation,
+            started_by=each.started_by,
+            outcome=_outcome(each, current.number if current else 0),
+            seconds=each.seconds,
+            summary=each.summary,
+            origin=each.origin or None,
+            detail=mask(each.detail),
+        )
+        for each in generations.entries(root)
+    ]
+
+
+def _outcome(entry: record.Record, current: int) -> str:
+    if not entry.ok:
+        return "failed"
+    if entry.number == current:
+        return "current"
+    return "rollback" if entry.origin else "applied"
+
+
+def text(listed: list[Entry]) -> str:
+    """Return the history as a person reads it."""
+    if not listed:
+        return "nothing was applied yet"
+    return "\n".join(line for entry in listed for line in _lines(entry))
+
+
+def _lines(entry: Entry) -> list[str]:
+    back = f", back to {entry.origin}" if entry.origin else ""
+    head = f"{entry.number}  {entry.time}  {entry.outcome}{back}  generation {entry.generation}"
+    head += f"  {entry.seconds:g} s  {entry.started_by}".rstrip()
+    lines = entry.summary or (["~ settings of files"] if not entry.detail else [])
+    return [head, *(f"    {line}" for line in [*lines, *entry.detail.splitlines()[:1]])]
