@@ -33,6 +33,7 @@ GATE = {
     "test_life.py": ("trixie-ifupdown", "bookworm-netplan"),
     "test_going_back.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_steps.py": ("trixie-netplan", "bookworm-ifupdown"),
+    "test_faults.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_refresh.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_on_and_off.py": ("bookworm-netplan",),
     "test_membership.py": ("trixie-ifupdown",),
