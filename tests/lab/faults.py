@@ -10,7 +10,7 @@ import itertools
 import json
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -455,7 +455,7 @@ class Judge:
         if not hit and not wrong and not wrong_end:
             return None
         counts.kinds[fault.kind] += 1
-        counts.codes[_code(run.code)] += 1
+        counts.codes[code_of(run.code)] += 1
         counts.right += not wrong_end
         if run.code == 4:
             self._say(f"STRANDED {text}: {run.result.err}")
@@ -488,27 +488,18 @@ class Judge:
         old, new = self.states[verb.begins], self.states[verb.ends]
         now = self.bench.look()
         wrong = list(_not_whole(now, old, new))
-        record = now["record"]
+        if run.code == 0:
+            wrong += _other(now, new)
+        elif run.code in (*NOTHING_CHANGED, 3):
+            wrong += _other(now, old)
+        elif run.code not in (4, -9):
+            wrong.append(f"exit {run.code}")
         if now["locked"] and run.code != -9:
             wrong.append("the lock is held")
         if now["hanging"] and run.code != -9:
             wrong.append("a tool still runs")
-        if run.code == 0:
-            wrong += _other(now, new)
-        elif run.code in NOTHING_CHANGED:
-            wrong += _other(now, old)
-            if record != begin:
-                wrong.append(f"exit {run.code}, but the record changed: {_detail(record)}")
-        elif run.code == 3:
-            wrong += _other(now, old)
-        elif run.code == 4:
-            if not any(words in run.result.err for words in WHAT_TO_DO):
-                wrong.append("exit 4 without a word on what to do")
-            if record and record["ok"]:
-                wrong.append("exit 4, but the record says ok")
-        elif run.code != -9:
-            wrong.append(f"exit {run.code}")
-        if record and new["record"] and old["record"]:
+        wrong += _untrue(run, now["record"], begin)
+        if now["record"] and new["record"] and old["record"]:
             wrong += self._judge_words(run, now, old, new)
         return wrong
 
@@ -558,8 +549,19 @@ class Judge:
         return wrong
 
 
-def _code(code: int) -> str:
+def code_of(code: int) -> str:
+    """Return the exit code as the table has it."""
     return "killed" if code == -9 else str(code)
+
+
+def _untrue(run: Run, record: Any, begin: Any) -> Iterator[str]:
+    """Yield what an exit code claims and the record or the message does not."""
+    if run.code in NOTHING_CHANGED and record != begin:
+        yield f"exit {run.code}, but the record changed: {_detail(record)}"
+    if run.code == 4 and not any(words in run.result.err for words in WHAT_TO_DO):
+        yield "exit 4 without a word on what to do"
+    if run.code == 4 and record and record["ok"]:
+        yield "exit 4, but the record says ok"
 
 
 def _detail(record: Any) -> str:
@@ -577,19 +579,19 @@ def _not_whole(now: dict[str, Any], old: dict[str, Any], new: dict[str, Any]) ->
                     f"{path} is {entry}, neither {old[part].get(path)} as before "
                     f"nor {new[part].get(path)} as after"
                 )
-    for name in ("record", "payload"):
-        if isinstance(now[name], str):
-            wrong.append(f"{name}.json is {now[name]}")
-    return wrong
+    documents = [name for name in ("record", "payload") if isinstance(now[name], str)]
+    return wrong + [f"{name}.json is {now[name]}" for name in documents]
 
 
 def _other(now: dict[str, Any], expected: dict[str, Any]) -> list[str]:
     """Return what of files, devices and FRR is not as expected."""
     wrong = []
     for part in ("files", "links"):
-        for name in sorted(now[part].keys() | expected[part].keys()):
-            if now[part].get(name) != expected[part].get(name):
-                wrong.append(f"{name}: {now[part].get(name)}, not {expected[part].get(name)}")
+        wrong += [
+            f"{name}: {now[part].get(name)}, not {expected[part].get(name)}"
+            for name in sorted(now[part].keys() | expected[part].keys())
+            if now[part].get(name) != expected[part].get(name)
+        ]
     if now["frr"] != expected["frr"]:
         lost = [line for line in expected["frr"] if line not in now["frr"]][:3]
         more = [line for line in now["frr"] if line not in expected["frr"]][:3]

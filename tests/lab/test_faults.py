@@ -21,9 +21,11 @@ from lab.fabric import Lab, eventually
 from tests.lab import faults, reliability
 from tests.lab.faults import Bench, Counts, Fault, Judge, Verb
 from tests.lab.k8s01 import LEAVES, established, payload, vnet
+from tests.lab.moves import BRIDGE, NIC, Moves
 from tests.lab.systems import RELEASED
 from tests.lab.tracing import Point
 
+HOOK = "evpn-host-failover.service"
 WHOLE = "trixie-netplan"
 """The system on which `--all` tries all points."""
 LESS, MORE = "/root/less.json", "/root/more.json"
@@ -198,3 +200,27 @@ def test_power_cut_during_an_apply(trials: Trials) -> None:
         took = time.monotonic() - began
         trials.say(f"power cut {number} {state}, {took:.0f} s: {wrong or 'right'}")
     trials.finish({"power cuts during an apply": counts})
+
+
+@pytest.mark.long
+def test_move_of_the_address_stopped_anywhere(trials: Trials) -> None:
+    """The hook's move of the management address, either way, stopped at each of its points."""
+    trials.judge.go("less")
+    trials.host.run(["systemctl", "stop", HOOK])
+    moves = Moves(trials.bench, trials.say)
+    every = {}
+    try:
+        moves.learn()
+        for device in (BRIDGE, NIC):
+            moves.fabric(there=device == BRIDGE)
+            points = moves.points(device)
+            tried = faults.faults(points, thorough=trials.whole)
+            counts = every[f"hook's move to {'the bridge' if device == BRIDGE else 'the NIC'}"] = (
+                Counts(len(points))
+            )
+            for fault in tried if trials.whole else faults.sample(tried, 2):
+                moves.trial(device, fault, counts)
+    finally:
+        moves.fabric(there=True)
+        trials.host.run(["systemctl", "start", HOOK])
+    trials.finish(every)
