@@ -248,21 +248,20 @@ class Bench:
             else:
                 self._by_path.add(path)
 
-    def trace(self, argv: Sequence[str]) -> list[Point]:
-        """Run a command without a fault, and return its points; the commands have their names."""
+    def trace(self, argv: Sequence[str]) -> list[Point] | None:
+        """Run a command without a fault; return its points, the commands with their names.
+
+        None if it started a tool that it had not started when the tools were learned.
+        """
         strace = ["strace", "-y", "-o", TRACE, "-e", f"trace={tracing.TRACED}"]
         self._evpn_host(strace, argv, wrapped=True).checked(argv)
+        points = tracing.points(self.machine.read(TRACE))
         calls = self._calls()
-        return [
-            replace(
-                point,
-                subject=calls[point.start],
-                start=calls[: point.start + 1].count(calls[point.start]),
-            )
-            if point.starts
-            else point
-            for point in tracing.points(self.machine.read(TRACE))
-        ]
+        if len(calls) != len([point for point in points if point.starts]):
+            return None
+        numbers = [calls[: index + 1].count(call) for index, call in enumerate(calls)]
+        names = iter(zip(calls, numbers, strict=True))
+        return [_named(point, *next(names)) if point.starts else point for point in points]
 
     def run(self, argv: Sequence[str], fault: Fault) -> Run:
         """Run a command with a fault."""
@@ -339,6 +338,11 @@ class Bench:
     def _calls(self) -> list[str]:
         """Return the native tools that were started, each with its first argument."""
         return self.machine.read(f"{FOLDER}/calls").splitlines()
+
+
+def _named(point: Point, name: str, number: int) -> Point:
+    """Return the point of a command with its name, and its number among those with that name."""
+    return replace(point, subject=name, start=number)
 
 
 def faults(points: Iterable[Point], *, thorough: bool) -> list[Fault]:

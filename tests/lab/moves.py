@@ -70,7 +70,9 @@ class Moves:
         self._begin(device)
         self.bench.learn_tools(ONCE)
         self._begin(device)
-        return self.bench.trace(ONCE)
+        points = self.bench.trace(ONCE)
+        assert points, "the hook starts other tools each time"
+        return points
 
     def trial(self, device: str, fault: Fault, counts: Counts) -> None:
         """Let a move to a device meet a fault, then let the hook look once more."""

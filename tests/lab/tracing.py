@@ -69,8 +69,8 @@ def points(trace: str) -> list[Point]:
     result = []
     for point, rest in _calls(trace):
         if point.starts and not _fails(rest):
-            result.append(replace(point, start=starts, subject="a command"))
             starts += 1
+            result.append(replace(point, start=starts, subject="a command"))
         elif not point.starts and _changes(point, rest) and not _fails(rest):
             result.append(point)
     return result
