@@ -51,7 +51,7 @@ class Promise(NamedTuple):
 
     @property
     def kept(self) -> bool:
-        """Whether it is what was measured."""
+        """Whether the measured value is within the limit."""
         return self.measured <= self.limit
 
     def __str__(self) -> str:
@@ -68,32 +68,33 @@ class Promise(NamedTuple):
 
 def moves(story: Story, times: int) -> Iterator[Promise]:
     """The published story, so many times."""
-    seen: dict[str, list[Transition]] = {what: [] for what, *_ in WAYS}
+    transitions: dict[str, list[Transition]] = {what: [] for what, *_ in WAYS}
     twice, nowhere = [], 0
     story.underlay()
     story.right(NIC)
     for _ in range(times):
-        story.hook("restart")  # not the damping is measured here
+        story.hook("restart")  # the damping must not be part of what is measured
         for what, names, device, way in WAYS:
             [place] = story.places()
-            seen[what].append(story.transition(names, device, way))
+            transition = story.transition(names, device, way)
+            transitions[what].append(transition)
             if way:
-                twice.append(story.twofold(seen[what][-1].begun, place)[0])
-                nowhere += story.nowhere(seen[what][-1].begun, place)
+                twice.append(story.twofold(transition.begun, place)[0])
+                nowhere += story.nowhere(transition.begun, place)
         story.carries_on()
     for what, names, device, way in WAYS:
-        rows = seen[what]
+        rows = transitions[what]
         story.figure(what, f"{summary(rows, story.interval)}; TCP lives; {len(rows)} times")
         if not way:
             continue
-        took = [row.took for row in rows]
+        durations = [row.took for row in rows]
         own = statistics.median(row.session - row.begun for row in rows)
         gap = statistics.median(row.pings.longest_gap_s for row in rows)
         beside = f"{own:.2f} s from the port's change to FRR's own; gap {gap:.2f} s (median)"
         to = "the bridge" if names else "the NIC"
         name = f"session {way} until the address is on {to}"
-        yield Promise(f"{name}, median of {times}", 0.3, statistics.median(took), "s", beside)
-        yield Promise(f"{name}, worst", 1, max(took), "s", f"on {device} then")
+        yield Promise(f"{name}, median of {times}", 0.3, statistics.median(durations), "s", beside)
+        yield Promise(f"{name}, worst", 1, max(durations), "s", f"on {device} then")
     text = f"{statistics.median(twice) * 1000:.0f} ms (median), {max(twice) * 1000:.0f} ms (worst)"
     story.figure("in two places", text)
     yield Promise("address in two places in a move, median", 0.1, statistics.median(twice), "s")
@@ -141,28 +142,31 @@ def uplinks(story: Story) -> Iterator[Promise]:
         with setting():
             time.sleep(1)  # the hook counts a move after the address has moved
             before = story.moves()
-            losses = [_lost(story, story.fabric.leaf(name), way) for name in LEAVES]
+            losses = [_lose(story, story.fabric.leaf(name), way) for name in LEAVES]
             moves += story.moves() - before
-        after, lost, back = (max(each) for each in zip(*losses, strict=True))
+        after, loss, back = (max(each) for each in zip(*losses, strict=True))
         yield Promise(f"uplink {what}: session gone", noticed, after, "s", "by FRR's own log")
-        yield Promise(f"uplink {what}: longest gap", gap, lost, "s", f"session gone {after:.2f} s")
+        yield Promise(f"uplink {what}: longest gap", gap, loss, "s", f"session gone {after:.2f} s")
         yield Promise(f"uplink {what}: gap when it is back", 3, back, "s")
     yield Promise("moves of the address meanwhile", 0, moves, "times")
 
 
-def _lost(
+def _lose(
     story: Story, leaf: Leaf, way: Callable[[Leaf], AbstractContextManager[float]]
 ) -> tuple[float, float, float]:
-    """Seconds until the session is gone, and the longest gaps of that and of the way back."""
+    """Lose an uplink and get it back.
+
+    Returns the seconds until the session ended, and the longest gap of the loss and of the return.
+    """
     begun = story.now()
-    with ExitStack() as lost:
+    with ExitStack() as loss:
         with story.pinging() as pinging:
-            since = lost.enter_context(way(leaf))
+            since = loss.enter_context(way(leaf))
             story.established(1)
             eventually(lambda: story.sessions(begun, "Down"), WITHIN)
             time.sleep(1)
         with story.pinging() as returning:
-            lost.close()
+            loss.close()
             story.established(2)
             time.sleep(1)
     story.right(BRIDGE)
@@ -208,13 +212,13 @@ def idle(story: Story, seconds: int, vnets: int) -> Iterator[Promise]:
 
 def _cost(story: Story, what: str, seconds: int, bare: str) -> Iterator[Promise]:
     units = (HOOK, bare, "frr.service")
-    time.sleep(50)  # until 45 s after a move neighbours are told
+    time.sleep(50)  # the hook announces the address until 45 s after a move
     before = [_used(story, unit)[0] for unit in units]
     begun = story.now()
     time.sleep(seconds)
     after = [_used(story, unit) for unit in units]
-    spent = (story.now() - begun) * 1e9
-    shares = [(now - then) / spent for then, (now, _) in zip(before, after, strict=True)]
+    duration = (story.now() - begun) * 1e9
+    shares = [(now - then) / duration for then, (now, _) in zip(before, after, strict=True)]
     memory = [used / 2**20 for _, used in after]
     beside = f"a Python that does nothing {shares[1]:.3%}, FRR {shares[2]:.3%}"
     yield Promise(f"{what}: share of a core", 0.002, shares[0], "%", beside)
@@ -226,13 +230,13 @@ def _cost(story: Story, what: str, seconds: int, bare: str) -> Iterator[Promise]
 
 def _used(story: Story, unit: str) -> tuple[int, int]:
     """Nanoseconds of processor time, and bytes."""
-    shown = story.host.run(["systemctl", "show", "-p", "CPUUsageNSec", "-p", "MemoryCurrent", unit])
-    values = dict(line.split("=") for line in shown.out.split())
+    result = story.host.run(["systemctl", "show", "-pCPUUsageNSec", "-pMemoryCurrent", unit])
+    values = dict(line.split("=") for line in result.out.split())
     return int(values["CPUUsageNSec"]), int(values["MemoryCurrent"])
 
 
 def busy() -> float:
-    """Which share of this computer's processors others use, just now."""
+    """Return the share of this computer's processors that others use just now."""
 
     def look() -> tuple[int, int]:
         numbers = [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
@@ -245,7 +249,7 @@ def busy() -> float:
 
 
 def main() -> int:
-    """Measure and print; 1 when a promise was not kept."""
+    """Measure and print. Returns 1 if a promise was not kept."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suite", default="trixie")
     parser.add_argument("--backend", default="netplan")

@@ -47,7 +47,7 @@ mark("compile templates")
 texts = render(loaded.hosts[0], "netplan")
 mark("render")
 for path, text in texts.items():
-    files.write_plain(f"{sys.argv[2]}/{path}", text.encode(), plan.mode(path))
+    files.write_plain(Path(sys.argv[2]), path, text.encode(), plan.mode(path))
 mark(f"write {len(texts)} files")
 for name, at in marks:
     print(f"{name}\\t{at - start:.4f}")

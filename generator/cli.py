@@ -11,22 +11,25 @@ import click
 from generator import __version__
 from generator.activation.backends import NAMES
 from generator.errors import EvpnHostError, text_of
-from generator.verbs.command import TROUBLE, Diff, Verbs
+from generator.verbs.command import TROUBLE, Diff, Filled, Folder, Seconds, Verbs, prepare_streams
 
 _PLATFORMS = ("libvirt", "nad", "incus")
-_DIR = click.Path(path_type=Path, file_okay=False)
+_TEXT = Filled()
+_DIR = Folder(path_type=Path, file_okay=False)
 
 _payload = click.option(
     "-p",
     "--payload",
     "source",
     metavar="SRC",
+    type=_TEXT,
     help="the payload: a path, - for standard input, or an http(s) URL [config.yaml: controller]",
 )
 _host = click.option(
     "-H",
     "--host",
     metavar="HOST",
+    type=_TEXT,
     help="which host of a Fleet [config.yaml: host; else this machine's name]",
 )
 _backend = click.option(
@@ -61,7 +64,7 @@ def evpn_host() -> None:
 @evpn_host.command()
 @_payload
 @click.option("-o", "--output", required=True, metavar="DIR", type=_DIR)
-@click.option("-H", "--host", metavar="HOST", help="only this host of a Fleet")
+@click.option("-H", "--host", metavar="HOST", type=_TEXT, help="only this host of a Fleet")
 @click.option("-b", "--backend", type=click.Choice(NAMES), default=NAMES[0], show_default=True)
 def render(source: str | None, output: Path, host: str | None, backend: str) -> None:
     """Write the files of a host, or of each host of a Fleet.
@@ -124,7 +127,7 @@ def _colour(line: str) -> str | None:
 @click.option("--force", is_flag=True, help="apply a payload of a lower generation too")
 @click.option(
     "--wait",
-    type=click.FloatRange(0, 600, min_open=True),
+    type=Seconds(0, 600, min_open=True),
     metavar="SECONDS",
     help="keep trying for SECONDS until the controller answers [config.yaml: timeout, retries]",
 )
@@ -205,9 +208,10 @@ def uninstall(root: Path | None, verbose: bool) -> None:
 
     options = context.options_of(root)
     settings = context.settings_of(options.root)
-    for path in verb.uninstall(options, context.log(verbose=verbose), context.say):
-        click.echo(f"/{path}")
+    removed = verb.uninstall(options, context.log(verbose=verbose), context.say)
     report.forget(settings, options.root)
+    for path in removed:
+        click.echo(f"/{path}")
 
 
 @evpn_host.command()
@@ -272,15 +276,11 @@ def install_units(root: Path | None, cron: bool, verbose: bool) -> None:
     type=click.Choice(_PLATFORMS),
     help="platform of the guests",
 )
-@click.argument("vnet", required=False)
+@click.argument("vnet", required=False, type=_TEXT)
 @click.option(
-    "-p",
-    "--payload",
-    "source",
-    metavar="SRC",
-    help="a payload, instead of the applied one",
+    "-p", "--payload", "source", metavar="SRC", type=_TEXT, help="instead of the applied payload"
 )
-@click.option("-H", "--host", metavar="HOST", help="which host of a Fleet")
+@click.option("-H", "--host", metavar="HOST", type=_TEXT, help="which host of a Fleet")
 @_root
 @click.option(
     "-o", "--output", metavar="DIR", type=_DIR, help="write a file for each V-Net below DIR"
@@ -331,6 +331,7 @@ def schema() -> None:
 
 def main() -> NoReturn:
     """Run the command; failures become words and the contract's exit codes."""
+    prepare_streams()
     gc.set_threshold(100_000)  # of thousands of V-Nets all objects live to the end
     try:
         code = evpn_host.main(prog_name="evpn-host", standalone_mode=False)

@@ -9,10 +9,11 @@ import re
 MASKED = "(not shown)"
 _LEAST = 4  # characters; a shorter secret is masked only where a line says that it is one
 # What FRR calls a secret (`neighbor … password`, `ip ospf message-digest-key … md5`, `key-string`).
+_KEYWORD = r"(\b(?:password|md5|key-string|key(?![ \t]+chain\b)|secret)[ \t]+)"
+_VALUE = r"(?:\d[ \t]+)?(\S.*)"
+_IN_CONFIGURATION = re.compile(_KEYWORD + _VALUE)
 # netplan and networkd quote the name of a key that they do not know: that is no secret.
-_IN_FRR = re.compile(
-    r"(\b(?:password|md5|key-string|key|secret)[ \t]+)(?![ \t]*['\"])(?:\d[ \t]+)?(\S.*)"
-)
+_IN_MESSAGE = re.compile(_KEYWORD + r"(?![ \t]*['\"])" + _VALUE)
 _IN_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://)([^/?#\s@]*)@", re.IGNORECASE)
 _known: set[str] = set()
 
@@ -24,7 +25,7 @@ def know(*secrets: str | None) -> None:
 
 def know_those_of_frr(configuration: str) -> None:
     """Mask the secrets in a configuration of FRR from now on."""
-    for _, secret in _IN_FRR.findall(configuration):
+    for _, secret in _IN_CONFIGURATION.findall(configuration):
         know(secret.strip(), *secret.split())
 
 
@@ -44,4 +45,4 @@ def mask(text: str) -> str:
 
 def mask_frr(text: str) -> str:
     """Return text of FRR without what its lines call a secret, and without known ones."""
-    return mask(_IN_FRR.sub(rf"\1{MASKED}", text))
+    return mask(_IN_MESSAGE.sub(rf"\1{MASKED}", text))

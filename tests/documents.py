@@ -24,6 +24,7 @@ NOT_RUN = {
     "packaging/build-deb": "tests/debs.py runs it, for tests/test_package.py",
     "packaging/build-zipapp": "the same",
     "curl -fsS": "tests/lab/test_on_and_off.py has the script from a pipe",
+    "curl -fsSo install.sh": "tests/test_install_script.py has the script from a file",
     "pipx install .": "tests/test_structure.py::test_wheel builds and installs the wheel",
     "virsh net-start nbr-26": "libvirt's test driver forgets the network when virsh ends;"
     " tests/test_guests.py::test_libvirt_takes_it does it in one session",

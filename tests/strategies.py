@@ -178,7 +178,7 @@ host_names = st.text(ascii_letters + digits + "-", max_size=61).map("h{}1".forma
 passwords = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=80)
 asns = st.integers(1, 4294967294).filter(lambda asn: asn not in {23456, 65535})
 vnis = st.one_of(st.integers(2, 4096), st.integers(2, 16777215))
-vpc_ids = st.one_of(st.integers(1, 99), st.integers(1, 4294966295))
+vpc_ids = st.one_of(st.integers(1, 99), st.integers(1, 4294966294))
 mtus = st.one_of(st.sampled_from([1280, 1500, 9000, 9216]), st.integers(1280, 9216))
 macs = st.integers(1, (1 << 48) - 1).map(
     # The group bit is off. The bit of 02:… is on, so that the address is never zero.

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from jsonschema import Draft202012Validator
 
 from generator import __version__
@@ -156,6 +157,19 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[object], int, str]]:
         "setting in no YAML": (["diff", "--root", folder / "broken"], 2, "is not YAML"),
         "root is a file": (["apply", "-p", K8S01, "--root", folder / "file"], 2, "is a file"),
         "nothing to roll back": (["rollback", "--root", folder / "out"], 1, "evpn-host: "),
+        # An empty variable of a script is none of: this folder, config.yaml's controller, any host.
+        "empty root": (["apply", "-p", K8S01, "--root", ""], 2, "'--root': is empty"),
+        "empty output": (["render", "-p", K8S01, "-o", ""], 2, "'--output': is empty"),
+        "empty payload": (["diff", "-p", "", "--root", folder], 2, "'--payload': is empty"),
+        "empty host": (["render", "-p", FLEET, *out, "-H", ""], 2, "'--host': is empty"),
+        "empty V-Net": (["guests", "--format", "nad", ""], 2, "is empty"),
+        "no number to wait": (
+            ["apply", "-p", K8S01, "--wait", "nan"],
+            2,
+            "nan is not in the range",
+        ),
+        "endless wait": (["apply", "-p", K8S01, "--wait", "inf"], 2, "inf is not in the range"),
+        "negative wait": (["apply", "-p", K8S01, "--wait", "-1"], 2, "-1.0 is not in the range"),
     }
 
 
@@ -182,6 +196,77 @@ def test_says_nothing_about_a_closed_pipe() -> None:
     os.close(write)
     assert done.err == ""
     assert done.code == 141
+
+
+CLOSED = {
+    # What a shell does with the command: its exit code, and a part of its standard error.
+    "schema >&-": (74, "standard output: Bad file descriptor"),
+    "schema >/dev/full": (74, "standard output: No space left on device"),
+    "--help >&-": (74, "standard output: Bad file descriptor"),
+    "schema >&- 2>&-": (74, ""),
+    "schema <&- 2>&- >/dev/null": (0, ""),
+    "check -p - <&-": (1, "standard input: can't be read: it is closed"),
+    "check -p $K8S01 <&- >&-": (0, ""),
+    "check -p /none 2>/dev/full": (1, ""),
+    "rendr 2>&-": (2, ""),
+    "diff -b ifupdown -p $K8S01 --root $ROOT >&-": (2, "standard output: Bad file descriptor"),
+    "status --root $ROOT >/dev/full": (74, "standard output: No space left on device"),
+}
+
+
+@pytest.mark.parametrize("line", CLOSED)
+def test_closed_or_full_streams(line: str, tmp_path: Path) -> None:
+    """Lost results are an error with a code of its own; lost messages are none."""
+    done = in_shell(line, tmp_path)
+    code, message = CLOSED[line]
+    assert (done.code, done.out) == (code, "")
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert "Exception ignored" not in done.err
+
+
+def in_shell(line: str, root: Path) -> Result:
+    """Run the command by a shell, which may close its standard input and output."""
+    done = subprocess.run(
+        ["sh", "-c", f'"$PYTHON" -m generator {line}'],
+        env={**os.environ, "PYTHON": sys.executable, "K8S01": str(K8S01), "ROOT": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("streams", "code"), {"<&- >&- 2>&-": 74, ">/dev/full 2>/dev/full": 74, "2>&-": 0}.items()
+)
+def test_apply_is_not_harmed_by_closed_streams(streams: str, code: int, tmp_path: Path) -> None:
+    """It writes the same files as ever: none of them gets what was to be printed."""
+    apply = "apply -v -b ifupdown -p $K8S01 --root $ROOT"
+    usual, odd = tmp_path / "usual", tmp_path / "odd"
+    assert in_shell(apply, usual).code == 0
+    assert in_shell(f"{apply} {streams}", odd).code == code
+    contents = [
+        {str(f.relative_to(root)): f.read_bytes() for f in (root / "etc").rglob("*") if f.is_file()}
+        for root in (usual, odd)
+    ]
+    assert contents[0]
+    assert contents[0] == contents[1]
+    records = [
+        json.loads((root / "var/lib/evpn-host/record.json").read_text()) | {"time": ""}
+        for root in (usual, odd)
+    ]
+    assert records[0] == records[1]
+    assert in_shell(f"{apply} {streams}", odd).code == 0  # nothing to do, nothing to print
+
+
+def test_a_reader_of_messages_may_go_away(tmp_path: Path) -> None:
+    """`apply -v 2>&1 | head -1` applies all the same."""
+    line = "apply -v -b ifupdown -p $K8S01 --root $ROOT 2>&1 >/dev/null | true"
+    assert in_shell(line, tmp_path).code == 0
+    status = in_shell("status --root $ROOT", tmp_path)
+    assert status.out.endswith("\ndiffers: last apply: written, not activated\n")
 
 
 def test_diff_has_colours_on_a_terminal_only(tmp_path: Path) -> None:

@@ -15,31 +15,29 @@ Events = list[tuple[str, str]]
 def events(monkeypatch: pytest.MonkeyPatch) -> Events:
     """Record what is flushed to the disk (`sync`), renamed and removed, in order."""
     recorded: Events = []
-    fsync, replace, unlink = os.fsync, Path.replace, Path.unlink
+    fsync, replace, unlink = os.fsync, os.replace, os.unlink
 
     def record_fsync(descriptor: int) -> None:
         recorded.append(("sync", Path(f"/proc/self/fd/{descriptor}").readlink().name))
         fsync(descriptor)
 
-    def record_replace(self: Path, target: Path) -> Path:
-        recorded.append(("rename", target.name))
-        return replace(self, target)
+    def record_replace(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        recorded.append(("rename", target))
+        replace(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
-    def record_unlink(self: Path, missing_ok: bool = False) -> None:
-        if self.exists():
-            recorded.append(("remove", self.name))
-        unlink(self, missing_ok=missing_ok)
+    def record_unlink(name: str, *, dir_fd: int | None = None) -> None:
+        unlink(name, dir_fd=dir_fd)
+        recorded.append(("remove", name))
 
     monkeypatch.setattr(os, "fsync", record_fsync)
-    monkeypatch.setattr(Path, "replace", record_replace)
-    monkeypatch.setattr(Path, "unlink", record_unlink)
+    monkeypatch.setattr(os, "replace", record_replace)
+    monkeypatch.setattr(os, "unlink", record_unlink)
     return recorded
 
 
 def test_a_file_is_on_the_disk_before_its_name(events: Events, tmp_path: Path) -> None:
     """The content is flushed, then the file gets its name, then the folder is flushed."""
-    target = tmp_path / "folder/file"
-    files.write(target, b"new", 0o644)
+    files.write(tmp_path, "folder/file", b"new", 0o644)
     assert events[-3:] == [("sync", ".file.new"), ("rename", "file"), ("sync", "folder")]
     assert ("sync", tmp_path.name) in events  # the folder is new, and has its own entry
 
@@ -47,7 +45,7 @@ def test_a_file_is_on_the_disk_before_its_name(events: Events, tmp_path: Path) -
 def test_a_copy_is_on_the_disk_before_its_name(events: Events, tmp_path: Path) -> None:
     """The same holds for copies of an operator's files."""
     (tmp_path / "file").write_bytes(b"mine")
-    files.copy(tmp_path / "file", tmp_path / "kept/file")
+    files.copy(tmp_path, "file", "kept/file")
     assert events[-3:] == [("sync", ".file.new"), ("rename", "file"), ("sync", "kept")]
     assert (tmp_path / "kept/file").read_bytes() == b"mine"
 
@@ -55,9 +53,9 @@ def test_a_copy_is_on_the_disk_before_its_name(events: Events, tmp_path: Path) -
 def test_a_removal_is_on_the_disk(events: Events, tmp_path: Path) -> None:
     """The folder's entry is flushed after the removal."""
     (tmp_path / "file").touch()
-    files.remove(tmp_path / "file")
+    files.remove(tmp_path, "file")
     assert events == [("remove", "file"), ("sync", tmp_path.name)]
-    files.remove(tmp_path / "file")  # a missing one is no error
+    files.remove(tmp_path, "file")  # a missing one is no error
 
 
 def test_a_copy_is_like_its_original(tmp_path: Path) -> None:
@@ -67,8 +65,8 @@ def test_a_copy_is_like_its_original(tmp_path: Path) -> None:
     source.chmod(0o4601)
     os.utime(source, ns=(10**18, 10**18))
     link.symlink_to("nowhere")
-    files.copy(source, tmp_path / "kept/file")
-    files.copy(link, tmp_path / "kept/link")
+    files.copy(tmp_path, "file", "kept/file")
+    files.copy(tmp_path, "link", "kept/link")
     status = (tmp_path / "kept/file").stat()
     assert (status.st_mode & 0o7777, status.st_mtime_ns) == (0o4601, 10**18)
     assert (tmp_path / "kept/link").readlink() == Path("nowhere")
@@ -79,8 +77,8 @@ def test_folders_have_a_mode_whatever_the_umask(tmp_path: Path, umask: int) -> N
     """networkd reads our folders as a user of its own."""
     before = os.umask(umask)
     try:
-        files.write(tmp_path / "a/b/file", b"", 0o644)
-        files.copy(tmp_path / "a/b/file", tmp_path / "c/file")
+        files.write(tmp_path, "a/b/file", b"", 0o644)
+        files.copy(tmp_path, "a/b/file", "c/file")
     finally:
         os.umask(before)
     for folder in ("a", "a/b", "c"):
@@ -88,12 +86,12 @@ def test_folders_have_a_mode_whatever_the_umask(tmp_path: Path, umask: int) -> N
 
 
 def _write(folder: Path) -> None:
-    files.write(folder / "file", b"new", 0o644)
+    files.write(folder, "file", b"new", 0o644)
 
 
 def _copy(folder: Path) -> None:
     (folder / "source").write_bytes(b"new")
-    files.copy(folder / "source", folder / "file")
+    files.copy(folder, "source", "file")
 
 
 @pytest.mark.parametrize("change", [_write, _copy])

@@ -16,6 +16,7 @@ from generator.errors import ActivationFailed, Interrupted, Stranded
 from generator.state import record
 from generator.verbs import apply as verb
 from generator.verbs.options import Options
+from generator.verbs.rollback import rollback
 from generator.verbs.uninstall import uninstall
 from tests.strategies import LEAF1, LEAF2, encoded, host, tagged, vnet
 
@@ -90,6 +91,22 @@ def test_says_when_going_back_fails(options: Options, monkeypatch: pytest.Monkey
     current = record.read(options.root)
     assert current
     assert not current.ok
+
+
+@pytest.mark.parametrize("trouble", [_full_disk, _stopped, _fault])
+def test_a_rollback_that_fails_ends_where_it_began(
+    options: Options, monkeypatch: pytest.MonkeyPatch, trouble: Callable[..., None]
+) -> None:
+    """The files and the record are as before the rollback, exit code 3."""
+    apply(OLD, options)
+    apply(NEW, options)
+    expected, before_it = files_of(options.root), record.read(options.root)
+    steps = iter([trouble])
+    monkeypatch.setattr(converge, "converge", lambda *_: next(steps, lambda *_: [])() or [])
+    with pytest.raises(ActivationFailed, match=r"No space left|stopped by SIGTERM|a fault"):
+        rollback(None, options, commands.silent, commands.silent)
+    assert files_of(options.root) == expected
+    assert record.read(options.root) == before_it
 
 
 def test_a_generation_that_is_not_kept(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def samples(file: Path) -> dict[str, float]:
 def test_writes_each_figure_of_a_status(tmp_path: Path) -> None:
     """The time of the last good run stays when a run fails."""
     file = tmp_path / "evpn-host.prom"
-    metrics.write(file, STATUS, 1000.5, good=True)
+    metrics.write(file.parent, file.name, STATUS, 1000.5, good=True)
     values = samples(file)
     assert values["evpn_host_last_success_timestamp_seconds"] == 1000.5
     assert values["evpn_host_generation"] == 7
@@ -50,14 +50,14 @@ def test_writes_each_figure_of_a_status(tmp_path: Path) -> None:
     assert values['evpn_host_sessions{family="l2vpn_evpn",state="Active"}'] == 1
     assert values["evpn_host_management_on_bridge"] == 1
     assert values["evpn_host_management_moves_total"] == 3
-    metrics.write(file, STATUS, 2000, good=False)
+    metrics.write(file.parent, file.name, STATUS, 2000, good=False)
     values = samples(file)
     assert values["evpn_host_last_success_timestamp_seconds"] == 1000.5
     assert values["evpn_host_last_run_timestamp_seconds"] == 2000
     assert values["evpn_host_last_run_success"] == 0
     assert file.stat().st_mode & 0o777 == 0o644
     file.write_bytes(b"\xff")
-    metrics.write(file, NOTHING, 3000, good=False)
+    metrics.write(file.parent, file.name, NOTHING, 3000, good=False)
     assert samples(file)["evpn_host_last_success_timestamp_seconds"] == 0
 
 
@@ -75,7 +75,7 @@ def promtool(root_user: None) -> str:
 def test_promtool_accepts_the_metrics(promtool: str, tmp_path: Path, status: Status) -> None:
     """`promtool check metrics` prints nothing about their form or their names."""
     file = tmp_path / "evpn-host.prom"
-    metrics.write(file, status, 1000.5, good=True)
+    metrics.write(file.parent, file.name, status, 1000.5, good=True)
     argv = [promtool, "check", "metrics"]
     done = subprocess.run(
         argv, input=file.read_text(), capture_output=True, text=True, check=False, timeout=60

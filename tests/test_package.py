@@ -172,10 +172,11 @@ def test_the_example_has_every_setting() -> None:
         assert getattr(settings, name) == getattr(default, name)
 
 
-def test_install_script_is_plain_sh(root_user: None) -> None:
+@pytest.mark.parametrize("name", ["install.sh", "build-deb", "build-zipapp"])
+def test_scripts_are_plain_sh(root_user: None, name: str) -> None:
     """shellcheck and the shell itself have no complaint."""
     del root_user
-    script = str(REPO / "packaging/install.sh")
+    script = str(REPO / "packaging" / name)
     try:
         shellcheck = program("shellcheck", "shellcheck")
     except LabUnavailable as reason:
@@ -183,6 +184,19 @@ def test_install_script_is_plain_sh(root_user: None) -> None:
     for argv in (["sh", "-n", script], [shellcheck, script]):
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("name", ["build-deb", "build-zipapp"])
+@pytest.mark.parametrize("words", [["--help"], [""], ["--msgspeck"], ["a", "b"], ["a", "-x"]])
+def test_builds_refuse_wrong_usage(tmp_path: Path, name: str, words: list[str]) -> None:
+    """They build nothing, and make no folder that has the name of an option."""
+    copy = tmp_path / "packaging" / name
+    copy.parent.mkdir()
+    shutil.copy(REPO / "packaging" / name, copy)
+    done = subprocess.run([copy, *words], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "usage: packaging/" in done.stderr
+    assert list(tmp_path.iterdir()) == [copy.parent]
 
 
 def test_the_package_has_its_files_in_their_places(installed: Root) -> None:
@@ -262,14 +276,16 @@ def test_the_same_refusals_with_the_distributions_libraries(
 def test_an_older_version_refuses_newer_state(installed: Root) -> None:
     """dpkg keeps the newer version that wrote the record; another upgrade works."""
     newer = record.FORMAT + 1
-    state = f'{{\n "format": {newer},\n "version": "9"\n}}\n'
     script = "mkdir -p /var/lib/evpn-host && cat > /var/lib/evpn-host/record.json"
-    installed.run(["sh", "-c", script], input=state)
+    one_line = f'{{"version":"9","format":{newer},"more":{{"format":1}}}}'
     try:
-        again = install(installed, f"evpn-host={__version__}+next", check=False)
-        assert again.code != 0
-        assert "is of a newer version" in again.err + again.out
-        assert "is of a newer version" in installed.run(["evpn-host", "status"], check=False).err
+        for state in (f'{{\n "format": {newer},\n "version": "9"\n}}\n', one_line):
+            installed.run(["sh", "-c", script], input=state)
+            again = install(installed, f"evpn-host={__version__}+next", check=False)
+            assert again.code != 0
+            assert "is of a newer version" in again.err + again.out
+            status = installed.run(["evpn-host", "status"], check=False)
+            assert "is of a newer version" in status.err
     finally:
         installed.run(["rm", "-r", "/var/lib/evpn-host"])
     install(installed, f"evpn-host={__version__}+next")

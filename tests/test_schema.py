@@ -108,7 +108,7 @@ FORM_ERRORS: dict[str, Json] = {
     "links[0].mtu": host(links=[link("ens4", LEAF1, mtu=1279)]),
     "links[0].local.ifname": host(links=[link("lo", LEAF1)]),
     "links[0].remote.ipv4": host(links=[link("ens4", LEAF1, remote={"ipv4": "10.0.0.1"})]),
-    "vpcs[2].id": host(vpcs=[vpc(26), vpc(33), vpc(4294966296)]),
+    "vpcs[2].id": host(vpcs=[vpc(26), vpc(33), vpc(4294966295)]),
     "vpcs[2].vni": host(vpcs=[vpc(26), vpc(33), vpc(34, vni=16777216)]),
     "vpcs[2].routeTargets.import[0]": host(
         vpcs=[vpc(26), vpc(33), vpc(34, routeTargets={"import": ["65000"]})]

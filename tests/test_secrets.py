@@ -1,14 +1,20 @@
 """No password leaves the process: not by a native tool's output, a diff, a message or a URL."""
 
+from pathlib import Path
+
+import msgspec
 import pytest
 
 from generator import secrets
-from generator.activation import commands
+from generator.activation import commands, converge, staging
 from generator.activation.commands import Step
-from generator.errors import ActivationFailed, Refused
-from generator.state import changes
+from generator.errors import ActivationFailed, Refused, Stranded
+from generator.reporting import status
+from generator.state import changes, record
 from generator.state.changes import Change
-from tests.strategies import host, refusals, server
+from generator.verbs import apply, rollback, uninstall
+from generator.verbs.options import Options
+from tests.strategies import encoded, host, refusals, server
 
 LINES = [
     " neighbor ens4 password hunter2",
@@ -71,3 +77,70 @@ def test_a_bad_password_is_not_shown() -> None:
     """The message names the place and the rule alone."""
     [problem] = refusals(host(server=server(bgp={"password": "hunter2 has spaces"})))
     assert problem.startswith("server.bgp.password: (not shown) is not 1–80 printable")
+
+
+def test_the_name_of_a_key_chain_is_no_secret() -> None:
+    """What begins with the same words as one is still masked."""
+    secrets.know_those_of_frr("key chain FABRIC\n key 1\n  key-string hunter2\n")
+    assert secrets.mask("route-map FABRIC has hunter2") == "route-map FABRIC has (not shown)"
+    assert "hunter2" not in secrets.mask_frr(" neighbor x password chain hunter2")
+
+
+OLD, NEW, LOCAL, OPERATORS = "old-hunter1", "'new-hunter2", "local-hunter3", "kept-hunter4"
+"""The passwords of two generations, of frr.conf.local, and of the frr.conf before us."""
+
+
+@pytest.fixture
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
+    """Return options for a folder on which two generations were applied; no secret is known."""
+    frr = tmp_path / "etc/frr"
+    frr.mkdir(parents=True)
+    (frr / "frr.conf").write_text(f"router bgp 1\n neighbor x password {OPERATORS}\n")
+    monkeypatch.setattr(commands, "run", lambda *_: "")
+    monkeypatch.setattr(converge, "converge", lambda *_: [])
+    options = Options(root=tmp_path, backend="ifupdown")
+    for generation, password in enumerate((OLD, NEW), start=1):
+        document = host(server=server(bgp={"password": password}), generation=generation)
+        apply.apply(encoded(document), options, commands.silent, commands.silent)
+    (frr / "frr.conf.local").write_text(f"key chain X\n key 1\n  key-string {LOCAL}\n")
+    secrets._known.clear()
+    return options
+
+
+def _tells(*_: object) -> None:
+    """Fail as a native tool that repeats lines of its files."""
+    raise ActivationFailed(f"vtysh: line 5: {OLD} {NEW} {LOCAL} {OPERATORS}")
+
+
+@pytest.mark.parametrize("at", ["check", "converge"])
+def test_rollback_knows_the_secrets_of_its_files(
+    options: Options, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """Those of the generation that it goes back to, of today's, and of frr.conf.local."""
+    where = {"check": staging, "converge": converge}[at]
+    monkeypatch.setattr(where, at, _tells)
+    with pytest.raises((ActivationFailed, Stranded)) as failed:
+        rollback.rollback(None, options, commands.silent, commands.silent)
+    assert f"line 5: {3 * '(not shown) '}{OPERATORS}" in str(failed.value)
+
+
+def test_uninstall_knows_the_secrets_of_its_files(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the file that goes, and of the operator's that comes back."""
+    monkeypatch.setattr(converge, "withdraw", _tells)
+    with pytest.raises(Stranded) as failed:
+        uninstall.uninstall(options, commands.silent, commands.silent)
+    assert NEW not in str(failed.value)
+    assert OPERATORS not in str(failed.value)
+
+
+def test_status_knows_the_secrets_of_its_files(options: Options) -> None:
+    """A record of an older version may have a line of a native tool with a password in it."""
+    applied = record.read(options.root)
+    assert applied
+    detail = f"vtysh: line 5: password {NEW}"
+    record.write(options.root, msgspec.structs.replace(applied, ok=False, detail=detail))
+    current = status.status(options.root)
+    assert current.detail == "vtysh: line 5: password (not shown)"
+    assert NEW not in str(current.differences)

@@ -140,7 +140,7 @@ def test_what_is_desired_is_pure() -> None:
 WRITES = re.compile(
     r"(.*\.)?(write_text|write_bytes|write_plain|unlink|rmdir|mkdir|rename|chmod|touch|symlink_to"
     r"|hardlink_to|rmtree|copy|copy2|copyfile|copytree|move|chown|makedirs|truncate|fsync)"
-    r"|files\.write|open"
+    r"|files\.(write|remove\w*|make_folder|set_mode)|open"
 )
 RUNS = re.compile(r"os\.(system|popen|exec\w+|spawn\w+|posix_spawn\w*|fork\w*)|\w+\.spawn")
 COMMANDS = re.compile(r"(subprocess|pty|asyncio|multiprocessing)\b")

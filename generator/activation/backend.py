@@ -20,7 +20,7 @@ class Activation(msgspec.Struct, frozen=True, kw_only=True):
     """The way from what may be on a host to its target."""
 
     root: Path
-    tree: Path  # the staged files, with what the backend's check made of them
+    stage: Path  # the staged files, with what the backend's check made of them
     target: Target
     removed: list[Device]  # devices that may be there and that the target does not have
     changed_files: set[str]
@@ -113,8 +113,8 @@ class Backend(Protocol):
     def refuse_conflicts(self, root: Path, nics: list[str]) -> None:
         """Raise `Refused` if our part of an uplink would take the operator's addresses from it."""
 
-    def check(self, tree: Path, devices: int) -> Step:
-        """Return the tool's own check of the files below `tree`, for so many devices.
+    def check(self, stage: Path, devices: int) -> Step:
+        """Return the tool's own check of the files below `stage`, for so many devices.
 
         Raises `NotInstalled`.
         """

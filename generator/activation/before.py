@@ -13,7 +13,8 @@ import msgspec
 from generator.activation import backends, commands, devices
 from generator.activation.commands import Log, Step
 from generator.desired.plan import Plan
-from generator.state import files
+from generator.errors import Problem, Refused
+from generator.state import files, stored, tree
 from generator.state.record import STATE
 
 FILE = STATE / "before.json"
@@ -37,11 +38,17 @@ class Before(msgspec.Struct):
 
 
 def read(root: Path) -> Before:
-    """Return what is known; nothing, if a version that did not look applied first."""
+    """Return what is known; nothing, if a version that did not look applied first.
+
+    Raises `Refused` if the file can't be read: what was there before us must not get lost silently.
+    """
     try:
-        return msgspec.json.decode((root / FILE).read_bytes(), type=Before)
-    except (OSError, msgspec.DecodeError):
+        return stored.read(root, FILE, Before)
+    except FileNotFoundError:
         return Before()
+    except (OSError, msgspec.DecodeError) as error:
+        hint = "without the file, uninstall leaves kernel settings and MTUs as they are"
+        raise Refused(Problem(f"/{FILE}", "", stored.problem(error), hint)) from None
 
 
 def remember(root: Path, plan: Plan, log: Log, *, running: bool) -> None:
@@ -53,19 +60,19 @@ def remember(root: Path, plan: Plan, log: Log, *, running: bool) -> None:
     backend = backends.named(plan.backend)
     notes = known.notes
     if notes is None and backend.notes:
-        notes = any((root / path).exists() for path in backend.notes)
+        notes = any(tree.status(root, path) for path in backend.notes)
     before = Before(
         dict(known.sysctl), dict(known.mtu), list(known.folders), known.frr_enabled, notes
     )
     needed = [str(folder / "file") for folder in backend.folders]
     for path in [*plan.files, *needed]:
         for folder in reversed(Path(path).parents):
-            if not (root / folder).is_dir() and str(folder) not in before.folders:
+            if not tree.is_folder(root, folder) and str(folder) not in before.folders:
                 before.folders.append(str(folder))
     if running:
         _remember_running(root, plan, before, log)
     if before != known:
-        files.write(root / FILE, msgspec.json.encode(before), 0o600)
+        files.write(root, FILE, msgspec.json.encode(before), 0o600)
 
 
 def _remember_running(root: Path, plan: Plan, before: Before, log: Log) -> None:
@@ -125,5 +132,4 @@ def remove_folders(root: Path, known: Before) -> None:
             with contextlib.suppress(OSError):
                 backend.remove_notes(root)
     for folder in reversed(known.folders):
-        with contextlib.suppress(OSError):  # in use, or gone
-            (root / folder).rmdir()
+        files.remove_folder(root, folder)  # unless it is in use

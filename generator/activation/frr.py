@@ -19,9 +19,9 @@ _SERVICE = "frr.service"
 _RELOAD = "/usr/lib/frr/frr-reload.py"
 
 
-def check(tree: Path) -> Step:
-    """Have FRR read the configuration below `tree` without loading it."""
-    argv = ("vtysh", "--dryrun", "--inputfile", str(tree / CONF))
+def check(stage: Path) -> Step:
+    """Have FRR read the configuration below `stage` without loading it."""
+    argv = ("vtysh", "--dryrun", "--inputfile", str(stage / CONF))
     return Step(argv, "FRR reads the new file")
 
 
@@ -125,7 +125,7 @@ def _reload(activation: Activation, log: Log) -> None:
     default VRF. So both are configured before.
     """
     sessions, vnis = comparison.missing_in_frr(activation.target, activation.root)
-    conf = files.read(activation.root / CONF)
+    conf = files.read(activation.root, CONF)
     if lines := _stanzas(conf, {f"interface {name}" for name in sessions}):
         commands.run(_configure(lines, "FRR advertises itself on new uplinks"), log)
     if lines := _stanzas(conf, {f"vrf {vni.vrf}" for vni in vnis if vni.type == "L3"}):

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from collections.abc import Set as Names
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from generator.activation import commands, devices, management
 from generator.activation.backend import Activation, Remedy
@@ -13,7 +13,7 @@ from generator.activation.commands import Log, Step
 from generator.desired.model import Device
 from generator.desired.plan import Plan, body
 from generator.errors import Problem, Refused
-from generator.state import files
+from generator.state import files, tree
 from generator.state.changes import Change
 
 FILE = "etc/network/interfaces.d/evpn-host"
@@ -46,12 +46,12 @@ class Ifupdown:
 
         Raises `Refused` if classic ifupdown or ifupdown-ng reads it, or if it leaves our file out.
         """
-        if not (root / _INTERFACES).exists():
+        if not tree.is_file(root, _INTERFACES):
             return False
         if root == Path("/"):
             _refuse_other_ifupdown()
         # /etc/network/interfaces has to source the folder in which our file lies.
-        if not any(_SOURCED.match(line) for line in _lines(root / _INTERFACES)):
+        if not any(_SOURCED.match(line) for line in _lines(root, _INTERFACES)):
             hint = "add: source /etc/network/interfaces.d/*"
             rule = "does not source /etc/network/interfaces.d"
             raise Refused(Problem("/etc/network/interfaces", "", rule, hint))
@@ -63,28 +63,27 @@ class Ifupdown:
         ifupdown2 makes one stanza of all stanzas of a NIC and takes the first one's method
         (`squash` in ifupdown/iface.py, 3.0): after ours it would start no client.
         """
-        main = root / _INTERFACES
-        if not main.exists():
+        if not tree.is_file(root, _INTERFACES):
             return
-        own = root / FILE
-        lines = _lines(main)
+        lines = _lines(root, _INTERFACES)
         sourced = next((n for n, line in enumerate(lines) if _SOURCED.match(line)), len(lines))
-        below = [(main, lines[sourced:])]
-        below += [(f, _lines(f)) for f in own.parent.glob("*") if f.is_file() and f.name > own.name]
+        below = [(_INTERFACES, lines[sourced:])]
+        later = [path for path in tree.find(root, f"{PurePath(FILE).parent}/*") if path > FILE]
+        below += [(path, _lines(root, path)) for path in later if tree.is_file(root, path)]
         rule = "comes after our part of it, and ifupdown2 would start no DHCP client"
         hint = "put it above the line that sources /etc/network/interfaces.d"
         problems = [
-            Problem(f"{file}: {' '.join(line.split())}", "", rule, hint)
-            for file, lines in below
+            Problem(f"/{path}: {' '.join(line.split())}", "", rule, hint)
+            for path, lines in below
             for line in lines
             if (match := _DHCP.match(line)) and match["nic"] in nics
         ]
         if problems:
             raise Refused(*problems)
 
-    def check(self, tree: Path, devices: int) -> Step:
-        """Have ifupdown2 read the file below `tree`."""
-        argv = ("ifquery", "--list", "-a", "-i", str(tree / FILE))
+    def check(self, stage: Path, devices: int) -> Step:
+        """Have ifupdown2 read the file below `stage`."""
+        argv = ("ifquery", "--list", "-a", "-i", str(stage / FILE))
         return Step(argv, "ifupdown2 reads the new file", timeout=60 + devices)
 
     def whole(self, devices: int) -> Step:
@@ -94,7 +93,7 @@ class Ifupdown:
     def activate(self, activation: Activation, log: Log) -> None:
         """Bring up the devices that differ, or with `whole` have ifupdown2 do all that it does."""
         for folder in self.folders:  # ifupdown2 fails to name a VRF's table without it
-            (activation.root / folder).mkdir(parents=True, exist_ok=True)
+            files.make_folder(activation.root, folder)
         devices.delete_unchangeable(activation.target, log)
         if activation.whole or devices.SYSCTL in activation.changed_files:
             # Some settings must be there before the devices are.
@@ -123,10 +122,10 @@ class Ifupdown:
 
     def remove_notes(self, root: Path) -> None:
         """Remove the list of VRFs, unless it names one that exists."""
-        lines = files.read(root / VRF_MAP).splitlines()
+        lines = files.read(root, VRF_MAP).splitlines()
         names = [line.split()[-1] for line in lines if line.strip() and line[0] != "#"]
         if not any((root / "sys/class/net" / name).exists() for name in names):
-            (root / VRF_MAP).unlink()
+            files.remove(root, VRF_MAP)
 
     def touched(
         self, root: Path, plan: Plan, changes: list[Change], known: Names[str]
@@ -181,5 +180,5 @@ def _refuse_other_ifupdown() -> None:
     )
 
 
-def _lines(file: Path) -> list[str]:
-    return files.read(file).splitlines()
+def _lines(root: Path, path: str) -> list[str]:
+    return files.read(root, path).splitlines()

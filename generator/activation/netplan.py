@@ -14,7 +14,7 @@ from generator.activation.commands import Log, Step
 from generator.desired.plan import Plan
 from generator.errors import ActivationFailed, NotInstalled, Problem, Refused
 from generator.observed import netlink
-from generator.state import files
+from generator.state import files, tree
 from generator.state.changes import Change
 
 FILE = "etc/netplan/60-evpn-host.yaml"
@@ -50,7 +50,7 @@ class Netplan:
 
     def is_used(self, root: Path) -> bool:
         """Whether there are other netplan files, or networkd runs."""
-        if any(file.name != Path(FILE).name for file in (root / _FOLDER).glob("*.yaml")):
+        if any(path != FILE for path in tree.find(root, f"{_FOLDER}/*.yaml")):
             return True
         # systemd's own file system says so: no command is run.
         unit = Path("/sys/fs/cgroup/system.slice/systemd-networkd.service")
@@ -64,24 +64,27 @@ class Netplan:
         """
         problems = [
             Problem(
-                f"{file}: ethernets.{id_}", "", f"is the uplink {nic} under another id", "rename it"
+                f"/{path}: ethernets.{id_}",
+                "",
+                f"is the uplink {nic} under another id",
+                "rename it",
             )
-            for file in sorted((root / _FOLDER).glob("*.yaml"))
-            if file.name != Path(FILE).name
-            for id_, entry in _ethernets(file).items()
+            for path in tree.find(root, f"{_FOLDER}/*.yaml")
+            if path != FILE
+            for id_, entry in _ethernets(root, path).items()
             for nic in nics
             if nic != id_ and nic in _names(entry)
         ]
         if problems:
             raise Refused(*problems)
 
-    def check(self, tree: Path, devices: int) -> Step:
-        """Have netplan read the files below `tree`, and make networkd's files from them there.
+    def check(self, stage: Path, devices: int) -> Step:
+        """Have netplan read the files below `stage`, and make networkd's files from them there.
 
         The generator is called without the command `netplan generate`. From 1.1 on that has systemd
         reload its units. netplan's generator then writes all files of networkd on the host itself
         anew, and networkd reconfigures every link. 1.2 runs a generator that it looks for below
-        `tree`. While the host boots the generator asks systemd to start networkd: SYSTEMD_OFFLINE
+        `stage`. While the host boots the generator asks systemd to start networkd: SYSTEMD_OFFLINE
         keeps systemctl from doing so (systemd's docs/ENVIRONMENT.md).
         """
         reason = "netplan reads the new files"
@@ -89,7 +92,7 @@ class Netplan:
         if generator is None:
             places = ", ".join(GENERATORS)
             raise NotInstalled(f"netplan is not installed: none of {places} is there ({reason})")
-        argv = ("env", "SYSTEMD_OFFLINE=1", generator, "--root-dir", str(tree))
+        argv = ("env", "SYSTEMD_OFFLINE=1", generator, "--root-dir", str(stage))
         return Step(argv, reason, timeout=60 + devices / 10)
 
     def whole(self, devices: int) -> Step:
@@ -110,7 +113,7 @@ class Netplan:
         left_out: set[str] = set()
         if activation.partial is not None:
             left_out = {device.name for device in activation.target.devices} - activation.partial
-        changed = sync_networkd(activation.tree, activation.root, stale, left_out)
+        changed = sync_networkd(activation.stage, activation.root, stale, left_out)
         paths = activation.changed_files
         if changed or any(path.startswith(f"{_NETWORKD_DROP_INS}/") for path in paths):
             commands.run(_reload(activation.size), log)
@@ -174,8 +177,8 @@ def _restart_networkd(activation: Activation, log: Log) -> None:
 # --- networkd's files ---
 
 
-def sync_networkd(tree: Path, root: Path, stale: set[str], left_out: set[str]) -> list[str]:
-    """Copy those of networkd's files that netplan made in `tree` and that differ on the host.
+def sync_networkd(stage: Path, root: Path, stale: set[str], left_out: set[str]) -> list[str]:
+    """Copy those of networkd's files that netplan made in `stage` and that differ on the host.
 
     Returns the names of the files that changed. Devices that are `left_out` keep their files.
     Files of `stale` devices are written although they are the same: networkd then looks at these
@@ -184,7 +187,7 @@ def sync_networkd(tree: Path, root: Path, stale: set[str], left_out: set[str]) -
     `netplan generate` on the host itself would write every file, and networkd would reconfigure
     each link whose file is new: FRR's routes over an uplink would be lost.
     """
-    source, target = tree / _GENERATED, root / _GENERATED
+    source, target = stage / _GENERATED, root / _GENERATED
     target.mkdir(parents=True, exist_ok=True)
     new = {file.name: file.read_bytes() for file in source.glob(f"{_PREFIX}*") if file.is_file()}
     if not new:
@@ -200,7 +203,7 @@ def sync_networkd(tree: Path, root: Path, stale: set[str], left_out: set[str]) -
     for name, content in sorted(new.items()):
         file = target / name
         if name in rewritten or not file.exists() or file.read_bytes() != content:
-            files.write(file, content, 0o640)
+            files.write(root, _GENERATED / name, content, 0o640)
             with contextlib.suppress(LookupError):
                 shutil.chown(file, group="systemd-network")
             changed.append(name)
@@ -226,13 +229,13 @@ def _without_file(root: Path, plan: Plan) -> set[str]:
 # --- The operator's files ---
 
 
-def _ethernets(file: Path) -> dict[Any, Any]:
+def _ethernets(root: Path, path: str) -> dict[Any, Any]:
     """Return the NICs of a netplan file; none if netplan itself will say what is wrong with it."""
     from ruamel.yaml import YAML  # noqa: PLC0415  # only where there are files to read
     from ruamel.yaml.error import YAMLError  # noqa: PLC0415
 
     try:
-        return dict(YAML(typ="safe").load(files.read(file))["network"]["ethernets"])
+        return dict(YAML(typ="safe").load(files.read(root, path))["network"]["ethernets"])
     except (OSError, YAMLError, KeyError, TypeError, ValueError):
         return {}
 

@@ -5,7 +5,6 @@
 
 import contextlib
 import os
-import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -16,8 +15,9 @@ from generator.activation.commands import Log
 from generator.desired import plan
 from generator.errors import ActivationFailed, NotInstalled, Refused, Unchecked
 from generator.state import changes as reading
-from generator.state import files, record
+from generator.state import files, record, tree
 from generator.state.changes import Change
+from generator.state.lock import RUN, STAGE
 
 # The contract's names of our files, besides each backend's. No file of another name is touched.
 _SHARED = (frr.CONF, frr.DAEMONS, devices.SYSCTL, devices.MODULES)
@@ -26,9 +26,9 @@ _SHARED = (frr.CONF, frr.DAEMONS, devices.SYSCTL, devices.MODULES)
 def present(root: Path) -> set[str]:
     """Return the paths below `root` that have our names, whoever wrote the files."""
     fixed = [*_SHARED, *(path for backend in backends.registered() for path in backend.files)]
-    paths = {path for path in fixed if (root / path).is_file()}
+    paths = {path for path in fixed if tree.is_file(root, path)}
     for pattern in _drop_ins():
-        paths |= {str(path.relative_to(root)) for path in root.glob(pattern)}
+        paths.update(tree.find(root, pattern))
     return paths
 
 
@@ -43,12 +43,17 @@ def _is_drop_in(path: str) -> bool:
 
 def has_other_mode(root: Path, path: str) -> bool:
     """Whether a file of ours, or the folder of a drop-in, has not the mode or owner it should."""
-    status = (root / path).lstat()
-    if not stat.S_ISREG(status.st_mode) or stat.S_IMODE(status.st_mode) != plan.mode(path):
+    status = tree.status(root, path)
+    if (
+        status is None
+        or not stat.S_ISREG(status.st_mode)
+        or stat.S_IMODE(status.st_mode) != plan.mode(path)
+    ):
         return True
-    if _is_drop_in(path) and (root / path).parent.stat().st_mode & 0o005 != 0o005:
+    folder = tree.status(root, PurePath(path).parent) if _is_drop_in(path) else None
+    if folder and folder.st_mode & 0o005 != 0o005:
         return True
-    return os.geteuid() == 0 and status.st_uid != files.owner_of(root / path)
+    return os.geteuid() == 0 and status.st_uid != files.owner_of(path)
 
 
 def changes(root: Path, texts: dict[str, str]) -> list[Change]:
@@ -68,42 +73,48 @@ def changes(root: Path, texts: dict[str, str]) -> list[Change]:
 @contextlib.contextmanager
 def staged(root: Path, texts: dict[str, str], backend: str) -> Iterator[Path]:
     """Make a folder with the new files, and beside them the operator's files for the backend."""
-    base = root / "run/evpn-host"
-    base.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="stage-", dir=base) as name:
-        tree = Path(name)
+    with tempfile.TemporaryDirectory(prefix=STAGE, dir=_place_of_stages(root)) as name:
+        stage = Path(name)
         for path, text in texts.items():
-            target = tree / path
+            target = stage / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(files.encoded(text))
             target.chmod(plan.mode(path))
         for pattern in backends.named(backend).foreign_files:
-            for source in sorted(root.glob(pattern)):
-                target = tree / source.relative_to(root)
-                if not target.exists():
+            for source in tree.find(root, pattern):
+                target = stage / source
+                if not target.exists() and tree.is_file(root, source):
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(source, target)
-        yield tree
+                    target.write_bytes(tree.read(root, source))
+        yield stage
 
 
-def check(tree: Path, backend: str, size: int, log: Log) -> None:
-    """Have the native tools read a staged tree with so many devices.
+def _place_of_stages(root: Path) -> Path | None:
+    """Return the folder for stages. None, the system's own, for a tree that others may change."""
+    if tree.no_follow(root):
+        return None
+    files.make_folder(root, RUN)
+    return root / RUN
+
+
+def check(stage: Path, backend: str, size: int, log: Log) -> None:
+    """Have the native tools read the staged files with so many devices.
 
     Raises `Refused` with what they say, or `Unchecked` if one is not installed.
     """
     try:
-        commands.run(frr.check(tree), log)
-        commands.run(backends.named(backend).check(tree, size), log)
+        commands.run(frr.check(stage), log)
+        commands.run(backends.named(backend).check(stage, size), log)
     except NotInstalled as missing:
         raise Unchecked(*missing.problems) from None
     except ActivationFailed as failure:
         raise Refused(*failure.problems) from None
 
 
-def _has_text(copy: Path, text: str) -> bool:
+def _has_text(root: Path, copy: PurePath, text: str) -> bool:
     """Whether a kept copy is of this very text: an operator may have written another file since."""
     with contextlib.suppress(OSError):
-        return files.read(copy) == text
+        return files.read(root, copy) == text
     return False
 
 
@@ -115,25 +126,24 @@ def commit(root: Path, needed: Iterable[Change]) -> list[str]:
     kept = []
     try:
         for change in needed:
-            target = root / change.path
+            path, folder = change.path, PurePath(change.path).parent
             if change.new is None:
-                files.remove(target)
-                if _is_drop_in(change.path):
-                    with contextlib.suppress(OSError):  # others may have files in the folder too
-                        target.parent.rmdir()
+                files.remove(root, path)
+                if _is_drop_in(path):
+                    files.remove_folder(root, folder)
                 continue
-            copy = root / record.KEPT / change.path
-            if not plan.ours(change.new) and _has_text(copy, change.new):
-                files.copy(copy, target)  # with the mode and owner that it had
+            copy = record.KEPT / path
+            if not plan.ours(change.new) and _has_text(root, copy, change.new):
+                files.copy(root, copy, path)  # with the mode and owner that it had
                 continue
-            if change.old is not None and not plan.ours(change.old) and not os.path.lexists(copy):
-                files.make_folder(copy.parent, 0o700)
-                files.copy(target, copy)
-                kept.append(change.path)
-            if _is_drop_in(change.path):
-                files.make_folder(target.parent)
-                target.parent.chmod(files.FOLDER_MODE)  # networkd reads it as its own user
-            files.write(target, files.encoded(change.new), plan.mode(change.path))
+            if change.old is not None and not plan.ours(change.old) and not tree.status(root, copy):
+                files.make_folder(root, copy.parent, 0o700)
+                files.copy(root, path, copy)
+                kept.append(path)
+            if _is_drop_in(path):
+                files.make_folder(root, folder)
+                files.set_mode(root, folder, files.FOLDER_MODE)  # networkd reads it as its own user
+            files.write(root, path, files.encoded(change.new), plan.mode(path))
     except OSError as error:
         raise ActivationFailed(f"{error.filename}: {error.strerror}") from None
     return kept

@@ -10,7 +10,7 @@ from pathlib import Path
 from generator.activation import commands
 from generator.activation.commands import Log, Step
 from generator.errors import Problem, Refused
-from generator.state import files
+from generator.state import files, tree
 
 UNITS = Path("etc/systemd/system")
 CRON = Path("etc/cron.d")
@@ -48,7 +48,7 @@ def _texts(*, cron: bool) -> Iterator[tuple[Path, str]]:
     folders = [(UNITS, "systemd", _for_systemd), (CRON, "cron.d", _for_cron)]
     for target, folder, escape in folders if cron else folders[:1]:
         for file in sorted((_HERE / folder).iterdir()):
-            text = files.read(file).replace(_PACKAGED, _command(escape))
+            text = files.read(Path("/"), file).replace(_PACKAGED, _command(escape))
             yield target / file.name, _BANNER + text
 
 
@@ -61,7 +61,7 @@ def install(root: Path, log: Log, *, cron: bool, reload: bool) -> list[str]:
         raise Refused("units can't run a single file, which unpacks itself: install the package")
     for folder in FOLDERS[1:]:
         for path, _ in _texts(cron=False):
-            if (root / folder / path.name).exists():
+            if tree.is_file(root, folder / path.name):
                 there = f"/{folder / path.name}"
                 raise Refused(f"{there}: the package's units are there, and need no others")
     if any(program().is_relative_to(home) for home in _HOMES):
@@ -70,9 +70,8 @@ def install(root: Path, log: Log, *, cron: bool, reload: bool) -> list[str]:
         raise Refused(Problem(str(program()), "", rule, hint))
     changed = []
     for path, text in _texts(cron=cron):
-        target = root / path
-        if not target.is_file() or files.read(target) != text:
-            files.write(target, text.encode(), 0o644)
+        if not tree.is_file(root, path) or files.read(root, path) != text:
+            files.write(root, path, text.encode(), 0o644)
             changed.append(str(path))
     if changed and reload:
         commands.run(Step(("systemctl", "daemon-reload"), "systemd reads the units"), log)
@@ -85,7 +84,7 @@ def stop(root: Path) -> list[Step]:
     The timer is stopped first: it could start a service again that was just stopped.
     """
     names = {path.name for path, _ in _texts(cron=False)}
-    installed = sorted(n for n in names if any((root / f / n).exists() for f in FOLDERS))
+    installed = sorted(n for n in names if any(tree.is_file(root, f / n) for f in FOLDERS))
     if not installed:
         return []
     timers = [name for name in installed if name.endswith(".timer")]
@@ -97,9 +96,8 @@ def remove(root: Path, log: Log, *, reload: bool) -> list[str]:
     """Remove what `install` wrote; return the paths."""
     removed = []
     for path, _ in _texts(cron=True):
-        target = root / path
-        if target.is_file() and files.read(target).startswith(_BANNER):
-            target.unlink()
+        if tree.is_file(root, path) and files.read(root, path).startswith(_BANNER):
+            files.remove(root, path)
             removed.append(str(path))
     if removed and reload:
         commands.run(Step(("systemctl", "daemon-reload"), "systemd forgets the units"), log)

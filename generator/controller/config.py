@@ -1,8 +1,6 @@
 """The machine's own settings: /etc/evpn-host/config.yaml, written by its operator."""
 
-import errno
 import os
-import stat
 import sys
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -13,6 +11,7 @@ from msgspec import Meta
 
 from generator.activation.backends import NAMES
 from generator.errors import Problem, Refused, printable
+from generator.state import tree
 
 PATH = Path("etc/evpn-host/config.yaml")
 _MAX_BYTES, _MAX_DEPTH = 64 << 10, 8
@@ -71,7 +70,7 @@ def hostname() -> str:
 def load(root: Path) -> Config:
     """Return the settings of a host, the defaults if it has no file. Raises `Refused`."""
     try:
-        text = _read(root / PATH)
+        text = tree.read(root, PATH, _MAX_BYTES).decode()
     except FileNotFoundError:
         return Config()
     except UnicodeDecodeError:
@@ -80,18 +79,6 @@ def load(root: Path) -> Config:
         raise Refused(f"/{PATH}: can't be read: {error.strerror}") from None
     raw = _parsed(text)
     return _convert({} if raw is None else raw)
-
-
-def _read(file: Path) -> str:
-    """Return the text of a regular file of a reasonable size; nothing else is waited for."""
-    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as opened:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "is not a regular file")
-        data = opened.read(_MAX_BYTES + 1)
-    if len(data) > _MAX_BYTES:
-        raise OSError(errno.EFBIG, f"is larger than {_MAX_BYTES >> 10} KiB")
-    return data.decode()
 
 
 def _parsed(text: str) -> Any:

@@ -3,6 +3,7 @@
 urllib3 takes longer to import than all the rest, so only a run with a controller imports it.
 """
 
+import contextlib
 import http.client
 import os
 import random
@@ -10,7 +11,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from http import HTTPStatus
 from pathlib import Path
@@ -24,6 +25,7 @@ from generator.controller.failures import NOT_HTTP, Failed, refusal, translated
 from generator.controller.urls import is_loopback, origin, redirected, same
 from generator.desired.payload.decode import MAX_BYTES
 from generator.errors import EvpnHostError, Problem, Unreachable, printable
+from generator.state import tree
 
 T = TypeVar("T")
 
@@ -34,6 +36,7 @@ _REDIRECTS = 3  # more of them are a loop
 _MOVED = {301, 302, 303, 307, 308}
 _JSON = re.compile(r"application/([a-z0-9.+-]+\+)?json\s*(;.*)?", re.IGNORECASE)
 _TAG = re.compile(r'(W/)?"[\x21\x23-\x7e]{1,200}"')  # RFC 9110, 8.8.3
+_MAX_TOKEN = 16 << 10  # bytes of its file
 _TOKEN = re.compile(r"[\x21-\x7e]{1,8192}")
 
 
@@ -130,7 +133,7 @@ class Access:
         }
         secrets = self._secrets(url)
         if "token" in secrets:
-            headers["Authorization"] = f"Bearer {_token(self._file(secrets['token']))}"
+            headers["Authorization"] = f"Bearer {_token(self._root, secrets['token'])}"
         pool = self._pool(url, secrets)
         try:
             # A pool that is left closes each connection that comes back to it.
@@ -177,15 +180,18 @@ class Access:
 
         name = self._settings.ca_file
         try:
-            context = ssl.create_default_context(cafile=self._file(name) if name else None)
+            with self._opened(name) as cafile:
+                context = ssl.create_default_context(cafile=cafile)
             if urllib3.__version__.startswith("1."):  # type: ignore[attr-defined]
                 # It compares names itself, as it can't give OpenSSL an address to compare.
                 context.check_hostname = False
             if "key" in secrets:
                 name = secrets["key"]
-                key = _private(self._file(name))
-                name = secrets["certificate"]
-                context.load_cert_chain(self._file(name), key, password=lambda: "")
+                _require_private(self._root, name)
+                with self._opened(name) as key:
+                    name = secrets["certificate"]
+                    with self._opened(name) as certificate:
+                        context.load_cert_chain(certificate or "", key, password=lambda: "")
             return context
         except (ssl.SSLError, ValueError):
             reason = "does not hold what it should, in PEM and without a passphrase"
@@ -212,8 +218,14 @@ class Access:
             raise Failed("no token and no certificate is used over plain http", "use https")
         return secrets
 
-    def _file(self, name: str) -> Path:
-        return self._root / name.lstrip("/")
+    @contextlib.contextmanager
+    def _opened(self, name: str | None) -> Iterator[str | None]:
+        """Yield a path by which OpenSSL reads a file that config.yaml names, if it names one."""
+        if name is None:
+            yield None
+            return
+        with tree.opened(self._root, name.lstrip("/")) as path:
+            yield path
 
 
 def _within(seconds: float, url: str, work: Callable[[], T], failed: Sequence[str] = ()) -> T:
@@ -294,17 +306,18 @@ def _proxy(url: str) -> str | None:
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
-def _private(file: Path) -> Path:
-    """Return the file if nobody but its owner may read it. Raises `Failed`."""
-    if file.stat().st_mode & 0o077:
-        raise Failed(f"{file}: others can read it", f"chmod 600 {file}")
-    return file
+def _require_private(root: Path, name: str) -> None:
+    """Raise `Failed` if others than its owner may read a file."""
+    with tree.opened(root, name.lstrip("/")) as path:
+        if Path(path).stat().st_mode & 0o077:
+            raise Failed(f"{name}: others can read it", f"chmod 600 {name}")
 
 
-def _token(file: Path) -> str:
+def _token(root: Path, file: str) -> str:
     """Return the bearer token in a file. Raises `Failed`."""
     try:
-        text = _private(file).read_bytes().decode().strip()
+        _require_private(root, file)
+        text = tree.read(root, file.lstrip("/"), _MAX_TOKEN).decode().strip()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not text"
         raise Failed(f"{file}: can't be read: {reason}") from None

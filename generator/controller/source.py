@@ -10,7 +10,7 @@ from generator.controller.config import Config, expand, hostname, is_url
 from generator.desired import plan
 from generator.desired.payload.decode import MAX_BYTES
 from generator.errors import Refused, printable
-from generator.state import files, record
+from generator.state import files, record, stored, tree
 
 ORIGIN = record.STATE / "origin.json"
 
@@ -63,7 +63,7 @@ class Source:
             return
         origin = Origin(self._named, self._tag, plan.digest(data))
         if origin != _origin(self.root):
-            files.write(self.root / ORIGIN, msgspec.json.encode(origin), 0o600)
+            files.write(self.root, ORIGIN, msgspec.json.encode(origin), 0o600)
 
     def _ask(self, tag: str) -> bytes | None:
         from generator.controller.http import Access  # noqa: PLC0415  # only who has one pays for it
@@ -76,7 +76,12 @@ class Source:
 def local(source: str) -> bytes:
     """Return what is in a file or on standard input (`-`). Raises `Refused`."""
     if source == "-":
-        data = sys.stdin.buffer.read(MAX_BYTES + 1)
+        try:
+            data = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else None
+        except OSError as error:
+            raise Refused(f"standard input: can't be read: {error.strerror}") from None
+        if data is None:
+            raise Refused("standard input: can't be read: it is closed")
     else:
         try:
             with Path(source).open("rb") as file:
@@ -92,13 +97,13 @@ def local(source: str) -> bytes:
 def last_good(root: Path) -> bytes | None:
     """Return the payload of the last apply that succeeded."""
     try:
-        return (root / record.PAYLOAD).read_bytes()
+        return tree.read(root, record.PAYLOAD)
     except OSError:
         return None
 
 
 def _origin(root: Path) -> Origin | None:
     try:
-        return msgspec.json.decode((root / ORIGIN).read_bytes(), type=Origin)
+        return stored.read(root, ORIGIN, Origin)
     except (OSError, msgspec.DecodeError):
         return None

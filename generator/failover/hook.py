@@ -234,7 +234,7 @@ class Hook:
     def _write(self) -> None:
         data = msgspec.json.encode(self.placement)
         if data != self._written:
-            files.write(self.root / placement.FILE, data, 0o644)
+            files.write(self.root, placement.FILE, data, 0o644)
             self._written = data
 
     def _announce(self, management: Management) -> float:
@@ -286,7 +286,7 @@ def restore(root: Path, log: Log) -> None:
     """Bring the address to the NIC for good, exactly as the operator had it there."""
     if applied := record.read(root):
         Hook(root, log).restore(applied.target)
-    (root / placement.FILE).unlink(missing_ok=True)
+    files.remove(root, placement.FILE)
 
 
 def follow(root: Path, log: Log) -> None:

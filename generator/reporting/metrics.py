@@ -17,19 +17,19 @@ _LAST_SUCCESS = "evpn_host_last_success_timestamp_seconds"
 Samples = Iterable[tuple[dict[str, str], float]]
 
 
-def write(file: Path, status: Status, now: float, *, good: bool) -> None:
-    """Write a host's metrics into a file.
+def write(root: Path, path: str, status: Status, now: float, *, good: bool) -> None:
+    """Write a host's metrics into a file below a root.
 
     After a bad run the time of the last good one is taken over from the file that is there.
     """
-    last = now if good else _last_success(file)
+    last = now if good else _last_success(root, path)
     text = "".join(_family(*each) for each in _families(status, now, last, good=good))
-    files.write(file, text.encode(), 0o644)
+    files.write(root, path, text.encode(), 0o644)
 
 
-def _last_success(file: Path) -> float:
+def _last_success(root: Path, path: str) -> float:
     try:
-        sample = re.search(rf"^{_LAST_SUCCESS} ([0-9.e+]+)$", files.read(file), re.MULTILINE)
+        sample = re.search(rf"^{_LAST_SUCCESS} ([0-9.e+]+)$", files.read(root, path), re.MULTILINE)
         return float(sample[1]) if sample else 0.0
     except (OSError, ValueError):
         return 0.0

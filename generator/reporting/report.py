@@ -13,6 +13,7 @@ import msgspec
 from generator.controller.config import Config, expand
 from generator.errors import EvpnHostError, Refused, Unreachable
 from generator.reporting import journal, metrics, status
+from generator.state import files
 
 _PRIORITY = {
     "unchanged": journal.DEBUG,
@@ -88,7 +89,7 @@ def reported(
 def forget(settings: Config, root: Path) -> None:
     """Remove the metrics: after an uninstall nobody brings them up to date."""
     if settings.metrics:
-        (root / settings.metrics.lstrip("/")).unlink(missing_ok=True)
+        files.remove(root, settings.metrics.lstrip("/"))
 
 
 def _journal(run: Run, failure: EvpnHostError | None) -> None:
@@ -107,8 +108,8 @@ def _journal(run: Run, failure: EvpnHostError | None) -> None:
         message = f"{_WORDS[outcome]}: {'; '.join(map(str, failure.problems))}"
     elif done:
         outcome = "changed" if done.changed or done.mended else "unchanged"
-        files = f"{len(done.changed)} file{'s' if len(done.changed) != 1 else ''} changed"
-        what = f"applied: {files}, {done.devices} devices" if outcome == "changed" else "stands"
+        count = f"{len(done.changed)} file{'s' if len(done.changed) != 1 else ''} changed"
+        what = f"applied: {count}, {done.devices} devices" if outcome == "changed" else "stands"
         message = run.message or f"{done.host}: generation {done.generation} {what}"
     else:
         return  # stopped by a signal: systemd says so
@@ -122,7 +123,7 @@ def _publish(settings: Config, host: str, *, good: bool) -> None:
     root = Path("/")
     current = status.status(root)
     if settings.metrics:
-        metrics.write(Path(settings.metrics), current, time.time(), good=good)
+        metrics.write(root, settings.metrics.lstrip("/"), current, time.time(), good=good)
     if settings.report:
         from generator.controller.http import Access  # noqa: PLC0415  # only who has one pays for it
 

@@ -8,6 +8,7 @@ import msgspec
 
 from generator.desired import model, plan
 from generator.observed import comparison, devices, frr, netlink
+from generator.secrets import mask
 from generator.state import changes, placement, record
 
 
@@ -67,11 +68,11 @@ def status(root: Path) -> Status:
         backend=applied.target.backend,
         applied=applied.time,
         ok=applied.ok,
-        detail=applied.detail,
+        detail=mask(applied.detail),
         devices={kind: kinds.count(kind) for kind in ("bridge", "vxlan", "vrf")},
         sessions=sessions,
         management=_management(applied.target.management) if root == Path("/") else None,
-        differences=differences,
+        differences=list(map(mask, differences)),
     )
 
 

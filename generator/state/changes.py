@@ -22,7 +22,7 @@ class Change(msgspec.Struct, frozen=True):
 def read(root: Path, path: str) -> str | None:
     """Return a file's text, None if there is no file. Raises `Refused` if it can't be read."""
     try:
-        return files.read(root / path)
+        return files.read(root, path)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -2,24 +2,37 @@
 
 At any instant the old or the new file is there, whole. A function returns when its change would
 survive a power cut, the folder's entry included. Nothing else of evpn-host writes what matters.
+Paths are relative to a root, and `state.tree` says how a root is a wall. All raise `OSError`.
 """
 
 import contextlib
 import os
 import pwd
 import shutil
+import stat
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
+
+from generator.secrets import know_those_of_frr
+from generator.state import tree
 
 FOLDER_MODE = 0o755  # of folders that are made on the way, whatever the umask
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
-def read(path: Path) -> str:
+def read(root: Path, path: PurePath | str) -> str:
     """Return a file's text: UTF-8 whatever the locale, with other bytes and line ends as they are.
 
-    `encoded` gives the same bytes again.
+    `encoded` gives the same bytes again. The passwords in a file of FRR are known from then on.
     """
-    return path.read_bytes().decode("utf-8", "surrogateescape")
+    return _decoded(path, tree.read(root, path))
+
+
+def _decoded(path: PurePath | str, content: bytes) -> str:
+    text = content.decode("utf-8", "surrogateescape")
+    if PurePath(path).parent.name == "frr":
+        know_those_of_frr(text)  # a native tool that is given the file may repeat its lines
+    return text
 
 
 def encoded(text: str) -> bytes:
@@ -27,112 +40,148 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def write(target: Path, content: bytes, mode: int) -> None:
+def write(root: Path, path: PurePath | str, content: bytes, mode: int) -> None:
     """Write a file with a mode; a file of FRR belongs to FRR's user."""
-    with _in_place_of(target) as partial:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with _in_place_of(root, path) as (folder, partial):
+        descriptor = os.open(partial, _NEW, 0o600, dir_fd=folder)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             os.fchmod(file.fileno(), mode)
-            _give_to_frr(file.fileno(), target)
+            _give_to_frr(file.fileno(), path)
             file.flush()
             os.fsync(file.fileno())
 
 
-def copy(source: Path, target: Path) -> None:
+def copy(root: Path, source: PurePath | str, target: PurePath | str) -> None:
     """Copy a file with its mode, owner and times; a symbolic link stays one."""
-    with _in_place_of(target) as partial:
-        if source.is_symlink():
-            partial.symlink_to(source.readlink())
-        else:
-            _copy_file(source, partial)
+    parent, name = os.path.split(source)
+    with tree.folder(root, parent) as old, _in_place_of(root, target) as (folder, partial):
+        status = os.lstat(name, dir_fd=old)
+        if stat.S_ISLNK(status.st_mode):
+            os.symlink(os.readlink(name, dir_fd=old), partial, dir_fd=folder)
+            return
+        content = tree.read(root, source)
+        _decoded(source, content)
+        descriptor = os.open(partial, _NEW, 0o600, dir_fd=folder)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchown(file.fileno(), status.st_uid, status.st_gid)
+            os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
+            os.utime(file.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+            os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
-def _in_place_of(target: Path) -> Iterator[Path]:
-    """Yield the place for a new file. At the end it takes the target's place, or is removed."""
-    make_folder(target.parent)
-    partial = target.with_name(f".{target.name}.new")
-    partial.unlink(missing_ok=True)  # of a run that was killed
-    try:
-        yield partial
-        partial.replace(target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
-    sync_folder(target.parent)
+def _in_place_of(root: Path, path: PurePath | str) -> Iterator[tuple[int, str]]:
+    """Yield a folder and the name for a new file in it. At the end that takes the path's place."""
+    parent, name = os.path.split(path)
+    partial = f".{name}.new"
+    make_folder(root, parent)
+    with tree.folder(root, parent) as folder:
+        _remove(partial, folder)  # of a run that was killed
+        try:
+            yield folder, partial
+            os.replace(partial, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                _remove(partial, folder)
+            raise
+        os.fsync(folder)
 
 
-def _copy_file(source: Path, target: Path) -> None:
-    status = source.stat()
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with source.open("rb") as old, os.fdopen(descriptor, "wb") as new:
-        shutil.copyfileobj(old, new)
-        new.flush()
-        os.fchown(new.fileno(), status.st_uid, status.st_gid)
-        os.fchmod(new.fileno(), status.st_mode & 0o7777)
-        os.utime(new.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
-        os.fsync(new.fileno())
-
-
-def remove(target: Path) -> None:
-    """Remove a file. A missing one is no error."""
+def _remove(name: str, folder: int) -> None:
     with contextlib.suppress(FileNotFoundError):
-        target.unlink()
-        sync_folder(target.parent)
+        os.unlink(name, dir_fd=folder)
 
 
-def make_folder(folder: Path, mode: int = FOLDER_MODE) -> None:
+def remove(root: Path, path: PurePath | str) -> None:
+    """Remove a file. A missing one is no error."""
+    parent, name = os.path.split(path)
+    with (
+        contextlib.suppress(FileNotFoundError, NotADirectoryError),
+        tree.folder(root, parent) as folder,
+    ):
+        os.unlink(name, dir_fd=folder)
+        os.fsync(folder)
+
+
+def remove_folder(root: Path, path: PurePath | str) -> None:
+    """Remove a folder if nothing is in it; others may have files there too."""
+    parent, name = os.path.split(path)
+    with contextlib.suppress(OSError), tree.folder(root, parent) as folder:
+        os.rmdir(name, dir_fd=folder)
+
+
+def remove_tree(root: Path, path: PurePath | str) -> None:
+    """Remove a folder and all that is below it, as far as that is possible."""
+    parent, name = os.path.split(path)
+    with contextlib.suppress(FileNotFoundError), tree.folder(root, parent) as folder:
+        shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
+
+
+def rename(root: Path, path: PurePath | str, name: str) -> None:
+    """Give a file or folder another name in its folder."""
+    parent, old = os.path.split(path)
+    with tree.folder(root, parent) as folder:
+        os.rename(old, name, src_dir_fd=folder, dst_dir_fd=folder)
+        os.fsync(folder)
+
+
+def make_folder(root: Path, path: PurePath | str, mode: int = FOLDER_MODE) -> None:
     """Make a folder and those above it that are missing, with a mode whatever the umask."""
-    if folder.is_dir():
+    if tree.is_folder(root, path):
         return
-    make_folder(folder.parent)
-    with contextlib.suppress(FileExistsError):  # another run made it meanwhile
-        folder.mkdir()
-        folder.chmod(mode)
-        sync_folder(folder.parent)
+    if not PurePath(path).parts:
+        root.mkdir(parents=True, exist_ok=True)
+        return
+    parent, name = os.path.split(path)
+    make_folder(root, parent)
+    with contextlib.suppress(FileExistsError), tree.folder(root, parent) as folder:
+        os.mkdir(name, mode, dir_fd=folder)  # another run may make it meanwhile
+        set_mode(root, path, mode)
+        os.fsync(folder)
 
 
-def sync_folder(folder: Path) -> None:
-    """Have a folder's entries survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def set_mode(root: Path, path: PurePath | str, mode: int) -> None:
+    """Set the mode of a folder."""
+    with tree.folder(root, path) as folder:
+        os.fchmod(folder, mode)
 
 
-def owner_of(target: Path) -> int:
+def owner_of(path: PurePath | str) -> int:
     """Return the user (uid) to whom a file of ours belongs: FRR's, if this machine has it."""
-    if target.parent.name == "frr":
+    if PurePath(path).parent.name == "frr":
         with contextlib.suppress(KeyError):
             return pwd.getpwnam("frr").pw_uid
     return 0
 
 
-def _give_to_frr(descriptor: int, target: Path) -> None:
+def _give_to_frr(descriptor: int, path: PurePath | str) -> None:
     """Give a file of FRR to FRR's user, if there is that user: a mere tree may not have it."""
-    if target.parent.name == "frr" and os.geteuid() == 0:
+    if PurePath(path).parent.name == "frr" and os.geteuid() == 0:
         with contextlib.suppress(LookupError):
             shutil.chown(descriptor, "frr", "frr")
 
 
-def write_plain(target: str, content: bytes, mode: int) -> None:
+def write_plain(root: Path, path: str, content: bytes, mode: int) -> None:
     """Write a file that nothing depends on yet. There can be thousands of them."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    parent, name = os.path.split(path)
     try:
-        descriptor = os.open(target, flags, mode)
+        _write_plain(root, parent, name, content, mode)
     except FileNotFoundError:
-        folder = os.path.dirname(target)  # noqa: PTH120
+        make_folder(root, parent)
+        _write_plain(root, parent, name, content, mode)
+
+
+def _write_plain(root: Path, parent: str, name: str, content: bytes, mode: int) -> None:
+    with tree.folder(root, parent) as folder:
+        # Not into a file that is there: it could be one of another folder too, by a hard link.
+        _remove(name, folder)
+        descriptor = os.open(name, _NEW, mode, dir_fd=folder)
         try:
-            os.mkdir(folder)  # noqa: PTH102
-        except FileNotFoundError:
-            os.makedirs(folder)  # noqa: PTH103
-        descriptor = os.open(target, flags, mode)
-    try:
-        os.fchmod(descriptor, mode)  # whatever the umask
-        while content:
-            content = content[os.write(descriptor, content) :]
-    finally:
-        os.close(descriptor)
+            os.fchmod(descriptor, mode)  # whatever the umask
+            while content:
+                content = content[os.write(descriptor, content) :]
+        finally:
+            os.close(descriptor)

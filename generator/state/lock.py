@@ -6,15 +6,15 @@
 import contextlib
 import fcntl
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from generator.errors import Refused
-from generator.state import record
+from generator.state import files, record, tree
 
 RUN = Path("run/evpn-host")
+STAGE = "evpn-host-stage-"  # begins the names of folders with files that are about to be applied
 LOCK_TIMEOUT = 300.0  # seconds; the longest activation of another run
 
 
@@ -26,42 +26,43 @@ def lock(root: Path, *, uninstalls: bool = False) -> Iterator[None]:
     too: it would bring back what a person has just removed. An uninstall itself (`uninstalls`)
     goes on.
     """
-    folder = root / RUN
     # The payload, kept files and earlier generations may hold passwords.
-    (root / record.STATE).mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = _open(folder)
+    files.make_folder(root, record.STATE, 0o700)
+    descriptor = _open(root)
     try:
         end = time.monotonic() + LOCK_TIMEOUT
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _is_at(descriptor, folder / "lock"):
+                if _is_in_place(root, descriptor):
                     break
                 # An uninstall has removed the file meanwhile: others lock another one.
                 if not uninstalls:
                     raise Refused("evpn-host was uninstalled while this run waited for its turn")
                 os.close(descriptor)
-                descriptor = _open(folder)
+                descriptor = _open(root)
             except BlockingIOError:
                 if time.monotonic() > end:
                     raise Refused(
                         "another run of evpn-host has the lock and does not end"
                     ) from None
                 time.sleep(0.1)
-        for stage in folder.glob("stage-*"):  # of a run that was killed
-            shutil.rmtree(stage, ignore_errors=True)
+        for name in tree.names(root, RUN):
+            if name.startswith(STAGE):  # of a run that was killed
+                files.remove_tree(root, RUN / name)
         yield
     finally:
         os.close(descriptor)
 
 
-def _open(folder: Path) -> int:
-    folder.mkdir(parents=True, exist_ok=True)
-    return os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _open(root: Path) -> int:
+    files.make_folder(root, RUN)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | tree.no_follow(root)
+    with tree.folder(root, RUN) as folder:
+        return os.open("lock", flags, 0o600, dir_fd=folder)
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether an open file is still the one that others find in its place."""
-    with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    return False
+def _is_in_place(root: Path, descriptor: int) -> bool:
+    """Whether an open lock is still the one that others find."""
+    there = tree.status(root, RUN / "lock")
+    return there is not None and os.path.samestat(os.fstat(descriptor), there)

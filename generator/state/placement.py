@@ -8,6 +8,8 @@ from typing import Literal
 
 import msgspec
 
+from generator.state import stored
+
 Place = Literal["nic", "bridge"]
 FILE = Path("run/evpn-host/failover.json")
 
@@ -38,6 +40,6 @@ class Placement(msgspec.Struct):
 def read(root: Path) -> Placement | None:
     """Return what the hook last wrote, None if it wrote nothing."""
     try:
-        return msgspec.json.decode((root / FILE).read_bytes(), type=Placement)
+        return stored.read(root, FILE, Placement)
     except (OSError, msgspec.DecodeError):
         return None

@@ -8,7 +8,6 @@
 
 import datetime
 import os
-import shutil
 from pathlib import Path
 
 import msgspec
@@ -16,7 +15,7 @@ import msgspec
 from generator.desired.model import Device, Management
 from generator.desired.target import Target, Vni
 from generator.errors import Problem, Refused, printable
-from generator.state import files
+from generator.state import files, stored, tree
 
 STATE = Path("var/lib/evpn-host")
 RECORD = STATE / "record.json"
@@ -118,23 +117,24 @@ def decode(data: bytes) -> Record:
 
     Raises `msgspec.DecodeError`, or `Refused` for a record of a newer version.
     """
-    header = msgspec.json.decode(data, type=_Format)
+    header = stored.decode(data, _Format)
     if header.format > FORMAT:
         rule = f"is of a newer version, {printable(header.version)}"
         raise Refused(Problem(f"/{RECORD}", "", rule, "install that one again"))
     if header.format == 1:
-        return msgspec.json.decode(data, type=_Format1).converted()
-    return msgspec.json.decode(data, type=Record)
+        return stored.decode(data, _Format1).converted()
+    return stored.decode(data, Record)
 
 
 def read(root: Path) -> Record | None:
     """Return the record of the last apply, None if there was none. Raises `Refused`."""
     try:
-        return decode((root / RECORD).read_bytes())
+        return decode(tree.read(root, RECORD, stored.LIMIT))
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as error:
-        raise Refused(f"/{RECORD}: can't be read ({error}); apply --full writes it anew") from None
+        hint = "apply --full writes it anew"
+        raise Refused(Problem(f"/{RECORD}", "", stored.problem(error), hint)) from None
 
 
 def now() -> str:
@@ -152,31 +152,27 @@ def removed_devices(previous: Record | None, target: Target) -> list[Device]:
 def write(root: Path, record: Record, payload: bytes | None = None) -> None:
     """Store the record, and the payload if it is known to be good."""
     if payload is not None:
-        files.write(root / PAYLOAD, payload, 0o600)
+        files.write(root, PAYLOAD, payload, 0o600)
     text = msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
-    files.write(root / RECORD, text, 0o600)
+    files.write(root, RECORD, text, 0o600)
 
 
 def keep_generation(root: Path, record: Record, texts: dict[str, str]) -> None:
     """Keep the files of a generation that works, and remove all but the newest few."""
-    base = root / GENERATIONS
-    folder = base / str(record.number)
-    shutil.rmtree(folder, ignore_errors=True)  # of a line of applies whose record was lost
-    partial = base / f".{record.number}"
-    shutil.rmtree(partial, ignore_errors=True)
+    name = str(record.number)
+    partial = f"{GENERATIONS}/.{name}"
+    files.remove_tree(root, GENERATIONS / name)  # of a line of applies whose record was lost
+    files.remove_tree(root, partial)
     for path, text in texts.items():
-        target = partial / path
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        target.write_bytes(files.encoded(text))
-    (partial / "record.json").write_bytes(msgspec.json.encode(record))
+        files.write_plain(root, f"{partial}/{path}", files.encoded(text), 0o600)
+    files.write_plain(root, f"{partial}/record.json", msgspec.json.encode(record), 0o600)
     os.sync()  # all of it before its name: thousands of files, so not one by one
-    partial.rename(folder)
-    files.sync_folder(base)
-    kept = sorted((int(f.name) for f in base.iterdir() if f.name.isdigit()), reverse=True)
-    for serial in kept[KEEP:]:
-        shutil.rmtree(base / str(serial), ignore_errors=True)
+    files.rename(root, partial, name)
+    kept = sorted((int(n) for n in tree.names(root, GENERATIONS) if n.isdigit()), reverse=True)
+    for number in kept[KEEP:]:
+        files.remove_tree(root, GENERATIONS / str(number))
 
 
 def remove(root: Path) -> None:
     """Remove the record of the last apply."""
-    (root / RECORD).unlink(missing_ok=True)
+    files.remove(root, RECORD)

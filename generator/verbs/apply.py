@@ -5,7 +5,6 @@ Writes what differs, has the native tools take it up, verifies and records. The 
 If something stops us in between, the next run reads that and finishes the work.
 """
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,14 +23,10 @@ from generator.desired.payload import Payload, load
 from generator.desired.plan import Plan
 from generator.desired.target import Target
 from generator.errors import (
-    ActivationFailed,
-    EvpnHostError,
     Problem,
     Refused,
-    Stranded,
     Unchecked,
     Unreachable,
-    problems_of,
     text_of,
 )
 from generator.observed import comparison, devices
@@ -42,6 +37,7 @@ from generator.state import record
 from generator.state.changes import Change
 from generator.state.lock import lock
 from generator.state.record import Record
+from generator.verbs.going_back import Attempt, failure_of, go_back
 from generator.verbs.options import Options
 
 FRR_LOCAL = "etc/frr/frr.conf.local"
@@ -70,9 +66,7 @@ def apply_from(source: Source, options: Options, log: Log, say: Log, *, last_goo
 
 def frr_local(root: Path) -> str:
     """Return the operator's own FRR lines."""
-    text = reading.read(root, FRR_LOCAL) or ""
-    secrets.know_those_of_frr(text)
-    return text
+    return reading.read(root, FRR_LOCAL) or ""
 
 
 def make_plan(data: bytes, options: Options) -> tuple[Plan, Payload, str]:
@@ -101,11 +95,14 @@ def apply(data: bytes, options: Options, log: Log, say: Log) -> Outcome:
     changed), `ActivationFailed` (the generation before is active again) or `Stranded`.
     """
     root = options.root
+    inputs = _inputs(data, frr_local(root), options)
+    # Nobody waits for the lock while we work on a large document, unless it was applied before.
+    prepared = None if _is_of(_previous(options), inputs) else make_plan(data, options)
     with lock(root), commands.interruptible():
         previous = _previous(options)
-        if previous and not options.full and _nothing_to_do(data, previous, options):
+        if previous and not options.full and _nothing_to_do(inputs, previous, options):
             return _outcome(previous.target)
-        planned, payload, inputs = make_plan(data, options)
+        planned, payload, inputs = prepared or make_plan(data, options)
         for warning in payload.warnings:
             say(f"warning: {warning}")
         for firewall_warning in firewall.warnings(log) if options.activate else ():
@@ -129,13 +126,13 @@ def apply(data: bytes, options: Options, log: Log, say: Log) -> Outcome:
         )
         with staging.staged(
             root, partial.files if partial else planned.files, planned.backend
-        ) as tree:
+        ) as stage:
             if previous and not changes and not options.full and _as_planned(previous, options):
                 # Another payload gives the same files: there is nothing to do but to record it.
                 record.write(root, run.record(ok=previous.ok), data)
                 return _outcome(run.target)
-            _check(tree, run)
-            return _carry_out(run, data, tree)
+            _check(stage, run)
+            return _carry_out(run, data, stage)
 
 
 def _refuse_older(planned: Plan, previous: Record | None) -> None:
@@ -161,13 +158,15 @@ def _previous(options: Options) -> Record | None:
         raise
 
 
-def _nothing_to_do(data: bytes, previous: Record, options: Options) -> bool:
+def _is_of(previous: Record | None, inputs: str) -> bool:
+    """Whether the last apply made its files from these inputs."""
+    return previous is not None and (previous.inputs, previous.version) == (inputs, __version__)
+
+
+def _nothing_to_do(inputs: str, previous: Record, options: Options) -> bool:
     """Whether the last apply had the same inputs, and all that it brought about is still there."""
     root = options.root
-    if (previous.inputs, previous.version) != (
-        _inputs(data, frr_local(root), options),
-        __version__,
-    ):
+    if not _is_of(previous, inputs):
         return False
     if staging.present(root) - previous.target.files.keys():
         return False
@@ -200,9 +199,9 @@ def preview(data: bytes, options: Options) -> Iterator[str]:
         yield f"- device {device.name} ({device.kind})"
 
 
-def _check(tree: Path, run: "_Run") -> None:
+def _check(stage: Path, run: "_Run") -> None:
     try:
-        staging.check(tree, run.plan.backend, run.size, run.log)
+        staging.check(stage, run.plan.backend, run.size, run.log)
     except Unchecked as missing:
         # Rendering for another root needs none of the host's tools.
         if run.options.activate:
@@ -256,7 +255,7 @@ class _Run(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def _carry_out(run: _Run, data: bytes, tree: Path) -> Outcome:
+def _carry_out(run: _Run, data: bytes, stage: Path) -> Outcome:
     root = run.options.root
     changed = sorted(change.path for change in run.changes)
     kept: list[str] = []
@@ -267,13 +266,24 @@ def _carry_out(run: _Run, data: bytes, tree: Path) -> Outcome:
         if not run.options.activate:
             record.write(root, run.record(ok=False, detail="written, not activated"), data)
             return _outcome(run.target, changed=changed, kept=kept)
-        repaired = converge.converge(_activation(run, tree), run.log, run.say)
+        repaired = converge.converge(_activation(run, stage), run.log, run.say)
         done = run.record(ok=True)
         record.write(root, done, data)
     except Exception as failure:  # noqa: BLE001  # whatever it is, the host goes back
-        failed = ActivationFailed(*problems_of(failure))
-        with commands.uninterrupted():
-            _go_back(run, failed)
+        failed = failure_of(failure)
+        # Without inputs no payload counts as the one applied: the next run tries again.
+        restored = run.previous and msgspec.structs.replace(
+            run.previous, inputs="", detail=str(failed)
+        )
+        attempt = Attempt(
+            options=run.options,
+            changes=run.changes,
+            failed=run.record(ok=False, detail=str(failed)),
+            previous=restored,
+            log=run.log,
+            say=run.say,
+        )
+        go_back(attempt)
         raise failed from None
     with commands.uninterrupted():  # the host is as planned, and nothing must say otherwise
         try:
@@ -283,7 +293,7 @@ def _carry_out(run: _Run, data: bytes, tree: Path) -> Outcome:
     return _outcome(run.target, activated=True, changed=changed, kept=kept, mended=repaired)
 
 
-def _activation(run: _Run, tree: Path) -> Activation:
+def _activation(run: _Run, stage: Path) -> Activation:
     """Return what the native tools have to bring about."""
     previous = run.previous
     changed = {change.path for change in run.changes}
@@ -292,7 +302,7 @@ def _activation(run: _Run, tree: Path) -> Activation:
     first = not (previous and previous.activated)
     return Activation(
         root=run.options.root,
-        tree=tree,
+        stage=stage,
         target=run.target,
         removed=record.removed_devices(previous, run.target),
         changed_files=changed,
@@ -301,45 +311,3 @@ def _activation(run: _Run, tree: Path) -> Activation:
         previous=previous,
         partial=run.partial.names if run.partial else None,
     )
-
-
-def _go_back(run: _Run, failure: EvpnHostError) -> None:
-    """Make the generation before current again. Raises `Stranded` when that fails too."""
-    root, previous = run.options.root, run.previous
-    run.say("going back to the generation before")
-    failed = run.record(ok=False, detail=str(failure))
-    try:
-        staging.commit(root, [Change(c.path, c.new, c.old) for c in run.changes])
-        if run.options.activate and previous:
-            texts = {path: reading.read(root, path) or "" for path in previous.target.files}
-            backend = previous.target.backend
-            with staging.staged(root, texts, backend) as tree:
-                staging.check(tree, backend, len(previous.target.devices), run.log)
-                back = Activation(
-                    root=root,
-                    tree=tree,
-                    target=previous.target,
-                    removed=record.removed_devices(failed, previous.target),
-                    changed_files={change.path for change in run.changes},
-                    previous=failed,
-                )
-                converge.converge(back, run.log, run.say)
-        elif run.options.activate:
-            converge.withdraw(failed, run.log)
-            before.restore(root, before.read(root), run.log)
-        if previous:
-            # Without inputs no payload counts as the one applied: the next run tries again.
-            restored = msgspec.structs.replace(previous, inputs="", detail=str(failure))
-            record.write(root, restored)
-        else:
-            record.remove(root)
-    except Exception as second:  # noqa: BLE001  # whatever it is, a person has to know
-        with contextlib.suppress(OSError):  # the record says `ok: false` from before
-            record.write(root, failed)
-        unit = backends.named(run.target.backend).unit
-        raise Stranded(
-            *failure.problems,
-            "going back to the generation before failed too:",
-            *problems_of(second),
-            f"look at: systemctl status {unit} frr; evpn-host status; evpn-host diff",
-        ) from None

@@ -1,6 +1,9 @@
-"""How the command line ends: exit codes of diff, and a reader of its output that has gone."""
+"""How the command line begins and ends: standard input and output, options, exit codes of diff."""
 
+import io
+import math
 import os
+import select
 import sys
 import traceback
 
@@ -11,17 +14,123 @@ from generator.errors import EvpnHostError, Refused, text_of
 TROUBLE = 2  # of diff, and of a wrong command line
 
 
+class Unwritten(EvpnHostError):
+    """Results could not be written. What the verb did to the host is done."""
+
+    exit_code = 74  # EX_IOERR of sysexits.h: 1 would say that nothing was changed
+
+
+class ReaderGone(EvpnHostError):
+    """The reader of the results went away, as in `evpn-host schema | head -1`: no message."""
+
+    exit_code = 141  # what a shell says of a program that SIGPIPE has ended
+
+
+class _Results(io.FileIO):
+    """Standard output: a result that is lost is an error of its own, not one of the verb."""
+
+    def write(self, data: object, /) -> int:
+        try:
+            while (count := super().write(data)) is None:  # type: ignore[arg-type]
+                select.select([], [self], [])  # a pipe of a program that does not wait
+            return count
+        except BrokenPipeError:
+            _discard(self.fileno())
+            raise ReaderGone from None
+        except OSError as error:
+            _discard(self.fileno())
+            raise Unwritten(f"standard output: {error.strerror}") from None
+
+
+class _Messages(io.FileIO):
+    """Standard error: a message that nobody can read stops nothing, least of all an apply."""
+
+    def write(self, data: object, /) -> int:
+        try:
+            return super().write(data) or 0  # type: ignore[arg-type]
+        except OSError:
+            return len(memoryview(data).cast("B"))  # type: ignore[arg-type]
+
+
+def _discard(descriptor: int) -> None:
+    """Have what is still buffered go nowhere: Python writes it when it ends."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)
+
+
+def prepare_streams() -> None:
+    """Have descriptors 0 to 2 open, and standard output and error say what they can't write.
+
+    A caller may have closed them (`>&-`). The next file that is opened would get such a number, and
+    what is printed would end in that file. So what is closed is opened here, in the direction in
+    which its use fails, as gnulib's stdopen does.
+    """
+    for number, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, flags), True)
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _text(_Results(1, "wb", closefd=False), sys.stdout)
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _text(_Messages(2, "wb", closefd=False), sys.stderr)
+
+
+def _text(raw: io.FileIO, before: object) -> io.TextIOWrapper:
+    """Return a stream for text. What the locale's encoding does not have is shown as an escape."""
+    old = before if isinstance(before, io.TextIOWrapper) else None
+    encoding = old.encoding if old else "utf-8"
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding, errors="backslashreplace", line_buffering=True
+    )
+
+
+class Filled(click.types.StringParamType):
+    """Text that is not empty: an empty variable of a script must not mean what no option means."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text."""
+        if not value:
+            self.fail("is empty", param, ctx)
+        return value
+
+
+class Folder(click.Path):
+    """A path of a folder. An empty one is none: `Path` would take it for the folder we are in."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> str | bytes | os.PathLike[str]:
+        """Return the path."""
+        if not os.fspath(value):
+            self.fail("is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds in a range; nan is in none."""
+
+    def convert(
+        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number."""
+        number: float = super().convert(value, param, ctx)  # type: ignore[arg-type]
+        if math.isnan(number):
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return number
+
+
 class Verbs(click.Group):
-    """Ends as other commands do when the reader of its output has gone; click's 1 means refused."""
+    """All verbs. Each runs with the same umask, whoever runs it."""
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the verb, with the same umask whoever runs it."""
+        """Run the verb."""
         os.umask(0o022)  # networkd and FRR read our files as users of their own
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(141)
+        return super().invoke(ctx)
 
 
 class Diff(click.Command):
@@ -31,15 +140,13 @@ class Diff(click.Command):
         """Run the verb."""
         try:
             return super().invoke(ctx)
-        except Refused as refused:
-            refused.exit_code = TROUBLE
-            raise
-        except BrokenPipeError:
+        except (Refused, Unwritten) as trouble:
+            trouble.exit_code = TROUBLE
             raise
         except OSError as error:
-            trouble = Refused(text_of(error))
-            trouble.exit_code = TROUBLE
-            raise trouble from None
+            refused = Refused(text_of(error))
+            refused.exit_code = TROUBLE
+            raise refused from None
         except (EvpnHostError, click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception:  # noqa: BLE001  # a fault of ours is trouble, and no difference

@@ -17,7 +17,7 @@ import msgspec
 from generator.desired.model import Host, label
 from generator.desired.payload import load
 from generator.errors import Problem, Refused, printable
-from generator.state import files, record
+from generator.state import files, record, tree
 
 # Names of ours in documents of others.
 _NAMESPACE = "urn:evpn-host"
@@ -65,7 +65,7 @@ def applied(root: Path) -> list[Vnet]:
 def _names(root: Path, host: str) -> dict[str, str]:
     """What the V-Nets of the last good payload are called, by bridge: the record does not say."""
     try:
-        model = load((root / record.PAYLOAD).read_bytes()).host(host)
+        model = load(tree.read(root, record.PAYLOAD)).host(host)
     except (OSError, Refused):
         return {}
     return {vnet.bridge: vnet.name for vnet in planned(model)}
@@ -194,6 +194,6 @@ def write(form: str, vnets: list[Vnet], folder: Path) -> Iterator[Path]:
     """Write a file for each V-Net; yield its path."""
     _, suffix = FORMATS[form]
     for vnet in vnets:
-        path = folder / f"{vnet.bridge}.{suffix}"
-        files.write_plain(str(path), text(form, [vnet]).encode(), 0o644)
-        yield path
+        name = f"{vnet.bridge}.{suffix}"
+        files.write_plain(folder, name, text(form, [vnet]).encode(), 0o644)
+        yield folder / name

@@ -11,6 +11,6 @@ def render(payload: Payload, host: str | None, backend: str, output: Path) -> No
     """Write the files of a host below a folder, or of each host of a Fleet below one of its own."""
     single = payload.kind == "Host" or host is not None
     for each in [payload.host(host)] if single else payload.hosts:
-        base = output if single else output / each.name
+        base = "" if single else f"{each.name}/"
         for path, text in plan.make(each, backend).files.items():
-            files.write_plain(f"{base}/{path}", text.encode(), plan.mode(path))
+            files.write_plain(output, f"{base}{path}", text.encode(), plan.mode(path))

@@ -1,6 +1,7 @@
 """`evpn-host rollback`: an earlier generation becomes current again."""
 
 import contextlib
+from pathlib import PurePath
 
 import msgspec
 
@@ -8,12 +9,15 @@ from generator.activation import commands, converge, staging
 from generator.activation.backend import Activation
 from generator.activation.commands import Log
 from generator.controller.config import Config, hostname
-from generator.errors import Problem, Refused, Stranded, problems_of
+from generator.errors import Problem, Refused
 from generator.reporting import report
 from generator.reporting.report import Outcome
-from generator.state import files, record
+from generator.state import files, record, stored, tree
+from generator.state.changes import Change
 from generator.state.lock import lock
 from generator.state.record import Record
+from generator.verbs.apply import frr_local
+from generator.verbs.going_back import Attempt, failure_of, go_back
 from generator.verbs.options import Options
 
 
@@ -32,7 +36,7 @@ def rollback(generation: int | None, options: Options, log: Log, say: Log) -> tu
     """Make an earlier generation current until the payload changes, by default the one before.
 
     Returns what was done, and when that generation was applied (ISO 8601). Raises `Refused` if the
-    generation is not kept.
+    generation is not kept, `ActivationFailed` (all is as before the rollback) or `Stranded`.
     """
     root = options.root
     with lock(root), commands.interruptible():
@@ -42,26 +46,17 @@ def rollback(generation: int | None, options: Options, log: Log, say: Log) -> tu
         kept, texts = _kept(current, generation, options)
         pending = _pending(current, kept)
         target = pending.target
+        frr_local(root)  # its passwords are known then: FRR's tools may repeat them
         changes = staging.changes(root, texts)
-        with staging.staged(root, texts, target.backend) as tree:
-            if options.activate:
-                staging.check(tree, target.backend, len(target.devices), log)
-            record.write(root, pending)
-            activation = Activation(
-                root=root,
-                tree=tree,
-                target=target,
-                removed=pending.remaining_devices,
-                changed_files={change.path for change in changes},
-                previous=current,
-            )
-            try:
-                staging.commit(root, changes)
-                if options.activate:
-                    converge.converge(activation, log, say)
-            except Exception as failure:  # noqa: BLE001  # whatever it is, a person has to know
-                problems = problems_of(failure)
-                raise Stranded(*problems, "the rollback did not end well") from None
+        _carry_out(
+            options,
+            current=current,
+            pending=pending,
+            texts=texts,
+            changes=changes,
+            log=log,
+            say=say,
+        )
         done = _done(pending) if options.activate else pending
         record.write(root, done)
         paths = sorted(change.path for change in changes)
@@ -69,6 +64,48 @@ def rollback(generation: int | None, options: Options, log: Log, say: Log) -> tu
             target.host, target.generation, changed=paths, devices=len(target.devices)
         )
         return outcome, done.time
+
+
+def _carry_out(  # noqa: PLR0913  # what is, what is to be, and who hears of it
+    options: Options,
+    *,
+    current: Record,
+    pending: Record,
+    texts: dict[str, str],
+    changes: list[Change],
+    log: Log,
+    say: Log,
+) -> None:
+    """Bring the host to a kept generation. Raises what `rollback` raises."""
+    root, target = options.root, pending.target
+    with staging.staged(root, texts, target.backend) as stage:
+        if options.activate:
+            staging.check(stage, target.backend, len(target.devices), log)
+        record.write(root, pending)
+        activation = Activation(
+            root=root,
+            stage=stage,
+            target=target,
+            removed=pending.remaining_devices,
+            changed_files={change.path for change in changes},
+            previous=current,
+        )
+        try:
+            staging.commit(root, changes)
+            if options.activate:
+                converge.converge(activation, log, say)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the host goes back
+            failed = failure_of(error)
+            attempt = Attempt(
+                options=options,
+                changes=changes,
+                failed=msgspec.structs.replace(pending, detail=str(failed)),
+                previous=current,
+                log=log,
+                say=say,
+            )
+            go_back(attempt)
+            raise failed from None
 
 
 def _pending(current: Record, kept: Record) -> Record:
@@ -98,9 +135,11 @@ def _kept(
 ) -> tuple[Record, dict[str, str]]:
     """Return the newest kept apply of that generation, or the one before the current one."""
     entries = []
-    for file in (options.root / record.GENERATIONS).glob("*/record.json"):
+    root = options.root
+    for path in tree.find(root, f"{record.GENERATIONS}/*/record.json"):
         with contextlib.suppress(OSError, msgspec.DecodeError):
-            entries.append((record.decode(file.read_bytes()), file.parent))
+            kept = record.decode(tree.read(root, path, stored.LIMIT))
+            entries.append((kept, PurePath(path).parent))
     entries.sort(key=lambda entry: entry[0].number, reverse=True)
     for kept, folder in entries:
         if generation is None:
@@ -109,9 +148,8 @@ def _kept(
             chosen = kept.target.generation == generation
         if chosen:
             texts = {
-                str(file.relative_to(folder)): files.read(file)
-                for file in folder.rglob("*")
-                if file.is_file() and file.name != "record.json"
+                str(PurePath(path).relative_to(folder)): files.read(root, path)
+                for path in tree.walk(root, folder / "etc")
             }
             return kept, texts
     known = ", ".join(sorted({str(kept.target.generation) for kept, _ in entries})) or "none"

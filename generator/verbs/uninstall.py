@@ -1,13 +1,14 @@
 """`evpn-host uninstall`: the host without us."""
 
-import shutil
+from pathlib import PurePath
 
 from generator.activation import before, commands, converge, staging, units
+from generator.activation.before import Before
 from generator.activation.commands import Log
 from generator.desired import plan
 from generator.errors import Stranded, problems_of
 from generator.failover import hook
-from generator.state import changes, files, record
+from generator.state import changes, files, record, tree
 from generator.state.changes import Change
 from generator.state.lock import RUN, lock
 from generator.state.record import Record
@@ -21,16 +22,18 @@ def uninstall(options: Options, log: Log, say: Log) -> list[str]:
     """
     with lock(options.root, uninstalls=True), commands.interruptible():
         applied = record.read(options.root)
+        known = before.read(options.root)
         try:
-            return _remove(applied, options, log, say)
+            return _remove(applied, known, options, log, say)
         except Exception as failure:  # noqa: BLE001  # whatever it is, a person has to know
             hint = "not all of evpn-host is removed: run uninstall again"
             raise Stranded(*problems_of(failure), hint) from None
 
 
-def _remove(applied: Record | None, options: Options, log: Log, say: Log) -> list[str]:
+def _remove(
+    applied: Record | None, known: Before, options: Options, log: Log, say: Log
+) -> list[str]:
     root = options.root
-    known = before.read(root)
     if options.activate:
         commands.run_all(units.stop(root), log)
     written = units.remove(root, log, reload=options.activate)
@@ -42,15 +45,14 @@ def _remove(applied: Record | None, options: Options, log: Log, say: Log) -> lis
         if plan.ours(text := changes.read(root, path) or "")
     ]
     staging.commit(root, removed)
-    kept = root / record.KEPT
-    for copy in sorted(kept.rglob("*")):
-        if copy.is_file() or copy.is_symlink():
-            files.copy(copy, root / copy.relative_to(kept))
-            say(f"/{copy.relative_to(kept)} is as it was before")
+    for copy in tree.walk(root, record.KEPT):
+        path = PurePath(copy).relative_to(record.KEPT)
+        files.copy(root, copy, path)
+        say(f"/{path} is as it was before")
     if options.activate and applied:
         converge.withdraw(applied, log)
         before.restore(root, known, log)
     before.remove_folders(root, known)
-    shutil.rmtree(root / RUN, ignore_errors=True)
-    shutil.rmtree(root / record.STATE, ignore_errors=True)
+    files.remove_tree(root, RUN)
+    files.remove_tree(root, record.STATE)
     return [change.path for change in removed] + written

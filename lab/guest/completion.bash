@@ -15,9 +15,9 @@ _lab_complete() {
 complete -F _lab_complete -o default on
 complete -F _lab_complete underlay reboot
 
-# Made by evpn-host itself, which takes a while: so not before it is asked for.
+# evpn-host itself prints this completion. That takes a while, so it waits for the first Tab.
 _lab_load_evpn_host() {
     eval "$(_EVPN_HOST_COMPLETE=bash_source evpn-host)"
-    return 124 # has bash complete again
+    return 124 # tells bash to complete again
 }
 complete -F _lab_load_evpn_host evpn-host

@@ -1,4 +1,4 @@
-# Sourced by login shells of the machine (/etc/profile.d); does something in lab/shell's alone.
+# Login shells of the machine read this (/etc/profile.d). It acts only in those of lab/shell.
 if [ "${LAB_SHELL-}" ] && [ "${BASH-}" ]; then
     [ "$LAB_SHELL" != new ] || export LAB_SHELL=$$
     PATH=/opt/repo/lab/guest/bin:$PATH
@@ -7,7 +7,7 @@ if [ "${LAB_SHELL-}" ] && [ "${BASH-}" ]; then
     for folder in /etc /usr/lib /usr/share /lib; do
         [ ! -e "$folder/terminfo/${TERM:0:1}/$TERM" ] || LAB_SHELL_TERM=$TERM
     done
-    # The machine knows few terminals. Those that it does not know are like xterm nowadays.
+    # The machine knows few terminals. It treats any other as an xterm, which most are like today.
     export TERM=${LAB_SHELL_TERM:-xterm-256color}
     unset folder LAB_SHELL_TERM
 fi

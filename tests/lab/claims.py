@@ -34,12 +34,12 @@ PARTS = (
     (14, "Life of a host"),
 )
 INTRODUCTION = """\
-# Claims, and where they were seen to hold
+# Claims, and the systems on which they hold
 
-Written by the tests (`EVPN_HOST_CLAIMS=1 tests/run --all`), not by hand: each row is a test on a
-real kernel with the real daemons, in the lab (`lab/README.md`). `pass` is the outcome of the last
-run on that system, `—` means not seen there yet, and where a system's own tool can't do it, its
-message stands there.
+The tests write this page (`EVPN_HOST_CLAIMS=1 tests/run --all`); do not edit it. Each row is a test
+in the lab (`lab/README.md`), on a real kernel with the real daemons. A cell has the outcome of the
+last run on that system: `pass`, or `—` if the test has not run there yet. If a system's own tool
+can't do it, the cell has the tool's message.
 
 | system | |
 | --- | --- |

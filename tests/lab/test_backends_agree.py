@@ -35,7 +35,7 @@ L2_ONLY = vnet(61, 50)
 
 # Fields that are not compared, wherever they stand, and why.
 IGNORED = {
-    "ifindex": "counts devices in the order in which they were made",
+    "ifindex": "counts devices in the order in which they were created",
     "link_index": "of the lab's cables: the other end's number",
     "link_netnsid": "of the lab's cables: the other end's namespace",
     "gc_timer": "runs",
@@ -51,8 +51,8 @@ IGNORED = {
     "altnames": "udev adds them at some time",
     "used": "runs",
     "refcnt": "runs",
-    "sviIfindex": "counts devices in the order in which they were made",
-    "vxlanIfindex": "counts devices in the order in which they were made",
+    "sviIfindex": "counts devices in the order in which they were created",
+    "vxlanIfindex": "counts devices in the order in which they were created",
     "rd": "its last part counts VNIs in the order in which FRR learnt them",
     "numArpNd": "neighbours come and go",
     "numMacs": "MACs come and go",
@@ -74,43 +74,43 @@ IGNORED_OF_UNREACHABLE = {"protocol": "who put it there"}
 OPERATORS = ("main", "default")
 
 
-def _without(found: Any) -> Any:
+def _without(value: Any) -> Any:
     """Return the same JSON without the fields that are not compared."""
-    if isinstance(found, dict):
+    if isinstance(value, dict):
         ignored = set(IGNORED)
         for prefixes, more in IGNORED_OF.items():
-            if str(found.get("ifname", "")).startswith(prefixes):
+            if str(value.get("ifname", "")).startswith(prefixes):
                 ignored |= more.keys()
-        if str(found.get("host", "")).startswith("fe80:"):
+        if str(value.get("host", "")).startswith("fe80:"):
             ignored.add("host")  # of a route `via inet6`: each lab's leaf has its own
-        if found.get("type") == "unreachable":
+        if value.get("type") == "unreachable":
             ignored |= IGNORED_OF_UNREACHABLE.keys()
-        return {k: _without(v) for k, v in sorted(found.items()) if k not in ignored}
-    if isinstance(found, list):
+        return {k: _without(v) for k, v in sorted(value.items()) if k not in ignored}
+    if isinstance(value, list):
         # A route's next hops have no order.
-        return sorted((_without(each) for each in found), key=json.dumps)
-    return found
+        return sorted((_without(each) for each in value), key=json.dumps)
+    return value
 
 
 def kernel(lab: Lab) -> dict[str, list[str]]:
     """Return what iproute2 prints about devices, addresses, routes, rules and bridges."""
     run = lab.host.run
-    seen: dict[str, Any] = {
+    state: dict[str, Any] = {
         "links": run(["ip", "-details", "-json", "link"]).json,
         "addresses": run(["ip", "-json", "address"]).json,
         "bridge ports": run(["bridge", "-details", "-json", "link"]).json,
     }
     for family in ("-4", "-6"):
-        seen[f"rules {family}"] = run(["ip", family, "-json", "rule"]).json
+        state[f"rules {family}"] = run(["ip", family, "-json", "rule"]).json
         for table in ("main", "1033", "1050"):
-            shown = run(["ip", family, "-json", "route", "show", "table", table]).json
-            others = [route for route in shown if (table, route["dst"]) != OPERATORS]
-            seen[f"routes {family} {table}"] = others
-    return {what: _lines(found) for what, found in seen.items()}
+            routes = run(["ip", family, "-json", "route", "show", "table", table]).json
+            others = [route for route in routes if (table, route["dst"]) != OPERATORS]
+            state[f"routes {family} {table}"] = others
+    return {what: _lines(entries) for what, entries in state.items()}
 
 
-def _lines(found: list[Any]) -> list[str]:
-    return sorted(json.dumps(each, sort_keys=True) for each in _without(found))
+def _lines(entries: list[Any]) -> list[str]:
+    return sorted(json.dumps(each, sort_keys=True) for each in _without(entries))
 
 
 def daemons(lab: Lab) -> dict[str, list[str]]:
@@ -155,7 +155,7 @@ def both(
     document = payload(DUAL, DUAL_2, SEVERAL, L2_ONLY, vpcs=(TENANT_A,))
     for link in document["links"]:
         link["mtu"] = 9216
-    seen = {}
+    states = {}
     for backend in BACKENDS:
         lab = fresh_lab(request.param, backend)
         bring_up(lab, document)
@@ -166,9 +166,9 @@ def both(
         eventually(partial(_forgotten, lab, pod.ipv4))
         lab.host.run(["ip", "netns", "delete", "pod"])
         eventually(partial(_two_next_hops, lab))
-        seen[backend] = at_rest(partial(_look, lab))
+        states[backend] = at_rest(partial(_look, lab))
     runs_on(request.node, request.param, *BACKENDS)
-    return seen
+    return states
 
 
 def _forgotten(lab: Lab, address: str) -> bool:

@@ -63,10 +63,10 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Host]:
         patch.delenv("EVPN_HOST_LAB_MACHINE", raising=False)
         patch.setattr(machine, "KERNELS", [BROKEN, QEMU])
         patch.setattr(machine, "notes", [])
-        with redirect_stderr(io.StringIO()) as said:
+        with redirect_stderr(io.StringIO()) as errors:
             # FRR is slow there, so it does not start before apply starts it.
             booted = boot(stack, Machine(suite, parameters=["systemd.unit=basic.target"]))
-        assert said.getvalue().count("qemu takes the place of uml") == 1
+        assert errors.getvalue().count("qemu takes the place of uml") == 1
         host = Host(booted)
         cable(host)
         if backend == "ifupdown":
@@ -103,18 +103,18 @@ def guests(host: Host) -> Guests:
     if "a" in names:
         first = [Node(host.machine, name, "172.20.0.10", "fd00:20::10") for name in ("a", "b")]
         two = Node(host.machine, "two", "172.20.0.20", "fd00:20::20")
-        there = Guests((first[0], two), (first[1], Node(host.machine, "other", "172.20.9.20")))
-        eventually(lambda: all(bridged(there)) and routed(there))
-        return there
+        existing = Guests((first[0], two), (first[1], Node(host.machine, "other", "172.20.9.20")))
+        eventually(lambda: all(bridged(existing)) and routed(existing))
+        return existing
     two = host.pod("two", "nbr-60", "172.20.0.20/24", v4, "fd00:20::20/64", v6)
     other = host.pod("other", "nbr-62", "172.20.9.20/24", "172.20.9.254")
     first = [
         host.pod(name, f"nbr-{vni}", "172.20.0.10/24", v4, "fd00:20::10/64", v6)
         for name, vni in (("a", 60), ("b", 61))
     ]
-    found = Guests((first[0], two), (first[1], other))
-    eventually(lambda: all(bridged(found)) and routed(found))
-    return found
+    new = Guests((first[0], two), (first[1], other))
+    eventually(lambda: all(bridged(new)) and routed(new))
+    return new
 
 
 def bridged(guests: Guests) -> list[bool]:
@@ -149,16 +149,16 @@ def heard(host: Host, guest: Node, least: int) -> int:
     It waits until `least` have come, and some seconds for those that must not come.
     """
 
-    def given() -> int:
+    def datagrams() -> int:
         lines = [line.split() for line in host.run(["cat", "/proc/net/snmp"]).out.splitlines()]
         names, values = (line for line in lines if line[0] == "Udp:")
         return int(values[names.index("InDatagrams")])
 
-    before = given()
+    before = datagrams()
     guest.run(["python3", "-c", SEND_BFD, GATEWAYS[0]])
     time.sleep(3)
-    eventually(lambda: given() - before >= least)
-    return given() - before
+    eventually(lambda: datagrams() - before >= least)
+    return datagrams() - before
 
 
 _later = itertools.count(DOCUMENT["generation"] + 1)
@@ -171,9 +171,9 @@ def later() -> dict[str, Any]:
 
 def test_qemu_takes_over(host: Host) -> None:
     """If User-Mode Linux does not start, QEMU boots the same disk, and the lab says so once."""
-    [said] = machine.notes
-    assert said.startswith("qemu takes the place of uml")
-    assert "this computer is too strange" in said
+    [note] = machine.notes
+    assert note.startswith("qemu takes the place of uml")
+    assert "this computer is too strange" in note
     assert machine.kernels() == [QEMU]
     assert machine.patience() > 1
     [vxlan] = host.run(["ip", "-json", "-detail", "link", "show", "vxlan60"]).json

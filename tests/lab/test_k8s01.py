@@ -97,9 +97,9 @@ def test_two_sessions_carry_ipv4_and_evpn(host: Host) -> None:
 
 def test_status_finds_no_difference(host: Host) -> None:
     """`status` compares what should be with the kernel and FRR, and agrees."""
-    found = json.loads(host.evpn_host("status", "--json").out)
-    assert found["differences"] == []
-    assert found["ok"]
+    report = json.loads(host.evpn_host("status", "--json").out)
+    assert report["differences"] == []
+    assert report["ok"]
 
 
 def test_networkd_listens_for_lldp_on_nics_alone(lab: Lab) -> None:
@@ -108,8 +108,8 @@ def test_networkd_listens_for_lldp_on_nics_alone(lab: Lab) -> None:
         str(link["ifindex"]): link["ifname"] for link in lab.host.run(["ip", "-json", "link"]).json
     }
     sockets = [line.split() for line in lab.host.machine.read("/proc/net/packet").splitlines()[1:]]
-    heard = {links[device] for _, _, _, protocol, device, *_ in sockets if protocol == "88cc"}
-    assert heard == ({"ens4", "ens5", "ens6"} if lab.backend == "netplan" else set())
+    listening = {links[device] for _, _, _, protocol, device, *_ in sockets if protocol == "88cc"}
+    assert listening == ({"ens4", "ens5", "ens6"} if lab.backend == "netplan" else set())
 
 
 @pytest.mark.claim("6.1", "A remote VTEP has two next hops, and many flows use both uplinks")
@@ -301,9 +301,9 @@ def _announced_is(leaf: Any, vni: int, there: bool) -> bool:
 def _announced(leaf: Any, vni: int) -> bool:
     """Return whether the host has announced itself as a member of a V-Net."""
     shown = leaf.show("show bgp l2vpn evpn route type multicast json")
-    wanted = f":{vni}"
+    target = f":{vni}"
     return any(
-        community["string"].startswith("RT:") and community["string"].split()[0].endswith(wanted)
+        community["string"].startswith("RT:") and community["string"].split()[0].endswith(target)
         for community in _communities(shown, "[3]:[0]:[32]:[10.2.0.101]")
     )
 
@@ -370,12 +370,12 @@ def _foreign(lab: Lab) -> dict[str, Any]:
         host.await_dad()
 
     def shown(device: str) -> Payload:
-        [found] = host.run(["ip", "-details", "-json", "address", "show", device]).json
+        [link] = host.run(["ip", "-details", "-json", "address", "show", device]).json
         volatile = ("gc_timer", "hello_timer", "tcn_timer", "topology_change_timer")
-        data = found.get("linkinfo", {}).get("info_data", {})
+        data = link.get("linkinfo", {}).get("info_data", {})
         for name in volatile:
             data.pop(name, None)
-        return dict(found)
+        return dict(link)
 
     return {
         "file": host.machine.read(path),

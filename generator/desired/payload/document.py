@@ -175,7 +175,8 @@ class RouteTargets(Element, frozen=True, kw_only=True):
 class Vpc(Element, frozen=True, kw_only=True):
     """A tenant's routing domain.
 
-    id: The VPC's number. The VRF is called `Vrf_<id>`, and its routing table is 1000 + id.
+    id: The VPC's number. The VRF is called `Vrf_<id>`, and its routing table is 1000 + id. The
+        highest table is 4294967294, because netplan takes 4294967295 for none.
     name: The VPC's name. No other VPC of the payload has the same.
     vni: The L3VNI, through which the fabric routes the VPC. No V-Net and no other VPC has the same.
         Without it the VPC is routed on this host only.

@@ -254,7 +254,10 @@ Password = Annotated[
     str, _pattern("[!-~]{1,80}", "is not 1–80 printable ASCII characters without spaces")
 ]
 Vni = Annotated[int, Meta(ge=2, le=16777215)]
-VpcId = Annotated[int, Meta(ge=1, le=4294966295)]
+# The VRF's table, 1000 + id, is then 1001–4294967294. The kernel, networkd, ifupdown2 and FRR have
+# 4294967295 too, but netplan takes it for a missing table (`vrf_table == G_MAXUINT`). The kernel's
+# own tables are below 1000: 0 is none, 253 is default, 254 main, 255 local.
+VpcId = Annotated[int, Meta(ge=1, le=4294966294)]
 Mtu = Annotated[int, Meta(ge=1280, le=9216)]
 Seconds = Annotated[int, Meta(ge=1, le=65535)]
 Generation = Annotated[int, Meta(ge=0, le=9223372036854775807)]

@@ -1,0 +1,79 @@
+"""What failed halfway is undone: the host becomes again what its record said before."""
+
+import contextlib
+
+import msgspec
+
+from generator.activation import backends, before, converge, staging
+from generator.activation.backend import Activation
+from generator.activation.commands import Log, uninterrupted
+from generator.errors import ActivationFailed, Stranded, problems_of
+from generator.state import changes as reading
+from generator.state import record
+from generator.state.changes import Change
+from generator.state.record import Record
+from generator.verbs.options import Options
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """What was tried and failed: nobody knows how far it came."""
+
+    options: Options
+    changes: list[Change]
+    failed: Record  # of what was tried; its `detail` says why it failed
+    previous: Record | None  # to come back to, None on a host that had none
+    log: Log
+    say: Log
+
+
+def failure_of(error: Exception) -> ActivationFailed:
+    """Return the failure that ends a verb whose host has gone back, whatever the error was."""
+    return ActivationFailed(*problems_of(error))
+
+
+def go_back(attempt: Attempt) -> None:
+    """Undo an attempt, whatever signal comes meanwhile. Raises `Stranded` when that fails too."""
+    root = attempt.options.root
+    with uninterrupted():
+        attempt.say("going back to the generation before")
+        try:
+            staging.commit(root, [Change(c.path, c.new, c.old) for c in attempt.changes])
+            if attempt.options.activate:
+                _activate(attempt)
+            if attempt.previous:
+                record.write(root, attempt.previous)
+            else:
+                record.remove(root)
+        except Exception as second:  # noqa: BLE001  # whatever it is, a person has to know
+            with contextlib.suppress(OSError):  # the record says `ok: false` from before
+                record.write(root, attempt.failed)
+            unit = backends.named(attempt.failed.target.backend).unit
+            raise Stranded(
+                *attempt.failed.detail.splitlines(),
+                "going back to the generation before failed too:",
+                *problems_of(second),
+                f"look at: systemctl status {unit} frr; evpn-host status; evpn-host diff",
+            ) from None
+
+
+def _activate(attempt: Attempt) -> None:
+    """Have the native tools take up the files of before, which are in place again."""
+    root, log = attempt.options.root, attempt.log
+    failed, previous = attempt.failed, attempt.previous
+    if previous is None:
+        converge.withdraw(failed, log)
+        before.restore(root, before.read(root), log)
+        return
+    target = previous.target
+    texts = {path: reading.read(root, path) or "" for path in target.files}
+    with staging.staged(root, texts, target.backend) as stage:
+        staging.check(stage, target.backend, len(target.devices), log)
+        back = Activation(
+            root=root,
+            stage=stage,
+            target=target,
+            removed=record.removed_devices(failed, target),
+            changed_files={change.path for change in attempt.changes},
+            previous=failed,
+        )
+        converge.converge(back, log, attempt.say)

@@ -1,0 +1,150 @@
+"""A file of our own state that was damaged, or replaced by something else: words, no traceback."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from generator.activation import before
+from generator.activation.commands import silent
+from generator.controller import source
+from generator.errors import Refused
+from generator.failover.hook import Hook
+from generator.state import placement, record
+from lab.result import Result
+from tests.conftest import REPO
+
+K8S01 = REPO / "examples/k8s01.json"
+
+Command = Callable[..., Result]
+
+
+def _bytes(content: bytes) -> Callable[[Path], object]:
+    return lambda file: file.write_bytes(content)
+
+
+def _huge(file: Path) -> None:
+    with file.open("wb") as opened:
+        opened.truncate((64 << 20) + 1)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "deep list": (_bytes(b"[" * 100_000), "can't be read"),
+    # Where a field of any kind is skipped, and where an object is expected.
+    "deep field": (_bytes(b'{"x":' + b"[" * 100_000), "it is nested too deep"),
+    "deep objects": (_bytes(b'{"x":' * 100_000), "it is nested too deep"),
+    "no UTF-8": (_bytes(b"\xff\xfe{}"), "can't be read"),
+    "Latin-1": (_bytes('{"format": 2, "version": "Größe"}'.encode("latin-1")), "can't be read"),
+    "cut short": (_bytes(b'{"format": 2, "vers'), "can't be read"),
+    "empty": (_bytes(b""), "can't be read"),
+    "a list": (_bytes(b"[]"), "can't be read"),
+    "a huge number": (_bytes(b'{"format": ' + b"9" * 5000 + b"}"), "can't be read"),
+    "huge": (_huge, "is larger than 65536 KiB"),
+    "a FIFO": (os.mkfifo, "is not a regular file"),
+    "a folder": (Path.mkdir, "can't be read"),
+}
+OF_A_RECORD = {"Latin-1", "a huge number"}
+"""What only a record has a field for: elsewhere the field is unknown and skipped."""
+
+
+def damage(kind: str, file: Path) -> str:
+    """Put something else in a file's place; return what a message about it says."""
+    spoil, message = DAMAGES[kind]
+    file.unlink(missing_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    spoil(file)
+    return message
+
+
+@pytest.fixture
+def applied(evpn_host: Command, tmp_path: Path) -> Path:
+    """Return the root of a host on which a payload was applied twice."""
+    payload = tmp_path / "payload.json"
+    document = json.loads(K8S01.read_text())
+    for generation in (1, 2):
+        payload.write_text(json.dumps(document | {"generation": generation}))
+        done = evpn_host("apply", "-p", payload, "-b", "ifupdown", "--root", tmp_path / "root")
+        assert done.code == 0, done.err
+    return tmp_path / "root"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(f): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_record_is_refused(kind: str, applied: Path, evpn_host: Command) -> None:
+    """Each verb that reads it says so and changes nothing; `apply --full` writes it anew."""
+    file = applied / record.RECORD
+    message = damage(kind, file)
+    before_ = contents(applied / "etc")
+    apply = ["apply", "-p", K8S01, "-b", "ifupdown", "--force"]
+    for argv, code in (
+        (["status"], 1),
+        (["diff", "-p", K8S01, "-b", "ifupdown"], 2),
+        (apply, 1),
+        (["rollback"], 1),
+        (["uninstall"], 1),
+        (["guests", "--format", "nad"], 1),
+    ):
+        done = evpn_host(*argv, "--root", applied)
+        assert done.code == code, (argv, done)
+        assert f"/{record.RECORD}: " in done.err, argv
+        assert message in done.err, argv
+        assert "apply --full writes it anew" in done.err, argv
+    assert contents(applied / "etc") == before_
+    if kind == "a folder":
+        file.rmdir()
+    done = evpn_host(*apply, "--full", "--root", applied)
+    assert done.code == 0, done.err
+    assert evpn_host("status", "--root", applied).err == ""
+
+
+@pytest.mark.parametrize("kind", sorted(DAMAGES.keys() - OF_A_RECORD))
+def test_a_damaged_note_of_before_is_refused(kind: str, applied: Path, evpn_host: Command) -> None:
+    """It has what uninstall is to restore, so it is neither overwritten nor ignored."""
+    message = damage(kind, applied / before.FILE)
+    before_ = contents(applied / "etc")
+    other = applied.parent / "other.json"
+    other.write_text(K8S01.read_text().replace("4200000001", "4200000009"))
+    apply = ["apply", "-p", other, "-b", "ifupdown", "--force", "--root", applied]
+    for argv in (apply, ["uninstall", "--root", applied]):
+        done = evpn_host(*argv)
+        assert done.code == 1, (argv, done)
+        assert f"/{before.FILE}: " in done.err
+        assert message in done.err
+    assert contents(applied / "etc") == before_
+    remove = shutil.rmtree if kind == "a folder" else os.unlink
+    remove(applied / before.FILE)
+    assert evpn_host("uninstall", "--root", applied).code == 0
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_generation_is_not_kept(kind: str, applied: Path, evpn_host: Command) -> None:
+    """`rollback` says which generations it can go back to."""
+    damage(kind, applied / record.GENERATIONS / "1/record.json")
+    done = evpn_host("rollback", "1", "--root", applied)
+    assert done.code == 1
+    assert "Traceback" not in done.err
+    assert "generation" in done.err
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_memory_is_none(kind: str, tmp_path: Path) -> None:
+    """The hook looks anew, and the controller is asked without an ETag."""
+    damage(kind, tmp_path / placement.FILE)
+    damage(kind, tmp_path / source.ORIGIN)
+    assert placement.read(tmp_path) in (None, placement.Placement())
+    assert Hook(tmp_path, silent).placement == placement.Placement()
+    assert source._origin(tmp_path) is None
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_the_hook_goes_on_after_a_damaged_record(kind: str, tmp_path: Path) -> None:
+    """It says why, and tries again."""
+    damage(kind, tmp_path / record.RECORD)
+    with pytest.raises(Refused, match=r"record\.json"):
+        Hook(tmp_path, silent).settle()
