@@ -265,7 +265,7 @@ def test_a_stage_that_can_not_be_removed(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(os, "rmdir", _full_disk)
     apply(OLD, options)
-    assert list(tmp_path.rglob("stage-*"))
+    assert list(tmp_path.rglob("evpn-host-stage-*"))
     current = record.read(options.root)
     assert current
     assert current.ok

@@ -5,7 +5,7 @@ from tests.lab import tracing
 TRACE = """\
 openat(AT_FDCWD</root>, "/etc/passwd", O_RDONLY|O_CLOEXEC) = 3</etc/passwd>
 mkdir("/var/lib/evpn-host", 0700)       = -1 EEXIST (File exists)
-mkdir("/run/evpn-host/stage-wyl474bo", 0700) = 0
+mkdir("/run/evpn-host/evpn-host-stage-wyl474bo", 0700) = 0
 openat(AT_FDCWD</root>, "/etc/frr/.frr.conf.new", O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC, 0600) = 4</e>
 openat(5</etc/frr>, ".x.new", O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC, 0600) = 4</etc/frr/.x.new>
 write(4</etc/frr/.frr.conf.new>, "! Written \\"by\\" evpn-host"..., 2286) = 2286
@@ -22,7 +22,7 @@ sendto(4<socket:[1]>, [{nlmsg_len=32, nlmsg_type=RTM_GETLINK, nlmsg_flags=1}], 3
 sendto(4<socket:[1]>, "show bgp summary json\\0", 22, 0, NULL, 0) = 22
 clone3({flags=CLONE_VM|CLONE_VFORK, exit_signal=SIGCHLD, stack_size=0x9000}, 88) = 2227
 fsync(4</etc/frr>)                      = -1 EIO (Input/output error) (INJECTED)
-unlinkat(6</run/evpn-host/stage-wyl474bo/etc/netplan>, "50-operator.yaml", 0) = 0
+unlinkat(6</run/evpn-host/evpn-host-stage-wyl474bo/etc/netplan>, "50-operator.yaml", 0) = 0
 openat(AT_FDCWD</root>, "/var/lib/evpn-host/generations/.6/record.json", O_WRONLY|O_CREAT) = 4
 sync()                                  = 0
 +++ exited with 0 +++
@@ -32,7 +32,7 @@ sync()                                  = 0
 def test_points() -> None:
     """Each has its number among the calls of its system call, and a path that any run has."""
     assert [(p.syscall, p.number, p.subject) for p in tracing.points(TRACE)] == [
-        ("mkdir", 2, "/run/evpn-host/stage-*"),
+        ("mkdir", 2, "/run/evpn-host/evpn-host-stage-*"),
         ("openat", 2, "/etc/frr/.frr.conf.new"),
         ("openat", 3, "/etc/frr/.x.new"),
         ("write", 1, "/etc/frr/.frr.conf.new"),
@@ -43,7 +43,7 @@ def test_points() -> None:
         ("sendto", 2, "socket:[1]"),
         ("clone3", 1, "a command"),
         ("fsync", 2, "/etc/frr"),
-        ("unlinkat", 1, "/run/evpn-host/stage-*/etc/netplan/50-operator.yaml"),
+        ("unlinkat", 1, "/run/evpn-host/evpn-host-stage-*/etc/netplan/50-operator.yaml"),
         ("openat", 4, "/var/lib/evpn-host/generations/.N/record.json"),
         ("sync", 1, ""),
     ]

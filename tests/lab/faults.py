@@ -130,7 +130,7 @@ print(json.dumps({
     "files": files,
     "kept": kept,
     "partial": partial + glob.glob("/var/lib/evpn-host/.*.new")
-    + glob.glob("/run/systemd/network/.*.new") + glob.glob("/run/evpn-host/stage-*"),
+    + glob.glob("/run/systemd/network/.*.new") + glob.glob("/run/evpn-host/evpn-host-stage-*"),
     "record": document("/var/lib/evpn-host/record.json"),
     "payload": document("/var/lib/evpn-host/payload.json"),
     "links": dict(links()),
@@ -364,7 +364,7 @@ def faults(points: Iterable[Point], *, thorough: bool) -> list[Fault]:
 
 # Some operations are many and equal. Of each of these classes every n-th is tried.
 SAMPLED = {
-    "/run/evpn-host/stage-": 8,
+    "/run/evpn-host/evpn-host-stage-": 8,
     "/var/lib/evpn-host/generations/": 8,
     "/run/systemd/network/": 2,
     "/proc/sys/": 10,

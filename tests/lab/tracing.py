@@ -34,7 +34,7 @@ _OPENS = ("open", "openat", "openat2", "creat")
 _NETLINK = re.compile(r"nlmsg_type=(?:(?P<name>[A-Z]\w+)|0x(?P<number>[0-9a-f]+))")
 # Names that differ between two runs of the same command.
 _RANDOM = (
-    (re.compile(r"/stage-[^/]+"), "/stage-*"),
+    (re.compile(r"/evpn-host-stage-[^/]+"), "/evpn-host-stage-*"),
     (re.compile(r"/generations/(\.?)\d+"), r"/generations/\1N"),
 )
 
