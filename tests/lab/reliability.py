@@ -20,7 +20,9 @@ INTRODUCTION = """\
 
 Written by the tests, not by hand. A run of
 
-    EVPN_HOST_RELIABILITY=1 tests/run --all --system trixie-netplan tests/lab/test_faults.py
+```text
+EVPN_HOST_RELIABILITY=1 tests/run --all --system trixie-netplan tests/lab/test_faults.py
+```
 
 writes the rows of that system. `tests/run --all` does the same without writing, on
 trixie-netplan; on other systems, and in the gate, it tries a fixed sample.
@@ -73,7 +75,7 @@ def row(system: str, name: str, counts: Counts) -> tuple[str, ...]:
     """Return the cells of a command's trials on a system."""
     right = f"{counts.right} of {counts.runs}"
     if counts.wrong:
-        right += f", {len(counts.wrong)} faults of the product"
+        right += f"; {len(counts.wrong)} × something wrong"
     return (system, name, str(counts.points), _listed(counts.kinds), _listed(counts.codes), right)
 
 
