@@ -58,6 +58,13 @@ def test_last() -> None:
     assert tracing.INJECTED in call[1]
 
 
+def test_starts_before() -> None:
+    """The commands that were started before a call, in order."""
+    assert tracing.starts_before(TRACE, "vfork", 1) == 0
+    assert tracing.starts_before(TRACE, "clone3", 1) == 1
+    assert tracing.starts_before(TRACE, "sync", 1) == 2
+
+
 PROGRAMS = """\
 2570  execve("/opt/evpn-host/bin/python", ["python", "-m", "generator"], 0x7f /* 5 vars */) = 0
 2570  vfork( <unfinished ...>

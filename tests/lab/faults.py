@@ -278,16 +278,16 @@ class Bench:
             inject += ["-e", "inject=fork,clone:error=EAGAIN"]  # which Python tries then
         strace = ["strace", "-y", "-o", TRACE, "-e", f"trace={tracing.TRACED}", *inject]
         result = self._evpn_host(strace, argv, wrapped=point.starts)
-        call = tracing.last(self.machine.read(TRACE), point.syscall, point.number)
+        trace = self.machine.read(TRACE)
+        call = tracing.last(trace, point.syscall, point.number)
         if call is None:
             return Run(result, "")
-        if point.starts:
-            # The tool did not come to run. It is the one that would have been next.
-            return Run(
-                result,
-                point.subject if self._calls().count(point.subject) == point.start - 1 else "",
-            )
-        return Run(result, call[0].subject)
+        if not point.starts:
+            return Run(result, call[0].subject)
+        # The tool did not come to run. Those before it say whether it was its turn.
+        before = self._calls()[: tracing.starts_before(trace, point.syscall, point.number)]
+        there = before.count(point.subject) == point.start - 1
+        return Run(result, point.subject if there else "")
 
     def _run_with_tool(self, argv: Sequence[str], fault: Fault) -> Run:
         """Run a command while one of its tools fails, hangs, or sees it killed."""

@@ -93,6 +93,16 @@ def first_programs(trace: str) -> set[str]:
     return {path for pid, path in tried.items() if pid in children}
 
 
+def starts_before(trace: str, syscall: str, number: int) -> int:
+    """Return how many commands were started before a call."""
+    starts = 0
+    for point, rest in _calls(trace):
+        if (point.syscall, point.number) == (syscall, number):
+            break
+        starts += point.starts and " = -1 " not in rest
+    return starts
+
+
 def last(trace: str, syscall: str, number: int) -> tuple[Point, str] | None:
     """Return a call of a trace, and the rest of its line; None if the process never came there."""
     for point, rest in _calls(trace):
