@@ -345,23 +345,6 @@ def _named(point: Point, name: str, number: int) -> Point:
     return replace(point, subject=name, start=number)
 
 
-def faults(points: Iterable[Point], *, thorough: bool) -> list[Fault]:
-    """Return the faults to try.
-
-    `thorough`: SIGKILL at each file operation, and another kind in rotation; each kind at each
-    command. Otherwise one kind at each point, in rotation.
-    """
-    others = itertools.cycle(OF_FILES[1:])
-    each = {True: itertools.cycle(OF_COMMANDS), False: itertools.cycle(OF_FILES)}
-    result = []
-    for point in points:
-        kinds: Iterable[str] = [next(each[point.starts])]
-        if thorough:
-            kinds = OF_COMMANDS if point.starts else (KILLED, next(others))
-        result += [Fault(point, kind) for kind in kinds]
-    return result
-
-
 # Some operations are many and equal. Of each of these classes every n-th is tried.
 SAMPLED = {
     "/run/evpn-host/evpn-host-stage-": 8,
@@ -373,6 +356,23 @@ SAMPLED_OF_UNINSTALL = SAMPLED | {
     "/var/lib/evpn-host/generations/": 60,
     "/etc/systemd/network/": 4,
 }
+
+
+def faults(points: Iterable[Point], *, thorough: bool) -> list[Fault]:
+    """Return the faults to try.
+
+    `thorough`: SIGKILL at each file operation, and another kind in rotation; each kind at each
+    command. Otherwise, and in the classes of many equal operations, one kind in rotation.
+    """
+    others = itertools.cycle(OF_FILES[1:])
+    each = {True: itertools.cycle(OF_COMMANDS), False: itertools.cycle(OF_FILES)}
+    result = []
+    for point in points:
+        kinds: Iterable[str] = [next(each[point.starts])]
+        if thorough and not point.subject.startswith(tuple(SAMPLED)):
+            kinds = OF_COMMANDS if point.starts else (KILLED, next(others))
+        result += [Fault(point, kind) for kind in kinds]
+    return result
 
 
 def thinned(points: Iterable[Point], classes: Mapping[str, int]) -> list[Point]:
@@ -503,6 +503,8 @@ class Judge:
         if now["hanging"] and run.code != -9:
             wrong.append("a tool still runs")
         wrong += _untrue(run, now["record"], begin)
+        if run.code == 3 and verb.argv[0] == "apply" and not now["record"]["detail"]:
+            wrong.append("the record does not say what failed")
         if now["record"] and new["record"] and old["record"]:
             wrong += self._judge_words(run, now, old, new)
         return wrong
@@ -521,8 +523,6 @@ class Judge:
             wrong.append(f"status: {status['differences'][:3]}")
         if run.code in (0, 3) and not record["ok"]:
             wrong.append(f"the record is not ok: {_detail(record)}")
-        if run.code == 3 and not record["detail"]:
-            wrong.append("the record does not say what failed")
         if run.code in OUTCOMES and (outcome := self.bench.journal()) not in OUTCOMES[run.code]:
             wrong.append(f"the journal says {outcome or 'nothing'}")
         return wrong
