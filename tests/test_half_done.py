@@ -284,3 +284,19 @@ def test_uninstall_replaces_ours_by_what_was_there(
     with pytest.raises(_Killed):
         uninstall(on_a_tree, commands.silent, commands.silent)
     assert conf.exists()
+
+
+def test_an_empty_folder_of_a_killed_run_goes(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between removing a drop-in and its folder: the next run removes the folder."""
+    apply(OLD, options)
+    drop_ins = options.root / "etc/systemd/network"
+    monkeypatch.setattr(verb, "_as_planned", lambda previous, _: previous.ok)
+    with monkeypatch.context() as kill:
+        kill.setattr(files, "remove_folder", _killed)
+        with pytest.raises(_Killed):
+            apply(NEW, options)
+    assert [folder for folder in drop_ins.iterdir() if not any(folder.iterdir())]
+    apply(NEW, options)
+    assert not [folder for folder in drop_ins.iterdir() if not any(folder.iterdir())]

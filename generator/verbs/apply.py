@@ -263,6 +263,8 @@ def _carry_out(run: _Run, data: bytes, stage: Path) -> Outcome:
     record.begin(root, run.record(ok=False, detail=_BEGUN), run.previous)
     try:
         kept = staging.commit(root, run.changes)
+        if run.previous and not run.previous.ok:
+            before.sweep(root)
         if not run.options.activate:
             record.write(root, run.record(ok=False, detail="written, not activated"), data)
             return _outcome(run.target, changed=changed, kept=kept)

@@ -5,7 +5,7 @@ from pathlib import PurePath
 
 import msgspec
 
-from generator.activation import commands, converge, staging
+from generator.activation import before, commands, converge, staging
 from generator.activation.backend import Activation
 from generator.activation.commands import Log
 from generator.controller.config import Config, hostname
@@ -92,6 +92,8 @@ def _carry_out(  # noqa: PLR0913  # what is, what is to be, and who hears of it
         )
         try:
             staging.commit(root, changes)
+            if not current.ok:
+                before.sweep(root)
             if options.activate:
                 converge.converge(activation, log, say)
             record.write(root, _done(pending, activated=options.activate))
