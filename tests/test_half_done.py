@@ -15,6 +15,7 @@ import pytest
 from generator.activation import before, commands, converge
 from generator.activation.commands import Step
 from generator.errors import ActivationFailed, Interrupted, Stranded
+from generator.failover import hook
 from generator.state import files, record
 from generator.verbs import apply as verb
 from generator.verbs.options import Options
@@ -300,3 +301,13 @@ def test_an_empty_folder_of_a_killed_run_goes(
     assert [folder for folder in drop_ins.iterdir() if not any(folder.iterdir())]
     apply(NEW, options)
     assert not [folder for folder in drop_ins.iterdir() if not any(folder.iterdir())]
+
+
+def test_a_look_of_the_hook_that_can_not_be_written_down(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address may have moved: exit code 3, not 1."""
+    apply(OLD, options)
+    monkeypatch.setattr(hook.Hook, "settle", _full_disk)
+    with pytest.raises(ActivationFailed, match="No space left"):
+        hook.once(options.root, commands.silent)

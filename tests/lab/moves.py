@@ -83,7 +83,7 @@ class Moves:
             wrong = [] if self.devices() else ["the address is nowhere"]
             if run.code == 0:
                 wrong += self._other(device)
-            elif run.code not in (-9, -15, 1, 3):
+            elif run.code not in (-9, -15, 3):
                 wrong.append(f"exit {run.code}: {run.result.err}")
             again = self.host.evpn_host(*ONCE, check=False)
             late = [f"next look: {each}" for each in self._other(device)]
