@@ -1,11 +1,12 @@
 """docs/reliability.md: how often a command was stopped, and what became of the host.
 
-tests/lab/test_faults.py counts. With EVPN_HOST_RELIABILITY=1 a run writes the rows of its system,
+tests/lab/trials.py counts. With EVPN_HOST_RELIABILITY=1 a run writes the rows of its system,
 and keeps those of other systems.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -21,7 +22,8 @@ INTRODUCTION = """\
 Written by the tests, not by hand. A run of
 
 ```text
-EVPN_HOST_RELIABILITY=1 tests/run --all --system trixie-netplan tests/lab/test_faults.py
+EVPN_HOST_RELIABILITY=1 tests/run --all --system trixie-netplan tests/lab/test_faults.py \\
+    tests/lab/test_power_cuts.py
 ```
 
 writes the rows of that system. `tests/run --all` does the same without writing, on
@@ -45,8 +47,9 @@ point in the next run. Then the command runs again and again, and at one point a
 | killed while it runs | SIGKILL while the native tool runs, which goes on |
 | power cut | the machine is off from one instant to the next, at a random moment |
 
-Of each file operation SIGKILL is tried, and one of the others in rotation; for `rollback`,
-`uninstall` and the hook one of all in rotation. A command of `apply` meets each of its kinds.
+In an `apply` that adds a V-Net, and in the hook's moves, each file operation meets SIGKILL and one
+of the others in rotation, and each native tool meets each of its kinds. In the other commands each
+point meets one kind in rotation.
 Some operations are many and equal. Of each of these classes some are tried: every 8th operation in
 the temporary stage and in the kept generations, every second one on networkd's files below `/run`,
 every 10th setting that `uninstall` gives back. `uninstall` takes long to undo, so of its
@@ -102,9 +105,11 @@ def table(rows: Mapping[tuple[str, str], tuple[str, ...]]) -> str:
 def write(system: str, counts: Mapping[str, Counts]) -> None:
     """Update the rows of a system, if EVPN_HOST_RELIABILITY is set."""
     if os.environ.get("EVPN_HOST_RELIABILITY"):
-        rows = read(TABLE.read_text()) if TABLE.exists() else {}
-        rows |= {(system, name): row(system, name, each) for name, each in counts.items()}
-        TABLE.write_text(table(rows))
+        with Path(__file__).open() as lock:  # others write their rows too
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            rows = read(TABLE.read_text()) if TABLE.exists() else {}
+            rows |= {(system, name): row(system, name, each) for name, each in counts.items()}
+            TABLE.write_text(table(rows))
 
 
 if __name__ == "__main__":
