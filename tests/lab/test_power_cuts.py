@@ -43,10 +43,11 @@ def test_power_cut_during_an_apply(trials: Trials) -> None:
     cuts = int(os.environ.get("EVPN_HOST_CUTS", "100" if trials.whole else "1"))
     for number in range(cuts):
         verb = (ADD, REMOVE)[number % 2]
+        judge.at = "?"
         judge.go(verb.begins)
         began = time.monotonic()
         process = trials.host.start(["evpn-host", *verb.argv])
-        time.sleep(random_.uniform(0.3, trials.seconds))
+        time.sleep(random_.uniform(0.2, trials.seconds))
         state = "while it ran" if process.running else "after it"
         trials.lab.machine.reboot(hard=True)
         trials.bench.equip()

@@ -21,7 +21,8 @@ FILES = (
     " symlinkat link linkat write pwrite64 ftruncate truncate fsync fdatasync sync syncfs chmod"
     " fchmod fchmodat fchmodat2 chown fchown fchownat lchown utimensat fallocate openat2"
 ).split()
-TRACED = ",".join((*FILES, *SENDS, *STARTS))
+TRACED = ",".join(f"?{name}" for name in (*FILES, *SENDS, *STARTS))
+"""For strace; it leaves out a name that it does not know."""
 INJECTED = "(INJECTED)"
 
 _CALL = re.compile(r"^(?P<name>\w+)\((?P<rest>.*)$")
