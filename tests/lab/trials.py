@@ -48,7 +48,7 @@ class Trials:
         self.judge = Judge(self.bench, self.reach, self.say)
         self._serial = 0
         self.seconds = 0.0
-        """How long the last apply without a fault took."""
+        """How long the last apply took that had no fault and changed files."""
         self.judge.states["without"] = self.bench.look()
         self.judge.at = "without"
         for leaf in LEAVES:
@@ -81,8 +81,8 @@ class Trials:
         document, path = (self.less, LESS) if state == "less" else (self.more, MORE)
         self.lab.machine.write(path, json.dumps(document) + " " * self._serial)
         began = time.monotonic()
-        self.host.evpn_host("apply", "-p", path)
-        self.seconds = time.monotonic() - began
+        if self.host.evpn_host("apply", "-p", path).out:  # the files that changed
+            self.seconds = time.monotonic() - began
 
     def points(self, verb: Verb) -> list[Point]:
         """Find the points of a command."""
