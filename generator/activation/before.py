@@ -123,6 +123,12 @@ def restore(root: Path, known: Before, log: Log) -> None:
     commands.run_all(steps, log)
 
 
+def sweep(root: Path) -> None:
+    """Remove folders that came with us and are empty: a run that was killed has left them."""
+    for folder in reversed(read(root).folders):
+        files.remove_folder(root, folder)
+
+
 def remove_folders(root: Path, known: Before) -> None:
     """Remove the backends' notes, and folders that came with us and that nobody else uses."""
     for backend in backends.registered():

@@ -261,16 +261,20 @@ def _carry_out(run: _Run, data: bytes, stage: Path) -> Outcome:
     changed = sorted(change.path for change in run.changes)
     kept: list[str] = []
     before.remember(root, run.plan, run.log, running=run.options.activate)
-    record.write(root, run.record(ok=False, detail=_BEGUN))
+    record.begin(root, run.record(ok=False, detail=_BEGUN), run.previous)
     try:
         kept = staging.commit(root, run.changes)
+        if run.previous and not run.previous.ok:
+            before.sweep(root)
         if not run.options.activate:
             record.write(root, run.record(ok=False, detail="written, not activated"), data)
             return _outcome(run.target, changed=changed, kept=kept)
         repaired = converge.converge(_activation(run, stage), run.log, run.say)
         done = run.record(ok=True)
         record.write(root, done, data)
+        commands.finish()
     except Exception as failure:  # noqa: BLE001  # whatever it is, the host goes back
+        commands.finish()
         failed = failure_of(failure)
         # Without inputs no payload counts as the one applied: the next run tries again.
         restored = run.previous and msgspec.structs.replace(
@@ -286,11 +290,10 @@ def _carry_out(run: _Run, data: bytes, stage: Path) -> Outcome:
         )
         go_back(attempt)
         raise failed from None
-    with commands.uninterrupted():  # the host is as planned, and nothing must say otherwise
-        try:
-            record.keep_generation(root, done, run.plan.files)
-        except OSError as error:
-            run.say(f"warning: this generation is not kept for a rollback: {text_of(error)}")
+    try:
+        record.keep_generation(root, done, run.plan.files)
+    except OSError as error:
+        run.say(f"warning: this generation is not kept for a rollback: {text_of(error)}")
     return _outcome(run.target, activated=True, changed=changed, kept=kept, mended=repaired)
 
 

@@ -5,7 +5,7 @@ from pathlib import PurePath
 
 import msgspec
 
-from generator.activation import commands, converge, staging
+from generator.activation import before, commands, converge, staging
 from generator.activation.backend import Activation
 from generator.activation.commands import Log
 from generator.controller.config import Config, hostname
@@ -19,6 +19,8 @@ from generator.state.record import Record
 from generator.verbs.apply import frr_local
 from generator.verbs.going_back import Attempt, failure_of, go_back
 from generator.verbs.options import Options
+
+_BEGUN = "rollback begun, not ended"
 
 
 def rollback_reported(
@@ -57,13 +59,11 @@ def rollback(generation: int | None, options: Options, log: Log, say: Log) -> tu
             log=log,
             say=say,
         )
-        done = _done(pending) if options.activate else pending
-        record.write(root, done)
         paths = sorted(change.path for change in changes)
         outcome = Outcome(
             target.host, target.generation, changed=paths, devices=len(target.devices)
         )
-        return outcome, done.time
+        return outcome, kept.time
 
 
 def _carry_out(  # noqa: PLR0913  # what is, what is to be, and who hears of it
@@ -81,7 +81,7 @@ def _carry_out(  # noqa: PLR0913  # what is, what is to be, and who hears of it
     with staging.staged(root, texts, target.backend) as stage:
         if options.activate:
             staging.check(stage, target.backend, len(target.devices), log)
-        record.write(root, pending)
+        record.begin(root, pending, current)
         activation = Activation(
             root=root,
             stage=stage,
@@ -92,9 +92,14 @@ def _carry_out(  # noqa: PLR0913  # what is, what is to be, and who hears of it
         )
         try:
             staging.commit(root, changes)
+            if not current.ok:
+                before.sweep(root)
             if options.activate:
                 converge.converge(activation, log, say)
+            record.write(root, _done(pending, activated=options.activate))
+            commands.finish()
         except Exception as error:  # noqa: BLE001  # whatever it is, the host goes back
+            commands.finish()
             failed = failure_of(error)
             attempt = Attempt(
                 options=options,
@@ -117,14 +122,16 @@ def _pending(current: Record, kept: Record) -> Record:
         inputs=current.inputs,
         target=target,
         ok=False,
-        detail="rollback begun, not ended",
+        detail=_BEGUN,
         remaining_devices=record.removed_devices(current, target),
         remaining_numbered=current.possible_numbered,
     )
 
 
-def _done(pending: Record) -> Record:
+def _done(pending: Record, *, activated: bool) -> Record:
     """Return the record of a rollback that has ended well."""
+    if not activated:
+        return msgspec.structs.replace(pending, detail="written, not activated")
     return msgspec.structs.replace(
         pending, ok=True, detail="", remaining_devices=[], remaining_numbered=[]
     )
@@ -143,7 +150,8 @@ def _kept(
     entries.sort(key=lambda entry: entry[0].number, reverse=True)
     for kept, folder in entries:
         if generation is None:
-            chosen = kept.number < current.number
+            # The number of a rollback that has not ended is already that of where it leads.
+            chosen = kept.number < current.number + (current.detail == _BEGUN)
         else:
             chosen = kept.target.generation == generation
         if chosen:

@@ -33,6 +33,8 @@ GATE = {
     "test_life.py": ("trixie-ifupdown", "bookworm-netplan"),
     "test_going_back.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_steps.py": ("trixie-netplan", "bookworm-ifupdown"),
+    "test_faults.py": ("trixie-netplan", "bookworm-ifupdown"),
+    "test_power_cuts.py": ("trixie-ifupdown", "bookworm-netplan"),
     "test_refresh.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_on_and_off.py": ("bookworm-netplan",),
     "test_membership.py": ("trixie-ifupdown",),
