@@ -155,6 +155,8 @@ def _show(outcome: "Outcome", say: "Log") -> None:
         say(f"mended: {text}")
     for path in outcome.changed:
         click.echo(f"/{path}")
+    if outcome.left_alone:
+        click.echo(outcome.left_alone)
     for line in outcome.summary:
         click.echo(line)
     if outcome.summary:

@@ -24,11 +24,14 @@ PACKAGES = (
     " isc-dhcp-client udhcpd"
 ).split()
 # The packages that take the place of others in a suite. In trixie CNI's plugins depend on iptables.
+# strace stops a command of the product at a system call (tests/lab/faults.py).
 INSTEAD = {
+    "trixie": {"tcpdump": ["tcpdump", "strace"]},
+    "bookworm": {"tcpdump": ["tcpdump", "strace"]},
     "forky": {
         "isc-dhcp-client": ["dhcpcd-base"],
         "containernetworking-plugins": ["containernetworking-plugins", "iptables"],
-    }
+    },
 }
 # The dependencies of the product, for a repository that has no pyproject.toml yet.
 DEPENDENCIES = ["jinja2", "ruamel.yaml", "click", "netaddr", "msgspec", "pyroute2"]

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from generator.activation import staging
@@ -295,7 +296,8 @@ def test_rollback_under_any_umask(
     applied = record.read(root)
     assert applied
     texts = {path: (root / path).read_text() for path in applied.target.files}
-    generations.keep(root, applied, texts, 20)  # which only an activated one is otherwise
+    # Only an activated one is kept otherwise.
+    generations.keep(root, msgspec.structs.replace(applied, ok=True), texts, 20)
     apply(NEW)
     before = os.umask(umask)
     try:

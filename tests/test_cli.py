@@ -254,7 +254,8 @@ def test_apply_is_not_harmed_by_closed_streams(streams: str, code: int, tmp_path
     assert contents[0]
     assert contents[0] == contents[1]
     records = [
-        json.loads((root / "var/lib/evpn-host/record.json").read_text()) | {"time": ""}
+        json.loads((root / "var/lib/evpn-host/record.json").read_text())
+        | {"time": "", "seconds": 0}
         for root in (usual, odd)
     ]
     assert records[0] == records[1]

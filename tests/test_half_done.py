@@ -2,10 +2,12 @@
 
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,7 +15,8 @@ import pytest
 from generator.activation import before, commands, converge
 from generator.activation.commands import Step
 from generator.errors import ActivationFailed, Interrupted, Stranded
-from generator.state import generations, record
+from generator.failover import hook
+from generator.state import files, generations, record
 from generator.verbs import apply as verb
 from generator.verbs.options import Options
 from generator.verbs.rollback import rollback
@@ -49,7 +52,7 @@ def files_of(root: Path) -> dict[str, bytes]:
     }
 
 
-def _full_disk(*_: object) -> None:
+def _full_disk(*_: object, **__: object) -> None:
     raise OSError(28, "No space left on device", "/run/systemd/network/10-netplan-x.network")
 
 
@@ -174,3 +177,162 @@ def test_signals_do_nothing_while_it_goes_back() -> None:
     mask = int(ignored.split()[1], 16)
     assert not mask & 1 << (signal.SIGTERM - 1)
     assert not mask & 1 << (signal.SIGINT - 1)
+
+
+class _Killed(BaseException):
+    """Ends a verb at once: it is no exception that a verb handles."""
+
+
+def _killed(*_: object) -> None:
+    raise _Killed
+
+
+def test_a_rollback_that_was_killed_is_ended_by_the_next(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leads to the same generation, not to one before that."""
+    for vni in (26, 27, 28):
+        apply(host(vnet(vni, ports=PORTS), generation=vni), options)
+    with monkeypatch.context() as kill:
+        kill.setattr(converge, "converge", _killed)
+        with pytest.raises(_Killed):
+            rollback(None, options, commands.silent, commands.silent)
+    for expected in ("vxlan27", "vxlan26"):
+        rollback(None, options, commands.silent, commands.silent)
+        assert expected.encode() in files_of(options.root)["etc/netplan/60-evpn-host.yaml"]
+
+
+@pytest.mark.parametrize("verb_", ["apply", "rollback"])
+def test_a_beginning_that_is_not_durable(
+    options: Options, monkeypatch: pytest.MonkeyPatch, verb_: str
+) -> None:
+    """The record is in place, but its folder can't be synced: refused, and the record stays."""
+    apply(OLD, options)
+    apply(NEW, options)
+    expected = files_of(options.root), record.read(options.root)
+    write, calls = files.write, iter([True])
+
+    def write_first(root: Path, path: PurePath, content: bytes, mode: int) -> None:
+        write(root, path, content, mode)
+        if path == record.RECORD and next(calls, False):
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(files, "write", write_first)
+    runs: dict[str, Callable[[], object]] = {
+        "apply": lambda: apply(OLD | {"generation": 3}, options),
+        "rollback": lambda: rollback(None, options, commands.silent, commands.silent),
+    }
+    with pytest.raises(OSError, match="Input/output error"):
+        runs[verb_]()
+    assert (files_of(options.root), record.read(options.root)) == expected
+
+
+def test_an_end_that_is_not_recorded(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rollback whose record can't be written at its end goes back too."""
+    apply(OLD, options)
+    apply(NEW, options)
+    expected = files_of(options.root)
+    monkeypatch.setattr("generator.verbs.rollback._done", lambda *_, **__: _full_disk())
+    with pytest.raises(ActivationFailed, match="No space left"):
+        rollback(None, options, commands.silent, commands.silent)
+    assert files_of(options.root) == expected
+
+
+def test_a_signal_after_the_end(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM while the generation is kept or the stage removed: all is done, exit code 0."""
+    rmdir = os.rmdir
+
+    def signalled(*arguments: Any, **keywords: Any) -> None:
+        _stop()
+        rmdir(*arguments, **keywords)
+
+    monkeypatch.setattr(generations, "keep", _stop)
+    monkeypatch.setattr(os, "rmdir", signalled)
+    apply(OLD, options)
+    current = record.read(options.root)
+    assert current
+    assert current.ok
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def _stop(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_stage_that_can_not_be_removed(
+    options: Options, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The host is as planned all the same."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "rmdir", _full_disk)
+    apply(OLD, options)
+    assert list(tmp_path.rglob("evpn-host-stage-*"))
+    current = record.read(options.root)
+    assert current
+    assert current.ok
+
+
+def test_uninstall_replaces_ours_by_what_was_there(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At no instant FRR has no file."""
+    on_a_tree = msgspec.structs.replace(options, activate=False)
+    conf = options.root / "etc/frr/frr.conf"
+    conf.parent.mkdir(parents=True)
+    conf.write_text("hostname x\n")
+    apply(OLD, on_a_tree)
+    monkeypatch.setattr(files, "copy", _killed)
+    with pytest.raises(_Killed):
+        uninstall(on_a_tree, commands.silent, commands.silent)
+    assert conf.exists()
+
+
+def test_an_empty_folder_of_a_killed_run_goes(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between removing a drop-in and its folder: the next run removes the folder."""
+    apply(OLD, options)
+    drop_ins = options.root / "etc/systemd/network"
+    monkeypatch.setattr(verb, "_as_planned", lambda previous, _: previous.ok)
+    with monkeypatch.context() as kill:
+        kill.setattr(files, "remove_folder", _killed)
+        with pytest.raises(_Killed):
+            apply(NEW, options)
+    assert [folder for folder in drop_ins.iterdir() if not any(folder.iterdir())]
+    apply(NEW, options)
+    assert not [folder for folder in drop_ins.iterdir() if not any(folder.iterdir())]
+
+
+def test_a_look_of_the_hook_that_can_not_be_written_down(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address may have moved: exit code 3, not 1."""
+    apply(OLD, options)
+    monkeypatch.setattr(hook.Hook, "settle", _full_disk)
+    with pytest.raises(ActivationFailed, match="No space left"):
+        hook.once(options.root, commands.silent)
+
+
+def test_a_drop_ins_folder_that_can_not_be_removed(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty folder that stays is not what was planned: exit code 3. One in use stays."""
+    apply(OLD, options)
+    expected = files_of(options.root)
+    rmdir = os.rmdir
+    failures = iter([OSError(30, "Read-only file system")])
+
+    def fail_once(name: str, *, dir_fd: int) -> None:
+        for failure in failures:
+            raise failure
+        rmdir(name, dir_fd=dir_fd)
+
+    with monkeypatch.context() as faults:
+        faults.setattr(os, "rmdir", fail_once)
+        with pytest.raises(ActivationFailed, match="Read-only"):
+            apply(NEW, options)
+    assert files_of(options.root) == expected
+    [folder] = (options.root / "etc/systemd/network").glob("10-netplan-vxlan26.*.d")
+    (folder / "theirs.conf").write_text("[Link]\n")
+    apply(NEW, options)
+    assert list(folder.iterdir()) == [folder / "theirs.conf"]

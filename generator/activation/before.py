@@ -123,6 +123,13 @@ def restore(root: Path, known: Before, log: Log) -> None:
     commands.run_all(steps, log)
 
 
+def sweep(root: Path) -> None:
+    """Remove folders that came with us and are empty: a run that was killed has left them."""
+    for folder in reversed(read(root).folders):
+        with contextlib.suppress(OSError):
+            files.remove_folder(root, folder)
+
+
 def remove_folders(root: Path, known: Before) -> None:
     """Remove the backends' notes, and folders that came with us and that nobody else uses."""
     for backend in backends.registered():
@@ -132,4 +139,5 @@ def remove_folders(root: Path, known: Before) -> None:
             with contextlib.suppress(OSError):
                 backend.remove_notes(root)
     for folder in reversed(known.folders):
-        files.remove_folder(root, folder)  # unless it is in use
+        with contextlib.suppress(OSError):
+            files.remove_folder(root, folder)

@@ -35,6 +35,7 @@ class Step(msgspec.Struct, frozen=True):
 
 
 Log = Callable[[str], None]
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 T = TypeVar("T")
 
 
@@ -79,12 +80,11 @@ def interruptible() -> Iterator[None]:
 
     subprocess kills a tool and waits for its end when an exception comes while it runs.
     """
-    signals = (signal.SIGTERM, signal.SIGINT)
 
     def interrupt(number: int, _: object) -> NoReturn:
         raise Interrupted(f"stopped by {signal.Signals(number).name}")
 
-    with _handling(signals, interrupt):
+    with _handling(interrupt):
         yield
 
 
@@ -95,18 +95,30 @@ def uninterrupted() -> Iterator[None]:
     They are handled, not ignored. A native tool would inherit that it ignores them, and so would a
     DHCP client that it starts.
     """
-    with _handling((signal.SIGTERM, signal.SIGINT), lambda *_: None):
+    with _handling(_nothing):
         yield
+
+
+def finish() -> None:
+    """Have SIGTERM and SIGINT do nothing until the end of `interruptible`.
+
+    What was to be done is done, or is being undone: the exit code must say so.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            signal.signal(number, _nothing)
+
+
+def _nothing(*_: object) -> None:
+    """Do nothing."""
 
 
 @contextlib.contextmanager
-def _handling(
-    signals: Iterable[signal.Signals], handler: Callable[[int, object], None]
-) -> Iterator[None]:
+def _handling(handler: Callable[[int, object], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # which alone handles signals
         yield
         return
-    before = {number: signal.signal(number, handler) for number in signals}
+    before = {number: signal.signal(number, handler) for number in _SIGNALS}
     try:
         yield
     finally:

@@ -73,7 +73,10 @@ def changes(root: Path, texts: dict[str, str]) -> list[Change]:
 @contextlib.contextmanager
 def staged(root: Path, texts: dict[str, str], backend: str) -> Iterator[Path]:
     """Make a folder with the new files, and beside them the operator's files for the backend."""
-    with tempfile.TemporaryDirectory(prefix=STAGE, dir=_place_of_stages(root)) as name:
+    # A stage that can't be removed changes nothing on the host. The next run removes it.
+    with tempfile.TemporaryDirectory(
+        prefix=STAGE, dir=_place_of_stages(root), ignore_cleanup_errors=True
+    ) as name:
         stage = Path(name)
         for path, text in texts.items():
             target = stage / path
@@ -145,5 +148,6 @@ def commit(root: Path, needed: Iterable[Change]) -> list[str]:
                 files.set_mode(root, folder, files.FOLDER_MODE)  # networkd reads it as its own user
             files.write(root, path, files.encoded(change.new), plan.mode(path))
     except OSError as error:
-        raise ActivationFailed(f"{error.filename}: {error.strerror}") from None
+        place = error.filename or f"/{change.path}"  # a descriptor has no name
+        raise ActivationFailed(f"{place}: {error.strerror}") from None
     return kept

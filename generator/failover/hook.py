@@ -20,7 +20,7 @@ from generator.activation import commands
 from generator.activation.commands import Log, Step
 from generator.desired.model import Management
 from generator.desired.target import Target
-from generator.errors import ActivationFailed, EvpnHostError, Refused
+from generator.errors import ActivationFailed, EvpnHostError, Refused, text_of
 from generator.failover import announce, events, place
 from generator.failover.fabric import Fabric
 from generator.failover.pace import Damping, Schedule
@@ -271,13 +271,17 @@ def _say(text: str) -> None:
 def once(root: Path, log: Log) -> None:
     """Look once, and move the address if it has to move.
 
-    Raises `Refused` when nothing was applied yet.
+    Raises `Refused` when nothing was applied yet, `ActivationFailed` if the address did not come to
+    its place or that could not be written down. The next look begins with what it finds.
     """
     if record.read(root) is None:
         raise Refused("nothing was applied yet: there is no management address to look after")
     hook = Hook(root, log)
     before = hook.placement.moves, hook.placement.repairs
-    hook.settle()
+    try:
+        hook.settle()
+    except OSError as error:  # perhaps after the move
+        raise ActivationFailed(text_of(error)) from None
     if (hook.placement.moves, hook.placement.repairs) != before:
         hook.announce_and_end()
 

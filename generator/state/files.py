@@ -6,6 +6,7 @@ Paths are relative to a root, and `state.tree` says how a root is a wall. All ra
 """
 
 import contextlib
+import errno
 import os
 import pwd
 import shutil
@@ -17,6 +18,8 @@ from generator.secrets import know_those_of_frr
 from generator.state import tree
 
 FOLDER_MODE = 0o755  # of folders that are made on the way, whatever the umask
+# Why a folder is not removed: others have files in it, it is a mount point, or it is gone.
+_NOT_OURS_ALONE = {errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.ENOENT, errno.ENOTDIR}
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
@@ -109,8 +112,12 @@ def remove(root: Path, path: PurePath | str) -> None:
 def remove_folder(root: Path, path: PurePath | str) -> None:
     """Remove a folder if nothing is in it; others may have files there too."""
     parent, name = os.path.split(path)
-    with contextlib.suppress(OSError), tree.folder(root, parent) as folder:
-        os.rmdir(name, dir_fd=folder)
+    try:
+        with tree.folder(root, parent) as folder:
+            os.rmdir(name, dir_fd=folder)
+    except OSError as error:
+        if error.errno not in _NOT_OURS_ALONE:
+            raise
 
 
 def remove_tree(root: Path, path: PurePath | str) -> None:

@@ -6,6 +6,7 @@
 /var/lib/evpn-host/kept/etc/…                 copies of an operator's files that ours replaced
 """
 
+import contextlib
 import datetime
 from pathlib import Path
 
@@ -157,6 +158,19 @@ def write(root: Path, record: Record, payload: bytes | None = None) -> None:
         files.write(root, PAYLOAD, payload, 0o600)
     text = msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
     files.write(root, RECORD, text, 0o600)
+
+
+def begin(root: Path, pending: Record, previous: Record | None) -> None:
+    """Store the record of what has begun. If that fails, the previous record stays."""
+    try:
+        write(root, pending)
+    except BaseException:  # it may be in place, and only its durability has failed
+        with contextlib.suppress(OSError):
+            if previous:
+                write(root, previous)
+            else:
+                remove(root)
+        raise
 
 
 def remove(root: Path) -> None:

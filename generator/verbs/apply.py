@@ -9,43 +9,36 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
 from generator import __version__
-from generator.activation import backends, before, commands, converge, firewall, staging
-from generator.activation.backend import Activation
+from generator.activation import backends, commands, firewall, staging
 from generator.activation.commands import Log
 from generator.activation.guard import Guard
-from generator.activation.partial import Partial, partial_of
+from generator.activation.partial import partial_of
 from generator.controller import source as sources
 from generator.controller.source import Source
 from generator.desired import plan
 from generator.desired.payload import Payload
 from generator.desired.plan import Plan
 from generator.desired.summary import summary
-from generator.desired.target import Target
 from generator.errors import (
     Problem,
     Refused,
     Unchecked,
     Unreachable,
-    text_of,
 )
 from generator.observed import comparison, devices
 from generator.reporting import report
 from generator.reporting.report import Outcome
 from generator.state import changes as reading
 from generator.state import generations, held, record
-from generator.state.changes import Change
 from generator.state.held import Held
 from generator.state.lock import lock
 from generator.state.record import Record
-from generator.verbs import preflight
-from generator.verbs.going_back import Attempt, failure_of, go_back, guard_of
+from generator.verbs import preflight, transaction
+from generator.verbs.going_back import guard_of
 from generator.verbs.options import Options
 from generator.verbs.planning import frr_local, inputs_of, make_plan, previous_record
-
-_BEGUN = "begun, not ended"
+from generator.verbs.transaction import Run, carry_out, outcome_of
 
 
 def apply_from(source: Source, options: Options, log: Log, say: Log, *, last_good: bool) -> Outcome:
@@ -88,10 +81,10 @@ def apply(
     with lock(root), commands.interruptible():
         previous = previous_record(options)
         if not options.person and (waiting := held.holds(root, inputs)):
-            return _left_alone(waiting, previous, say)
+            return _left_alone(waiting, previous)
         anew = options.full or held.read(root) is not None
         if previous and not anew and _nothing_to_do(inputs, previous, options):
-            return _outcome(previous.target)
+            return outcome_of(previous.target)
         guard = guard_of(options, log, say, controller)
         run = _decide(prepared or make_plan(data, options), previous, options, guard, log, say)
         files = run.partial.files if run.partial else run.plan.files
@@ -101,9 +94,9 @@ def apply(
                 # Another payload gives the same files: there is nothing to do but to record it.
                 record.write(root, run.record(ok=previous.ok), data)
                 held.release(root)
-                return _outcome(run.target)
+                return outcome_of(run.target)
             _check(stage, run)
-            return _carry_out(run, data, stage)
+            return carry_out(run, data, stage)
 
 
 def _decide(  # noqa: PLR0913, PLR0917  # what is, what is to be, and who hears of it
@@ -113,7 +106,7 @@ def _decide(  # noqa: PLR0913, PLR0917  # what is, what is to be, and who hears 
     guard: Guard,
     log: Log,
     say: Log,
-) -> "_Run":
+) -> Run:
     """Return what an apply has to do; say its warnings. Raises `Refused`."""
     begun = time.monotonic()
     planned, payload, inputs = prepared
@@ -135,7 +128,7 @@ def _decide(  # noqa: PLR0913, PLR0917  # what is, what is to be, and who hears 
     lines = summary(previous.target if previous else None, target)
     stays = previous is not None and not changes and not lines
     number = previous.number if previous and stays else generations.next_number(root, previous)
-    return _Run(
+    return Run(
         options=options,
         plan=planned,
         target=target,
@@ -152,12 +145,11 @@ def _decide(  # noqa: PLR0913, PLR0917  # what is, what is to be, and who hears 
     )
 
 
-def _left_alone(waiting: Held, previous: Record | None, say: Log) -> Outcome:
-    """Say why a payload is left alone, and return that nothing was done. Raises `Refused`."""
+def _left_alone(waiting: Held, previous: Record | None) -> Outcome:
+    """Return that nothing was done and why. Raises `Refused` on a host without a record."""
     if previous is None:
         raise Refused(str(waiting))
-    say(str(waiting))
-    return _outcome(previous.target, left_alone=str(waiting))
+    return outcome_of(previous.target, left_alone=str(waiting))
 
 
 def _refuse_older(planned: Plan, previous: Record | None) -> None:
@@ -197,7 +189,7 @@ def _nothing_to_do(inputs: str, previous: Record, options: Options) -> bool:
 def _as_planned(previous: Record, options: Options) -> bool:
     """Whether the last apply ended well, and the kernel and FRR are still as it left them."""
     if not options.activate:
-        return previous.detail != _BEGUN
+        return previous.detail != transaction.BEGUN
     target = previous.target
     return (
         previous.ok
@@ -206,7 +198,7 @@ def _as_planned(previous: Record, options: Options) -> bool:
     )
 
 
-def _check(stage: Path, run: "_Run") -> None:
+def _check(stage: Path, run: Run) -> None:
     try:
         staging.check(stage, run.plan.backend, run.size, run.log)
     except Unchecked as missing:
@@ -214,136 +206,3 @@ def _check(stage: Path, run: "_Run") -> None:
         if run.options.activate:
             raise
         run.say(f"not checked: {missing}")
-
-
-def _outcome(
-    target: Target, *, activated: bool = False, left_alone: str = "", **paths: list[str]
-) -> Outcome:
-    """Say what an apply of a target did; `paths` are the outcome's lists."""
-    return Outcome(
-        target.host,
-        target.generation,
-        **paths,
-        activated=activated,
-        devices=len(target.devices),
-        left_alone=left_alone,
-    )
-
-
-class _Run(msgspec.Struct, frozen=True, kw_only=True):
-    """An apply in progress: what it was decided from, and what was decided."""
-
-    options: Options
-    plan: Plan
-    target: Target
-    inputs: str
-    previous: Record | None
-    changes: list[Change]
-    partial: Partial | None  # None: the native tools take up the whole plan
-    guard: Guard
-    log: Log
-    say: Log
-    number: int  # of the entry of the history
-    summary: list[str]
-    begun: float  # by the monotonic clock, seconds
-
-    @property
-    def is_new(self) -> bool:
-        """Whether the host becomes another than it is recorded to be."""
-        return self.previous is None or bool(self.changes or self.summary)
-
-    @property
-    def size(self) -> int:
-        """How many devices the native tools have to deal with."""
-        return len(self.partial.names if self.partial else self.plan.devices)
-
-    def record(self, *, ok: bool, detail: str = "") -> Record:
-        """Return the record of this apply as it stands."""
-        previous = self.previous
-        return Record(
-            version=__version__,
-            number=self.number,
-            started_by=self.options.started_by,
-            seconds=round(time.monotonic() - self.begun, 1),
-            summary=self.summary,
-            time=record.now(),
-            ok=ok,
-            detail=detail,
-            activated=ok or bool(previous and previous.activated),
-            inputs=self.inputs,
-            target=self.target,
-            remaining_devices=[] if ok else record.removed_devices(previous, self.target),
-            remaining_numbered=[] if ok or not previous else previous.possible_numbered,
-        )
-
-
-def _carry_out(run: _Run, data: bytes, stage: Path) -> Outcome:
-    root = run.options.root
-    changed = sorted(change.path for change in run.changes)
-    kept: list[str] = []
-    run.guard.look(run.previous.target if run.previous else None, run.target)
-    before.remember(root, run.plan, run.log, running=run.options.activate)
-    record.write(root, run.record(ok=False, detail=_BEGUN))
-    try:
-        kept = staging.commit(root, run.changes)
-        if not run.options.activate:
-            record.write(root, run.record(ok=False, detail="written, not activated"), data)
-            return _outcome(run.target, changed=changed, kept=kept)
-        repaired = converge.converge(_activation(run, stage), run.log, run.say)
-        run.guard.hold(run.target)
-        done = run.record(ok=True)
-        record.write(root, done, data)
-    except Exception as failure:  # noqa: BLE001  # whatever it is, the host goes back
-        failed = failure_of(failure)
-        # Without inputs no payload counts as the one applied: the next run tries again.
-        restored = run.previous and msgspec.structs.replace(
-            run.previous, inputs="", detail=str(failed)
-        )
-        attempt = Attempt(
-            options=run.options,
-            changes=run.changes,
-            failed=run.record(ok=False, detail=str(failed)),
-            previous=restored,
-            guard=run.guard,
-            log=run.log,
-            say=run.say,
-        )
-        go_back(attempt)
-        if run.options.activate:
-            held.failed(root, run.inputs, str(failed.problems[0]))
-            generations.keep(root, attempt.failed, {}, run.options.keep)
-        raise failed from None
-    with commands.uninterrupted():  # the host is as planned, and nothing must say otherwise
-        try:
-            held.release(root)
-            generations.keep(root, done, run.plan.files, run.options.keep)
-        except OSError as error:
-            run.say(f"warning: this generation is not kept for a rollback: {text_of(error)}")
-    return _outcome(
-        run.target,
-        activated=True,
-        changed=changed,
-        kept=kept,
-        mended=repaired,
-        summary=run.summary,
-    )
-
-
-def _activation(run: _Run, stage: Path) -> Activation:
-    """Return what the native tools have to bring about."""
-    previous = run.previous
-    changed = {change.path for change in run.changes}
-    if previous and not previous.ok:
-        changed |= run.plan.files.keys()  # nobody knows how far the run before came
-    first = not (previous and previous.activated)
-    return Activation(
-        root=run.options.root,
-        stage=stage,
-        target=run.target,
-        removed=record.removed_devices(previous, run.target),
-        changed_files=changed,
-        whole=first or run.options.full,
-        first=first,
-        previous=previous,
-        partial=run.partial.names if run.partial else None,
-    )

@@ -1,10 +1,11 @@
 """`evpn-host rollback`: an earlier entry of the history becomes the current one."""
 
 import time
+from pathlib import Path
 
 import msgspec
 
-from generator.activation import commands, converge, staging
+from generator.activation import before, commands, converge, staging
 from generator.activation.backend import Activation
 from generator.activation.commands import Log
 from generator.controller.config import Config, hostname
@@ -19,6 +20,8 @@ from generator.state.record import Record
 from generator.verbs.going_back import Attempt, failure_of, go_back, guard_of
 from generator.verbs.options import Options
 from generator.verbs.planning import frr_local
+
+_BEGUN = "rollback begun, not ended"
 
 
 def rollback_reported(
@@ -49,8 +52,9 @@ def rollback(number: int | None, options: Options, log: Log, say: Log) -> tuple[
         pending = _pending(current, kept, generations.next_number(root, current), options)
         frr_local(root)  # its passwords are known then: FRR's tools may repeat them
         changes = staging.changes(root, texts)
-        _carry_out(
+        done = _carry_out(
             options,
+            begun,
             current=current,
             pending=pending,
             texts=texts,
@@ -58,15 +62,12 @@ def rollback(number: int | None, options: Options, log: Log, say: Log) -> tuple[
             log=log,
             say=say,
         )
-        held.went_back(root, current.inputs)
-        done = pending
-        if options.activate:
-            done = _done(pending, time.monotonic() - begun)
-            record.write(root, done)
-            try:
+        try:
+            held.went_back(root, current.inputs)
+            if done.ok:
                 generations.keep(root, done, texts, options.keep)
-            except OSError as error:
-                say(f"warning: this rollback is no entry of the history: {text_of(error)}")
+        except OSError as error:
+            say(f"warning: this rollback is no entry of the history: {text_of(error)}")
         paths = sorted(change.path for change in changes)
         outcome = Outcome(
             done.target.host,
@@ -82,8 +83,10 @@ def _choose(current: Record, number: int | None, entries: list[Record]) -> Recor
     """Return the entry of a number, by default the one before what the host has."""
     good = [entry for entry in entries if entry.ok]
     here = current.origin or current.number
+    if current.detail == _BEGUN:
+        here += 1  # a rollback to `origin` has not ended: this one ends it
     for entry in good:
-        if entry.number == number or (number is None and entry.number < here and not entry.origin):
+        if entry.number == number or (number is None and entry.number < here):
             return entry
     if any(entry.number == number for entry in entries):
         rule = "is an apply that failed: the host went back from it then"
@@ -95,6 +98,7 @@ def _choose(current: Record, number: int | None, entries: list[Record]) -> Recor
 
 def _carry_out(  # noqa: PLR0913  # what is, what is to be, and who hears of it
     options: Options,
+    begun: float,
     *,
     current: Record,
     pending: Record,
@@ -102,29 +106,28 @@ def _carry_out(  # noqa: PLR0913  # what is, what is to be, and who hears of it
     changes: list[Change],
     log: Log,
     say: Log,
-) -> None:
-    """Bring the host to an entry's state. Raises what `rollback` raises."""
+) -> Record:
+    """Bring the host to an entry's state; return its record. Raises what `rollback` raises."""
     root, target = options.root, pending.target
     with staging.staged(root, texts, target.backend) as stage:
         if options.activate:
             staging.check(stage, target.backend, len(target.devices), log)
         guard = guard_of(options, log, say)
         guard.look(current.target, target)
-        record.write(root, pending)
-        activation = Activation(
-            root=root,
-            stage=stage,
-            target=target,
-            removed=pending.remaining_devices,
-            changed_files={change.path for change in changes},
-            previous=current,
-        )
+        record.begin(root, pending, current)
         try:
             staging.commit(root, changes)
+            if not current.ok:
+                before.sweep(root)
             if options.activate:
+                activation = _activation(root, stage, pending, changes, current)
                 converge.converge(activation, log, say)
             guard.hold(target)
+            done = _done(pending, time.monotonic() - begun, activated=options.activate)
+            record.write(root, done)
+            commands.finish()
         except Exception as error:  # noqa: BLE001  # whatever it is, the host goes back
+            commands.finish()
             failed = failure_of(error)
             attempt = Attempt(
                 options=options,
@@ -137,6 +140,21 @@ def _carry_out(  # noqa: PLR0913  # what is, what is to be, and who hears of it
             )
             go_back(attempt)
             raise failed from None
+    return done
+
+
+def _activation(
+    root: Path, stage: Path, pending: Record, changes: list[Change], current: Record
+) -> Activation:
+    """Return what the native tools have to bring about."""
+    return Activation(
+        root=root,
+        stage=stage,
+        target=pending.target,
+        removed=pending.remaining_devices,
+        changed_files={change.path for change in changes},
+        previous=current,
+    )
 
 
 def _pending(current: Record, kept: Record, number: int, options: Options) -> Record:
@@ -150,14 +168,16 @@ def _pending(current: Record, kept: Record, number: int, options: Options) -> Re
         summary=summary(current.target, kept.target),
         inputs=current.inputs,
         ok=False,
-        detail="rollback begun, not ended",
+        detail=_BEGUN,
         remaining_devices=record.removed_devices(current, kept.target),
         remaining_numbered=current.possible_numbered,
     )
 
 
-def _done(pending: Record, seconds: float) -> Record:
+def _done(pending: Record, seconds: float, *, activated: bool) -> Record:
     """Return the record of a rollback that has ended well."""
+    if not activated:
+        return msgspec.structs.replace(pending, detail="written, not activated")
     return msgspec.structs.replace(
         pending,
         ok=True,

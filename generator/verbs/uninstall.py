@@ -44,11 +44,13 @@ def _remove(
         for path in sorted(staging.present(root))
         if plan.ours(text := changes.read(root, path) or "")
     ]
-    staging.commit(root, removed)
-    for copy in tree.walk(root, record.KEPT):
-        path = PurePath(copy).relative_to(record.KEPT)
+    copies = {
+        str(PurePath(copy).relative_to(record.KEPT)): copy for copy in tree.walk(root, record.KEPT)
+    }
+    for path, copy in copies.items():  # takes the place of ours at once
         files.copy(root, copy, path)
         say(f"/{path} is as it was before")
+    staging.commit(root, [change for change in removed if change.path not in copies])
     if options.activate and applied:
         converge.withdraw(applied, log)
         before.restore(root, known, log)

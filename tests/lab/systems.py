@@ -34,6 +34,8 @@ GATE = {
     "test_guard.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_going_back.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_steps.py": ("trixie-netplan", "bookworm-ifupdown"),
+    "test_faults.py": ("trixie-netplan", "bookworm-ifupdown"),
+    "test_power_cuts.py": ("trixie-ifupdown", "bookworm-netplan"),
     "test_refresh.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_on_and_off.py": ("bookworm-netplan",),
     "test_membership.py": ("trixie-ifupdown",),

@@ -1,17 +1,14 @@
-"""An apply fails or is killed on a running host: the previous configuration continues to work."""
+"""An apply fails on a running host: the previous configuration continues to work."""
 
 from __future__ import annotations
 
-import json
-import random
 import re
-import time
 from typing import Any
 
 import pytest
 
 from lab.fabric import Host, Lab, eventually
-from tests.lab.k8s01 import bare_metal, bring_up, established, guest, payload, resets, vnet
+from tests.lab.k8s01 import bare_metal, bring_up, guest, payload, vnet
 from tests.lab.systems import SYSTEMS
 
 ADDED = vnet(80, 33, "10.188.8.254/24")
@@ -81,26 +78,3 @@ def test_a_tool_that_keeps_failing_needs_a_person(lab: Lab) -> None:
     assert "look at:" in result.err
     host.apply(payload(ADDED))
     assert differences(host) == []
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Kill an apply twice, or six times with `--all`."""
-    if "seed" in metafunc.fixturenames:
-        everything = metafunc.config.getoption("all_of_it", False)
-        metafunc.parametrize("seed", range(6 if everything else 2))
-
-
-def test_a_killed_apply_is_finished_by_the_next(lab: Lab, seed: int) -> None:
-    """After SIGKILL at any moment the next run reaches the plan and resets no session."""
-    host = lab.host
-    before = resets(host)
-    document = payload(vnet(90 + seed, 33, f"10.188.{90 + seed}.254/24"))
-    host.machine.write("/root/killed.json", json.dumps(document))
-    apply = host.start(["evpn-host", "apply", "-p", "/root/killed.json"])
-    time.sleep(random.Random(seed).uniform(0.2, 3))  # noqa: S311
-    apply.signal(9)
-    apply.wait()
-    host.apply(document)
-    assert differences(host) == []
-    assert established(host) == {"ens4", "ens5"}
-    assert resets(host) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -60,14 +61,14 @@ def test_goes_back_from_a_wrong_as_number(lab: Lab, links: tuple[int, ...]) -> N
 
 
 def test_refuses_to_end_all_sessions(lab: Lab) -> None:
-    """NICs that are others than those with sessions: exit code 1, nothing changed."""
+    """A NIC that is another than those with sessions: exit code 1, nothing changed."""
     host = lab.host
     host.apply(payload())
     eventually(lambda: established(host) == {"ens4", "ens5"})
     before = files(host)
     document = payload()
-    for link, name in zip(document["links"], ("ens6", "ens7"), strict=True):
-        link["local"]["ifname"] = name
+    del document["links"][1]
+    document["links"][0]["local"]["ifname"] = "ens6"
     document["server"]["mgmt"]["ifname"] = "ens6"
     result = host.apply(document, check=False)
     assert result.code == 1, result.err
@@ -76,6 +77,24 @@ def test_refuses_to_end_all_sessions(lab: Lab) -> None:
     assert files(host) == before
     assert established(host) == {"ens4", "ens5"}
     assert reachable(lab)
+
+
+def test_refuses_a_misspelt_nic(lab: Lab) -> None:
+    """The message names the NIC that was probably meant; nothing changed."""
+    host = lab.host
+    host.apply(payload())
+    before = files(host)
+    document = payload()
+    document["links"][0]["local"]["ifname"] = "ens44"
+    document["server"]["mgmt"]["ifname"] = "ens44"
+    result = host.apply(document, check=False)
+    assert result.code == 1, result.err
+    assert "ens44 is not there; ens4 is" in result.err
+    assert files(host) == before
+    host.machine.write("/root/misspelt.json", json.dumps(document))
+    findings = host.evpn_host("preflight", "-p", "/root/misspelt.json", "--json", check=False)
+    assert findings.code == 1
+    assert findings.json[0]["what"] == "ens44 is not there; ens4 is"
 
 
 def test_a_person_may_do_without(lab: Lab) -> None:

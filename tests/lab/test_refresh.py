@@ -298,7 +298,9 @@ def test_a_rollback_is_told(story: Story) -> None:
     assert "nbr-91" in host.run(["ip", "-brief", "link"]).out
     host.evpn_host("rollback")
     eventually(lambda: messages(host)[-1]["MESSAGE"].endswith("is current again"))
-    assert host.evpn_host("apply", "-v") == Result(0, "", "")
+    result = host.evpn_host("apply", "-v")
+    assert "a person went back from it" in result.out
+    assert result.err == ""
     assert "nbr-91" not in host.run(["ip", "-brief", "link"]).out
 
 

@@ -1,0 +1,176 @@
+"""The transaction of an apply: from the first changed file to the end, or back.
+
+The record says `ok: false` from before the first file changes until the kernel and FRR are seen to
+be as planned.
+"""
+
+import time
+from pathlib import Path
+
+import msgspec
+
+from generator import __version__
+from generator.activation import before, commands, converge, staging
+from generator.activation.backend import Activation
+from generator.activation.commands import Log
+from generator.activation.guard import Guard
+from generator.activation.partial import Partial
+from generator.desired.plan import Plan
+from generator.desired.target import Target
+from generator.errors import text_of
+from generator.reporting.report import Outcome
+from generator.state import generations, held, record
+from generator.state.changes import Change
+from generator.state.record import Record
+from generator.verbs.going_back import Attempt, failure_of, go_back
+from generator.verbs.options import Options
+
+BEGUN = "begun, not ended"
+
+
+def outcome_of(
+    target: Target, *, activated: bool = False, left_alone: str = "", **paths: list[str]
+) -> Outcome:
+    """Say what an apply of a target did; `paths` are the outcome's lists."""
+    return Outcome(
+        target.host,
+        target.generation,
+        **paths,
+        activated=activated,
+        devices=len(target.devices),
+        left_alone=left_alone,
+    )
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """An apply in progress: what it was decided from, and what was decided."""
+
+    options: Options
+    plan: Plan
+    target: Target
+    inputs: str
+    previous: Record | None
+    changes: list[Change]
+    partial: Partial | None  # None: the native tools take up the whole plan
+    guard: Guard
+    log: Log
+    say: Log
+    number: int  # of the entry of the history
+    summary: list[str]
+    begun: float  # by the monotonic clock, seconds
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the host becomes another than it is recorded to be."""
+        return self.previous is None or bool(self.changes or self.summary)
+
+    @property
+    def size(self) -> int:
+        """How many devices the native tools have to deal with."""
+        return len(self.partial.names if self.partial else self.plan.devices)
+
+    def record(self, *, ok: bool, detail: str = "") -> Record:
+        """Return the record of this apply as it stands."""
+        previous = self.previous
+        return Record(
+            version=__version__,
+            number=self.number,
+            started_by=self.options.started_by,
+            seconds=round(time.monotonic() - self.begun, 1),
+            summary=self.summary,
+            time=record.now(),
+            ok=ok,
+            detail=detail,
+            activated=ok or bool(previous and previous.activated),
+            inputs=self.inputs,
+            target=self.target,
+            remaining_devices=[] if ok else record.removed_devices(previous, self.target),
+            remaining_numbered=[] if ok or not previous else previous.possible_numbered,
+        )
+
+
+def carry_out(run: Run, data: bytes, stage: Path) -> Outcome:
+    root = run.options.root
+    changed = sorted(change.path for change in run.changes)
+    kept: list[str] = []
+    run.guard.look(run.previous.target if run.previous else None, run.target)
+    before.remember(root, run.plan, run.log, running=run.options.activate)
+    record.begin(root, run.record(ok=False, detail=BEGUN), run.previous)
+    try:
+        kept = staging.commit(root, run.changes)
+        if run.previous and not run.previous.ok:
+            before.sweep(root)
+        if not run.options.activate:
+            record.write(root, run.record(ok=False, detail="written, not activated"), data)
+            return outcome_of(run.target, changed=changed, kept=kept)
+        repaired = converge.converge(_activation(run, stage), run.log, run.say)
+        run.guard.hold(run.target)
+        done = run.record(ok=True)
+        record.write(root, done, data)
+        commands.finish()
+    except Exception as failure:  # noqa: BLE001  # whatever it is, the host goes back
+        commands.finish()
+        failed = failure_of(failure)
+        _undo(run, str(failed))
+        raise failed from None
+    try:
+        held.release(root)
+        generations.keep(root, done, run.plan.files, run.options.keep)
+    except OSError as error:
+        run.say(f"warning: this generation is not kept for a rollback: {text_of(error)}")
+    return outcome_of(
+        run.target,
+        activated=True,
+        changed=changed,
+        kept=kept,
+        mended=repaired,
+        summary=run.summary,
+    )
+
+
+def _undo(run: Run, reason: str) -> None:
+    """Go back, and note the failure. Raises `Stranded`."""
+    # Without inputs no payload counts as the one applied: the next run tries again.
+    restored = run.previous and msgspec.structs.replace(run.previous, inputs="", detail=reason)
+    attempt = Attempt(
+        options=run.options,
+        changes=run.changes,
+        failed=run.record(ok=False, detail=reason),
+        previous=restored,
+        guard=run.guard,
+        log=run.log,
+        say=run.say,
+    )
+    go_back(attempt)
+    if run.options.activate:
+        _remember_failure(run, attempt.failed)
+
+
+def _remember_failure(run: Run, failed: Record) -> None:
+    """Have the timer wait, and the history say what happened."""
+    root = run.options.root
+    try:
+        held.failed(root, run.inputs, failed.detail.partition("\n")[0])
+        generations.keep(root, failed, {}, run.options.keep)
+    except OSError as error:
+        run.say(f"warning: it is not noted that the payload failed: {text_of(error)}")
+
+
+def _activation(run: Run, stage: Path) -> Activation:
+    """Return what the native tools have to bring about."""
+    previous = run.previous
+    changed = {change.path for change in run.changes}
+    if previous and not previous.ok:
+        changed |= run.plan.files.keys()  # nobody knows how far the run before came
+    first = not (previous and previous.activated)
+    return Activation(
+        root=run.options.root,
+        stage=stage,
+        target=run.target,
+        removed=record.removed_devices(previous, run.target),
+        changed_files=changed,
+        whole=first or run.options.full,
+        first=first,
+        previous=previous,
+        partial=run.partial.names if run.partial else None,
+    )
