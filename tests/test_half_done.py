@@ -334,5 +334,5 @@ def test_a_drop_ins_folder_that_can_not_be_removed(
     assert files_of(options.root) == expected
     [folder] = (options.root / "etc/systemd/network").glob("10-netplan-vxlan26.*.d")
     (folder / "theirs.conf").write_text("[Link]\n")
-    apply(NEW, options)
+    apply(NEW, msgspec.structs.replace(options, person=True))
     assert list(folder.iterdir()) == [folder / "theirs.conf"]
