@@ -496,8 +496,8 @@ class Judge:
             wrong += _other(now, new)
         elif run.code in (*NOTHING_CHANGED, 3):
             wrong += _other(now, old)
-        elif run.code not in (4, -9):
-            wrong.append(f"exit {run.code}")
+        elif run.code != -9 and (run.code, verb.name) != (4, "uninstall"):
+            wrong.append(f"exit {run.code}")  # after a single fault there is a way back
         if now["locked"] and run.code != -9:
             wrong.append("the lock is held")
         if now["hanging"] and run.code != -9:

@@ -66,9 +66,9 @@ operations on drop-ins every fourth is tried, and of those on kept generations e
    `uninstall`, exits 0. Files, devices and FRR are as after. `status` finds no difference. Both
    sessions are Established, and none was reset. No temporary file is left.
 
-Exit code 4 is expected of `rollback` and `uninstall` alone: they have nothing to go back to. The
-hook has no way back either: the address is somewhere at every moment, and the next look moves it to
-where it belongs.
+Exit code 4 is expected of `uninstall` alone, which has nothing to go back to. The hook has no way
+back either: the address is somewhere at every moment, and the next look moves it to where it
+belongs.
 
 ## Counts
 """

@@ -1,0 +1,177 @@
+"""Every apply that changes something is an entry of the history, and can be gone back to."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from generator.activation import before, commands, converge
+from generator.errors import ActivationFailed, Refused
+from generator.state import generations, record
+from generator.verbs import apply as verb
+from generator.verbs import history
+from generator.verbs.options import Options
+from generator.verbs.rollback import rollback
+from tests.strategies import LEAF1, LEAF2, Json, encoded, host, link, server, tagged, vnet
+from tests.test_apply import Command
+
+PORTS = tagged(LEAF1, LEAF2)
+RED = vnet(26, name="red", prefixes=["10.26.0.1/24"], ports=PORTS)
+BOTH = [link("ens4", LEAF1), link("ens5", LEAF2)]
+
+
+@pytest.fixture
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
+    """Return a person's options for a host that is a folder: no command runs."""
+    monkeypatch.setattr(commands, "run", lambda *_: "")
+    monkeypatch.setattr(converge, "converge", lambda *_: [])
+    monkeypatch.setattr(converge, "withdraw", lambda *_: None)
+    monkeypatch.setattr(before, "restore", lambda *_: None)
+    monkeypatch.setattr(verb, "_as_planned", lambda *_: True)
+    monkeypatch.setattr("generator.verbs.preflight.look", lambda *_: [])
+    return Options(root=tmp_path, backend="ifupdown", person=True, started_by="ada", keep=4)
+
+
+def apply(document: Json, options: Options) -> None:
+    verb.apply(encoded(document), options, commands.silent, commands.silent)
+
+
+def back(options: Options, number: int | None = None) -> int:
+    """Go back; return the number of the entry that is current again."""
+    _, entry = rollback(number, options, commands.silent, commands.silent)
+    return entry.number
+
+
+def renumbered(generation: int) -> Json:
+    """A payload of which only the management address is another: no file changes."""
+    document = host(RED, links=BOTH, generation=generation, server=server())
+    document["server"]["mgmt"]["ipv4"] = document["server"]["mgmt"]["ipv4"].replace(".101", ".77")
+    return document
+
+
+@pytest.fixture
+def applied(options: Options) -> Options:
+    """Four applies: one uplink goes and comes back, then the address changes."""
+    apply(host(RED, links=BOTH), options)
+    one = host(RED, links=BOTH[:1], generation=2)
+    one["server"] = server()
+    apply(one, options)
+    apply(host(RED, links=BOTH, generation=3), options)
+    apply(renumbered(4), options)
+    return options
+
+
+def test_an_apply_that_changes_no_file_is_an_entry(applied: Options) -> None:
+    """The management address is not in any file, and still can be gone back from."""
+    listed = history.entries(applied.root)
+    assert [each.number for each in listed] == [4, 3, 2, 1]
+    assert [each.outcome for each in listed] == ["current", "applied", "applied", "applied"]
+    assert {each.started_by for each in listed} == {"ada"}
+    assert listed[0].summary[0].startswith("+ management address")
+    assert listed[1].summary == ["+ session ens5"]
+    assert listed[2].summary == ["- session ens5"]
+    assert "+ V-Net red (26)" in listed[3].summary
+
+
+def test_rollback_skips_nothing(applied: Options) -> None:
+    """Each goes back by one more; the record says what the host really has."""
+    assert back(applied) == 3
+    current = record.read(applied.root)
+    assert current
+    assert (current.number, current.origin, current.target.generation) == (5, 3, 3)
+    assert current.target.sessions == ["ens4", "ens5"]
+    assert back(applied) == 2
+    current = record.read(applied.root)
+    assert current
+    assert current.target.sessions == ["ens4"]
+    # The oldest entries are gone, but not the one whose files the host has.
+    assert [each.number for each in generations.entries(applied.root)][-1] == 2
+
+
+def test_any_entry_can_be_gone_back_to(applied: Options) -> None:
+    """By its number, also forward again; an unknown one is refused with those that there are."""
+    back(applied, 1)
+    assert back(applied, 4) == 4
+    current = record.read(applied.root)
+    assert current
+    assert current.target.management
+    assert current.target.management.ipv4.endswith(".77/16")
+    with pytest.raises(Refused, match=r"77 is no entry of the history \(there are: "):
+        back(applied, 77)
+
+
+def test_the_one_before_an_apply_after_a_rollback(applied: Options) -> None:
+    """It is what the host had then, not what the rollback went back from."""
+    back(applied, 2)
+    apply(host(links=BOTH, generation=9), applied)
+    assert back(applied) == 5  # the rollback to 2
+
+
+def test_nothing_new_is_no_entry(applied: Options) -> None:
+    """A payload of a new generation with the same content."""
+    apply(renumbered(5), applied)
+    assert [each.number for each in history.entries(applied.root)] == [4, 3, 2, 1]
+    current = record.read(applied.root)
+    assert current
+    assert current.target.generation == 5
+
+
+def test_a_failed_apply_is_listed_with_its_reason(
+    applied: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can go back to it: the host never stayed there."""
+    steps = iter([True])
+
+    def fail_once(*_: object) -> list[str]:
+        if next(steps, False):
+            raise ActivationFailed("guard: session ens4 is not Established, but was before")
+        return []
+
+    monkeypatch.setattr(converge, "converge", fail_once)
+    with pytest.raises(ActivationFailed):
+        apply(host(links=BOTH, generation=9), applied)
+    newest = history.entries(applied.root)[0]
+    assert (newest.number, newest.outcome) == (5, "failed")
+    assert "ens4" in newest.detail
+    with pytest.raises(Refused, match="an apply that failed"):
+        back(applied, 5)
+    assert back(applied) == 3
+
+
+def test_the_command(applied: Options, evpn_host: Command) -> None:
+    """A line for each entry, and what it changed below; as JSON a list of objects."""
+    shown = evpn_host("history", "--root", applied.root)
+    assert shown.code == 0
+    assert shown.out.splitlines()[0].startswith("4  2")
+    assert "    - session ens5" in shown.out.splitlines()
+    objects = json.loads(evpn_host("history", "--root", applied.root, "--json").out)
+    assert [each["number"] for each in objects] == [4, 3, 2, 1]
+    assert evpn_host("history", "--root", applied.root / "other").out == "nothing was applied yet\n"
+
+
+def test_ten_times_the_same_leave_nothing_behind(options: Options) -> None:
+    """A V-Net that came and went: files as at first, the history bounded."""
+    plain = host(links=BOTH)
+    apply(plain, options)
+    etc = {f: f.read_bytes() for f in (options.root / "etc").rglob("*") if f.is_file()}
+    for generation in range(2, 22, 2):
+        apply(host(RED, links=BOTH, generation=generation), options)
+        apply(plain | {"generation": generation + 1}, options)
+    now = {f: f.read_bytes() for f in (options.root / "etc").rglob("*") if f.is_file()}
+    assert {f: b.partition(b"\n")[2] for f, b in now.items()} == {
+        f: b.partition(b"\n")[2] for f, b in etc.items()
+    }
+    assert len(history.entries(options.root)) == options.keep
+
+
+def test_a_record_of_an_older_version_has_no_history(applied: Options) -> None:
+    """Its entries are still listed and can be gone back to."""
+    file = applied.root / record.GENERATIONS / "2/record.json"
+    entry = json.loads(file.read_text())
+    for name in ("origin", "started_by", "seconds", "summary"):
+        del entry[name]
+    del entry["target"]["names"]
+    file.write_text(json.dumps(entry))
+    assert back(applied, 2) == 2
+    [old] = [each for each in history.entries(applied.root) if each.number == 2]
+    assert (old.summary, old.started_by) == ([], "")
