@@ -37,28 +37,39 @@ def evpn_host() -> None:
 @parameters.host
 @parameters.backend
 @parameters.root
-def diff(source: str | None, host: str | None, backend: str | None, root: Path | None) -> None:
+@click.option("--stat", is_flag=True, help="only the summary in network terms")
+@click.option("--json", "as_json", is_flag=True, help="the summary and the files, for a script")
+def diff(
+    source: str | None,
+    host: str | None,
+    backend: str | None,
+    root: Path | None,
+    stat: bool,
+    as_json: bool,
+) -> None:
     """Show what apply would change.
 
-    Devices that would be removed come last.
+    First in network terms, then file by file. Devices that would be removed come last.
     """
     from generator.verbs import context
     from generator.verbs import diff as verb
 
     origin = context.source_of(source, host, root)
-    data, options = origin.refresh(), context.options_of(root, origin, backend)
-    differs = False
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    for line in verb.preview(data, options):
-        click.echo(click.style(line, fg=_colour(line)) if colour else line)
-        differs = True
-    sys.exit(1 if differs else 0)
+    preview = verb.Preview(origin.refresh(), context.options_of(root, origin, backend))
+    if as_json:
+        click.echo(context.json(preview.difference, indent=2))
+    else:
+        lines = [*preview.summary(), *(() if stat else preview.files())]
+        colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        for line in lines:
+            click.echo(click.style(line, fg=_colour(line)) if colour else line)
+    sys.exit(1 if preview.differs else 0)
 
 
 def _colour(line: str) -> str | None:
     if line.startswith(("--- ", "+++ ")):
         return None
-    return {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
+    return {"+": "green", "-": "red", "~": "yellow", "@": "cyan"}.get(line[:1])
 
 
 @evpn_host.command()

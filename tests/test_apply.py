@@ -370,6 +370,27 @@ def test_diff_shows_what_apply_would_do(
     assert (failure.code, failure.out) == (2, "")
 
 
+def test_diff_begins_with_a_summary(
+    evpn_host: Command, apply: Command, root: Path, tmp_path: Path
+) -> None:
+    """V-Nets, sessions and the like, then a total; `--stat` and `--json` end there."""
+    apply(OLD)
+    source = payload_file(tmp_path, NEW)
+    lines = [
+        "~ V-Net vnet-26 (26): MTU 1500 to 1400",
+        "- V-Net vnet-31 (31)",
+        "+ V-Net vnet-32 (32)",
+    ]
+    argv = ["diff", "--root", root, "-p", source]
+    whole = evpn_host(*argv).out.splitlines()
+    assert whole[:4] == [*lines, "1 added, 1 changed, 1 removed"]
+    assert evpn_host(*argv, "--stat").out.splitlines() == whole[:4]
+    shown = json.loads(evpn_host(*argv, "--json").out)
+    assert shown["summary"] == lines
+    assert {"path": f"/{NETPLAN}", "change": "changed"} in shown["files"]
+    assert shown["removed_devices"] == ["nbr-31", "vxlan31"]
+
+
 def test_diff_shows_no_password(
     evpn_host: Command, apply: Command, root: Path, tmp_path: Path
 ) -> None:
