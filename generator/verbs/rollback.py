@@ -64,10 +64,8 @@ def rollback(number: int | None, options: Options, log: Log, say: Log) -> tuple[
         )
         try:
             held.went_back(root, current.inputs)
-            if done.ok:
-                generations.keep(root, done, texts, options.keep)
         except OSError as error:
-            say(f"warning: this rollback is no entry of the history: {text_of(error)}")
+            say(f"warning: the payload is not held: {text_of(error)}")
         paths = sorted(change.path for change in changes)
         outcome = Outcome(
             done.target.host,
@@ -120,10 +118,10 @@ def _carry_out(  # noqa: PLR0913  # what is, what is to be, and who hears of it
             if not current.ok:
                 before.sweep(root)
             if options.activate:
-                activation = _activation(root, stage, pending, changes, current)
-                converge.converge(activation, log, say)
+                converge.converge(_activation(root, stage, pending, changes, current), log, say)
             guard.hold(target)
             done = _done(pending, time.monotonic() - begun, activated=options.activate)
+            _keep(done, texts, options, say)  # before the record: a killed run is run again
             record.write(root, done)
             commands.finish()
         except Exception as error:  # noqa: BLE001  # whatever it is, the host goes back
@@ -141,6 +139,15 @@ def _carry_out(  # noqa: PLR0913  # what is, what is to be, and who hears of it
             go_back(attempt)
             raise failed from None
     return done
+
+
+def _keep(done: Record, texts: dict[str, str], options: Options, say: Log) -> None:
+    """Make a rollback that has ended well an entry of the history."""
+    if done.ok:
+        try:
+            generations.keep(options.root, done, texts, options.keep)
+        except OSError as error:
+            say(f"warning: this rollback is no entry of the history: {text_of(error)}")
 
 
 def _activation(
