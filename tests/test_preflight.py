@@ -113,6 +113,19 @@ def test_devices_of_a_host_that_was_applied_are_ours() -> None:
     assert findings(machine(nic(9, "nbr-26", kind="bridge")), first=False) == []
 
 
+def test_the_management_address_may_be_on_a_bridge_of_ours() -> None:
+    """Its V-Net gets another VNI: the address is still on the bridge of before."""
+    management = HOST.management
+    assert management
+    bridge = nic(9, "nbr-99", kind="bridge")
+    there = machine(bridge, addresses={9: {management.ipv4}})
+    ours = frozenset({"nbr-99"})
+    assert preflight.findings(HOST, DEVICES, there, first=False, ours=ours) == []
+    [finding] = preflight.findings(HOST, DEVICES, there, first=False)
+    assert finding.stops
+    assert f"{management.ipv4} is on nbr-99" in finding.what
+
+
 def test_a_leafs_name_is_compared_without_its_domain() -> None:
     """FRR says the host name of the switch, which may be in full."""
     expected = preflight.leaf(HOST.uplinks[0])

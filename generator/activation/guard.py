@@ -100,8 +100,9 @@ class Guard:
             yield f"session {name} is not Established, but was before"
         if expected:
             yield from self._lost()
-        for gateway in _gateways(target) if self._before.gateways else ():
-            if not self._answers(gateway):
+        families = {":" in gateway for gateway in self._before.gateways}
+        for gateway in _gateways(target):
+            if (":" in gateway) in families and not self._answers(gateway):
                 yield f"the management gateway {gateway} does not answer, but did before"
         if expected == self._before.sessions:
             for leaf in sorted(self._before.leaves):

@@ -1,7 +1,7 @@
 """What would stop an apply on this machine, or surprise its operator: pure, from what was read."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 import msgspec
 
@@ -25,14 +25,22 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.what}: {self.why} ({self.remedy})"
 
 
-def findings(host: Host, devices: list[Device], machine: Machine, *, first: bool) -> list[Finding]:
+def findings(
+    host: Host,
+    devices: list[Device],
+    machine: Machine,
+    *,
+    first: bool,
+    ours: Set[str] = frozenset(),
+) -> list[Finding]:
     """Return what a machine is not ready for, what stops an apply first.
 
     `first`: nothing of ours was ever active here, so devices with our names are somebody else's.
+    `ours` are the devices that may be there because of the apply before.
     """
     listed = [
         *_nics(host, machine),
-        *_management(host, machine),
+        *_management(host, machine, ours),
         *(_owners(devices, machine) if first else ()),
         *_frr(machine, first=first),
         *_kernel(machine),
@@ -88,7 +96,7 @@ def _near(name: str, machine: Machine) -> str:
     return f"; {near[0]} is" if near else f"; there are {', '.join(sorted(nics)) or 'none'}"
 
 
-def _management(host: Host, machine: Machine) -> Iterator[Finding]:
+def _management(host: Host, machine: Machine, ours: Set[str]) -> Iterator[Finding]:
     if host.management is None or host.management.ifname not in machine.links:
         return  # of a NIC that is not there there is a finding already
     for address, _ in host.management.pairs:
@@ -97,7 +105,7 @@ def _management(host: Host, machine: Machine) -> Iterator[Finding]:
             for link in machine.links.values()
             if address in machine.addresses.get(link.index, ())
         }
-        places = {host.management.ifname, host.management.bridge}
+        places = {host.management.ifname, host.management.bridge, *ours}
         if owners and not owners & places:
             yield Finding(
                 what=f"the management address {address} is on {', '.join(sorted(owners))}",

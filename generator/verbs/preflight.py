@@ -19,7 +19,13 @@ _BGP_INSTANCE = "router bgp "
 def look(planned: Plan, previous: Record | None, root: Path) -> list[Finding]:
     """Return what this machine is not ready for, what stops an apply first."""
     first = previous is None and not _has_files_of_ours(root)
-    findings = preflight.findings(planned.host, planned.devices, machine.read(), first=first)
+    findings = preflight.findings(
+        planned.host,
+        planned.devices,
+        machine.read(),
+        first=first,
+        ours={device.name for device in previous.possible_devices} if previous else frozenset(),
+    )
     return [*_foreign_bgp(root), *findings]
 
 

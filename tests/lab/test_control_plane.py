@@ -255,7 +255,7 @@ def test_a_password_is_what_the_session_needs(lab: Lab) -> None:
     host, leaf = lab.host, lab.fabric.leaf("ns-leaf-0")
     none = ("no neighbor swp9s1 password",)
     with back_again(lab):
-        host.apply(tuned(password=SECRET))
+        host.apply(tuned(password=SECRET), "--no-guard")
         eventually(lambda: not established(host), WITHIN)
         with bgp_lines(leaf, f"neighbor swp9s1 password {SECRET}", undo=none):
             eventually(lambda: "ens4" in established(host), WITHIN)
