@@ -62,10 +62,8 @@ class Guard:
         sessions = _sessions()
         if sessions and not sessions & set(planned.sessions):
             names = ", ".join(sorted(sessions))
-            rule = (
-                f"no session would be left: {names} is Established, and the payload has none of it"
-            )
-            raise Refused(f"{rule} (--no-guard applies it all the same)")
+            rule = f"would be left without a session: {names} would end, and no other is up"
+            raise Refused(Problem("this host", "", rule, "--no-guard applies it all the same"))
         self._before = Reach(
             sessions=sessions,
             gateways=frozenset(filter(self._answers, _gateways(target))),

@@ -307,7 +307,8 @@ def router_ids(root: Path) -> set[str]:
 def hostnames(root: Path) -> dict[str, str]:
     """Return the names that neighbors with a session give themselves. Raises `Silent`."""
     answer = show("bgpd", "show bgp neighbors json", dict[str, _Neighbor], root)
-    return {name: shown.hostname for name, shown in answer.items() if shown.hostname}
+    unknown = {"", "Unknown"}  # without a session, or without the capability
+    return {name: peer.hostname for name, peer in answer.items() if peer.hostname not in unknown}
 
 
 def local_as(root: Path) -> int | None:
