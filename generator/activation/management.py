@@ -6,7 +6,7 @@ from generator.activation.commands import Log
 from generator.observed import netlink
 
 HOOK = "evpn-host-failover.service"
-LET_GO = 3.0  # seconds that the hook has to move the address off a bridge that goes
+LET_GO = 15.0  # seconds for a busy host to make the new bridge, and for the hook to move to it
 
 
 def wait_for_hook(activation: Activation) -> None:
