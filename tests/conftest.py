@@ -17,7 +17,10 @@ import pytest
 REPO = Path(__file__).parents[1]
 sys.path.append(str(REPO))  # for `lab` and `tests`, which are not installed
 
+from generator.activation import before, commands, converge, netplan  # noqa: E402
 from generator.cli import main  # noqa: E402
+from generator.verbs import apply as applying  # noqa: E402
+from generator.verbs import preflight  # noqa: E402
 from lab.result import Result  # noqa: E402
 from tests import profiles  # noqa: E402
 
@@ -93,6 +96,19 @@ def evpn_host(
         return Result(int(end.value.code or 0), output.out, output.err)
 
     return run
+
+
+@pytest.fixture
+def folder_as_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a folder on which verbs act as on a host: no command runs, no device is looked at."""
+    monkeypatch.setattr(commands, "run", lambda *_: "")
+    monkeypatch.setattr(converge, "converge", lambda *_: [])
+    monkeypatch.setattr(converge, "withdraw", lambda *_: None)
+    monkeypatch.setattr(before, "restore", lambda *_: None)
+    monkeypatch.setattr(applying, "_as_planned", lambda *_: True)
+    monkeypatch.setattr(preflight, "look", lambda *_: [])
+    monkeypatch.setattr(netplan, "GENERATORS", ("/bin/true",))
+    return tmp_path
 
 
 def unavailable(reason: str) -> NoReturn:

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from generator.activation import before, commands, converge
+from generator.activation import commands, converge
 from generator.errors import ActivationFailed, Refused
 from generator.reporting.report import Outcome
 from generator.state import held, record
@@ -21,16 +21,9 @@ NEW = host(vnet(27, prefixes=["10.27.0.1/24"], ports=PORTS), generation=2)
 
 
 @pytest.fixture
-def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
-    """Return a timer's options for a host that is a folder: no command runs."""
-    monkeypatch.setattr(commands, "run", lambda *_: "")
-    monkeypatch.setattr(converge, "converge", lambda *_: [])
-    monkeypatch.setattr(converge, "withdraw", lambda *_: None)
-    monkeypatch.setattr(before, "restore", lambda *_: None)
-    monkeypatch.setattr(verb, "_as_planned", lambda *_: True)
-    monkeypatch.setattr("generator.verbs.preflight.look", lambda *_: [])
-    monkeypatch.setattr("generator.activation.netplan.GENERATORS", ("/bin/true",))
-    return Options(root=tmp_path, backend="netplan")
+def options(folder_as_host: Path) -> Options:
+    """Return a timer's options for a host that is a folder."""
+    return Options(root=folder_as_host, backend="netplan")
 
 
 def apply(document: object, options: Options, **changed: object) -> Outcome:

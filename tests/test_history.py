@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from generator.activation import before, commands, converge
+from generator.activation import commands, converge
 from generator.errors import ActivationFailed, Refused
 from generator.state import generations, record
 from generator.verbs import apply as verb
@@ -21,15 +21,9 @@ BOTH = [link("ens4", LEAF1), link("ens5", LEAF2)]
 
 
 @pytest.fixture
-def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
-    """Return a person's options for a host that is a folder: no command runs."""
-    monkeypatch.setattr(commands, "run", lambda *_: "")
-    monkeypatch.setattr(converge, "converge", lambda *_: [])
-    monkeypatch.setattr(converge, "withdraw", lambda *_: None)
-    monkeypatch.setattr(before, "restore", lambda *_: None)
-    monkeypatch.setattr(verb, "_as_planned", lambda *_: True)
-    monkeypatch.setattr("generator.verbs.preflight.look", lambda *_: [])
-    return Options(root=tmp_path, backend="ifupdown", person=True, started_by="ada", keep=4)
+def options(folder_as_host: Path) -> Options:
+    """Return a person's options for a host that is a folder."""
+    return Options(root=folder_as_host, backend="ifupdown", person=True, started_by="ada", keep=4)
 
 
 def apply(document: Json, options: Options) -> None:
