@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from generator.secrets import mask
 
+_LONGEST_NAME = 64  # that is compared with others: the work grows with its square
+
 
 def printable(value: object, limit: int = 80) -> str:
     """Return text from outside, safe for a terminal: one short line without control characters."""
@@ -12,6 +14,17 @@ def printable(value: object, limit: int = 80) -> str:
     text = text[: limit + 1]
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return text if len(text) <= limit else text[:limit] + "…"
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Return a hint if a name is nearly one of those that are known, "" if it is none."""
+    if not isinstance(name, str) or len(name) > _LONGEST_NAME:
+        return ""
+    import difflib  # noqa: PLC0415  # only who mistypes pays for it
+
+    by_lower = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.8)
+    return f"did you mean {by_lower[near[0]]}?" if near else ""
 
 
 def _json(value: object) -> str:

@@ -11,6 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from generator import __version__
+from generator.errors import did_you_mean
 from lab.result import Result
 from tests.conftest import REPO
 
@@ -338,3 +339,19 @@ def test_render_imports_nothing_that_acts_on_a_host(tmp_path: Path) -> None:
         "urllib.request",
         "ruamel.yaml",
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "hint"),
+    [
+        ("vxlanId", ["vxlanID", "name"], "did you mean vxlanID?"),
+        ("K8SO1", ["K8S01", "K8S02"], "did you mean K8S01?"),
+        ("vnets", ["vlans", "links"], ""),
+        ("x" * 10**6, ["vnets"], ""),
+        (7, ["vnets"], ""),
+        ("vnets", [], ""),
+    ],
+)
+def test_a_name_that_is_nearly_right(name: object, known: list[str], hint: str) -> None:
+    """The one that was probably meant; nothing where none is near, however long the name is."""
+    assert did_you_mean(name, known) == hint

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from generator.activation.backends import NAMES
-from generator.errors import Problem, Refused, printable
+from generator.errors import Problem, Refused, did_you_mean, printable
 from generator.state import tree
 
 PATH = Path("etc/evpn-host/config.yaml")
@@ -114,7 +114,7 @@ def _convert(raw: Any) -> Config:
     for name, value in raw.items():
         place = f"/{PATH}: {printable(name)}"
         if name not in fields:
-            known = f"known are {', '.join(fields)}"
+            known = did_you_mean(name, fields) or f"known are {', '.join(fields)}"
             problems.append(Problem(place, "", "is not a setting that is known", known))
             continue
         try:

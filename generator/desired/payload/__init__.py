@@ -9,7 +9,7 @@ from generator.desired.payload import decode
 from generator.desired.payload.checks import Segments, check_fleet, check_host
 from generator.desired.payload.derive import derive
 from generator.desired.payload.document import ROLE, FleetDocument, FleetHost, HostDocument
-from generator.errors import Problem, Problems, Refused, printable
+from generator.errors import Problem, Problems, Refused, did_you_mean, printable
 
 __all__ = ["Payload", "load"]
 
@@ -37,7 +37,8 @@ class Payload(msgspec.Struct, frozen=True):
         for host in self.hosts:
             if host.name.lower() == name.lower():
                 return host
-        raise Refused(f"the payload has no host {printable(name)} in role {ROLE}; it has: {known}")
+        rule = f"the payload has no host {printable(name)} in role {ROLE}; it has: {known}"
+        raise Refused(Problem("", "", rule, did_you_mean(name, (h.name for h in self.hosts))))
 
 
 def load(data: bytes) -> Payload:

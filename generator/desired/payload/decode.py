@@ -16,7 +16,7 @@ import msgspec
 from msgspec import NODEFAULT, Meta, UnsetType
 
 from generator.desired.payload.values import Password
-from generator.errors import Problem, Problems, Refused, printable
+from generator.errors import Problem, Problems, Refused, did_you_mean, printable
 from generator.secrets import MASKED
 
 MAX_BYTES = 64 << 20
@@ -177,7 +177,9 @@ def _walk_fields(
         return {}
     fields = _fields(type_)
     problems.extend(
-        Problem(_under(place, name), "", "is not a field that is known here")
+        Problem(
+            _under(place, name), "", "is not a field that is known here", did_you_mean(name, fields)
+        )
         for name in raw
         if name not in fields and name != type_.__struct_config__.tag_field
     )
