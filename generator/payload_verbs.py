@@ -1,5 +1,6 @@
 """Verbs that need a payload and no host: they act on nothing."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -32,11 +33,26 @@ def render(source: str | None, output: Path, host: str | None, backend: str) -> 
 
 @click.command()
 @parameters.payload
-def check(source: str | None) -> None:
-    """Name every problem of the payload, and each warning."""
+@click.option(
+    "-H", "--host", metavar="HOST", type=parameters.TEXT, help="a host that a Fleet has to have"
+)
+@click.option("--json", "as_json", is_flag=True, help="problems and warnings, for a script")
+def check(source: str | None, host: str | None, as_json: bool) -> None:
+    """Name every problem of the payload, and each warning.
+
+    The exit code is 1 if there is a problem.
+    """
+    from generator.verbs import check as verb
     from generator.verbs import context
 
-    context.payload_of(source)
+    if not as_json:
+        checked = context.payload_of(source)
+        if host is not None:
+            checked.host(host)
+        return
+    report = verb.report(context.data_of(source), host)
+    click.echo(context.json(report, indent=2))
+    sys.exit(1 if report.problems else 0)
 
 
 @click.command()

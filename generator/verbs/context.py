@@ -18,6 +18,7 @@ from generator.desired import payload
 from generator.desired.payload import Payload
 from generator.errors import Refused
 from generator.secrets import mask
+from generator.verbs import check
 from generator.verbs.options import Options
 
 
@@ -33,14 +34,17 @@ def log(*, verbose: bool) -> Log:
 
 def payload_of(source: str | None) -> Payload:
     """Read and check a payload, and print its warnings. Raises `Refused`."""
-    if source is not None and not config.is_url(source):  # config.yaml has no say in it
-        data = sources.local(source)
-    else:
-        data = source_of(source).read()
-    checked = payload.load(data)
-    for warning in checked.warnings:
+    checked = payload.load(data_of(source))
+    for warning in check.lines(checked.warnings):
         say(f"warning: {warning}")
     return checked
+
+
+def data_of(source: str | None) -> bytes:
+    """Read a payload. Raises `Refused`."""
+    if source is not None and not config.is_url(source):  # config.yaml has no say in it
+        return sources.local(source)
+    return source_of(source).read()
 
 
 def source_of(
