@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from generator import __version__, payload_verbs
-from generator.errors import EvpnHostError, text_of
+from generator.errors import EvpnHostError, Refused, text_of
 from generator.verbs import parameters
 from generator.verbs.command import TROUBLE, Diff, Seconds, Verbs, prepare_streams
 
@@ -218,11 +218,13 @@ def history(root: Path | None, as_json: bool) -> None:
 
 @evpn_host.command()
 @parameters.root
+@click.option("--yes", is_flag=True, help="do not ask on a terminal")
 @parameters.verbose
-def uninstall(root: Path | None, verbose: bool) -> None:
+def uninstall(root: Path | None, yes: bool, verbose: bool) -> None:
     """Remove all files and devices of evpn-host.
 
-    It removes nothing else, and restores what they had replaced.
+    It removes nothing else, and restores what they had replaced. On a terminal it first says what
+    will go, and asks.
     """
     from generator.reporting import report
     from generator.verbs import context
@@ -230,6 +232,11 @@ def uninstall(root: Path | None, verbose: bool) -> None:
 
     options = context.options_of(root)
     settings = context.settings_of(options.root)
+    if not yes and sys.stdin.isatty() and sys.stdout.isatty():
+        for line in verb.preview(options.root):
+            click.echo(line)
+        if not click.confirm("Remove all this?"):
+            raise Refused("not confirmed: nothing was changed")
     removed = verb.uninstall(options, context.log(verbose=verbose), context.say)
     report.forget(settings, options.root)
     for path in removed:

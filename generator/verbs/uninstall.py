@@ -1,6 +1,7 @@
 """`evpn-host uninstall`: the host without us."""
 
-from pathlib import PurePath
+from collections.abc import Iterator
+from pathlib import Path, PurePath
 
 from generator.activation import before, commands, converge, staging, units
 from generator.activation.before import Before
@@ -13,6 +14,27 @@ from generator.state.changes import Change
 from generator.state.lock import RUN, lock
 from generator.state.record import Record
 from generator.verbs.options import Options
+
+
+def preview(root: Path) -> Iterator[str]:
+    """Yield what an uninstall removes and restores, a line each. Raises `Refused`."""
+    applied = record.read(root)
+    for path in _own_files(root):
+        yield f"- /{path}"
+    for device in applied.possible_devices if applied else ():
+        yield f"- device {device.name} ({device.kind})"
+    if applied and applied.target.management:
+        management = applied.target.management
+        yield f"~ the management address {management.ipv4} goes to {management.ifname} for good"
+    for copy in tree.walk(root, record.KEPT):
+        yield f"+ /{PurePath(copy).relative_to(record.KEPT)}, as it was before"
+    yield f"- /{record.STATE}: the record, the history, the last good payload"
+
+
+def _own_files(root: Path) -> list[str]:
+    """Return the paths of the files that we wrote."""
+    present = sorted(staging.present(root))
+    return [path for path in present if plan.ours(changes.read(root, path) or "")]
 
 
 def uninstall(options: Options, log: Log, say: Log) -> list[str]:
@@ -39,11 +61,7 @@ def _remove(
     written = units.remove(root, log, reload=options.activate)
     if options.activate and applied and applied.target.management:
         hook.restore(root, log)
-    removed = [
-        Change(path, text, None)
-        for path in sorted(staging.present(root))
-        if plan.ours(text := changes.read(root, path) or "")
-    ]
+    removed = [Change(path, changes.read(root, path), None) for path in _own_files(root)]
     copies = {
         str(PurePath(copy).relative_to(record.KEPT)): copy for copy in tree.walk(root, record.KEPT)
     }
