@@ -734,13 +734,14 @@ def test_last_good_stands_in_for_a_controller_that_fails(
 def test_settings_are_checked(tree: Tree) -> None:
     """The message names each unknown setting, and each setting with an impossible value."""
     tree.settings = {}
-    tree.set(controler="x", timeout="long", retries=99, ca_file="ca.pem", key_file="/key")
+    tree.set(controler="x", color=1, timeout="long", retries=99, ca_file="ca.pem", key_file="/key")
     done = tree.run("apply")
     place = "evpn-host: /etc/evpn-host/config.yaml"
     known = ", ".join(Config.__struct_fields__)
     assert done.code == 1
     assert done.err.splitlines() == [
-        f"{place}: controler: is not a setting that is known (known are {known})",
+        f"{place}: controler: is not a setting that is known (did you mean controller?)",
+        f"{place}: color: is not a setting that is known (known are {known})",
         f"{place}: timeout: long is not a number of seconds up to 600",
         f"{place}: retries: 99 is not a whole number in 0–10",
         f"{place}: ca_file: ca.pem is not an absolute path",
