@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from generator.activation import commands, converge
-from generator.errors import ActivationFailed, Refused
+from generator.errors import ActivationFailed, Refused, Stranded
 from generator.state import generations, record
 from generator.verbs import apply as verb
 from generator.verbs import history
@@ -169,3 +169,35 @@ def test_a_record_of_an_older_version_has_no_history(applied: Options) -> None:
     assert back(applied, 2) == 2
     [old] = [each for each in history.entries(applied.root) if each.number == 2]
     assert (old.summary, old.started_by) == ([], "")
+
+
+def test_a_repair_leaves_the_entry_as_it_is(
+    applied: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it ends well or fails: what the apply changed stays known, with its files."""
+    back(applied, 1)
+    entry, texts = generations.entries(applied.root)[0], etc(applied)
+    monkeypatch.setattr(verb, "_as_planned", lambda *_: False)  # a device is gone
+    apply(host(RED, links=BOTH), applied)
+    assert generations.entries(applied.root)[0] == entry
+    current = record.read(applied.root)
+    assert current
+    assert (current.number, current.origin, current.summary) == (5, 1, entry.summary)
+
+    def fail(*_: object) -> list[str]:
+        raise ActivationFailed("the devices are not as planned")
+
+    monkeypatch.setattr(converge, "converge", fail)
+    with pytest.raises(Stranded):
+        apply(host(RED, links=BOTH), applied)
+    assert generations.entries(applied.root)[0] == entry
+    assert generations.texts(applied.root, entry).keys() == texts.keys()
+
+
+def etc(options: Options) -> dict[str, bytes]:
+    """Return the files of a host by path."""
+    return {
+        str(file.relative_to(options.root)): file.read_bytes()
+        for file in (options.root / "etc").rglob("*")
+        if file.is_file()
+    }

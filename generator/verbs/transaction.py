@@ -72,12 +72,15 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     def record(self, *, ok: bool, detail: str = "") -> Record:
         """Return the record of this apply as it stands."""
         previous = self.previous
+        entry = previous if previous and not self.is_new else None  # a repair is no new entry
+        seconds = round(time.monotonic() - self.begun, 1)
         return Record(
             version=__version__,
             number=self.number,
-            started_by=self.options.started_by,
-            seconds=round(time.monotonic() - self.begun, 1),
-            summary=self.summary,
+            origin=entry.origin if entry else 0,
+            started_by=entry.started_by if entry else self.options.started_by,
+            seconds=entry.seconds if entry else seconds,
+            summary=entry.summary if entry else self.summary,
             time=record.now(),
             ok=ok,
             detail=detail,
@@ -90,6 +93,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def carry_out(run: Run, data: bytes, stage: Path) -> Outcome:
+    """Make the host what a run has planned, from staged files, and return what was done.
+
+    `data` is the payload. Raises `Refused` (nothing was changed), `ActivationFailed` (the host has
+    gone back) or `Stranded`.
+    """
     root = run.options.root
     changed = sorted(change.path for change in run.changes)
     kept: list[str] = []
@@ -115,7 +123,8 @@ def carry_out(run: Run, data: bytes, stage: Path) -> Outcome:
         raise failed from None
     try:
         held.release(root)
-        generations.keep(root, done, run.plan.files, run.options.keep)
+        if run.is_new:
+            generations.keep(root, done, run.plan.files, run.options.keep)
     except OSError as error:
         run.say(f"warning: this generation is not kept for a rollback: {text_of(error)}")
     return outcome_of(
@@ -151,7 +160,8 @@ def _remember_failure(run: Run, failed: Record) -> None:
     root = run.options.root
     try:
         held.failed(root, run.inputs, failed.detail.partition("\n")[0])
-        generations.keep(root, failed, {}, run.options.keep)
+        if run.is_new:  # else the number is that of the entry that the host has
+            generations.keep(root, failed, {}, run.options.keep)
     except OSError as error:
         run.say(f"warning: it is not noted that the payload failed: {text_of(error)}")
 
