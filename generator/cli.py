@@ -11,7 +11,7 @@ import click
 from generator import __version__, payload_verbs
 from generator.errors import EvpnHostError, Refused, text_of
 from generator.verbs import parameters
-from generator.verbs.command import TROUBLE, Diff, Seconds, Verbs, prepare_streams
+from generator.verbs.command import TROUBLE, Diff, Verbs, a_number, prepare_streams
 
 if TYPE_CHECKING:
     from generator.activation.commands import Log
@@ -102,7 +102,8 @@ def preflight(source: str | None, host: str | None, as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="apply a payload of a lower generation too")
 @click.option(
     "--wait",
-    type=Seconds(0, 600, min_open=True),
+    type=click.FloatRange(0, 600, min_open=True),
+    callback=a_number,
     metavar="SECONDS",
     help="keep trying for SECONDS until the controller answers [config.yaml: timeout, retries]",
 )

@@ -208,7 +208,7 @@ def test_does_not_end_an_operators_bgp_unasked(
 ) -> None:
     """A BGP instance that is not ours: refused with what would end, until a person says so."""
     (root / FRR).parent.mkdir(parents=True)
-    text = "router bgp 65001\n neighbor 192.0.2.1 remote-as external\nexit\n"
+    text = "router bgp 65001\n neighbor 192.0.2.1 remote-as external\n neighbor\nexit\n"
     (root / FRR).write_text(text)
     refused = apply(OLD)
     assert refused.code == 1

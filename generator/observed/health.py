@@ -40,9 +40,9 @@ def health(
         if not session.established and session.down_since and session.down_since > since
     )
     if lost and up:
-        return Health("degraded", f"no session any more with {', '.join(lost)}")
+        return Health("degraded", f"the session with {', '.join(lost)} is down")
     if lost:
-        return Health("down", f"no session is left; there was one with {', '.join(lost)}")
+        return Health("down", f"no session is left; there were sessions with {', '.join(lost)}")
     if not up and known:
         return Health("waiting", "for the switch ports to be set to underlay")
     return Health("ok", "")

@@ -36,7 +36,7 @@ class Held(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         until = self.until
         end = f"it is tried again at {until.isoformat()}" if until else "it waits for another one"
-        return f"the payload is left alone since {self.since}, {self.reason}; {end}"
+        return f"the payload is left alone since {self.since}: {self.reason}; {end}"
 
 
 def read(root: Path) -> Held | None:
@@ -66,7 +66,7 @@ def failed(root: Path, inputs: str, reason: str) -> None:
 
 def went_back(root: Path, inputs: str) -> None:
     """Hold inputs that a person went back from."""
-    _write(root, Held(inputs, "when a person went back from it", now()))
+    _write(root, Held(inputs, "a person went back from it", now()))
 
 
 def release(root: Path) -> None:

@@ -1,8 +1,6 @@
-"""`evpn-host apply` and `diff`: a host becomes its plan.
+"""`evpn-host apply`: decides what a payload needs on this host, and whether that may be done.
 
-Writes what differs, has the native tools take it up, verifies and records. The record says
-`ok: false` from before the first file changes until the kernel and FRR are seen to be as planned.
-If something stops us in between, the next run reads that and finishes the work.
+`verbs.transaction` does it.
 """
 
 import time
@@ -20,12 +18,7 @@ from generator.desired import plan
 from generator.desired.payload import Payload
 from generator.desired.plan import Plan
 from generator.desired.summary import summary
-from generator.errors import (
-    Problem,
-    Refused,
-    Unchecked,
-    Unreachable,
-)
+from generator.errors import Problem, Refused, Unchecked, Unreachable
 from generator.observed import comparison, devices
 from generator.reporting import report
 from generator.reporting.report import Outcome
@@ -35,7 +28,6 @@ from generator.state.held import Held
 from generator.state.lock import lock
 from generator.state.record import Record
 from generator.verbs import preflight, transaction
-from generator.verbs.going_back import guard_of
 from generator.verbs.options import Options
 from generator.verbs.planning import frr_local, inputs_of, make_plan, previous_record
 from generator.verbs.transaction import Run, carry_out, outcome_of
@@ -71,8 +63,8 @@ def apply(
     """Make this host what a payload says. Nothing to do means nothing written and nothing run.
 
     `log` gets each command, `say` each sentence for the user. `controller` tells whether the
-    controller that gave the payload still answers. Raises `Refused` (nothing was
-    changed), `ActivationFailed` (the generation before is active again) or `Stranded`.
+    controller that gave the payload still answers. Raises `Refused` (nothing was changed),
+    `ActivationFailed` (the generation before is active again) or `Stranded`.
     """
     root = options.root
     inputs = inputs_of(data, frr_local(root), options)
@@ -85,7 +77,7 @@ def apply(
         anew = options.full or held.read(root) is not None
         if previous and not anew and _nothing_to_do(inputs, previous, options):
             return outcome_of(previous.target)
-        guard = guard_of(options, log, say, controller)
+        guard = Guard(options.patience, log, say, controller)
         run = _decide(prepared or make_plan(data, options), previous, options, guard, log, say)
         files = run.partial.files if run.partial else run.plan.files
         with staging.staged(root, files, run.plan.backend) as stage:
@@ -119,12 +111,12 @@ def _decide(  # noqa: PLR0913, PLR0917  # what is, what is to be, and who hears 
     root = options.root
     if not options.replace_frr:
         preflight.refuse_foreign_bgp(root)
-    if options.activate and preflight.matters(planned, previous):
+    target = plan.target(planned)
+    if options.activate and preflight.matters(target, previous):
         preflight.heed(planned, previous, options, say)
     uplinks = [uplink.ifname for uplink in planned.host.uplinks]
     backends.named(planned.backend).refuse_conflicts(root, uplinks)
     changes = staging.changes(root, planned.files)
-    target = plan.target(planned)
     lines = summary(previous.target if previous else None, target)
     stays = previous is not None and not changes and not lines
     number = previous.number if previous and stays else generations.next_number(root, previous)

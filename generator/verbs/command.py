@@ -6,10 +6,14 @@ import os
 import select
 import sys
 import traceback
+from typing import TYPE_CHECKING
 
 import click
 
 from generator.errors import EvpnHostError, Refused, text_of
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 TROUBLE = 2  # of diff, and of a wrong command line
 
@@ -29,9 +33,9 @@ class ReaderGone(EvpnHostError):
 class _Results(io.FileIO):
     """Standard output: a result that is lost is an error of its own, not one of the verb."""
 
-    def write(self, data: object, /) -> int:
+    def write(self, data: "ReadableBuffer", /) -> int:
         try:
-            while (count := super().write(data)) is None:  # type: ignore[arg-type]
+            while (count := super().write(data)) is None:
                 select.select([], [self], [])  # a pipe of a program that does not wait
             return count
         except BrokenPipeError:
@@ -45,11 +49,11 @@ class _Results(io.FileIO):
 class _Messages(io.FileIO):
     """Standard error: a message that nobody can read stops nothing, least of all an apply."""
 
-    def write(self, data: object, /) -> int:
+    def write(self, data: "ReadableBuffer", /) -> int:
         try:
-            return super().write(data) or 0  # type: ignore[arg-type]
+            return super().write(data) or 0
         except OSError:
-            return len(memoryview(data).cast("B"))  # type: ignore[arg-type]
+            return memoryview(data).nbytes
 
 
 def _discard(descriptor: int) -> None:
@@ -111,17 +115,16 @@ class Folder(click.Path):
         return super().convert(value, param, ctx)
 
 
-class Seconds(click.FloatRange):
-    """A number of seconds in a range; nan is in none."""
+def a_number(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """Return an option's value, which click's ranges let pass if it is nan."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter(f"{value} is not in the range {_range_of(param)}.", ctx, param)
+    return value
 
-    def convert(
-        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return the number."""
-        number: float = super().convert(value, param, ctx)  # type: ignore[arg-type]
-        if math.isnan(number):
-            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
-        return number
+
+def _range_of(param: click.Parameter) -> str:
+    """Return a range as click's own messages show it."""
+    return param.type._describe_range() if isinstance(param.type, click.FloatRange) else ""
 
 
 class Verbs(click.Group):

@@ -105,8 +105,12 @@ def started_by() -> str:
     """Return who runs the command: a person's name, or the service that does."""
     import pwd  # noqa: PLC0415  # only for verbs that change a host
 
-    if "INVOCATION_ID" in os.environ and not os.environ.get("SUDO_USER"):
-        return "evpn-host.service"
+    if not os.environ.get("SUDO_USER"):
+        with contextlib.suppress(OSError):
+            # systemd names the control group of a service after it (cgroups(7)).
+            group = Path("/proc/self/cgroup").read_bytes().decode().strip()
+            if group.endswith(".service"):
+                return group.rpartition("/")[2]
     with contextlib.suppress(KeyError):
         return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
     return str(os.getuid())

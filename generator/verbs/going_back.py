@@ -1,7 +1,6 @@
 """What failed halfway is undone: the host becomes again what its record said before."""
 
 import contextlib
-from collections.abc import Callable
 
 import msgspec
 
@@ -27,13 +26,6 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     guard: Guard
     log: Log
     say: Log
-
-
-def guard_of(
-    options: Options, log: Log, say: Log, controller: Callable[[], bool] | None = None
-) -> Guard:
-    """Return the guard of a run: one that lets all pass if the run activates nothing."""
-    return Guard(options.guard if options.activate else None, log, say, controller)
 
 
 def failure_of(error: Exception) -> ActivationFailed:

@@ -19,3 +19,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     person: bool = False  # whether a person named the payload, whose word counts
     replace_frr: bool = False  # whether a BGP instance of the operator may end
     guard: float | None = None  # seconds in which all must be reachable again; None: no guard
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds that the guard waits; None: there is no guard, or nothing is activated."""
+        return self.guard if self.activate else None

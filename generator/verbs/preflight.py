@@ -6,14 +6,13 @@ from generator.activation import frr, staging
 from generator.activation.commands import Log
 from generator.desired import plan
 from generator.desired.plan import Plan
+from generator.desired.target import Target
 from generator.errors import Problem, Refused
 from generator.observed import machine, preflight
 from generator.observed.preflight import Finding
 from generator.state import changes as reading
 from generator.state.record import Record
 from generator.verbs.options import Options
-
-_BGP_INSTANCE = "router bgp "
 
 
 def look(planned: Plan, previous: Record | None, root: Path) -> list[Finding]:
@@ -29,15 +28,15 @@ def look(planned: Plan, previous: Record | None, root: Path) -> list[Finding]:
     return [*_foreign_bgp(root), *findings]
 
 
-def matters(planned: Plan, previous: Record | None) -> bool:
-    """Whether an apply changes what preflight looks at: a first one, links, the management."""
+def matters(target: Target, previous: Record | None) -> bool:
+    """Whether an apply changes what preflight looks at: links, the management, or all at first."""
     if previous is None or not previous.activated:
         return True
-    target, new = previous.target, plan.target(planned)
-    return (target.uplinks, target.sessions, target.management) != (
-        new.uplinks,
-        new.sessions,
-        new.management,
+    old = previous.target
+    return (old.uplinks, old.sessions, old.management) != (
+        target.uplinks,
+        target.sessions,
+        target.management,
     )
 
 
@@ -70,12 +69,11 @@ def _foreign_bgp(root: Path) -> list[Finding]:
     text = reading.read(root, frr.CONF) or ""
     if plan.ours(text):
         return []
-    instances = [line.strip() for line in text.splitlines() if line.startswith(_BGP_INSTANCE)]
-    neighbors = {
-        words[1] for line in text.splitlines() if (words := line.split())[:1] == ["neighbor"]
-    }
+    lines = [line.split() for line in text.splitlines()]
+    instances = [" ".join(words) for words in lines if words[:2] == ["router", "bgp"]]
     if not instances:
         return []
+    neighbors = {words[1] for words in lines if words[:1] == ["neighbor"] and len(words) > 1}
     return [
         Finding(
             what=f"/{frr.CONF} has {', '.join(instances)}",

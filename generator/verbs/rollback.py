@@ -8,6 +8,7 @@ import msgspec
 from generator.activation import before, commands, converge, staging
 from generator.activation.backend import Activation
 from generator.activation.commands import Log
+from generator.activation.guard import Guard
 from generator.controller.config import Config, hostname
 from generator.desired.summary import summary
 from generator.errors import Problem, Refused, text_of
@@ -17,7 +18,7 @@ from generator.state import generations, held, record
 from generator.state.changes import Change
 from generator.state.lock import lock
 from generator.state.record import Record
-from generator.verbs.going_back import Attempt, failure_of, go_back, guard_of
+from generator.verbs.going_back import Attempt, failure_of, go_back
 from generator.verbs.options import Options
 from generator.verbs.planning import frr_local
 
@@ -110,7 +111,7 @@ def _carry_out(  # noqa: PLR0913  # what is, what is to be, and who hears of it
     with staging.staged(root, texts, target.backend) as stage:
         if options.activate:
             staging.check(stage, target.backend, len(target.devices), log)
-        guard = guard_of(options, log, say)
+        guard = Guard(options.patience, log, say)
         guard.look(current.target, target)
         record.begin(root, pending, current)
         try:

@@ -1,7 +1,7 @@
 """The transaction of an apply: from the first changed file to the end, or back.
 
 The record says `ok: false` from before the first file changes until the kernel and FRR are seen to
-be as planned.
+be as planned. If something stops us in between, the next run reads that and finishes the work.
 """
 
 import time
