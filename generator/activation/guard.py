@@ -72,13 +72,14 @@ class Guard:
             ),
         )
 
-    def hold(self, target: Target) -> None:
-        """Wait until all that a target still has can be reached again.
+    def hold(self, target: Target, least: float = 0.0) -> None:
+        """Wait until all that a target still has can be reached again, for `least` s or longer.
 
         Raises `ActivationFailed` with what can't.
         """
         if self._seconds is None:
             return
+        limit = max(self._seconds, least)
         begun = time.monotonic()
         said = False
         while missing := list(self._missing(target)):
@@ -86,8 +87,8 @@ class Guard:
             if elapsed > _QUIET and not said:
                 self._say(f"waiting, as {'; '.join(missing)}")
                 said = True
-            if elapsed > self._seconds:
-                waited = f"waited for {self._seconds:g} s"
+            if elapsed > limit:
+                waited = f"waited for {limit:g} s"
                 raise ActivationFailed(*(Problem("guard", "", text, waited) for text in missing))
             time.sleep(_INTERVAL)
 

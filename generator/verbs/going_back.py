@@ -16,6 +16,11 @@ from generator.state.record import Record
 from generator.verbs.options import Options
 
 
+# Seconds until a person is called, however short the guard is: a session that a leaf has just refused
+# may take this long to come up again.
+_BACK = 90.0
+
+
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """What was tried and failed: nobody knows how far it came."""
 
@@ -79,4 +84,4 @@ def _activate(attempt: Attempt) -> None:
             previous=failed,
         )
         converge.converge(back, log, attempt.say)
-    attempt.guard.hold(target)
+    attempt.guard.hold(target, _BACK)
