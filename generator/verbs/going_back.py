@@ -15,9 +15,8 @@ from generator.state.changes import Change
 from generator.state.record import Record
 from generator.verbs.options import Options
 
-
-# Seconds until a person is called, however short the guard is: a session that a leaf has just refused
-# may take this long to come up again.
+# Seconds until a person is called, however short the guard is: a session that a leaf has refused
+# takes its time to come up again.
 _BACK = 90.0
 
 
