@@ -201,3 +201,25 @@ def etc(options: Options) -> dict[str, bytes]:
         for file in (options.root / "etc").rglob("*")
         if file.is_file()
     }
+
+
+def test_failures_take_no_place_of_what_was_good(
+    applied: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A payload that fails for days leaves all entries that can be gone back to."""
+    fails = True
+
+    def fail_first(*_: object) -> list[str]:
+        nonlocal fails
+        fails = not fails
+        if not fails:
+            raise ActivationFailed("guard: no session")
+        return []
+
+    monkeypatch.setattr(converge, "converge", fail_first)
+    for generation in range(5, 15):
+        with pytest.raises(ActivationFailed):
+            apply(host(links=BOTH, generation=generation), applied)
+    outcomes = [each.outcome for each in history.entries(applied.root)]
+    assert outcomes.count("failed") == applied.keep
+    assert [each.number for each in generations.entries(applied.root) if each.ok] == [4, 3, 2, 1]

@@ -21,7 +21,7 @@ def test_a_run_writes_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("EVPN_HOST_RELIABILITY", "1")
     first = Counts(9, Counter(killed=2, EIO=1), Counter({"3": 1, "killed": 2}), 3)
     reliability.write("trixie-netplan", {"rollback": first})
-    second = Counts(5, Counter(killed=1), Counter({"killed": 1}), 0, ["wrong"])
+    second = Counts(5, Counter(killed=1), Counter({"killed": 1}), 0, ["wrong"], 2)
     reliability.write("trixie-ifupdown", {"rollback": second})
     rows = reliability.read(reliability.TABLE.read_text())
     assert rows == {
@@ -31,7 +31,11 @@ def test_a_run_writes_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ),
         ("trixie-ifupdown", "rollback"): (
             *("trixie-ifupdown", "rollback", "5"),
-            *("1 × killed", "1 × killed", "0 of 1; 1 × something wrong"),
+            *(
+                "1 × killed",
+                "1 × killed",
+                "0 of 1; 2 × the point was not reached; 1 × something wrong",
+            ),
         ),
     }
     monkeypatch.delenv("EVPN_HOST_RELIABILITY")

@@ -20,6 +20,7 @@ sendto(4<socket:[1]>, [{nlmsg_len=32, nlmsg_type=0x12 /* NLMSG_??? */, nlmsg_fla
 sendto(4<socket:[1]>, [{nlmsg_len=32, nlmsg_type=0x14 /* NLMSG_??? */, nlmsg_flags=1}], 32) = 32
 sendto(4<socket:[1]>, [{nlmsg_len=32, nlmsg_type=RTM_GETLINK, nlmsg_flags=1}], 32) = 32
 sendto(4<socket:[1]>, "show bgp summary json\\0", 22, 0, NULL, 0) = 22
+clone3({flags=CLONE_VM|CLONE_FILES|CLONE_THREAD, exit_signal=0, stack_size=0x9000}, 88) = 2226
 clone3({flags=CLONE_VM|CLONE_VFORK, exit_signal=SIGCHLD, stack_size=0x9000}, 88) = 2227
 fsync(4</etc/frr>)                      = -1 EIO (Input/output error) (INJECTED)
 unlinkat(6</run/evpn-host/evpn-host-stage-wyl474bo/etc/netplan>, "50-operator.yaml", 0) = 0
@@ -41,7 +42,7 @@ def test_points() -> None:
         ("renameat", 1, "/etc/frr/x"),
         ("vfork", 1, "a command"),
         ("sendto", 2, "socket:[1]"),
-        ("clone3", 1, "a command"),
+        ("clone3", 2, "a command"),
         ("fsync", 2, "/etc/frr"),
         ("unlinkat", 1, "/run/evpn-host/evpn-host-stage-*/etc/netplan/50-operator.yaml"),
         ("openat", 4, "/var/lib/evpn-host/generations/.N/record.json"),
@@ -61,7 +62,7 @@ def test_last() -> None:
 def test_starts_before() -> None:
     """The commands that were started before a call, in order."""
     assert tracing.starts_before(TRACE, "vfork", 1) == 0
-    assert tracing.starts_before(TRACE, "clone3", 1) == 1
+    assert tracing.starts_before(TRACE, "clone3", 2) == 1
     assert tracing.starts_before(TRACE, "sync", 1) == 2
 
 

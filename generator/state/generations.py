@@ -28,7 +28,8 @@ def _numbers(root: Path) -> list[int]:
 def keep(root: Path, entry: Record, texts: dict[str, str], limit: int) -> None:
     """Keep an entry with its files, and remove the oldest ones above a limit.
 
-    The entry whose files the host has is never among these.
+    The entry whose files the host has is never among these. Applies that failed are counted on
+    their own: a payload that fails again and again takes no place of what can be gone back to.
     """
     name = str(entry.number)
     partial = f"{GENERATIONS}/.{name}"
@@ -41,7 +42,10 @@ def keep(root: Path, entry: Record, texts: dict[str, str], limit: int) -> None:
     files.rename(root, partial, name)
     current = record.read(root)
     needed = {current.number, current.origin} if current else set()
-    for number in set(_numbers(root)[limit:]) - needed:
+    numbers = _numbers(root)
+    good = [n for n in numbers if tree.is_folder(root, GENERATIONS / str(n) / "etc")]
+    failed = [n for n in numbers if n not in good]
+    for number in {*good[limit:], *failed[limit:]} - needed:
         files.remove_tree(root, GENERATIONS / str(number))
 
 

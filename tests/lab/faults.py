@@ -183,6 +183,7 @@ class Counts:
     codes: Counter[str] = field(default_factory=Counter)
     right: int = 0
     wrong: list[str] = field(default_factory=list)
+    missed: int = 0  # points that three runs did not come to: they had other work to do
 
     @property
     def runs(self) -> int:
@@ -431,7 +432,9 @@ class Judge:
             if wrong is not None:
                 break
         else:
-            wrong = ["the point was not reached"]
+            counts.missed += 1
+            self._say(f"MISSED {text}: the point was not reached")
+            return
         counts.wrong += [f"{text}: {each}" for each in wrong]
         for each in wrong:
             self._say(f"WRONG {text}: {each}")

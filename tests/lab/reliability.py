@@ -77,6 +77,8 @@ belongs.
 def row(system: str, name: str, counts: Counts) -> tuple[str, ...]:
     """Return the cells of a command's trials on a system."""
     right = f"{counts.right} of {counts.runs}"
+    if counts.missed:
+        right += f"; {counts.missed} × the point was not reached"
     if counts.wrong:
         right += f"; {len(counts.wrong)} × something wrong"
     return (system, name, str(counts.points), _listed(counts.kinds), _listed(counts.codes), right)

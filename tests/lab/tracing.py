@@ -69,7 +69,7 @@ def points(trace: str) -> list[Point]:
     starts = 0
     result = []
     for point, rest in _calls(trace):
-        if point.starts and not _fails(rest):
+        if _starts_command(point, rest) and not _fails(rest):
             starts += 1
             result.append(replace(point, start=starts, subject="a command"))
         elif not point.starts and _changes(point, rest) and not _fails(rest):
@@ -100,7 +100,7 @@ def starts_before(trace: str, syscall: str, number: int) -> int:
     for point, rest in _calls(trace):
         if (point.syscall, point.number) == (syscall, number):
             break
-        starts += point.starts and " = -1 " not in rest
+        starts += _starts_command(point, rest) and " = -1 " not in rest
     return starts
 
 
@@ -138,6 +138,11 @@ def _subject(name: str, rest: str) -> str:
     for pattern, text in _RANDOM:
         path = pattern.sub(text, path)
     return path
+
+
+def _starts_command(point: Point, rest: str) -> bool:
+    """Whether a call starts a command, and not a thread of the same process."""
+    return point.starts and "CLONE_THREAD" not in rest
 
 
 def _fails(rest: str) -> bool:

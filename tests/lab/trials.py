@@ -25,7 +25,11 @@ WHOLE = "trixie-netplan"
 LESS, MORE = "/root/less.json", "/root/more.json"
 ADD = Verb("apply, one V-Net more", ("apply", "-p", MORE), "less", "more")
 REMOVE = Verb("apply, one V-Net less", ("apply", "-p", LESS), "more", "less")
-ROLLBACK = Verb("rollback", ("rollback",), "more", "less")
+# One that was stopped at its end has done its work, and a second one would go one further. So the
+# next one names the entry.
+ROLLBACK = Verb(
+    "rollback", ("rollback",), "more", "less", 'evpn-host rollback "$(cat /root/entry)"'
+)
 UNINSTALL = Verb("uninstall", ("uninstall",), "less", "without")
 REINSTALL = replace(
     UNINSTALL,
@@ -49,11 +53,13 @@ class Trials:
         self._serial = 0
         self.seconds = 0.0
         """How long the last apply took that had no fault and changed files."""
+        # A host with a full history, as most are: each apply removes the oldest entry.
+        lab.machine.write("/etc/evpn-host/config.yaml", "keep: 3\n")
         self.judge.states["without"] = self.bench.look()
         self.judge.at = "without"
         for leaf in LEAVES:
             lab.fabric.leaf(leaf).underlay(on=True)
-        for state in ("less", "more"):
+        for state in ("less", "more") * 3:
             self.judge.know(state)
 
     def say(self, text: str) -> None:
@@ -69,6 +75,9 @@ class Trials:
             self.host.evpn_host("install-units")
         if state == "more":  # so that a rollback leads to the other one
             self._apply("less")
+            listed = self.host.evpn_host("history", "--json").json
+            entry = next(each["number"] for each in listed if each["outcome"] == "current")
+            self.lab.machine.write("/root/entry", str(entry))
         self._apply(state)
         eventually(lambda: established(self.host) == {"ens4", "ens5"})
 
