@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from generator import __version__, payload_verbs
+from generator import __version__, history_verbs, payload_verbs
 from generator.errors import EvpnHostError, Refused, text_of
 from generator.verbs import parameters
 from generator.verbs.command import TROUBLE, Diff, Verbs, a_number, prepare_streams
@@ -87,7 +87,8 @@ def preflight(source: str | None, host: str | None, as_json: bool) -> None:
     origin = context.source_of(source, host)
     options = context.options_of(None, origin)
     planned, _, _ = planning.make_plan(origin.read(), options)
-    findings = verb.look(planned, planning.previous_record(options), options.root)
+    previous = planning.previous_record(options)
+    findings = verb.look(planned, previous, options.root, context.log(verbose=False))
     click.echo(context.json_list(findings) if as_json else verb.text(findings))
     sys.exit(1 if any(finding.stops for finding in findings) else 0)
 
@@ -113,6 +114,7 @@ def preflight(source: str | None, host: str | None, as_json: bool) -> None:
 @click.option(
     "--replace-frr", is_flag=True, help="end a BGP instance of yours in frr.conf; a copy is kept"
 )
+@parameters.confirm
 @parameters.no_guard
 @click.option("--json", "as_json", is_flag=True, help="what was done, for a script")
 @parameters.verbose
@@ -127,6 +129,7 @@ def apply(
     wait: float | None,
     last_good: bool,
     replace_frr: bool,
+    seconds: float | None,
     no_guard: bool,
     as_json: bool,
     verbose: bool,
@@ -138,26 +141,40 @@ def apply(
     from generator.verbs import apply as verb
     from generator.verbs import context
 
-    origin = context.source_of(source, host, root, wait)
-    guard = None if no_guard else origin.settings.guard
-    options = context.options_of(
-        root,
-        origin,
-        backend,
-        no_activate=no_activate,
-        full=full,
-        force=force,
-        person=source is not None,
-        keep=origin.settings.keep,
-        replace_frr=replace_frr,
-        guard=guard,
-    )
-    log = context.log(verbose=verbose)
-    outcome = verb.apply_from(origin, options, log, context.say, last_good=last_good)
+    with context.progress(verbose=verbose) as log:
+        if root is None and not no_activate and _went_back(log) and source is None:
+            return
+        origin = context.source_of(source, host, root, wait)
+        options = context.options_of(
+            root,
+            origin,
+            backend,
+            no_activate=no_activate,
+            full=full,
+            force=force,
+            person=source is not None,
+            keep=origin.settings.keep,
+            replace_frr=replace_frr,
+            guard=None if no_guard else origin.settings.guard,
+            confirm=seconds,
+        )
+        outcome = verb.apply_from(origin, options, log, context.say, last_good=last_good)
     if as_json:
         click.echo(context.json(outcome))
     else:
         _show(outcome, context.say)
+
+
+def _went_back(log: "Log") -> bool:
+    """Go back from what nobody has confirmed in time, as after a reboot; whether there was it."""
+    from generator.state import unconfirmed
+
+    if (waiting := unconfirmed.read(Path("/"))) is None or not waiting.due:
+        return False
+    from generator.verbs import confirm, context
+
+    settings = context.settings_of(Path("/"))
+    return confirm.expire(context.options_of(None, keep=settings.keep), settings, log, context.say)
 
 
 def _show(outcome: "Outcome", say: "Log") -> None:
@@ -175,46 +192,6 @@ def _show(outcome: "Outcome", say: "Log") -> None:
         from generator.desired.summary import total
 
         click.echo(total(outcome.summary))
-
-
-@evpn_host.command()
-@click.argument("number", type=click.IntRange(min=1), required=False)
-@parameters.root
-@click.option("--no-activate", is_flag=True, help="write the files and run nothing")
-@parameters.no_guard
-@parameters.verbose
-def rollback(
-    number: int | None, root: Path | None, no_activate: bool, no_guard: bool, verbose: bool
-) -> None:
-    """Make an earlier entry of the history the current one.
-
-    NUMBER is the entry's, by default that of the one before. It stays current until the
-    controller's payload changes.
-    """
-    from generator.verbs import context
-    from generator.verbs import rollback as verb
-
-    settings = context.settings_of((root or Path("/")).resolve())
-    guard = None if no_guard else settings.guard
-    options = context.options_of(root, no_activate=no_activate, keep=settings.keep, guard=guard)
-    log = context.log(verbose=verbose)
-    entry = verb.rollback_reported(number, options, settings, log, context.say)
-    click.echo(f"entry {entry.number}, of {entry.time}, is current again")
-
-
-@evpn_host.command()
-@parameters.root
-@click.option("--json", "as_json", is_flag=True, help="for a script")
-def history(root: Path | None, as_json: bool) -> None:
-    """List what was applied, the newest first: time, outcome, what it changed.
-
-    rollback NUMBER makes an entry current again.
-    """
-    from generator.verbs import context
-    from generator.verbs import history as verb
-
-    entries = verb.entries((root or Path("/")).resolve())
-    click.echo(context.json_list(entries) if as_json else verb.text(entries))
 
 
 @evpn_host.command()
@@ -238,7 +215,8 @@ def uninstall(root: Path | None, yes: bool, verbose: bool) -> None:
             click.echo(line)
         if not click.confirm("Remove all this?"):
             raise Refused("not confirmed: nothing was changed")
-    removed = verb.uninstall(options, context.log(verbose=verbose), context.say)
+    with context.progress(verbose=verbose) as log:
+        removed = verb.uninstall(options, log, context.say)
     report.forget(settings, options.root)
     for path in removed:
         click.echo(f"/{path}")
@@ -298,7 +276,7 @@ def install_units(root: Path | None, cron: bool, verbose: bool) -> None:
         click.echo(f"/{path}")
 
 
-for _verb in payload_verbs.VERBS:
+for _verb in (*payload_verbs.VERBS, *history_verbs.VERBS):
     evpn_host.add_command(_verb)
 
 

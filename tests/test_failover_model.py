@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from generator.desired.model import Device, Management
-from generator.desired.target import Target
+from generator.desired.target import FormerAddress, Target
 from generator.failover import announce, hook, place
 from generator.failover.announce import _advertisement, _arps, _checksum, _solicitation
 from generator.failover.fabric import Fabric
@@ -53,7 +53,9 @@ class Kernel:
         self.on: dict[str, dict[str, str]] = {NIC: {}, BRIDGE: {}, OTHER: {}}
         self.routes: list[tuple[str, str, str, str, int]] = []  # prefix, gateway, device, text …
         self.ipv6 = True  # whether bridges take addresses of that family
-        self.nowhere = False  # whether the address was on no device at some time
+        self.promotes = False  # secondary addresses stay, net.ipv4.conf.*.promote_secondaries
+        self.mine = {MINE4}  # the management address, and those of before
+        self.nowhere = False  # whether none of these was on any device at some time
 
     def state(self) -> Observation:
         devices = {
@@ -75,12 +77,15 @@ class Kernel:
             self._address(words[1], words[2], words[4], " ".join(words[5:]))
         else:
             self._route(words[1], words[4], words[6], words[7:])
-        self.nowhere |= not any(MINE4 in has for has in self.on.values())
+        self.nowhere |= not any(self.mine & has.keys() for has in self.on.values())
 
     def _address(self, verb: str, address: str, device: str, text: str) -> None:
         if device not in self.on:
             return
         if verb == "replace":
+            ip = ip_interface(address).ip
+            if ":" in address and any(ip_interface(has).ip == ip for has in self.on[device]):
+                return  # the kernel changes its flags, and not its prefix length
             self.on[device][address] = text.replace("nodad", "").replace("brd +", "").strip()
             return
         if self.on[device].pop(address, None) is None:
@@ -91,7 +96,9 @@ class Kernel:
             if not any(":" not in left for left in self.on[device]):  # fib_disable_ip
                 self.routes = [r for r in self.routes if r[2] != device or ":" in r[1]]
             subnet = ip_interface(address).network
-            for left in list(self.on[device]):  # secondary addresses go with their primary
+            for left in (
+                [] if self.promotes else list(self.on[device])
+            ):  # secondary addresses go with their primary
                 if ":" not in left and ip_interface(left).network == subnet:
                     del self.on[device][left]
 
@@ -149,6 +156,7 @@ class Simulated(hook.Hook):
         self.fabric = SimulatedFabric(root, world)
 
     def _read_target(self) -> Target | None:
+        self._former = self.world.former
         return self.world.target
 
     def _observe(self, management: Management) -> tuple[Management, list[str], Observation]:
@@ -173,6 +181,7 @@ class World:
         self.root = Path(tempfile.mkdtemp(prefix="failover-"))
         self.kernel = Kernel()
         self.management = management
+        self.former: list[FormerAddress] = []
         self.sessions: list[str] | None = []
         self.lost = False  # whether bgpd has no IPv6 next hop
         self.now = 1000.0
@@ -201,6 +210,14 @@ class World:
             vnis=[],
         )
         self.hook = Simulated(self.root, self)
+
+    def renumber(self, management: Management) -> None:
+        """Have the record say another management address."""
+        old = self.target.management
+        assert old
+        self.former = [FormerAddress(old.ifname, *pair) for pair in old.pairs]
+        self.target = msgspec.structs.replace(self.target, management=management)
+        self.kernel.mine = {management.ipv4, old.ipv4}
 
     def places(self) -> list[str]:
         return sorted(name for name, has in self.kernel.on.items() if MINE4 in has)
@@ -469,6 +486,88 @@ def test_stays_on_the_old_bridge_until_the_new_one_exists(world: World) -> None:
     world.settle()
     assert world.places() == ["nbr-15-of-test"]
     assert not world.kernel.nowhere
+
+
+RENUMBERINGS: dict[str, dict[str, str | None]] = {
+    "address": {"ipv4": "10.12.0.77/16"},
+    "prefix": {"ipv4": "10.12.0.101/24"},
+    "subnet": {"ipv4": "10.13.0.77/16", "gateway": "10.13.0.1"},
+    "gateway": {"gateway": "10.12.0.254"},
+    "IPv6 address": {"ipv6": "fd12::77/64"},
+    "IPv6 prefix": {"ipv6": "fd12::101/72"},
+    "IPv6 subnet": {"ipv6": "fd13::77/64", "gateway6": "fd13::1"},
+    "all": {
+        "ipv4": "10.13.0.77/16",
+        "gateway": "10.13.0.1",
+        "ipv6": "fd13::77/64",
+        "gateway6": "fd13::1",
+    },
+    "IPv6 goes": {"ipv6": None, "gateway6": None},
+}
+
+
+def has_exactly(world: World, right: str, former: Management) -> None:
+    """Assert that the management address and its default routes are as the record says."""
+    management = world.target.management
+    assert management
+    kernel = world.kernel
+    for address, gateway in management.pairs:
+        assert [name for name, has in kernel.on.items() if address in has] == [right]
+        routes = [r for r in kernel.routes if r[0] == "default" and r[1] == gateway]
+        assert {route[2] for route in routes} == {right}
+    current = dict(management.pairs)
+    gone = {address for address, _ in former.pairs} - current.keys()
+    assert not any(gone & has.keys() for has in kernel.on.values())
+    gateways = {route[1] for route in kernel.routes if route[0] == "default"}
+    assert gateways == {gateway for gateway in current.values() if gateway}
+    assert LEASE in kernel.on[NIC]
+    assert [r for r in kernel.routes if r[0] != "default"] == world.others
+
+
+@pytest.mark.parametrize("sessions", [["ens4"], []], ids=["bridge", "nic"])
+@pytest.mark.parametrize("promotes", [True, False], ids=["promotes", "deletes secondaries"])
+@pytest.mark.parametrize("name", RENUMBERINGS)
+def test_renumbering(name: str, promotes: bool, sessions: list[str]) -> None:
+    """The new address comes before the old one goes, there and back, and whoever is killed.
+
+    systemd's sysctl.d/50-default.conf has the kernel promote secondary addresses.
+    """
+    new = msgspec.structs.replace(DUAL, **RENUMBERINGS[name])
+    for lines in range(16):
+        world = World(DUAL, ["proto 4 metric 100"])
+        world.kernel.promotes = promotes
+        world.hook.settle()
+        world.sessions = sessions
+        world.settle(2)
+        world.kernel.nowhere = False
+        right = BRIDGE if sessions else NIC
+        for former, management in ((DUAL, new), (new, DUAL)):
+            if former is new and management.ipv6 and not new.ipv6:
+                break  # the family that went is not remembered
+            world.renumber(management)
+            world.lines_to_live = lines
+            with contextlib.suppress(Killed):
+                world.hook.settle()
+            world.lines_to_live = -1
+            world.hook = Simulated(world.root, world)
+            world.settle(2)
+            has_exactly(world, right, former)
+            before = msgspec.json.encode(world.kernel.state())
+            world.settle(2)
+            assert msgspec.json.encode(world.kernel.state()) == before
+        assert not (promotes and world.kernel.nowhere)
+
+
+def test_the_operators_file_brings_the_address_of_before_back(world: World) -> None:
+    """networkd puts it on the NIC again: it goes at once, as two of them would fight."""
+    world.sessions = ["ens4"]
+    world.settle(2)
+    world.renumber(msgspec.structs.replace(SINGLE, ipv4="10.12.0.77/16"))
+    world.settle(2)
+    world.kernel.do(f"address replace {MINE4} dev {NIC} brd 10.12.255.255")
+    world.settle(1)
+    assert world.places() == []
+    assert "10.12.0.77/16" in world.kernel.on[BRIDGE]
 
 
 @given(st.binary(min_size=2, max_size=64).filter(lambda data: len(data) % 2 == 0))

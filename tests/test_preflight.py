@@ -128,6 +128,6 @@ def test_the_management_address_may_be_on_a_bridge_of_ours() -> None:
 
 def test_a_leafs_name_is_compared_without_its_domain() -> None:
     """FRR says the host name of the switch, which may be in full."""
-    expected = preflight.leaf(HOST.uplinks[0])
+    expected = model.leaf(HOST.uplinks[0])
     assert expected
     assert findings(machine(leaves={NIC1: f"{expected.upper()}.example.net"})) == []

@@ -42,6 +42,7 @@ ROOMS = (
     "failover",
     "verbs",
     "payload_verbs",
+    "history_verbs",
     "cli",
     "__main__",
 )

@@ -56,7 +56,8 @@ class Activation(msgspec.Struct, frozen=True, kw_only=True):
 
     def differences(self) -> list[devices.Difference]:
         """Read the kernel: return what of the target's devices and rules is not as planned."""
-        return devices.differences(self.target.devices, self.target.moving_addresses)
+        before = self.previous.target.moving_addresses if self.previous else []
+        return devices.differences(self.target.devices, [*self.target.moving_addresses, *before])
 
 
 Remedy = Callable[[Activation, Log], None]
@@ -87,6 +88,10 @@ class Backend(Protocol):
     @property
     def foreign_files(self) -> Sequence[str]:
         """Patterns of the operator's files that `check` has to read together with ours."""
+
+    @property
+    def nic_files(self) -> Sequence[str]:
+        """Patterns of files in which an operator may give a NIC its addresses."""
 
     @property
     def folders(self) -> Sequence[Path]:

@@ -35,7 +35,7 @@ class Step(msgspec.Struct, frozen=True):
 
 
 Log = Callable[[str], None]
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)  # by which somebody ends us
 T = TypeVar("T")
 
 
@@ -43,17 +43,11 @@ def run(step: Step, log: Log) -> str:
     """Run a step; return its standard output. Raises `ActivationFailed` with the tool's message."""
     log(str(step))
     try:
-        done = subprocess.run(
-            step.argv,
-            input=step.input,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=step.timeout,
-            check=False,
+        done = _run(
+            step,
             # networkd answers nobody while it looks at hundreds of devices. Tools that ask it give
             # up after 25 s without this (SYSTEMD_BUS_TIMEOUT in systemd's docs/ENVIRONMENT.md).
-            env={**os.environ, "SYSTEMD_BUS_TIMEOUT": f"{step.timeout:.0f}"},
+            {**os.environ, "SYSTEMD_BUS_TIMEOUT": f"{step.timeout:.0f}"},
         )
     except FileNotFoundError:
         raise NotInstalled(f"{step.argv[0]} is not installed ({step.reason})") from None
@@ -74,11 +68,36 @@ def run(step: Step, log: Log) -> str:
     return done.stdout
 
 
+def _run(step: Step, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a tool to its end. Whatever ends the wait for it, ends it with all that it started.
+
+    It has a process group of its own. So a terminal that goes away, as one over SSH may when the
+    network changes, ends no tool halfway.
+    """
+    with subprocess.Popen(
+        step.argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env=environment,
+        process_group=0,
+    ) as process:
+        try:
+            out, err = process.communicate(step.input, timeout=step.timeout)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(step.argv, process.returncode, out, err)
+
+
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """Have SIGTERM and SIGINT raise `Interrupted`: a tool that runs is ended, and we go back.
 
-    subprocess kills a tool and waits for its end when an exception comes while it runs.
+    SIGHUP does nothing: a terminal that goes away is no reason to leave a host half done.
     """
 
     def interrupt(number: int, _: object) -> NoReturn:
@@ -119,11 +138,17 @@ def _handling(handler: Callable[[int, object], None]) -> Iterator[None]:
         yield
         return
     before = {number: signal.signal(number, handler) for number in _SIGNALS}
+    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, _nothing)
     try:
         yield
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+
+
+def note(text: str, log: Log) -> None:
+    """Log what we wait for, where no command says it."""
+    log(f"# {text}")
 
 
 def run_all(steps: Iterable[Step], log: Log) -> None:

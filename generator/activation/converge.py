@@ -12,6 +12,8 @@ from generator.errors import ActivationFailed
 from generator.observed.devices import Difference
 from generator.state.record import Record
 
+_DEVICES = "waiting until the devices are as planned"
+
 
 def converge(activation: Activation, log: Log, say: Log) -> list[str]:
     """Bring a host to its target, and verify it.
@@ -49,10 +51,12 @@ def _wait_with_remedies(activation: Activation, log: Log) -> list[Difference]:
     """Wait as long as fewer devices differ, with the backend's remedies; return what differs."""
     remedies = backends.named(activation.target.backend).remedies
     if not remedies:
+        commands.note(_DEVICES, log)
         return commands.until(activation.differences, activation.patience)
     left: list[Difference] = []
     for remedy in remedies:
         remedy(activation, log)
+        commands.note(_DEVICES, log)
         left = commands.until(activation.differences, activation.patience / len(remedies))
         if not left:
             break

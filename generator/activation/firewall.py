@@ -1,30 +1,61 @@
-"""Firewalls that stand in guests' way."""
+"""Firewalls that stand in the way of guests, or of the fabric's own packets."""
 
 import contextlib
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from generator.activation import commands
 from generator.activation.commands import Log, Step
 from generator.errors import ActivationFailed
+from generator.observed.preflight import Finding
 
+# What a leaf sends to this host: RFC 4271, RFC 5881, RFC 7348.
+_FABRIC = {"BGP": ("tcp", 179), "BFD": ("udp", 3784), "VXLAN": ("udp", 4789)}
 _LOADED = (Path("/sys/module/nf_tables"), Path("/proc/net/ip_tables_names"))
 
 
-def warnings(log: Log) -> Iterator[str]:
-    """Yield which firewall drops what guests send beyond this host, for its owner to decide.
+def findings(uplinks: Collection[str], log: Log) -> Iterator[Finding]:
+    """Yield which firewall drops what guests or leaves send, for its owner to decide.
 
     The tools run only if the kernel has a firewall already: they would load it.
     """
-    if not any(map(Path.exists, _LOADED)):
+    if any(map(Path.exists, _LOADED)):
+        yield from _input(uplinks, log)
+        yield from _forward(log)
+
+
+def _input(uplinks: Collection[str], log: Log) -> Iterator[Finding]:
+    """Yield what of the fabric a firewall drops that lets in only what its rules name.
+
+    A rule that names an uplink, or a port by its number, counts as one that lets it in.
+    """
+    reason = "whether what the leaves send is dropped"
+    rules = ""
+    with contextlib.suppress(ActivationFailed):
+        rules = commands.run(Step(("nft", "list", "ruleset"), reason, timeout=5), log)
+    if not re.search(r"hook input [^\n]*policy drop", rules):
         return
+    words = set(re.findall(r"[\w.-]+", rules))
+    dropped = {name: port for name, port in _FABRIC.items() if str(port[1]) not in words}
+    if dropped and not words & set(uplinks):
+        ports = ", ".join(f"{protocol} port {number}" for protocol, number in dropped.values())
+        yield Finding(
+            what=f"the firewall drops {', '.join(dropped)} that comes in",
+            why="it lets in only what a rule names, and none names these",
+            remedy=f"accept {ports} on {', '.join(uplinks)}",
+        )
+
+
+def _forward(log: Log) -> Iterator[Finding]:
     for tool in ("iptables", "ip6tables"):
         reason = "whether what is forwarded is dropped"
         with contextlib.suppress(ActivationFailed):
             rules = commands.run(Step((tool, "-S", "FORWARD"), reason, timeout=5), log)
             if "-P FORWARD DROP" in rules and "nbr-" not in rules:
-                yield (
-                    f"{tool} drops what is forwarded, guests' traffic too; to let it through:"
-                    f" {tool} -I FORWARD -i nbr-+ -o nbr-+ -j ACCEPT,"
-                    f" {tool} -I FORWARD -i Vrf_+ -j ACCEPT"
+                yield Finding(
+                    what=f"{tool} drops what is forwarded",
+                    why="guests' traffic is dropped too",
+                    remedy=f"{tool} -I FORWARD -i nbr-+ -o nbr-+ -j ACCEPT,"
+                    f" {tool} -I FORWARD -i Vrf_+ -j ACCEPT",
                 )

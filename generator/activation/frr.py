@@ -217,6 +217,7 @@ def _settle(activation: Activation, log: Log, say: Log) -> list[str]:
         repaired.extend(each.text for each in lost)
         return wrong + [f"FRR: {each.text}" for each in dict.fromkeys(lost + unheard)]
 
+    commands.note("waiting until FRR is as planned", log)
     wrong = commands.until(left, activation.patience / 2)
     if wrong:
         say("FRR is not as planned: it is given its file again")

@@ -57,6 +57,7 @@ class Ifupdown:
     files = (FILE,)
     drop_ins = ""
     foreign_files = ()
+    nic_files = ("etc/network/interfaces", "etc/network/interfaces.d/*")
     folders = (VRF_TABLES,)
     notes = (VRF_MAP,)
     unit = "networking"

@@ -1,8 +1,9 @@
 """Leaves the hook time to move the management address, and sees that the hook runs."""
 
-from generator.activation import commands, services, units
+from generator.activation import commands, services
 from generator.activation.backend import Activation
-from generator.activation.commands import Log
+from generator.activation.commands import Log, Step
+from generator.errors import ActivationFailed
 from generator.observed import netlink
 
 HOOK = "evpn-host-failover.service"
@@ -38,10 +39,50 @@ def successors(activation: Activation) -> list[str]:
 
 
 def start_hook(activation: Activation, log: Log, say: Log) -> None:
-    """Have systemd run the hook now and at every boot, if there is a management address."""
+    """Have systemd run the hook now and at every boot, if there is a management address.
+
+    A renumbered address is waited for. Raises `ActivationFailed` if it does not come.
+    """
     if not activation.target.management:
         return
-    if any((activation.root / folder / HOOK).exists() for folder in units.FOLDERS):
+    if services.is_installed(HOOK, activation.root):
         services.enable(HOOK, "the management address follows the fabric", log)
+        if _is_renumbered(activation):
+            # It would look at the record at its next poll.
+            restart = ("systemctl", "restart", HOOK)
+            commands.run(Step(restart, "the management address is another one"), log)
+            commands.note("waiting until the hook has moved the management address", log)
+            if left := commands.until(lambda: _misplaced(activation), LET_GO):
+                raise ActivationFailed(*left)
     else:
         say(f"warning: {HOOK} is not installed: the management address stays on the NIC")
+
+
+def _is_renumbered(activation: Activation) -> bool:
+    """Whether addresses, gateways or the NIC are others than before."""
+    old = activation.previous.target.management if activation.previous else None
+    new = activation.target.management
+    return bool(old and new and (old.ifname, old.pairs) != (new.ifname, new.pairs))
+
+
+def _misplaced(activation: Activation) -> list[str]:
+    """Return what keeps the host from having exactly the new management address."""
+    old = activation.previous.target.management if activation.previous else None
+    new = activation.target.management
+    if not (old and new):
+        return []
+    links, addresses = netlink.links(), netlink.addresses()
+    on = {
+        name: addresses.get(links[name].index, set())
+        for name in {old.ifname, old.bridge, new.ifname, new.bridge} & links.keys()
+    }
+    current = {address for address, _ in new.pairs}
+    left = [
+        f"{name} still has the management address of before, {address}"
+        for name, present in on.items()
+        for address in sorted(present)
+        if address in {before for before, _ in old.pairs} - current
+    ]
+    if on and not any(new.ipv4 in present for present in on.values()):
+        left.append(f"the management address {new.ipv4} is on no device")
+    return left

@@ -41,6 +41,7 @@ class Netplan:
     files = (FILE, NETWORKD_CONF)
     drop_ins = f"{_NETWORKD_DROP_INS}/{_PREFIX}*.*.d/evpn-host.conf"
     foreign_files = ("lib/netplan/*.yaml", f"{_FOLDER}/*.yaml")
+    nic_files = (*foreign_files, "etc/systemd/network/*.network")
     folders = ()
     notes = ()
     unit = "systemd-networkd"

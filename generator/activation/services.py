@@ -1,7 +1,11 @@
-"""Enables systemd's services."""
+"""Enables systemd's services, and has it run a command later."""
 
-from generator.activation import commands
+from pathlib import Path
+
+from generator.activation import commands, units
 from generator.activation.commands import Log, Step
+
+_RETRY = 5  # seconds until a command that had nothing to do yet, or failed, runs again
 
 
 def enable(unit: str, reason: str, log: Log) -> None:
@@ -15,3 +19,56 @@ def enable(unit: str, reason: str, log: Log) -> None:
     state = commands.run(Step(argv, f"{unit}: enabled, and running?"), log).split()
     if not {"UnitFileState=enabled", "ActiveState=active"} <= set(state):
         commands.run(Step(("systemctl", "enable", "--now", unit), reason), log)
+
+
+def is_installed(unit: str, root: Path) -> bool:
+    """Whether systemd has a unit, whoever installed it."""
+    return any((root / folder / unit).exists() for folder in units.FOLDERS)
+
+
+def is_enabled(unit: str, log: Log) -> bool:
+    """Whether systemd starts a unit at boot."""
+    step = Step(("systemctl", "is-enabled", unit), f"whether {unit} runs at boot", may_fail=True)
+    return commands.run(step, log).strip() == "enabled"
+
+
+def enable_at_boot(unit: str, reason: str, log: Log) -> None:
+    """Have systemd run a unit at the next boot, and not now."""
+    commands.run(Step(("systemctl", "enable", unit), reason), log)
+
+
+def disable_at_boot(unit: str, reason: str, log: Log) -> None:
+    """Have systemd not run a unit at boot any more."""
+    commands.run(Step(("systemctl", "disable", unit), reason, may_fail=True), log)
+
+
+def disable(unit: str, reason: str, log: Log) -> None:
+    """Have systemd end a unit, and not run it at boot any more."""
+    commands.run(Step(("systemctl", "disable", "--now", unit), reason, may_fail=True), log)
+
+
+def run_later(name: str, seconds: float, arguments: tuple[str, ...], log: Log) -> None:
+    """Have systemd run the command with these arguments in so many seconds, whoever ends till then.
+
+    It runs again and again until `cancel`: a command that finds that it is too early, or that
+    fails, has another try. Raises `ActivationFailed`.
+    """
+    argv = (
+        "systemd-run",
+        f"--unit={name}",
+        f"--on-active={seconds:g}",
+        f"--on-unit-inactive={_RETRY}",
+        "--timer-property=AccuracySec=100ms",
+        # As in evpn-host.service: a DHCP client that ifupdown2 starts is not ours to end.
+        "--property=KillMode=process",
+        "--property=SyslogIdentifier=evpn-host",
+        *units.command(),
+        *arguments,
+    )
+    commands.run(Step(argv, "systemd goes back, whatever becomes of this process"), log)
+
+
+def cancel(name: str, log: Log) -> None:
+    """Have systemd not run a command of `run_later` any more. It may be running now."""
+    argv = ("systemctl", "stop", f"{name}.timer")
+    commands.run(Step(argv, "there is nothing to go back from", may_fail=True), log)

@@ -29,10 +29,15 @@ def program() -> Path:
     return Path(shutil.which("evpn-host") or sys.executable)
 
 
+def command() -> tuple[str, ...]:
+    """Return the words of the command that the units run."""
+    own = program()
+    return (str(own),) if own.name == "evpn-host" else (str(own), "-m", "generator")
+
+
 def _command(escape: Callable[[str], str]) -> str:
     """Return the command of the units, quoted for a file."""
-    command = escape(str(program()))
-    return command if program().name == "evpn-host" else f"{command} -m generator"
+    return " ".join(map(escape, command()))
 
 
 def _for_systemd(path: str) -> str:

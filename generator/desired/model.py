@@ -114,6 +114,11 @@ class Uplink(Model, frozen=True):
         return self.peer or self.ifname
 
 
+def leaf(uplink: Uplink) -> str:
+    """Return the name of the switch that a link's label names, "" without one: `port@switch`."""
+    return uplink.label.rpartition("@")[2] if "@" in uplink.label else ""
+
+
 class Management(Model, frozen=True):
     """The management address, and the two places between which the hook moves it."""
 

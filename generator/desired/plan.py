@@ -5,7 +5,7 @@ import re
 
 import msgspec
 
-from generator.desired.model import Device, Host, devices
+from generator.desired.model import Device, Host, devices, leaf
 from generator.desired.render import render
 from generator.desired.target import Target, vni_of
 
@@ -41,6 +41,7 @@ def target(plan: Plan) -> Target:
         vnis=[vni_of(bridge) for bridge in host.bridges],
         uplinks=[uplink.ifname for uplink in host.uplinks],
         names={bridge.port.vni: bridge.label for bridge in host.bridges if not bridge.l3vni},
+        leaves={uplink.neighbor: name for uplink in host.uplinks if (name := leaf(uplink))},
         numbered=[(each.ifname, each.address) for each in host.uplinks if each.address],
     )
 

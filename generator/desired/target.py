@@ -16,6 +16,14 @@ class Vni(msgspec.Struct, frozen=True):
     vrf: str  # the tenant's, or "default"
 
 
+class FormerAddress(msgspec.Struct, frozen=True):
+    """A management address of before. The operator's own file may still have it on the NIC."""
+
+    ifname: str
+    address: str
+    gateway: str | None
+
+
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """The state to which an apply brings a host."""
 
@@ -31,6 +39,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     uplinks: list[str] | None = None  # their NICs; None: of a version that did not record them
     numbered: list[tuple[str, str]] = []  # NICs with our address on a numbered link
     names: dict[int, str] = {}  # of V-Nets, by VNI
+    leaves: dict[str, str] = {}  # the switch at the other end, by neighbor
 
     @property
     def moving_addresses(self) -> list[str]:

@@ -19,7 +19,7 @@ import msgspec
 from generator.activation import commands
 from generator.activation.commands import Log, Step
 from generator.desired.model import Management
-from generator.desired.target import Target
+from generator.desired.target import FormerAddress, Target
 from generator.errors import ActivationFailed, EvpnHostError, Refused, text_of
 from generator.failover import announce, events, place
 from generator.failover.fabric import Fabric
@@ -51,6 +51,7 @@ class Hook:
         self._watched: list[int] = []  # of those whose events wake
         self._stamp: tuple[int, int] | None = None
         self._target: Target | None = None
+        self._former: list[FormerAddress] = []
 
     def settle(self) -> float:
         """Bring the address to where it belongs; return the seconds until the next look.
@@ -104,6 +105,7 @@ class Hook:
         if stamp != self._stamp:
             applied = record.read(self.root)
             self._target, self._stamp = applied.target if applied else None, stamp
+            self._former = applied.former_addresses if applied else []
         return self._target
 
     def _observe(self, management: Management) -> tuple[Management, list[str], Observation]:
@@ -115,7 +117,8 @@ class Hook:
         bridges = [management.bridge]
         if self.placement.place == "bridge" and self.placement.device not in (*bridges, ""):
             bridges.append(self.placement.device)
-        observed = observing.observe({management.ifname, *bridges})
+        former = {each.ifname for each in self._former}
+        observed = observing.observe({management.ifname, *bridges, *former})
         self._indexes = sorted(device.index for device in observed.devices.values())
         return management, bridges, observed
 
@@ -197,6 +200,7 @@ class Hook:
         observed: Observation,
     ) -> Move:
         candidates = {management.ifname, management.bridge, self.placement.device}
+        candidates |= {each.ifname for each in self._former}
         loopback = next((device.local for device in target.devices if device.local), None)
         return Move(
             management=management,
@@ -205,13 +209,16 @@ class Hook:
             others=sorted((candidates & observed.devices.keys()) - {destination[1]}),
             loopback=loopback,
             original=self.placement.original,
+            former=self._former,
         )
 
     def _remember(self, management: Management, observed: Observation) -> None:
         """Remember what the operator has on the NIC, to put it back one day."""
         if nic := observed.devices.get(management.ifname):
             self.placement.index = nic.index
-        self.placement.original = place.remember(self.placement.original, management, observed)
+        self.placement.original = place.remember(
+            self.placement.original, management, observed, self._former
+        )
 
     def _run(self, lines: list[str], destination: Place) -> None:
         """Have `ip` carry out the lines of `place.steps`."""

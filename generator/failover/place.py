@@ -5,11 +5,13 @@ but the management address, its default route, and the substitutes that we put i
 """
 
 import socket
+from collections.abc import Sequence, Set
 from ipaddress import IPv6Address, ip_address, ip_interface
 
 import msgspec
 
 from generator.desired.model import Management
+from generator.desired.target import FormerAddress
 from generator.observed.management import Observation
 from generator.state.placement import Original, Place
 
@@ -35,10 +37,16 @@ def decide(
     return ("nic", nic) if nic in observed.devices else None
 
 
-def remember(original: Original, management: Management, observed: Observation) -> Original:
+def remember(
+    original: Original,
+    management: Management,
+    observed: Observation,
+    former: Sequence[FormerAddress] = (),
+) -> Original:
     """Return what the operator has on the NIC, by what is observed. Nothing known is forgotten.
 
-    A missing default route is believed only if nothing looks like half of a move.
+    A missing default route is believed only if nothing looks like half of a move, and if no other
+    gateway was there before: this one has what that one had.
     """
     nic, addresses, routes = management.ifname, dict(original.addresses), dict(original.routes)
     for address, gateway in management.pairs:
@@ -48,7 +56,12 @@ def remember(original: Original, management: Management, observed: Observation) 
         if gateway:
             defaults = [d for d in observed.defaults if d.gateway == gateway]
             on_nic = [d.text for d in defaults if d.device == nic]
-            if on_nic or (holders == [nic] and not defaults and gateway not in routes):
+            succeeds = any(
+                f.gateway not in {None, gateway} and (":" in str(f.gateway)) == (":" in gateway)
+                for f in former
+            )
+            rests = holders == [nic] and not defaults and not succeeds
+            if on_nic or (rests and gateway not in routes):
                 routes[gateway] = on_nic
     return Original(addresses, routes)
 
@@ -62,6 +75,19 @@ class Move(msgspec.Struct, frozen=True):
     others: list[str]  # where the address must not be
     loopback: str | None
     original: Original
+    former: list[FormerAddress] = []
+
+    @property
+    def former_addresses(self) -> set[str]:
+        """Addresses that were the management address, and have to go."""
+        return {f.address for f in self.former} - {a for a, _ in self.management.pairs}
+
+    @property
+    def former_gateways(self) -> set[str]:
+        """Gateways by which there has to be no default route any more."""
+        return {f.gateway for f in self.former if f.gateway} - {
+            gateway for _, gateway in self.management.pairs if gateway
+        }
 
     @property
     def substitute(self) -> str:
@@ -80,6 +106,7 @@ def steps(move: Move, observed: Observation) -> list[str]:
     The address is added in the new place before it is deleted in the old one. A route that names
     the address as its source is deleted with it (acassen/keepalived#1719), so the default route is
     set again at the end. An IPv6 address stays where it is while the new place does not take any.
+    Addresses of before go last, so that the host is reachable by the old or the new one.
     """
     here, nic = move.device, move.management.ifname
     present = {name: observed.addresses.get(name, {}) for name in {here, nic, *move.others}}
@@ -92,17 +119,18 @@ def steps(move: Move, observed: Observation) -> list[str]:
         set_routes, delete_routes = _routes(move, observed, gateway) if gateway else ([], [])
         holders = [name for name in move.others if address in present[name]]
         if address not in present[here]:
-            lines += [_add(move, address)]
+            lines += [*_make_room(move, address, present[here]), _add(move, address)]
         if address not in present[here] or holders or not _routes_are_set(move, observed, gateway):
             lines += set_routes
         for name in holders:
             if name == nic and ":" not in address:
-                lines += _substitute(move, present[nic])
+                lines += _substitute(move, nic, present[nic])
             lines.append(f"address delete {address} dev {name}")
             lines += _add_others_again(address, name, present[name])
         if holders:
             lines += set_routes
         lines += delete_routes
+    lines += _take_former_away(move, observed, present)
     if move.place == "nic" and move.substitute in present[nic]:
         lines.append(f"address delete {move.substitute} dev {nic}")
     return lines
@@ -116,17 +144,54 @@ def _add(move: Move, address: str) -> str:
     return " ".join(filter(None, [*words, "nodad" if ":" in address else ""]))
 
 
-def _substitute(move: Move, on_nic: dict[str, str]) -> list[str]:
+def _make_room(move: Move, address: str, present: dict[str, str]) -> list[str]:
+    """Delete an IPv6 address that differs in its prefix length only: a device takes it once."""
+    ip = ip_interface(address).ip
+    return [
+        f"address delete {former} dev {move.device}"
+        for former in sorted(move.former_addresses & present.keys())
+        if ":" in former and ip_interface(former).ip == ip
+    ]
+
+
+def _take_former_away(
+    move: Move, observed: Observation, present: dict[str, dict[str, str]]
+) -> list[str]:
+    """Delete what was the management address before, and the default routes by its gateway."""
+    lines: list[str] = []
+    takes_ipv6 = move.device in observed.devices and observed.devices[move.device].ipv6
+    for name, addresses in present.items():
+        for address in sorted(move.former_addresses & addresses.keys()):
+            if ":" in address and not takes_ipv6:
+                continue
+            if name != move.device and ":" not in address:
+                lines += _substitute(move, name, addresses)
+            lines.append(f"address delete {address} dev {name}")
+            lines += _add_others_again(address, name, addresses, move.former_addresses)
+            if name == move.device:  # it may have gone with its subnet
+                lines += [_add(move, new) for new, _ in move.management.pairs if ":" not in new]
+    if lines:
+        for _, gateway in move.management.pairs:
+            lines += _routes(move, observed, gateway)[0] if gateway else []
+    return lines + [
+        f"route delete default via {d.gateway} dev {d.device}"
+        + (f" metric {d.metric}" if d.metric else "")
+        for d in observed.defaults
+        if d.gateway in move.former_gateways and d.device in present
+    ]
+
+
+def _substitute(move: Move, nic: str, on_nic: dict[str, str]) -> list[str]:
     """Add an address to a NIC that would have none left.
 
     With a device's last IPv4 address the kernel drops all IPv4 routes and neighbours of the device
     (fib_disable_ip), FRR's among them, without telling FRR. The loopback's address can stand there:
     it is the host's own, so nobody learns anything new from it.
     """
-    moving = {address for address, _ in move.management.pairs}
+    moving = {address for address, _ in move.management.pairs} | move.former_addresses
     if not move.substitute or any(":" not in a for a in on_nic if a not in moving):
         return []
-    return [f"address replace {move.substitute} dev {move.management.ifname}"]
+    return [f"address replace {move.substitute} dev {nic}"]
 
 
 def next_hop(move: Move, observed: Observation) -> list[str]:
@@ -144,7 +209,9 @@ def next_hop(move: Move, observed: Observation) -> list[str]:
     return [*delete, f"address replace {address} dev {nic} nodad preferred_lft 0"]
 
 
-def _add_others_again(address: str, device: str, present: dict[str, str]) -> list[str]:
+def _add_others_again(
+    address: str, device: str, present: dict[str, str], former: Set[str] = frozenset()
+) -> list[str]:
     """Add the device's other addresses of the subnet, which the kernel may delete with this one."""
     if ":" in address:
         return []
@@ -152,7 +219,7 @@ def _add_others_again(address: str, device: str, present: dict[str, str]) -> lis
     return [
         " ".join(filter(None, ["address replace", other, "dev", device, text]))
         for other, text in sorted(present.items())
-        if other != address
+        if other != address and other not in former
         if "peer" not in other
         if ip_interface(other).network == subnet
     ]
@@ -161,14 +228,24 @@ def _add_others_again(address: str, device: str, present: dict[str, str]) -> lis
 def _default_routes(move: Move, observed: Observation, gateway: str) -> list[str]:
     """Return the default routes by a gateway that the place should have, as ip-route(8) reads."""
     known = move.original.routes.get(gateway)
-    if known is None:
+    old = _of_former_gateway(move, gateway) if known is None else None
+    if known is None and old is None:
         family = _IPV6 if ":" in gateway else _IPV4
-        others = [d for d in observed.defaults if d.family == family and d.gateway != gateway]
+        own = {gateway, *move.former_gateways}
+        others = [d for d in observed.defaults if d.family == family and d.gateway not in own]
         return [] if others else ["proto static"]
-    if move.place == "nic":
+    if known is not None and move.place == "nic":
         return known
-    metrics = sorted({_metric(text, gateway) for text in known})
+    metrics = sorted({_metric(text, gateway) for text in known or old or []})
     return ["proto static" + (f" metric {m}" if m else "") for m in metrics]
+
+
+def _of_former_gateway(move: Move, gateway: str) -> list[str] | None:
+    """Return the operator's default routes by the gateway of before; None: not known."""
+    for former in sorted(move.former_gateways):
+        if (":" in former) == (":" in gateway) and former in move.original.routes:
+            return move.original.routes[former]
+    return None
 
 
 def _metric(text: str, gateway: str) -> int:
@@ -199,7 +276,8 @@ def _routes(move: Move, observed: Observation, gateway: str) -> tuple[list[str],
         metric = _metric(text, gateway)
         # `replace` replaces whatever route has that metric. It must not replace somebody else's.
         same = [d for d in observed.defaults if d.family == family and d.metric == metric]
-        ours = all(d.gateway == gateway and d.device in (move.device, *move.others) for d in same)
+        own = {gateway, *move.former_gateways}
+        ours = all(d.gateway in own and d.device in (move.device, *move.others) for d in same)
         if ours:
             replaced.add(metric)
         verb = "replace" if ours else "append"

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from generator.observed.frr import Session
 
-Word = Literal["ok", "waiting", "degraded", "down", "failed"]
+Word = Literal["ok", "waiting", "degraded", "down", "unconfirmed", "failed"]
 GOOD: frozenset[str] = frozenset({"ok", "waiting"})  # nobody has to do anything
 
 
@@ -23,14 +23,23 @@ def health(
     applied: str,
     *,
     failed: str,
+    unconfirmed: str = "",
 ) -> Health:
     """Judge a host by the sessions that it should have, since an apply (ISO 8601).
 
-    `failed` says why the last apply did not end well, "" if it did. A session that was never up
-    since FRR has started waits for its switch port.
+    `failed` says why the last apply did not end well, "" if it did; `unconfirmed` when the host
+    goes back from it, "" if it does not. A session that was never up since FRR has started waits
+    for its switch port.
     """
     if failed:
         return Health("failed", failed.partition("\n")[0])
+    by_sessions = _of_sessions(expected, sessions, applied)
+    if unconfirmed:
+        return Health("unconfirmed", "; ".join(filter(None, [unconfirmed, by_sessions.reason])))
+    return by_sessions
+
+
+def _of_sessions(expected: Iterable[str], sessions: Mapping[str, Session], applied: str) -> Health:
     since = datetime.datetime.fromisoformat(applied).timestamp()
     known = {name: sessions[name] for name in expected if name in sessions}
     up = sorted(name for name, session in known.items() if session.established)

@@ -1,11 +1,11 @@
 """What would stop an apply on this machine, or surprise its operator: pure, from what was read."""
 
 import difflib
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 
 import msgspec
 
-from generator.desired.model import Device, Host, Uplink
+from generator.desired.model import Device, Host, leaf
 from generator.observed.machine import MODULES, PROGRAMS, Machine
 
 BGP, VXLAN = 179, 4789  # ports: TCP (RFC 4271), UDP (RFC 7348)
@@ -193,25 +193,28 @@ def _managers(host: Host, machine: Machine) -> Iterator[Finding]:
 
 
 def _leaves(host: Host, machine: Machine) -> Iterator[Finding]:
-    for uplink in host.uplinks:
-        name = machine.leaves.get(uplink.neighbor)
-        expected = leaf(uplink)
-        if name and expected and _same(name) != _same(expected):
-            yield Finding(
-                what=f"{uplink.ifname} is connected to {name}",
-                why=f"the payload says {expected}",
-                remedy="correct the cabling or the payload",
-            )
+    expected = {uplink.neighbor: leaf(uplink) for uplink in host.uplinks}
+    for neighbor, name in wrong_leaves(expected, machine.leaves):
+        yield Finding(
+            what=f"{neighbor} is connected to {name}",
+            why=f"the payload says {expected[neighbor]}",
+            remedy="correct the cabling or the payload",
+        )
+
+
+def wrong_leaves(
+    expected: Mapping[str, str], actual: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Yield neighbors with the name of the switch that is there, where another one should be."""
+    for neighbor, name in expected.items():
+        there = actual.get(neighbor)
+        if there and name and _same(there) != _same(name):
+            yield neighbor, there
 
 
 def _same(name: str) -> str:
     """Return the part of a switch's name that is the same in all of its spellings."""
     return name.split(".", maxsplit=1)[0].lower()
-
-
-def leaf(uplink: Uplink) -> str:
-    """Return the name of the switch that a link's label names, "" without one: `port@switch`."""
-    return uplink.label.rpartition("@")[2] if "@" in uplink.label else ""
 
 
 def _system(machine: Machine) -> Iterator[Finding]:

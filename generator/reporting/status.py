@@ -7,10 +7,11 @@ from pathlib import Path
 import msgspec
 
 from generator.desired import model, plan
-from generator.observed import comparison, devices, frr, health, netlink
+from generator.errors import Refused
+from generator.observed import comparison, devices, frr, health, netlink, preflight
 from generator.observed.health import Health
 from generator.secrets import mask
-from generator.state import changes, held, placement, record
+from generator.state import changes, held, placement, record, unconfirmed
 from generator.state.held import Held
 from generator.state.record import Record
 
@@ -32,7 +33,7 @@ class Management(msgspec.Struct, frozen=True):
 class Status(msgspec.Struct, frozen=True):
     """All that `status --json` says."""
 
-    health: str  # ok, waiting, degraded, down, failed
+    health: str  # ok, waiting, degraded, down, unconfirmed, failed
     health_reason: str
     host: str | None
     generation: int | None
@@ -44,6 +45,7 @@ class Status(msgspec.Struct, frozen=True):
     sessions: list[frr.Session]
     management: Management | None
     differences: list[str]
+    warnings: list[str] = []  # what its operator should know, and is no difference
     left_alone: str = ""  # which payload is not applied, and why
 
 
@@ -76,6 +78,7 @@ def status(root: Path) -> Status:
         elif plan.digest(plan.body(text)) != known:
             differences.append(f"/{path}: was changed by someone else")
     sessions: list[frr.Session] = []
+    warnings: list[str] = []
     if root == Path("/"):
         target = applied.target
         kernel = devices.differences(target.devices, target.moving_addresses)
@@ -83,8 +86,12 @@ def status(root: Path) -> Status:
         differences += comparison.frr_differences(target, root)
         with contextlib.suppress(frr.Silent):  # frr_differences says so
             sessions = list(frr.sessions(root).values())
+            warnings = [
+                f"{neighbor} is connected to {name}, the payload says {target.leaves[neighbor]}"
+                for neighbor, name in preflight.wrong_leaves(target.leaves, frr.hostnames(root))
+            ]
     waiting = held.read(root)
-    word, reason = _health(applied, sessions, waiting)
+    word, reason = _health(root, applied, sessions, waiting)
     kinds = [device.kind for device in applied.target.devices]
     return Status(
         health=word,
@@ -99,17 +106,30 @@ def status(root: Path) -> Status:
         sessions=sessions,
         management=_management(applied.target.management) if root == Path("/") else None,
         differences=list(map(mask, differences)),
+        warnings=warnings,
         left_alone=mask(str(waiting)) if waiting else "",
     )
 
 
-def _health(applied: Record, sessions: list[frr.Session], waiting: Held | None) -> Health:
+def _health(
+    root: Path, applied: Record, sessions: list[frr.Session], waiting: Held | None
+) -> Health:
     if waiting and waiting.failures:
         failure = waiting.reason
     else:
         failure = "" if applied.ok else applied.detail
     known = {session.neighbor: session for session in sessions}
-    return health.health(applied.target.sessions, known, applied.time, failed=failure)
+    try:
+        unconfirmed_text = str(unconfirmed.read(root) or "")
+    except Refused as damaged:
+        unconfirmed_text = str(damaged)
+    return health.health(
+        applied.target.sessions,
+        known,
+        applied.time,
+        failed=failure,
+        unconfirmed=unconfirmed_text,
+    )
 
 
 def _management(planned: model.Management | None) -> Management | None:

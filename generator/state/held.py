@@ -1,4 +1,4 @@
-"""A payload that this host leaves alone: a person went back from it, or it failed.
+"""A payload that this host leaves alone: the host went back from it, or it failed.
 
 /var/lib/evpn-host/held.json     gone when another payload is applied, or a person applies this one
 
@@ -14,6 +14,7 @@ from generator.state import files, stored
 from generator.state.record import STATE, now
 
 FILE = STATE / "held.json"
+UNCONFIRMED = "it was not confirmed in time"
 PAUSES = (5, 15, 60)  # minutes until the next try, after the first, second, and each later failure
 
 
@@ -23,7 +24,7 @@ class Held(msgspec.Struct, frozen=True):
     inputs: str  # digest of all that the files would be made from
     reason: str
     since: str  # ISO 8601, UTC
-    failures: int = 0  # how often it failed; 0: a person went back from it
+    failures: int = 0  # how often it failed; 0: the host went back from it
 
     @property
     def until(self) -> datetime.datetime | None:
@@ -64,9 +65,9 @@ def failed(root: Path, inputs: str, reason: str) -> None:
     _write(root, Held(inputs, reason, now(), count))
 
 
-def went_back(root: Path, inputs: str) -> None:
-    """Hold inputs that a person went back from."""
-    _write(root, Held(inputs, "a person went back from it", now()))
+def went_back(root: Path, inputs: str, reason: str = "a person went back from it") -> None:
+    """Hold inputs that the host went back from."""
+    _write(root, Held(inputs, reason, now()))
 
 
 def release(root: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from generator.desired.model import Device, Management
-from generator.desired.target import Target, Vni
+from generator.desired.target import FormerAddress, Target, Vni
 from generator.errors import Problem, Refused, printable
 from generator.state import files, stored, tree
 
@@ -22,6 +22,7 @@ RECORD = STATE / "record.json"
 PAYLOAD = STATE / "payload.json"
 GENERATIONS = STATE / "generations"
 KEPT = STATE / "kept"
+GOING_BACK = "going back, not ended"  # the `detail` meanwhile
 FORMAT = 2  # of the record; raised when the version before could not read it
 
 
@@ -50,6 +51,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     # Until `ok`, devices and addresses of before may still be there, and have to be removed.
     remaining_devices: list[Device] = []
     remaining_numbered: list[tuple[str, str]] = []
+    # Where the operator's own file may bring them back, to be taken away again.
+    former_addresses: list[FormerAddress] = []
     origin: int = 0  # the entry that a rollback has brought back, 0 for an apply
     started_by: str = ""
     seconds: float = 0.0  # how long it took
@@ -150,6 +153,19 @@ def removed_devices(previous: Record | None, target: Target) -> list[Device]:
     names = {device.name for device in target.devices}
     possible = previous.possible_devices if previous else []
     return [device for device in possible if device.name not in names]
+
+
+def former_addresses(previous: Record | None, target: Target) -> list[FormerAddress]:
+    """Return the management addresses, gateways and NICs of before that a target does not have."""
+    if previous is None or target.management is None:
+        return []
+    old, new = previous.target.management, target.management
+    known = list(previous.former_addresses)
+    if old:
+        known += [FormerAddress(old.ifname, *pair) for pair in old.pairs]
+    current = {(new.ifname, *pair) for pair in new.pairs}
+    former = {f for f in known if (f.ifname, f.address, f.gateway) not in current}
+    return sorted(former, key=lambda f: (f.ifname, f.address, f.gateway or ""))
 
 
 def write(root: Path, record: Record, payload: bytes | None = None) -> None:

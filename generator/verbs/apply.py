@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from generator import __version__
-from generator.activation import backends, commands, firewall, staging
+from generator.activation import backends, commands, staging
 from generator.activation.commands import Log
 from generator.activation.guard import Guard
 from generator.activation.partial import partial_of
@@ -23,11 +25,10 @@ from generator.observed import comparison, devices
 from generator.reporting import report
 from generator.reporting.report import Outcome
 from generator.state import changes as reading
-from generator.state import generations, held, record
-from generator.state.held import Held
+from generator.state import generations, held, record, unconfirmed
 from generator.state.lock import lock
 from generator.state.record import Record
-from generator.verbs import preflight, transaction
+from generator.verbs import awaiting, preflight, transaction
 from generator.verbs.options import Options
 from generator.verbs.planning import frr_local, inputs_of, make_plan, previous_record
 from generator.verbs.transaction import Run, carry_out, outcome_of
@@ -72,8 +73,10 @@ def apply(
     prepared = None if _is_of(previous_record(options), inputs) else make_plan(data, options)
     with lock(root), commands.interruptible():
         previous = previous_record(options)
-        if not options.person and (waiting := held.holds(root, inputs)):
-            return _left_alone(waiting, previous)
+        if options.person:
+            awaiting.refuse_second(root)
+        elif waiting := unconfirmed.read(root) or held.holds(root, inputs):
+            return _left_alone(str(waiting), previous)
         anew = options.full or held.read(root) is not None
         if previous and not anew and _nothing_to_do(inputs, previous, options):
             return outcome_of(previous.target)
@@ -88,7 +91,11 @@ def apply(
                 held.release(root)
                 return outcome_of(run.target)
             _check(stage, run)
-            return carry_out(run, data, stage)
+            if not run.is_new and options.confirm is not None:
+                say("nothing is new, so there is nothing to confirm")
+                options = msgspec.structs.replace(options, confirm=None)
+            with awaiting.awaiting(options, "apply", run.number, previous, log, say):
+                return carry_out(run, data, stage)
 
 
 def _decide(  # noqa: PLR0913, PLR0917  # what is, what is to be, and who hears of it
@@ -104,16 +111,14 @@ def _decide(  # noqa: PLR0913, PLR0917  # what is, what is to be, and who hears 
     planned, payload, inputs = prepared
     for warning in payload.warnings:
         say(f"warning: {warning}")
-    for firewall_warning in firewall.warnings(log) if options.activate else ():
-        say(f"warning: {firewall_warning}")
     if not options.force:
         _refuse_older(planned, previous)
     root = options.root
     if not options.replace_frr:
         preflight.refuse_foreign_bgp(root)
     target = plan.target(planned)
-    if options.activate and preflight.matters(target, previous):
-        preflight.heed(planned, previous, options, say)
+    if options.activate:
+        preflight.heed(planned, target, previous, options, log, say)
     uplinks = [uplink.ifname for uplink in planned.host.uplinks]
     backends.named(planned.backend).refuse_conflicts(root, uplinks)
     changes = staging.changes(root, planned.files)
@@ -130,6 +135,7 @@ def _decide(  # noqa: PLR0913, PLR0917  # what is, what is to be, and who hears 
         number=number,
         summary=lines,
         begun=begun,
+        former=preflight.former_addresses(root, planned, previous),
         partial=None if options.full else partial_of(root, previous, planned, changes),
         guard=guard,
         log=log,
@@ -137,11 +143,11 @@ def _decide(  # noqa: PLR0913, PLR0917  # what is, what is to be, and who hears 
     )
 
 
-def _left_alone(waiting: Held, previous: Record | None) -> Outcome:
+def _left_alone(why: str, previous: Record | None) -> Outcome:
     """Return that nothing was done and why. Raises `Refused` on a host without a record."""
     if previous is None:
-        raise Refused(str(waiting))
-    return outcome_of(previous.target, left_alone=str(waiting))
+        raise Refused(why)
+    return outcome_of(previous.target, left_alone=why)
 
 
 def _refuse_older(planned: Plan, previous: Record | None) -> None:

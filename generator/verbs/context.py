@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -20,16 +20,36 @@ from generator.errors import Refused
 from generator.secrets import mask
 from generator.verbs import check
 from generator.verbs.options import Options
+from generator.verbs.progress import Progress
+
+_running: list[Progress] = []  # of the verb that runs
 
 
 def say(text: str) -> None:
     """Print a sentence for the user on standard error."""
+    for progress in _running:
+        progress.clear()
     click.echo(mask(text), err=True)
 
 
 def log(*, verbose: bool) -> Log:
     """Return where commands are logged: on standard error if `verbose`, else nowhere."""
     return commands.to_stderr if verbose else commands.silent
+
+
+@contextlib.contextmanager
+def progress(*, verbose: bool) -> Iterator[Log]:
+    """Give a verb where it logs its commands. Without `verbose` only what takes long is named."""
+    if verbose:
+        yield commands.to_stderr
+        return
+    steps = Progress()
+    _running.append(steps)
+    try:
+        yield steps
+    finally:
+        steps.close()
+        _running.remove(steps)
 
 
 def payload_of(source: str | None) -> Payload:
@@ -84,13 +104,17 @@ def options_of(  # noqa: PLR0913  # one parameter an option
     keep: int = 20,
     replace_frr: bool = False,
     guard: float | None = None,
+    confirm: float | None = None,
 ) -> Options:
     """Return how to act on a host: activate only on this machine, and if nothing forbids it."""
+    activate = root is None and not no_activate
+    if confirm is not None and not activate:
+        raise click.UsageError("--confirm is for what is activated on this machine")
     return Options(
         root=(root or Path("/")).resolve(),
         backend=(backend or source.settings.backend) if source else None,
         host=source.host if source else None,
-        activate=root is None and not no_activate,
+        activate=activate,
         full=full,
         force=force,
         person=person,
@@ -98,6 +122,7 @@ def options_of(  # noqa: PLR0913  # one parameter an option
         started_by=started_by(),
         replace_frr=replace_frr,
         guard=guard,
+        confirm=confirm,
     )
 
 

@@ -44,10 +44,15 @@ def go_back(attempt: Attempt) -> None:
         attempt.say("going back to the generation before")
         try:
             staging.commit(root, [Change(c.path, c.new, c.old) for c in attempt.changes])
+            restored = _restored(attempt)
+            if restored and restored != attempt.previous:  # in its former addresses
+                # The hook reads the record: it has to bring the address back now.
+                going = msgspec.structs.replace(restored, ok=False, detail=record.GOING_BACK)
+                record.write(root, going)
             if attempt.options.activate:
                 _activate(attempt)
-            if attempt.previous:
-                record.write(root, attempt.previous)
+            if restored:
+                record.write(root, restored)
             else:
                 record.remove(root)
         except Exception as second:  # noqa: BLE001  # whatever it is, a person has to know
@@ -60,6 +65,14 @@ def go_back(attempt: Attempt) -> None:
                 *problems_of(second),
                 f"look at: systemctl status {unit} frr; evpn-host status; evpn-host diff",
             ) from None
+
+
+def _restored(attempt: Attempt) -> Record | None:
+    """Return the record of before, with the management addresses that the attempt has brought."""
+    if attempt.previous is None:
+        return None
+    former = record.former_addresses(attempt.failed, attempt.previous.target)
+    return msgspec.structs.replace(attempt.previous, former_addresses=former)
 
 
 def _activate(attempt: Attempt) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from generator.secrets import mask
-from generator.state import generations, record
+from generator.state import generations, record, unconfirmed
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -15,7 +15,7 @@ class Entry(msgspec.Struct, frozen=True):
     time: str  # ISO 8601, UTC
     generation: int
     started_by: str
-    outcome: str  # current, applied, rollback, failed
+    outcome: str  # current, unconfirmed, applied, rollback, failed
     seconds: float
     summary: list[str]  # what it changed, in network terms
     origin: int | None = None  # the entry that a rollback has brought back
@@ -25,13 +25,16 @@ class Entry(msgspec.Struct, frozen=True):
 def entries(root: Path) -> list[Entry]:
     """Return the history, the newest entry first. Raises `Refused` for a damaged record."""
     current = record.read(root)
+    waiting = unconfirmed.read(root)
     return [
         Entry(
             number=each.number,
             time=each.time,
             generation=each.target.generation,
             started_by=each.started_by,
-            outcome=_outcome(each, current.number if current else 0),
+            outcome=_outcome(
+                each, current.number if current else 0, waiting.number if waiting else 0
+            ),
             seconds=each.seconds,
             summary=each.summary,
             origin=each.origin or None,
@@ -41,9 +44,11 @@ def entries(root: Path) -> list[Entry]:
     ]
 
 
-def _outcome(entry: record.Record, current: int) -> str:
+def _outcome(entry: record.Record, current: int, waiting: int) -> str:
     if not entry.ok:
         return "failed"
+    if entry.number == current == waiting:
+        return "unconfirmed"
     if entry.number == current:
         return "current"
     return "rollback" if entry.origin else "applied"

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from generator.activation.backends import NAMES
-from generator.verbs.command import Filled, Folder
+from generator.verbs.command import Filled, Folder, a_number
 
 TEXT = Filled()
 DIR = Folder(path_type=Path, file_okay=False)
@@ -36,6 +36,14 @@ root = click.option(
     type=DIR,
     metavar="DIR",
     help="act on the tree below DIR instead of this machine; activates nothing",
+)
+confirm = click.option(
+    "--confirm",
+    "seconds",
+    type=click.FloatRange(1, 86400),
+    callback=a_number,
+    metavar="SECONDS",
+    help="go back unless evpn-host confirm comes within SECONDS",
 )
 no_guard = click.option(
     "--no-guard", is_flag=True, help="do not go back if the host can't be reached afterwards"

@@ -1,21 +1,23 @@
 """`evpn-host preflight`: what would stop an apply on this machine, or surprise its operator."""
 
+import re
 from pathlib import Path
 
-from generator.activation import frr, staging
+from generator.activation import backends, firewall, frr, staging
 from generator.activation.commands import Log
 from generator.desired import plan
 from generator.desired.plan import Plan
-from generator.desired.target import Target
+from generator.desired.target import FormerAddress, Target
 from generator.errors import Problem, Refused
 from generator.observed import machine, preflight
 from generator.observed.preflight import Finding
 from generator.state import changes as reading
+from generator.state import record, tree
 from generator.state.record import Record
 from generator.verbs.options import Options
 
 
-def look(planned: Plan, previous: Record | None, root: Path) -> list[Finding]:
+def look(planned: Plan, previous: Record | None, root: Path, log: Log) -> list[Finding]:
     """Return what this machine is not ready for, what stops an apply first."""
     first = previous is None and not _has_files_of_ours(root)
     findings = preflight.findings(
@@ -23,9 +25,19 @@ def look(planned: Plan, previous: Record | None, root: Path) -> list[Finding]:
         planned.devices,
         machine.read(),
         first=first,
-        ours={device.name for device in previous.possible_devices} if previous else frozenset(),
+        ours=_possible_places(previous),
     )
-    return [*_foreign_bgp(root), *findings]
+    stale = _stale_files(root, planned, previous)
+    return [*_foreign_bgp(root), *findings, *stale, *_firewall(planned, log)]
+
+
+def _possible_places(previous: Record | None) -> set[str]:
+    """Return the devices on which the management address may be because of us."""
+    if previous is None:
+        return set()
+    management = previous.target.management
+    nic = {management.ifname} if management else set()
+    return nic | {device.name for device in previous.possible_devices}
 
 
 def matters(target: Target, previous: Record | None) -> bool:
@@ -51,12 +63,17 @@ def refusal(findings: list[Finding]) -> Refused:
     return Refused(*(Problem(f.what, "", f.why, f.remedy) for f in findings))
 
 
-def heed(planned: Plan, previous: Record | None, options: Options, say: Log) -> None:
+def heed(  # noqa: PLR0913, PLR0917  # what is planned, what is, and who hears of it
+    planned: Plan, target: Target, previous: Record | None, options: Options, log: Log, say: Log
+) -> None:
     """Say what preflight finds. Raises `Refused` for what would cut the host off.
 
     Without a guard a person has decided: a NIC may be one that is still to come.
     """
-    findings = look(planned, previous, options.root)
+    if matters(target, previous):
+        findings = look(planned, previous, options.root, log)
+    else:
+        findings = _firewall(planned, log)
     stopping = [each for each in findings if each.stops]
     if stopping and options.guard is not None:
         raise refusal(stopping)
@@ -82,6 +99,52 @@ def _foreign_bgp(root: Path) -> list[Finding]:
             stops=True,
         )
     ]
+
+
+def former_addresses(root: Path, planned: Plan, previous: Record | None) -> list[FormerAddress]:
+    """Return the management addresses of before that may be on the host, or come back to it.
+
+    One that was given up earlier counts only while a file of the operator has it.
+    """
+    former = record.former_addresses(previous, plan.target(planned))
+    earlier = previous.former_addresses if previous else []
+    return [
+        each
+        for each in former
+        if each not in earlier or _files_with(root, planned.backend, each.address)
+    ]
+
+
+def _stale_files(root: Path, planned: Plan, previous: Record | None) -> list[Finding]:
+    """Find files of the operator that still have a management address of before."""
+    management = planned.host.management
+    if management is None:
+        return []
+    current = {address for address, _ in management.pairs}
+    return [
+        Finding(
+            what=f"/{path} still has {former.address}",
+            why=f"the management address is another one now: {', '.join(sorted(current))}",
+            remedy="change it there too; until then the hook takes the old one away",
+        )
+        for former in record.former_addresses(previous, plan.target(planned))
+        if former.address not in current
+        for path in _files_with(root, planned.backend, former.address)
+    ]
+
+
+def _files_with(root: Path, backend: str, address: str) -> list[str]:
+    """Return the operator's files in which an address stands, with whatever prefix length."""
+    ip = re.compile(rf"(?<![\w.:]){re.escape(address.partition('/')[0])}(?![\w.:])")
+    paths = [p for pattern in backends.named(backend).nic_files for p in tree.find(root, pattern)]
+    texts = {path: reading.read(root, path) or "" for path in paths}
+    return [
+        path for path, content in texts.items() if not plan.ours(content) and ip.search(content)
+    ]
+
+
+def _firewall(planned: Plan, log: Log) -> list[Finding]:
+    return list(firewall.findings([uplink.ifname for uplink in planned.host.uplinks], log))
 
 
 def _has_files_of_ours(root: Path) -> bool:

@@ -14,10 +14,12 @@ from generator.desired.summary import summary
 from generator.errors import Problem, Refused, text_of
 from generator.reporting import report
 from generator.reporting.report import Outcome
-from generator.state import generations, held, record
+from generator.state import generations, held, record, unconfirmed
 from generator.state.changes import Change
 from generator.state.lock import lock
 from generator.state.record import Record
+from generator.state.unconfirmed import Unconfirmed
+from generator.verbs import awaiting
 from generator.verbs.going_back import Attempt, failure_of, go_back
 from generator.verbs.options import Options
 from generator.verbs.planning import frr_local
@@ -43,16 +45,43 @@ def rollback(number: int | None, options: Options, log: Log, say: Log) -> tuple[
     `ActivationFailed` (all is as before the rollback) or `Stranded`.
     """
     root = options.root
-    begun = time.monotonic()
     with lock(root), commands.interruptible():
+        waiting = _unconfirmed(root)
+        if waiting and options.confirm is not None:
+            awaiting.refuse_second(root)
         current = record.read(root)
-        if current is None:
-            raise Refused("nothing was applied yet")
-        kept = _choose(current, number, generations.entries(root))
-        texts = generations.texts(root, kept)
-        pending = _pending(current, kept, generations.next_number(root, current), options)
-        frr_local(root)  # its passwords are known then: FRR's tools may repeat them
-        changes = staging.changes(root, texts)
+        outcome, kept = go_to(number, options, log, say)
+        try:
+            held.went_back(root, current.inputs if current else "")
+        except OSError as error:
+            say(f"warning: the payload is not held: {text_of(error)}")
+        if waiting:
+            awaiting.disarm(root, waiting, log)
+        return outcome, kept
+
+
+def _unconfirmed(root: Path) -> Unconfirmed | None:
+    """Return what waits to be confirmed; a damaged note of it keeps nobody from going back."""
+    try:
+        return unconfirmed.read(root)
+    except Refused:
+        unconfirmed.remove(root)
+        return None
+
+
+def go_to(number: int | None, options: Options, log: Log, say: Log) -> tuple[Outcome, Record]:
+    """Do what `rollback` does, for a caller that has the lock."""
+    root = options.root
+    begun = time.monotonic()
+    current = record.read(root)
+    if current is None:
+        raise Refused("nothing was applied yet")
+    kept = _choose(current, number, generations.entries(root))
+    texts = generations.texts(root, kept)
+    pending = _pending(current, kept, generations.next_number(root, current), options)
+    frr_local(root)  # its passwords are known then: FRR's tools may repeat them
+    changes = staging.changes(root, texts)
+    with awaiting.awaiting(options, "rollback", pending.number, current, log, say):
         done = _carry_out(
             options,
             begun,
@@ -63,27 +92,22 @@ def rollback(number: int | None, options: Options, log: Log, say: Log) -> tuple[
             log=log,
             say=say,
         )
-        try:
-            held.went_back(root, current.inputs)
-        except OSError as error:
-            say(f"warning: the payload is not held: {text_of(error)}")
-        paths = sorted(change.path for change in changes)
-        outcome = Outcome(
-            done.target.host,
-            done.target.generation,
-            changed=paths,
-            devices=len(done.target.devices),
-            summary=done.summary,
-        )
-        return outcome, kept
+    outcome = Outcome(
+        done.target.host,
+        done.target.generation,
+        changed=sorted(change.path for change in changes),
+        devices=len(done.target.devices),
+        summary=done.summary,
+    )
+    return outcome, kept
 
 
 def _choose(current: Record, number: int | None, entries: list[Record]) -> Record:
     """Return the entry of a number, by default the one before what the host has."""
     good = [entry for entry in entries if entry.ok]
     here = current.origin or current.number
-    if current.detail == _BEGUN:
-        here += 1  # a rollback to `origin` has not ended: this one ends it
+    if current.detail in {_BEGUN, record.GOING_BACK}:
+        here += 1  # the way to this entry has not ended: this rollback ends it
     for entry in good:
         if entry.number == number or (number is None and entry.number < here):
             return entry
@@ -178,6 +202,7 @@ def _pending(current: Record, kept: Record, number: int, options: Options) -> Re
         ok=False,
         detail=_BEGUN,
         remaining_devices=record.removed_devices(current, kept.target),
+        former_addresses=record.former_addresses(current, kept.target),
         remaining_numbered=current.possible_numbered,
     )
 

@@ -22,6 +22,7 @@ def text(status: Status) -> str:
         on = ", ".join(management.on) or "no device"
         why = f" since {management.since}: {management.reason}" if management.since else ""
         lines.append(f"management address {management.address}: on {on}{why}")
+    lines += [f"warning: {text}" for text in status.warnings]
     if status.left_alone:
         lines.append(status.left_alone)
     lines += [f"differs: {text}" for text in status.differences] or ["nothing differs"]

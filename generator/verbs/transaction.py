@@ -16,7 +16,7 @@ from generator.activation.commands import Log
 from generator.activation.guard import Guard
 from generator.activation.partial import Partial
 from generator.desired.plan import Plan
-from generator.desired.target import Target
+from generator.desired.target import FormerAddress, Target
 from generator.errors import text_of
 from generator.reporting.report import Outcome
 from generator.state import generations, held, record
@@ -58,6 +58,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     number: int  # of the entry of the history
     summary: list[str]
     begun: float  # by the monotonic clock, seconds
+    former: list[FormerAddress]
 
     @property
     def is_new(self) -> bool:
@@ -89,6 +90,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
             target=self.target,
             remaining_devices=[] if ok else record.removed_devices(previous, self.target),
             remaining_numbered=[] if ok or not previous else previous.possible_numbered,
+            former_addresses=self.former,
         )
 
 

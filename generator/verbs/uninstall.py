@@ -3,9 +3,17 @@
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
-from generator.activation import before, commands, converge, staging, units
+from generator.activation import (
+    before,
+    commands,
+    converge,
+    services,
+    staging,
+    units,
+)
 from generator.activation.before import Before
 from generator.activation.commands import Log
+from generator.activation.management import HOOK
 from generator.desired import plan
 from generator.errors import Stranded, problems_of
 from generator.failover import hook
@@ -13,6 +21,7 @@ from generator.state import changes, files, record, tree
 from generator.state.changes import Change
 from generator.state.lock import RUN, lock
 from generator.state.record import Record
+from generator.verbs import awaiting
 from generator.verbs.options import Options
 
 
@@ -57,8 +66,40 @@ def _remove(
 ) -> list[str]:
     root = options.root
     if options.activate:
+        services.cancel(awaiting.TIMER, log)  # nothing is to be confirmed any more
         commands.run_all(units.stop(root), log)
     written = units.remove(root, log, reload=options.activate)
+    removed = _restore_files(applied, options, log, say)
+    if options.activate and applied:
+        converge.withdraw(applied, log)
+        before.restore(root, known, log)
+    before.remove_folders(root, known)
+    files.remove_tree(root, RUN)
+    files.remove_tree(root, record.STATE)
+    return removed + written
+
+
+def take_back(applied: Record, options: Options, log: Log, say: Log) -> None:
+    """Make the host what it was before the first apply. Units, history and settings stay.
+
+    The caller has the lock. Raises `OSError` or `ActivationFailed`; it can be done again then.
+    """
+    root = options.root
+    known = before.read(root)
+    if services.is_installed(HOOK, root):
+        services.disable(HOOK, "there is no address to move", log)
+    _restore_files(applied, options, log, say)
+    converge.withdraw(applied, log)
+    before.restore(root, known, log)
+    before.remove_folders(root, known)
+    files.remove_tree(root, record.KEPT)
+    files.remove(root, before.FILE)
+    record.remove(root)
+
+
+def _restore_files(applied: Record | None, options: Options, log: Log, say: Log) -> list[str]:
+    """Give the address back, remove our files, restore the operator's; return ours."""
+    root = options.root
     if options.activate and applied and applied.target.management:
         hook.restore(root, log)
     removed = [Change(path, changes.read(root, path), None) for path in _own_files(root)]
@@ -69,10 +110,4 @@ def _remove(
         files.copy(root, copy, path)
         say(f"/{path} is as it was before")
     staging.commit(root, [change for change in removed if change.path not in copies])
-    if options.activate and applied:
-        converge.withdraw(applied, log)
-        before.restore(root, known, log)
-    before.remove_folders(root, known)
-    files.remove_tree(root, RUN)
-    files.remove_tree(root, record.STATE)
-    return [change.path for change in removed] + written
+    return [change.path for change in removed]

@@ -62,9 +62,12 @@ operations on drop-ins every fourth is tried, and of those on kept generations e
    devices and FRR are as before. 4: the message says what to do. After SIGKILL or a power cut each
    file is as before or as after.
 3. Record, `status` and journal say the same. No native tool still runs, and the lock is free.
-4. **The next run ends right**: the same command again, or an `apply` after an interrupted
-   `uninstall`, exits 0. Files, devices and FRR are as after. `status` finds no difference. Both
-   sessions are Established, and none was reset. No temporary file is left.
+4. **The next run ends right**: the same command again, a rollback to the same entry, or an `apply`
+   after an interrupted `uninstall`, exits 0. Files, devices and FRR are as after. `status` finds no
+   difference. Both sessions are Established, and none was reset. No temporary file is left.
+
+A point is the n-th call of its kind. If three runs do not come to it, because they had more or less
+to do before, it counts as not reached.
 
 Exit code 4 is expected of `uninstall` alone, which has nothing to go back to. The hook has no way
 back either: the address is somewhere at every moment, and the next look moves it to where it

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 
 from lab.fabric import Host, Lab, eventually
+from tests.lab import figures
 from tests.lab.k8s01 import Payload, bring_up, established, payload, vnet
 from tests.lab.systems import SYSTEMS
 
@@ -49,7 +51,11 @@ def test_goes_back_from_a_wrong_as_number(lab: Lab, links: tuple[int, ...]) -> N
     host.apply(payload())
     eventually(lambda: established(host) == {"ens4", "ens5"} and reachable(lab))
     before = files(host)
+    began = time.monotonic()
     result = host.apply(with_remote_asn(payload(ADDED), *links), check=False)
+    took = time.monotonic() - began
+    which = "both links" if len(links) > 1 else "one link"
+    figures.write(lab, f"wrong AS number on {which}: until the host was back", f"{took:.0f} s")
     assert result.code == 3, result.err
     name = ("ens4", "ens5")[links[0]]
     assert f"guard: session {name} is not Established, but was before" in result.err
@@ -87,7 +93,9 @@ def test_refuses_a_misspelt_nic(lab: Lab) -> None:
     document = payload()
     document["links"][0]["local"]["ifname"] = "ens44"
     document["server"]["mgmt"]["ifname"] = "ens44"
+    began = time.monotonic()
     result = host.apply(document, check=False)
+    figures.write(lab, "misspelt NIC: until it is refused", f"{time.monotonic() - began:.1f} s")
     assert result.code == 1, result.err
     assert "ens44 is not there; ens4 is" in result.err
     assert files(host) == before
@@ -106,3 +114,38 @@ def test_a_person_may_do_without(lab: Lab) -> None:
     assert established(host) == {"ens4"}
     assert host.apply(payload()).code == 0
     eventually(lambda: established(host) == {"ens4", "ens5"})
+
+
+def test_names_a_leaf_that_is_another_one(lab: Lab) -> None:
+    """`apply` warns and `status` goes on to: the cable, or the payload, is wrong."""
+    host = lab.host
+    host.apply(payload())
+    eventually(lambda: established(host) == {"ens4", "ens5"})
+    assert host.evpn_host("status", "--json").json["warnings"] == []
+    document = payload()
+    document["links"][0]["remote"]["name"] = "swp9s1@ns-leaf-7"
+    result = host.apply(document)
+    assert "warning: ens4 is connected to ns-leaf-0: the payload says ns-leaf-7" in result.err
+    eventually(lambda: established(host) == {"ens4", "ens5"})
+    text = "ens4 is connected to ns-leaf-0, the payload says ns-leaf-7"
+    assert host.evpn_host("status", "--json").json["warnings"] == [text]
+    assert f"warning: {text}" in host.evpn_host("status").out
+    host.apply(payload())
+
+
+def test_a_link_that_comes_back(lab: Lab) -> None:
+    """Taken away and given back: `apply` ends when packets pass there, not when the session is up.
+
+    FRR's neighbour entry for the next hop could be left without a MAC, with all sessions up.
+    """
+    host = lab.host
+    for _ in range(3):
+        one = payload()
+        del one["links"][1]
+        host.apply(one)
+        eventually(lambda: established(host) == {"ens4"})
+        host.apply(payload())
+        neighbour = host.run("ip neighbour show 169.254.0.1 dev ens5".split()).out
+        assert "lladdr" in neighbour, neighbour
+        assert established(host) == {"ens4", "ens5"}
+        assert host.ping("10.2.0.2", count=2)  # the leaf's loopback

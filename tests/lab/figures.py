@@ -1,0 +1,41 @@
+"""docs/operations.md: how long things take on a host of the lab, under "Figures".
+
+A test calls `write`, which prints the figure. With EVPN_HOST_FIGURES=1 it updates its row too, and
+keeps all others.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from lab.fabric import Lab
+
+PAGE = Path(__file__).parents[2] / "docs/operations.md"
+BEGIN = "<!-- figures, written by EVPN_HOST_FIGURES=1 tests/run -->\n"
+END = "<!-- end of figures -->\n"
+HEAD = "| what | system | |\n| --- | --- | --- |\n"
+
+
+def write(lab: Lab, what: str, figure: str) -> None:
+    """Print a figure, and write it down if EVPN_HOST_FIGURES is set."""
+    system = f"{lab.machine.suite}-{lab.backend}"
+    print(f"{what}, {system}: {figure}")
+    if os.environ.get("EVPN_HOST_FIGURES"):
+        with Path(__file__).open() as lock:  # others write their rows too
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            PAGE.write_text(updated(PAGE.read_text(), what, system, figure))
+
+
+def updated(page: str, what: str, system: str, figure: str) -> str:
+    """Return the page with a figure in its row."""
+    before, _, rest = page.partition(BEGIN)
+    table, _, after = rest.partition(END)
+    rows = {}
+    for line in table.removeprefix(HEAD).splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        rows[cells[0], cells[1]] = cells[2]
+    rows[what, system] = figure
+    lines = [f"| {' | '.join((*key, rows[key]))} |\n" for key in sorted(rows)]
+    return before + BEGIN + HEAD + "".join(lines) + END + after

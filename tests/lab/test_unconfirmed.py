@@ -1,0 +1,222 @@
+"""`--confirm`: whatever happens meanwhile, the host goes back unless somebody confirms in time."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from lab.fabric import Host, Lab, eventually
+from tests.lab import figures
+from tests.lab.k8s01 import LEAVES, Payload, bring_up, established, payload, vnet
+from tests.lab.systems import SYSTEMS
+from tests.lab.test_guard import CONFIG, files, reachable
+
+ADDED = vnet(70, 33, "10.188.70.254/24")
+NEW = "nbr-70"
+TIMER = "evpn-host-unconfirmed.timer"
+BOOT = "evpn-host.service"
+# Waits until an apply has promised to go back.
+BEGUN = "until [ -e /var/lib/evpn-host/unconfirmed.json ]; do sleep 0.1; done"
+
+
+@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
+def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
+    """A fabric with K8S01 as a VTEP. Its boot service is not enabled."""
+    lab: Lab = fresh_lab(*request.param)
+    lab.host.evpn_host("install-units")
+    return lab
+
+
+@pytest.fixture(autouse=True)
+def before(lab: Lab) -> str:
+    """The host with the documentation's payload, well: return its files' checksums."""
+    bring_up(lab)
+    eventually(lambda: reachable(lab))
+    return files(lab.host)
+
+
+def health(host: Host) -> str:
+    """What `status` says in one word."""
+    return str(host.evpn_host("status", "--json", check=False).json["health"])
+
+
+def has_new(host: Host) -> bool:
+    """Whether the V-Net of the second payload is there."""
+    return NEW in host.run(["ip", "-brief", "link"]).out
+
+
+def is_active(host: Host, unit: str) -> bool:
+    """Whether systemd has a unit active."""
+    return host.run(["systemctl", "is-active", unit], check=False).out.strip() == "active"
+
+
+def is_enabled(host: Host) -> bool:
+    """Whether the boot service is enabled."""
+    return host.run(["systemctl", "is-enabled", BOOT], check=False).out.strip() == "enabled"
+
+
+def is_as_before(lab: Lab, before: str) -> bool:
+    """Whether files, devices, sessions and the way to the controller are as before."""
+    host = lab.host
+    return (
+        not has_new(host)
+        and files(host) == before
+        and established(host) == {"ens4", "ens5"}
+        and reachable(lab)
+    )
+
+
+def unconfirmed(host: Host, seconds: int) -> Payload:
+    """Apply a payload with one V-Net more, which has to be confirmed in time."""
+    document = payload(ADDED)
+    result = host.apply(document, "--confirm", str(seconds))
+    assert "unless `evpn-host confirm` comes before" in result.err
+    assert has_new(host)
+    assert health(host) == "unconfirmed"
+    assert is_active(host, TIMER)
+    return document
+
+
+def test_not_confirmed(lab: Lab, before: str) -> None:
+    """The host goes back. The timer's apply leaves the payload alone; a person's does not."""
+    host = lab.host
+    document = unconfirmed(host, 15)
+    eventually(lambda: is_as_before(lab, before), within=60)
+    eventually(lambda: health(host) == "ok")
+    assert not is_active(host, TIMER)
+    assert not is_enabled(host)
+    newest, second = host.evpn_host("history", "--json").json[:2]
+    assert newest["origin"] < second["number"]
+    assert "not confirmed in time" in host.evpn_host("status").out
+    refused = host.evpn_host("confirm", check=False)
+    assert refused.code == 1
+    assert "nothing waits to be confirmed" in refused.err
+    assert host.apply(document).code == 0
+    assert has_new(host)
+
+
+def test_confirmed(lab: Lab) -> None:
+    """The host stays as it is; nothing waits any more."""
+    host = lab.host
+    unconfirmed(host, 15)
+    host.evpn_host("confirm")
+    assert health(host) == "ok"
+    assert not is_active(host, TIMER)
+    time.sleep(20)  # more than the time that there was
+    assert has_new(host)
+    assert established(host) == {"ens4", "ens5"}
+
+
+def test_the_terminal_goes_away(lab: Lab, before: str) -> None:
+    """SIGHUP does not stop an apply halfway. Nobody can confirm, so the host goes back."""
+    host = lab.host
+    host.machine.write("/root/new.json", json.dumps(payload(ADDED)))
+    line = f"evpn-host apply -p /root/new.json --confirm 20 & {BEGUN}; kill -HUP $!; wait $!"
+    assert host.run(["sh", "-c", line], timeout=120).code == 0
+    assert has_new(host)
+    eventually(lambda: is_as_before(lab, before), within=60)
+
+
+@pytest.mark.parametrize("after", [0.0, 1.0, 3.0])
+def test_the_process_is_killed(lab: Lab, before: str, after: float) -> None:
+    """Wherever it was: the host goes back in time."""
+    host = lab.host
+    host.machine.write("/root/new.json", json.dumps(payload(ADDED)))
+    line = f"evpn-host apply -p /root/new.json --confirm 20 & {BEGUN}"
+    line += f"; sleep {after}; kill -KILL $!"
+    host.run(["sh", "-c", line], check=False)  # it may have come to its end
+    took = eventually(lambda: is_as_before(lab, before), within=60)
+    figures.write(
+        lab, f"process killed after {after:g} s: until the host was back", f"{took:.0f} s"
+    )
+    eventually(lambda: health(host) == "ok")
+    assert not is_active(host, TIMER)
+
+
+def test_the_machine_dies(lab: Lab, before: str) -> None:
+    """After the reboot the boot service goes back: without the fabric, or a controller."""
+    host = lab.host
+    unconfirmed(host, 3600)
+    assert is_enabled(host)
+    host.machine.write(CONFIG, "controller: https://192.0.2.1/k8s01.json\n")  # RFC 5737: nobody's
+    for leaf in LEAVES:
+        lab.fabric.leaf(leaf).underlay(on=False)
+    try:
+        lab.machine.reboot(hard=True)
+        took = eventually(lambda: not has_new(host), within=120)
+        figures.write(lab, "power cut: until the host was back, after the boot", f"{took:.0f} s")
+        eventually(lambda: not is_enabled(host))
+    finally:
+        host.run(["rm", CONFIG])
+        for leaf in LEAVES:
+            lab.fabric.leaf(leaf).underlay(on=True)
+    assert files(host).splitlines() == before.splitlines()
+    eventually(lambda: is_as_before(lab, before), within=120)
+    assert health(host) == "ok"
+
+
+def test_a_second_apply(lab: Lab) -> None:
+    """It is refused and names the first. The timer's apply changes nothing either."""
+    host = lab.host
+    document = unconfirmed(host, 3600)
+    number = host.evpn_host("history", "--json").json[0]["number"]
+    refused = host.apply(payload(), check=False)
+    assert refused.code == 1
+    assert f"entry {number} is not confirmed" in refused.err
+    host.machine.write("/root/other.json", json.dumps(payload()))
+    host.machine.write(CONFIG, "controller: /root/other.json\n")
+    try:
+        left = host.evpn_host("apply")
+        assert f"entry {number} is not confirmed" in left.out
+        assert has_new(host)
+    finally:
+        host.run(["rm", CONFIG])
+    host.evpn_host("confirm")
+    assert host.apply(document).code == 0
+
+
+def test_rollback(lab: Lab, before: str) -> None:
+    """A person goes back at once; one that is not confirmed is undone in time."""
+    host = lab.host
+    unconfirmed(host, 3600)
+    host.evpn_host("rollback")
+    assert is_as_before(lab, before)
+    assert not is_active(host, TIMER)
+    host.apply(payload(ADDED))
+    with_new = files(host)
+    host.evpn_host("rollback", "--confirm", "15")
+    assert not has_new(host)
+    assert health(host) == "unconfirmed"
+    eventually(lambda: has_new(host) and files(host) == with_new, within=60)
+    eventually(lambda: health(host) == "ok")
+
+
+def test_uninstall(lab: Lab) -> None:
+    """It ends the wait: nothing comes back later."""
+    host = lab.host
+    unconfirmed(host, 15)
+    host.evpn_host("uninstall", "--yes")
+    assert not is_active(host, TIMER)
+    time.sleep(20)
+    assert "nbr-" not in host.run(["ip", "-brief", "link"]).out
+    host.evpn_host("install-units")
+
+
+def test_the_first_apply(lab: Lab) -> None:
+    """Not confirmed, it leaves the host as it was without evpn-host."""
+    host = lab.host
+    host.evpn_host("uninstall", "--yes")
+    host.evpn_host("install-units")
+    for leaf in LEAVES:
+        lab.fabric.leaf(leaf).underlay(on=False)
+    eventually(lambda: reachable(lab))
+    without = files(host)
+    host.apply(payload(), "--confirm", "15")
+    assert "nbr-" in host.run(["ip", "-brief", "link"]).out
+    eventually(lambda: "nbr-" not in host.run(["ip", "-brief", "link"]).out, within=60)
+    eventually(lambda: not is_active(host, TIMER))
+    assert files(host) == without
+    assert reachable(lab)

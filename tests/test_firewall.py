@@ -1,0 +1,71 @@
+"""Which firewalls an operator is told of: those that drop what guests or leaves send."""
+
+from pathlib import Path
+
+import pytest
+
+from generator.activation import commands, firewall
+from generator.activation.commands import Step
+from generator.errors import NotInstalled
+
+CLOSED = """\
+table inet filter {
+	chain input {
+		type filter hook input priority filter; policy drop;
+		ct state established,related accept
+		tcp dport 22 accept
+	}
+}
+"""
+OPEN = CLOSED.replace("policy drop", "policy accept")
+UPLINKS = ["ens4", "ens5"]
+
+
+@pytest.fixture
+def rules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
+    """Return the rules by tool, which a test sets. A tool that has none is not installed."""
+    known: dict[str, str] = {}
+
+    def run(step: Step, log: object) -> str:
+        del log
+        if step.argv[0] not in known:
+            raise NotInstalled(step.argv[0])
+        return known[step.argv[0]]
+
+    monkeypatch.setattr(commands, "run", run)
+    monkeypatch.setattr(firewall, "_LOADED", (tmp_path,))
+    return known
+
+
+def named() -> list[str]:
+    return [finding.what for finding in firewall.findings(UPLINKS, commands.silent)]
+
+
+def test_what_the_leaves_send(rules: dict[str, str]) -> None:
+    """What a rule names, by its port or by the uplink, is let in."""
+    assert named() == []
+    rules["nft"] = OPEN
+    assert named() == []
+    rules["nft"] = CLOSED
+    assert named() == ["the firewall drops BGP, BFD, VXLAN that comes in"]
+    rules["nft"] = CLOSED.replace("22 accept", "{ 22, 179 } accept")
+    assert named() == ["the firewall drops BFD, VXLAN that comes in"]
+    rules["nft"] = CLOSED.replace("tcp dport 22", 'iifname { "ens4", "ens5" }')
+    assert named() == []
+
+
+def test_what_is_forwarded(rules: dict[str, str]) -> None:
+    """A rule for our bridges lets guests through."""
+    rules["iptables"] = "-P FORWARD DROP\n"
+    assert named() == ["iptables drops what is forwarded"]
+    rules["iptables"] = "-P FORWARD DROP\n-A FORWARD -i nbr-+ -o nbr-+ -j ACCEPT\n"
+    assert named() == []
+
+
+def test_asks_nobody_without_a_firewall(
+    rules: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The tools would load the kernel's."""
+    rules["nft"] = CLOSED
+    monkeypatch.setattr(firewall, "_LOADED", (tmp_path / "none",))
+    assert named() == []

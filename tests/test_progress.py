@@ -1,0 +1,84 @@
+"""What takes longer than two seconds says what it is doing."""
+
+import io
+import time
+from collections.abc import Callable
+
+import pytest
+
+from generator.verbs import progress
+from generator.verbs.progress import Progress
+
+
+class Terminal(io.StringIO):
+    """A stream that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Return a function that lets seconds pass. No thread looks meanwhile."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(Progress, "_follow", lambda _: None)
+
+    def forward(seconds: float) -> None:
+        now[0] += seconds
+
+    return forward
+
+
+def test_says_nothing_of_what_is_quick(pass_time: Callable[[float], None]) -> None:
+    stream = io.StringIO()
+    steps = Progress(stream)
+    steps("netplan apply  # netplan takes up the files")
+    pass_time(1.9)
+    steps("ip link  # devices that go")
+    assert stream.getvalue() == ""
+
+
+def test_a_line_for_each_step(pass_time: Callable[[float], None]) -> None:
+    """A step that comes twice in a row is one line."""
+    stream = io.StringIO()
+    steps = Progress(stream)
+    steps("netplan apply  # netplan takes up the files")
+    pass_time(2.5)
+    steps("ping -c 1 10.0.0.1  # whether it can be reached")
+    steps("ping -c 1 10.0.0.2  # whether it can be reached")
+    steps("# the devices come up")
+    assert stream.getvalue() == "whether it can be reached …\nthe devices come up …\n"
+
+
+def test_one_line_on_a_terminal(pass_time: Callable[[float], None]) -> None:
+    """It has the step's number and seconds, and makes room for messages."""
+    stream = Terminal()
+    steps = Progress(stream)
+    steps("netplan generate  # netplan reads the files")
+    steps("netplan apply  # netplan takes up the files")
+    pass_time(3.2)
+    steps._show()
+    assert stream.getvalue() == "\r\x1b[2K[2] netplan takes up the files, 3 s"
+    steps.clear()
+    steps.clear()
+    assert stream.getvalue().count("\r\x1b[2K") == 2
+    steps.close()
+    steps("ip link  # devices that go")
+    assert "devices that go" not in stream.getvalue()
+
+
+def test_a_step_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named while it runs, not when the next one begins."""
+    monkeypatch.setattr(progress, "_QUIET", 0.0)
+    monkeypatch.setattr(progress, "_INTERVAL", 0.01)
+    stream = io.StringIO()
+    steps = Progress(stream)
+    monkeypatch.setattr(steps, "_begun", time.monotonic() + 0.2)
+    steps("netplan apply  # netplan takes up the files")
+    assert stream.getvalue() == ""
+    end = time.monotonic() + 30
+    while not stream.getvalue() and time.monotonic() < end:
+        time.sleep(0.01)
+    steps.close()
+    assert stream.getvalue() == "netplan takes up the files …\n"
