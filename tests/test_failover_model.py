@@ -558,6 +558,18 @@ def test_renumbering(name: str, promotes: bool, sessions: list[str]) -> None:
         assert not (promotes and world.kernel.nowhere)
 
 
+def test_another_nic(world: World) -> None:
+    """The one of before is still an uplink: it keeps an address, and FRR's routes there stay."""
+    world.kernel.on[NIC] = {MINE4: ""}
+    world.kernel.up[OTHER] = True
+    world.renumber(msgspec.structs.replace(SINGLE, ifname=OTHER))
+    world.settle(2)
+    assert world.places() == [OTHER]
+    assert set(world.kernel.on[NIC]) == {STAND_IN}
+    assert [r for r in world.kernel.routes if r[0] != "default"] == world.others
+    assert {r[2] for r in world.kernel.routes if r[0] == "default"} == {OTHER}
+
+
 def test_the_operators_file_brings_the_address_of_before_back(world: World) -> None:
     """networkd puts it on the NIC again: it goes at once, as two of them would fight."""
     world.sessions = ["ens4"]

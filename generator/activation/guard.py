@@ -20,6 +20,7 @@ from generator.errors import ActivationFailed, Problem, Refused
 from generator.observed import frr
 
 _QUIET = 2.0  # seconds until a person is told what is waited for
+_NEW = 15.0  # seconds until a new link's session is taken for one that comes later
 _INTERVAL = 0.5  # seconds between two looks at what is still missing
 
 
@@ -50,6 +51,7 @@ class Guard:
         self._say = say
         self._controller = controller
         self._before = Reach()
+        self._new: frozenset[str] = frozenset()  # sessions that only the plan has
 
     def look(self, current: Target | None, planned: Target) -> None:
         """Note what can be reached now, by what is applied now.
@@ -64,6 +66,7 @@ class Guard:
             names = ", ".join(sorted(sessions))
             rule = f"would be left without a session: {names} would end, and no other is up"
             raise Refused(Problem("this host", "", rule, "--no-guard applies it all the same"))
+        self._new = frozenset(planned.sessions) - frozenset(target.sessions)
         self._before = Reach(
             sessions=sessions,
             gateways=frozenset(filter(self._answers, _gateways(target))),
@@ -90,6 +93,21 @@ class Guard:
             if elapsed > limit:
                 waited = f"waited for {limit:g} s"
                 raise ActivationFailed(*(Problem("guard", "", text, waited) for text in missing))
+            time.sleep(_INTERVAL)
+        self._welcome(target)
+
+    def _welcome(self, target: Target) -> None:
+        """Wait for sessions of new links, but not for ever: a switch port may not be ready yet.
+
+        The kernel can lose what FRR gives it for such a link. Nobody else would look for it.
+        """
+        new = self._new & set(target.sessions) if self._before.sessions else frozenset()
+        end = time.monotonic() + min(_NEW, self._seconds or 0)
+        while (missing := new - _sessions()) or (new and self._lost()):
+            if time.monotonic() > end:
+                names = ", ".join(sorted(missing or new))
+                self._say(f"warning: the session with {names} is not up yet")
+                return
             time.sleep(_INTERVAL)
 
     def _missing(self, target: Target) -> Iterator[str]:

@@ -123,8 +123,8 @@ def steps(move: Move, observed: Observation) -> list[str]:
         if address not in present[here] or holders or not _routes_are_set(move, observed, gateway):
             lines += set_routes
         for name in holders:
-            if name == nic and ":" not in address:
-                lines += _substitute(move, nic, present[nic])
+            if name in {nic, *(f.ifname for f in move.former)} and ":" not in address:
+                lines += _substitute(move, name, present[name])
             lines.append(f"address delete {address} dev {name}")
             lines += _add_others_again(address, name, present[name])
         if holders:

@@ -121,6 +121,7 @@ def _stale_files(root: Path, planned: Plan, previous: Record | None) -> list[Fin
     if management is None:
         return []
     current = {address for address, _ in management.pairs}
+    kept = {address.partition("/")[0] for address in current}
     return [
         Finding(
             what=f"/{path} still has {former.address}",
@@ -130,6 +131,7 @@ def _stale_files(root: Path, planned: Plan, previous: Record | None) -> list[Fin
         for former in record.former_addresses(previous, plan.target(planned))
         if former.address not in current
         for path in _files_with(root, planned.backend, former.address)
+        if former.address.partition("/")[0] not in kept  # then only its prefix length differs
     ]
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from lab.fabric import Host, Lab, eventually
 from tests.lab import figures
-from tests.lab.k8s01 import LEAVES, Payload, addresses, bring_up, established, payload
+from tests.lab.k8s01 import LEAVES, Payload, addresses, bring_up, change, established, payload
 from tests.lab.systems import SYSTEMS
 
 OLD = {
@@ -30,7 +30,7 @@ NEW: dict[str, dict[str, str]] = {
     "address": {"ipv4": "10.12.0.77/16"},
     "prefix": {"ipv4": "10.12.0.101/24"},
     "IPv6 address": {"ipv6": "fd00:12::77/64"},
-    "IPv6 prefix": {"ipv6": "fd00:12::101/72"},
+    "IPv6 prefix": {"ipv6": "fd00:12::101/60"},
     "subnet": {
         "ipv4": "10.13.0.77/16",
         "gateway": "10.13.0.1",
@@ -46,7 +46,7 @@ BRIDGE = "nbr-14"
 def document(**management: str) -> Payload:
     """K8S01's payload with this management address; the V-Net has gateways for all of them."""
     whole = payload()
-    whole["server"]["mgmt"] |= OLD | management
+    whole["server"]["mgmt"] |= management or OLD
     for each in whole["vnets"]:
         if each["vxlanID"] == 14:
             each["gateways"] = [{"prefix": prefix} for prefix in GATEWAYS]
@@ -58,7 +58,9 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """A fabric with K8S01 as a VTEP, whose controller has an IPv6 address too."""
     lab: Lab = fresh_lab(*request.param)
     lab.host.evpn_host("install-units")
-    bring_up(lab, document())
+    # Step by step: bgpd of FRR 8.4, on the lab's leaves, ended when it got all of it at once.
+    bring_up(lab)
+    change(lab, document())
     lab.fabric.controller.run("ip address replace fd00:12::5/64 dev eth0 nodad".split())
     lab.fabric.controller.run("ip -6 route replace default via fd00:12::1".split())
     return lab
@@ -79,8 +81,8 @@ def mode(request: pytest.FixtureRequest, lab: Lab) -> str:
 def is_exactly(lab: Lab, management: dict[str, str], device: str) -> None:
     """Wait until one device has these addresses and their default routes, and no other has any."""
     host = lab.host
-    expected = {management["ipv4"], management["ipv6"]}
-    gateways = {(management["gateway"], device), (management["gateway6"], device)}
+    expected = {management[key] for key in ("ipv4", "ipv6") if key in management}
+    gateways = {(management[k], device) for k in ("gateway", "gateway6") if k in management}
 
     def state() -> bool:
         on = {name: ours(host, name) for name in (BRIDGE, "ens4", "ens5")}
@@ -124,14 +126,16 @@ def watched(lab: Lab, old: str, new: str, what: str) -> Iterator[None]:
         controller.pinging(new.partition("/")[0], 0.05) as second,
     ):
         yield
-    holders = set(present)
+    holders, before = set(present), True
     for line in monitor.stop().out.splitlines():
         words = line.removeprefix("Deleted ").split()
         if len(words) < 4 or words[3] not in both:
             continue
         pair = (words[1], words[3])
         (holders.discard if line.startswith("Deleted") else holders.add)(pair)
-        assert holders, f"none of {both} was there: {line}"
+        # The kernel may delete a secondary address with its primary; the next line brings it back.
+        assert holders or before, f"none of {both} was there: {line}"
+        before = bool(holders)
     times = sorted(
         float(time)
         for ping in (first, second)
@@ -144,18 +148,22 @@ def watched(lab: Lab, old: str, new: str, what: str) -> Iterator[None]:
 @pytest.mark.parametrize("name", NEW)
 def test_renumbering(lab: Lab, mode: str, name: str) -> None:
     """There by `apply`, back by `rollback`, and there and back by `apply`."""
-    host, new = lab.host, OLD | NEW[name]
-    old_device, new_device = (BRIDGE if mode == "EVPN" else each["ifname"] for each in (OLD, new))
-    with watched(lab, OLD["ipv4"], new["ipv4"], f"{mode}, {name}, apply"):
+    host = lab.host
+    # The lab's leaves may not notice that an IPv6 address has another port.
+    old = {k: v for k, v in OLD.items() if name != "NIC" or "6" not in k}
+    new = old | NEW[name]
+    host.apply(document(**old))
+    old_device, new_device = (BRIDGE if mode == "EVPN" else each["ifname"] for each in (old, new))
+    with watched(lab, old["ipv4"], new["ipv4"], f"{mode}, {name}, apply"):
         result = host.apply(document(**new))
         is_exactly(lab, new, new_device)
     assert "management" in result.out
     if name in {"address", "subnet"}:
-        assert f"still has {OLD['ipv4']}" in result.err
-    with watched(lab, new["ipv4"], OLD["ipv4"], f"{mode}, {name}, rollback"):
+        assert f"still has {old['ipv4']}" in result.err
+    with watched(lab, new["ipv4"], old["ipv4"], f"{mode}, {name}, rollback"):
         host.evpn_host("rollback")
-        is_exactly(lab, OLD, old_device)
-    for management, where in ((new, new_device), (OLD, old_device)):
+        is_exactly(lab, old, old_device)
+    for management, where in ((new, new_device), (old, old_device)):
         host.apply(document(**management))
         is_exactly(lab, management, where)
     assert host.evpn_host("status", "--json").json["differences"] == []
