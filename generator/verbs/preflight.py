@@ -45,9 +45,10 @@ def matters(target: Target, previous: Record | None) -> bool:
     if previous is None or not previous.activated:
         return True
     old = previous.target
-    return (old.uplinks, old.sessions, old.management) != (
+    return (old.uplinks, old.sessions, old.leaves, old.management) != (
         target.uplinks,
         target.sessions,
+        target.leaves,
         target.management,
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,6 +42,8 @@ NEW: dict[str, dict[str, str]] = {
 }
 GATEWAYS = ("10.12.0.1/16", "10.13.0.1/16", "fd00:12::1/64", "fd00:13::1/64")
 BRIDGE = "nbr-14"
+_gaps: defaultdict[str, float] = defaultdict(float)
+"""By mode, the longest one of all tests so far."""
 
 
 def document(**management: str) -> Payload:
@@ -56,6 +59,7 @@ def document(**management: str) -> Payload:
 @pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
 def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """A fabric with K8S01 as a VTEP, whose controller has an IPv6 address too."""
+    _gaps.clear()
     lab: Lab = fresh_lab(*request.param)
     lab.host.evpn_host("install-units")
     # Step by step: bgpd of FRR 8.4, on the lab's leaves, ended when it got all of it at once.
@@ -142,7 +146,11 @@ def watched(lab: Lab, old: str, new: str, what: str) -> Iterator[None]:
         for time in re.findall(r"^\[([0-9.]+)\] \d+ bytes from", ping.result.output, re.MULTILINE)
     )
     gap = max(b - a for a, b in itertools.pairwise(times))
-    figures.write(lab, f"renumbering, {what}: longest time without an answer", f"{gap:.2f} s")
+    print(f"renumbering, {what}: the longest time without an answer was {gap:.2f} s")
+    mode = what.partition(",")[0]
+    _gaps[mode] = max(_gaps[mode], gap)
+    name = f"renumbering, {mode} mode: longest time without an answer"
+    figures.write(lab, name, f"{_gaps[mode]:.2f} s")
 
 
 @pytest.mark.parametrize("name", NEW)
