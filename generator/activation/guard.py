@@ -21,6 +21,7 @@ from generator.observed import frr
 
 _QUIET = 2.0  # seconds until a person is told what is waited for
 _NEW = 15.0  # seconds until a new link's session is taken for one that comes later
+_SETTLED = 4.0  # seconds after which a new session has its routes: the leaf sends them 1 s later
 _INTERVAL = 0.5  # seconds between two looks at what is still missing
 
 
@@ -102,13 +103,16 @@ class Guard:
         The kernel can lose what FRR gives it for such a link. Nobody else would look for it.
         """
         new = self._new & set(target.sessions) if self._before.sessions else frozenset()
-        end = time.monotonic() + min(_NEW, self._seconds or 0)
-        while (missing := new - _sessions()) or (new and self._lost()):
-            if time.monotonic() > end:
+        last = time.monotonic() if new else 0.0  # when something was missing
+        end = last + min(_NEW, self._seconds or 0)
+        while time.monotonic() < last + _SETTLED:
+            time.sleep(_INTERVAL)
+            if (missing := new - _sessions()) or self._lost():
+                last = time.monotonic()
+            if last > end:
                 names = ", ".join(sorted(missing or new))
                 self._say(f"warning: the session with {names} is not up yet")
                 return
-            time.sleep(_INTERVAL)
 
     def _missing(self, target: Target) -> Iterator[str]:
         """Yield what could be reached before and can't be reached now, the cheapest look first."""
