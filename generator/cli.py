@@ -166,7 +166,7 @@ def apply(
 
 
 def _went_back(log: "Log") -> bool:
-    """Go back from what nobody has confirmed in time, as after a reboot; whether there was it."""
+    """Go back from what nobody has confirmed in time; return whether this host has gone back."""
     from generator.state import unconfirmed
 
     if (waiting := unconfirmed.read(Path("/"))) is None or not waiting.due:

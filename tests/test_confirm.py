@@ -8,7 +8,7 @@ import pytest
 from generator.activation import commands, converge
 from generator.activation.commands import Step
 from generator.controller.config import Config
-from generator.errors import ActivationFailed, Refused, Stranded
+from generator.errors import ActivationFailed, Interrupted, Refused, Stranded
 from generator.reporting import report, status
 from generator.reporting.report import Outcome
 from generator.state import held, record, unconfirmed
@@ -269,6 +269,23 @@ def test_without_systemd_run(options: Options, monkeypatch: pytest.MonkeyPatch) 
         apply(OLD, options)
     assert record.read(options.root) is None
     assert unconfirmed.read(options.root) is None
+
+
+def test_stopped_before_anything_changed(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM while systemd is told: nothing was changed, and nothing waits."""
+    apply(OLD, options, confirm=None)
+
+    def run(step: Step, log: object) -> str:
+        del log
+        if step.argv[:2] == ("systemctl", "enable"):
+            raise Interrupted("stopped by SIGTERM")
+        return ""
+
+    monkeypatch.setattr(commands, "run", run)
+    with pytest.raises(Interrupted):
+        apply(NEW, options)
+    assert unconfirmed.read(options.root) is None
+    assert generation(options) == 1
 
 
 def test_a_damaged_note(options: Options) -> None:

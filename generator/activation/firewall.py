@@ -26,7 +26,7 @@ def findings(uplinks: Collection[str], log: Log) -> Iterator[Finding]:
 
 
 def _input(uplinks: Collection[str], log: Log) -> Iterator[Finding]:
-    """Yield what of the fabric a firewall drops that lets in only what its rules name.
+    """Yield what the leaves send and a firewall drops that lets in only what its rules name.
 
     A rule that names an uplink, or a port by its number, counts as one that lets it in.
     """

@@ -48,7 +48,7 @@ def start_hook(activation: Activation, log: Log, say: Log) -> None:
     if services.is_installed(HOOK, activation.root):
         services.enable(HOOK, "the management address follows the fabric", log)
         if _is_renumbered(activation):
-            # It would look at the record at its next poll.
+            # Else it would read the record only at its next poll.
             restart = ("systemctl", "restart", HOOK)
             commands.run(Step(restart, "the management address is another one"), log)
             commands.note("waiting until the hook has moved the management address", log)

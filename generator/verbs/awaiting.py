@@ -12,7 +12,7 @@ import msgspec
 
 from generator.activation import services
 from generator.activation.commands import Log
-from generator.errors import ActivationFailed, Problem, Refused, problems_of
+from generator.errors import ActivationFailed, Interrupted, Problem, Refused, problems_of
 from generator.state import generations, unconfirmed
 from generator.state.record import Record
 from generator.state.unconfirmed import Unconfirmed
@@ -63,10 +63,10 @@ def awaiting(  # noqa: PLR0913, PLR0917  # what is done, from where, and who hea
         boot=unconfirmed.boot_id(),
         boot_unit=not services.is_enabled(BOOT, log),
     )
-    _arm(root, waiting, seconds, log)
     try:
+        _arm(root, waiting, seconds, log)
         yield
-    except (Refused, ActivationFailed):  # the host is as before
+    except (Refused, ActivationFailed, Interrupted):  # the host is as before
         disarm(root, waiting, log)
         raise
     until, deadline = unconfirmed.deadline(seconds)
@@ -78,13 +78,13 @@ def _arm(root: Path, waiting: Unconfirmed, seconds: float, log: Log) -> None:
     """Have systemd go back in time. Raises `Refused`."""
     try:
         services.cancel(TIMER, log)  # of an earlier one that could not be stopped
-        # The timer is first: whoever is killed after the note has somebody who reads it.
+        # The timer comes first. If this process is killed after it has written the note, the timer
+        # reads the note.
         services.run_later(TIMER, seconds, ("rollback", "--unconfirmed"), log)
         unconfirmed.write(root, waiting)
         if waiting.boot_unit:
             services.enable_at_boot(BOOT, "it goes back after a reboot", log)
     except (ActivationFailed, OSError) as failure:
-        disarm(root, waiting, log)
         raise Refused(*problems_of(failure)) from None
 
 

@@ -1,5 +1,8 @@
 """`evpn-host confirm`, and what happens when it does not come: the host goes back."""
 
+import contextlib
+from pathlib import Path
+
 import msgspec
 
 from generator.activation import commands
@@ -23,8 +26,8 @@ def confirm(options: Options, log: Log) -> Unconfirmed:
     with lock(root):
         waiting = unconfirmed.read(root)
         if waiting is None:
-            waits = held.read(root)
-            hint = waits.reason if waits and waits.reason == held.UNCONFIRMED else ""
+            payload = held.read(root)
+            hint = payload.reason if payload and payload.reason == held.UNCONFIRMED else ""
             raise Refused(Problem("", "", "nothing waits to be confirmed", hint))
         current = record.read(root)
         if current is None or not current.ok or current.number != waiting.number:
@@ -36,7 +39,7 @@ def confirm(options: Options, log: Log) -> Unconfirmed:
 
 
 def expire(options: Options, settings: Config, log: Log, say: Log) -> bool:
-    """Go back from what nobody has confirmed in time; return whether there was such a thing.
+    """Go back from what nobody has confirmed in time; return whether this host has gone back.
 
     Needs no network. Raises what `rollback` raises; then there is another try a minute later.
     """
@@ -56,17 +59,22 @@ def expire(options: Options, settings: Config, log: Log, say: Log) -> bool:
                 return False
             try:
                 run.outcome = _go_back(waiting, options, log, say)
-            except Exception:
-                until, deadline = unconfirmed.deadline(_PAUSE)
-                again = msgspec.structs.replace(
-                    waiting, until=until, deadline=deadline, boot=unconfirmed.boot_id()
-                )
-                unconfirmed.write(root, again)
+            except Exception:  # whatever it is, the host has to go back in the end
+                with contextlib.suppress(OSError):  # then the next try comes in seconds
+                    _wait(root, waiting)
                 raise
             awaiting.disarm(root, waiting, log)
         run.message = f"entry {waiting.number} was not confirmed in time: this host has gone back"
     say(run.message)
     return True
+
+
+def _wait(root: Path, waiting: Unconfirmed) -> None:
+    """Have the next try come in a minute: each one activates the whole host."""
+    until, deadline = unconfirmed.deadline(_PAUSE)
+    boot = unconfirmed.boot_id()
+    again = msgspec.structs.replace(waiting, until=until, deadline=deadline, boot=boot)
+    unconfirmed.write(root, again)
 
 
 def _go_back(waiting: Unconfirmed, options: Options, log: Log, say: Log) -> Outcome | None:

@@ -66,7 +66,7 @@ def _remove(
 ) -> list[str]:
     root = options.root
     if options.activate:
-        services.cancel(awaiting.TIMER, log)  # nothing is to be confirmed any more
+        awaiting.stop_timer(log)  # nothing is to be confirmed any more
         commands.run_all(units.stop(root), log)
     written = units.remove(root, log, reload=options.activate)
     removed = _restore_files(applied, options, log, say)

@@ -145,6 +145,6 @@ def test_a_link_that_comes_back(lab: Lab) -> None:
         eventually(lambda: established(host) == {"ens4"})
         host.apply(payload())
         assert established(host) == {"ens4", "ens5"}
-        # The leaf's routes come a second after the session. No apply helps now.
+        # The leaf's routes come a second after the session. No other apply comes.
         eventually(lambda: "lladdr" in host.run(NEXT_HOP).out)
         eventually(lambda: host.ping("10.2.0.2", count=2))  # its loopback
