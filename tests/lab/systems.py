@@ -34,7 +34,7 @@ GATE = {
     "test_guard.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_going_back.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_unconfirmed.py": ("trixie-netplan", "bookworm-ifupdown"),
-    "test_renumbering.py": ("trixie-netplan",),
+    "test_renumbering.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_both_ends.py": ("trixie-netplan",),
     "test_steps.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_faults.py": ("trixie-netplan",),
