@@ -50,7 +50,7 @@ def expire(options: Options, settings: Config, log: Log, say: Log) -> bool:
         return False
     if not waiting.due:
         return False
-    # What could be reached is no question now: this is what was promised.
+    # No guard: the host goes back whatever can be reached then. That was promised.
     options = msgspec.structs.replace(options, guard=None, confirm=None)
     with report.reported(settings, settings.host or hostname(), say, activates=True) as run:
         with lock(root), commands.interruptible():

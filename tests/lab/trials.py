@@ -25,8 +25,8 @@ WHOLE = "trixie-netplan"
 LESS, MORE = "/root/less.json", "/root/more.json"
 ADD = Verb("apply, one V-Net more", ("apply", "-p", MORE), "less", "more")
 REMOVE = Verb("apply, one V-Net less", ("apply", "-p", LESS), "more", "less")
-# One that was stopped at its end has done its work, and a second one would go one further. So the
-# next one names the entry.
+# A rollback that was stopped at its end has done its work. A second one without a number would go
+# back by one entry more. So the next run names the entry.
 ROLLBACK = Verb(
     "rollback", ("rollback",), "more", "less", 'evpn-host rollback "$(cat /root/entry)"'
 )
