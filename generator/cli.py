@@ -230,11 +230,12 @@ def status(root: Path | None, as_json: bool) -> None:
 
     The exit code is 0 if nothing differs and health is ok, or waiting for the switch ports.
     """
+    from generator.activation import commands, lldp
     from generator.reporting import status as reading
     from generator.verbs import context
     from generator.verbs import status as verb
 
-    current = reading.status(root or Path("/"))
+    current = reading.status(root or Path("/"), {} if root else lldp.switches(commands.silent))
     if as_json:
         click.echo(context.json(current, indent=2))
     else:

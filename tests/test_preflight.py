@@ -94,6 +94,7 @@ WARNS: dict[str, Callable[[], Machine]] = {
         cloud_init="etc/netplan/50-cloud-init.yaml"
     ),
     f"{NIC1} is connected to other": lambda: machine(leaves={NIC1: "other.example.net"}),
+    f"{NIC1} is connected to another": lambda: machine(switches={NIC1: "another", NIC2: ""}),
     "the clock says 1970-01-01": lambda: machine(
         time=datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
     ),

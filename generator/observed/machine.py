@@ -3,7 +3,7 @@
 import contextlib
 import datetime
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -31,6 +31,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     frr_programs: frozenset[str] = frozenset()  # of those that a host needs
     bgp_runs: bool = False  # whether FRR's bgpd answers
     leaves: dict[str, str] = {}  # neighbor to the name that the other end gives itself
+    switches: dict[str, str] = {}  # NIC to the name of the switch there, by LLDP
     modules: dict[str, bool | None] = {}  # None: nobody knows
     network_manager: frozenset[str] = frozenset()  # NICs that it manages
     cloud_init: str = ""  # a file of the network that cloud-init writes anew
@@ -42,8 +43,11 @@ PROGRAMS = ("zebra", "bgpd", "bfdd", "frr-reload.py")
 MODULES = ("vrf", "vxlan")
 
 
-def read(root: Path = Path("/")) -> Machine:
-    """Read a machine; nothing is changed, and nothing is sent."""
+def read(switches: Mapping[str, str], root: Path = Path("/")) -> Machine:
+    """Read a machine; nothing is changed, and nothing is sent.
+
+    `switches` are the names that LLDP has heard, by NIC.
+    """
     links = netlink.links()
     names, answers = _leaves()
     return Machine(
@@ -54,6 +58,7 @@ def read(root: Path = Path("/")) -> Machine:
         frr_programs=frozenset(p for p in PROGRAMS if (root / _FRR / p).exists()),
         bgp_runs=answers,
         leaves=names,
+        switches=dict(switches),
         modules={name: _has_module(root, name) for name in MODULES},
         network_manager=frozenset(_managed(root, links)),
         cloud_init=_cloud_init(root),

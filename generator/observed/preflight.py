@@ -194,7 +194,13 @@ def _managers(host: Host, machine: Machine) -> Iterator[Finding]:
 
 def _leaves(host: Host, machine: Machine) -> Iterator[Finding]:
     expected = {uplink.neighbor: leaf(uplink) for uplink in host.uplinks}
-    for neighbor, name in wrong_leaves(expected, machine.leaves):
+    # LLDP also knows a switch with which there is no session. What a session says counts more.
+    switches = {
+        uplink.neighbor: machine.switches[uplink.ifname]
+        for uplink in host.uplinks
+        if uplink.ifname in machine.switches
+    }
+    for neighbor, name in wrong_leaves(expected, switches | machine.leaves):
         yield Finding(
             what=f"{neighbor} is connected to {name}",
             why=f"the payload says {expected[neighbor]}",

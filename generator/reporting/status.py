@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -65,8 +66,11 @@ NOTHING_APPLIED = Status(
 )
 
 
-def status(root: Path) -> Status:
-    """Compare a host with its record. Only for `/` the running system is looked at."""
+def status(root: Path, switches: Mapping[str, str] | None = None) -> Status:
+    """Compare a host with its record. Only for `/` the running system is looked at.
+
+    `switches` are the names that LLDP has heard, by NIC. What a session says counts more.
+    """
     applied = record.read(root)
     if applied is None:
         return NOTHING_APPLIED
@@ -78,7 +82,7 @@ def status(root: Path) -> Status:
         elif plan.digest(plan.body(text)) != known:
             differences.append(f"/{path}: was changed by someone else")
     sessions: list[frr.Session] = []
-    warnings: list[str] = []
+    names = dict(switches or {})
     if root == Path("/"):
         target = applied.target
         kernel = devices.differences(target.devices, target.moving_addresses)
@@ -86,10 +90,7 @@ def status(root: Path) -> Status:
         differences += comparison.frr_differences(target, root)
         with contextlib.suppress(frr.Silent):  # frr_differences says so
             sessions = list(frr.sessions(root).values())
-            warnings = [
-                f"{neighbor} is connected to {name}, the payload says {target.leaves[neighbor]}"
-                for neighbor, name in preflight.wrong_leaves(target.leaves, frr.hostnames(root))
-            ]
+            names |= frr.hostnames(root)
     waiting = held.read(root)
     word, reason = _health(root, applied, sessions, waiting)
     kinds = [device.kind for device in applied.target.devices]
@@ -106,9 +107,14 @@ def status(root: Path) -> Status:
         sessions=sessions,
         management=_management(applied.target.management) if root == Path("/") else None,
         differences=list(map(mask, differences)),
-        warnings=warnings,
+        warnings=list(_wrong_leaves(applied.target.leaves, names)),
         left_alone=mask(str(waiting)) if waiting else "",
     )
+
+
+def _wrong_leaves(expected: Mapping[str, str], actual: Mapping[str, str]) -> Iterator[str]:
+    for neighbor, name in preflight.wrong_leaves(expected, actual):
+        yield f"{neighbor} is connected to {name}, the payload says {expected[neighbor]}"
 
 
 def _health(

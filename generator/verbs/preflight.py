@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from generator.activation import backends, firewall, frr, staging
+from generator.activation import backends, firewall, frr, lldp, staging
 from generator.activation.commands import Log
 from generator.desired import plan
 from generator.desired.plan import Plan
@@ -23,7 +23,7 @@ def look(planned: Plan, previous: Record | None, root: Path, log: Log) -> list[F
     findings = preflight.findings(
         planned.host,
         planned.devices,
-        machine.read(),
+        machine.read(lldp.switches(log)),
         first=first,
         ours=_possible_places(previous),
     )

@@ -32,6 +32,7 @@ PARTS = (
     (11, "Control plane"),
     (13, "Isolation"),
     (14, "Life of a host"),
+    (18, "An apply over SSH"),
 )
 INTRODUCTION = """\
 # Claims, and the systems on which they hold

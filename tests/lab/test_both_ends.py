@@ -93,6 +93,7 @@ def test_the_as_number_of_a_leaf(lab: Lab, first: str) -> None:
         configure(lab, leaf, f"no {change}")
 
 
+@pytest.mark.claim("18.17", "The AS number of the host changes at both ends without a lost host")
 def test_the_as_number_of_the_host(lab: Lab) -> None:
     """Leaves that take any external AS number need no change. Both sessions begin anew."""
     document = payload()
@@ -102,6 +103,7 @@ def test_the_as_number_of_the_host(lab: Lab) -> None:
         eventually(lambda: established(lab.host) == BOTH and reachable(lab))
 
 
+@pytest.mark.claim("18.18", "The password of the sessions changes at both ends")
 def test_the_password(lab: Lab) -> None:
     """One leaf, the host, the other leaf: while the host's apply waits."""
     document = payload()
@@ -118,6 +120,7 @@ def test_the_password(lab: Lab) -> None:
         lab.host.apply(payload(), "--no-guard")
 
 
+@pytest.mark.claim("18.19", "The management VNI changes at both ends")
 def test_the_management_vni(lab: Lab) -> None:
     """The host waits for the leaves: the gateway answers again when they have the new VNI."""
     document = payload()

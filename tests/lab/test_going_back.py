@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lab.fabric import Host, Lab, eventually
-from tests.lab.k8s01 import bare_metal, bring_up, guest, payload, vnet
+from tests.lab.k8s01 import addresses, bare_metal, bring_up, established, guest, payload, vnet
 from tests.lab.systems import SYSTEMS
 
 ADDED = vnet(80, 33, "10.188.8.254/24")
@@ -78,3 +78,54 @@ def test_a_tool_that_keeps_failing_needs_a_person(lab: Lab) -> None:
     assert "look at:" in result.err
     host.apply(payload(ADDED))
     assert differences(host) == []
+
+
+State = tuple[str, set[str], set[str], set[str]]
+
+
+def state(host: Host) -> State:
+    """What an entry of the history stands for: files, devices, sessions, and the address."""
+    links = {link["ifname"] for link in host.run(["ip", "-json", "link"]).json}
+    ours = {name for name in links if name.startswith(("nbr-", "vxlan", "Vrf_", "l3"))}
+    return _files(host), ours, established(host), addresses(host, "nbr-14")
+
+
+def _settled(host: Host, sessions: int, address: str) -> State:
+    """The state of a host once it has this many sessions, and the address is on the bridge."""
+    eventually(lambda: len(established(host)) == sessions)
+    eventually(lambda: addresses(host, "nbr-14") == {address})
+    return state(host)
+
+
+def _comes_to(host: Host, expected: State) -> None:
+    eventually(lambda: state(host) == expected)
+
+
+@pytest.mark.claim("18.20", "A rollback brings back all of its entry, and skips none")
+def test_rollback_brings_back_each_entry(lab: Lab) -> None:
+    """Also the apply that changed no file; a rollback that fails ends where it began."""
+    host = lab.host
+    plain, one, renumbered = payload(), payload(ADDED), payload(ADDED)
+    del one["links"][1]  # an uplink goes, a V-Net comes
+    del renumbered["links"][1]
+    renumbered["server"]["mgmt"]["ipv4"] = "10.12.0.77/16"  # stands in no file
+    host.apply(plain)
+    states = []
+    for document, sessions in ((plain, 2), (one, 1), (renumbered, 1), (plain, 2)):
+        host.apply(document)
+        states.append(_settled(host, sessions, document["server"]["mgmt"]["ipv4"]))
+    assert states[0] == states[3]
+    numbers = [entry["number"] for entry in host.evpn_host("history", "--json").json[:3]]
+    for expected in (states[2], states[1]):
+        host.evpn_host("rollback")
+        _comes_to(host, expected)
+        assert differences(host) == []
+    host.evpn_host("rollback", str(numbers[0]))  # forward again
+    _comes_to(host, states[3])
+    host.run(["ip", "link", "add", "theirs", "type", "vxlan", "id", "80", "dstport", "4789"])
+    try:
+        failed = host.evpn_host("rollback", str(numbers[2]), check=False)
+    finally:
+        host.run(["ip", "link", "delete", "theirs"])
+    assert failed.code == 3, failed.err
+    _comes_to(host, states[3])

@@ -45,6 +45,10 @@ def with_remote_asn(document: Payload, *links: int) -> Payload:
     return document
 
 
+@pytest.mark.claim(
+    "18.1",
+    "A wrong AS number: what was before is back, and the message names the session",
+)
 @pytest.mark.parametrize("links", [(0, 1), (1,)], ids=["both", "one"])
 def test_goes_back_from_a_wrong_as_number(lab: Lab, links: tuple[int, ...]) -> None:
     """Exit code 3 and the session's name; files, sessions and the management address as before."""
@@ -67,6 +71,7 @@ def test_goes_back_from_a_wrong_as_number(lab: Lab, links: tuple[int, ...]) -> N
     assert host.apply(payload(ADDED)).code == 0
 
 
+@pytest.mark.claim("18.2", "A payload that leaves no session is refused")
 def test_refuses_to_end_all_sessions(lab: Lab) -> None:
     """A NIC that is another than those with sessions: exit code 1, nothing changed."""
     host = lab.host
@@ -86,6 +91,7 @@ def test_refuses_to_end_all_sessions(lab: Lab) -> None:
     assert reachable(lab)
 
 
+@pytest.mark.claim("18.3", "A misspelt NIC is refused, with the name that was probably meant")
 def test_refuses_a_misspelt_nic(lab: Lab) -> None:
     """The message names the NIC that was probably meant; nothing changed."""
     host = lab.host
@@ -117,6 +123,7 @@ def test_a_person_may_do_without(lab: Lab) -> None:
     eventually(lambda: established(host) == {"ens4", "ens5"})
 
 
+@pytest.mark.claim("18.4", "A cable to another leaf than the payload says is named")
 def test_names_a_leaf_that_is_another_one(lab: Lab) -> None:
     """`apply` warns and `status` goes on to: the cable, or the payload, is wrong."""
     host = lab.host
@@ -132,6 +139,7 @@ def test_names_a_leaf_that_is_another_one(lab: Lab) -> None:
     host.apply(payload())
 
 
+@pytest.mark.claim("18.5", "A link taken away and given back: apply ends when packets pass there")
 def test_a_link_that_comes_back(lab: Lab) -> None:
     """Taken away and given back: `apply` ends when packets pass there, not when the session is up.
 
@@ -148,3 +156,57 @@ def test_a_link_that_comes_back(lab: Lab) -> None:
         # The leaf's routes come a second after the session. No other apply comes.
         eventually(lambda: "lladdr" in host.run(NEXT_HOP).out)
         eventually(lambda: host.ping("10.2.0.2", count=2))  # its loopback
+
+
+@pytest.mark.claim("18.6", "The leaf that LLDP names at a port without a session is told")
+def test_lldp_names_the_leaf_without_a_session(lab: Lab) -> None:
+    """The port of ens4 is no underlay port yet, and its leaf sends LLDP."""
+    host, leaf = lab.host, lab.fabric.leaf("ns-leaf-0")
+    host.apply(payload())
+    leaf.underlay(on=False)
+    socket = "/run/lldpd-of-leaf.socket"
+    daemon = leaf.start(["lldpd", "-d", "-u", socket, "-I", "swp9s1"])
+    try:
+        eventually(lambda: leaf.run(["test", "-S", socket], check=False).code == 0)
+        leaf.run(["lldpcli", "-u", socket, "configure", "system", "hostname", "ns-leaf-3"])
+        host.run(["systemctl", "start", "lldpd"])
+        text = "ens4 is connected to ns-leaf-3, the payload says ns-leaf-0"
+        eventually(lambda: text in host.evpn_host("status", check=False).out)
+        host.machine.write("/root/payload.json", json.dumps(payload()))
+        findings = host.evpn_host("preflight", "-p", "/root/payload.json", "--json").json
+        assert {"ens4 is connected to ns-leaf-3"} <= {each["what"] for each in findings}
+    finally:
+        host.run(["systemctl", "stop", "lldpd"])
+        daemon.stop()
+        leaf.underlay(on=True)
+    eventually(lambda: established(host) == {"ens4", "ens5"})
+
+
+@pytest.mark.claim("18.7", "The controller no longer answers the host: what was before is back")
+def test_goes_back_when_the_controller_does_not_answer(lab: Lab) -> None:
+    """All sessions are up and the gateway answers, but the controller does not know the address."""
+    host, controller = lab.host, lab.fabric.controller
+    served = "/srv/payloads/K8S01.json"
+    document = payload()
+    host.apply(document)
+    host.machine.write(served, json.dumps(document))
+    server = controller.start(
+        ["python3", "-m", "http.server", "8080", "--bind", controller.ipv4, "-d", "/srv/payloads"]
+    )
+    url = f"http://{controller.ipv4}:8080/K8S01.json"
+    host.machine.write(CONFIG, f"guard: 15\ninsecure: true\ncontroller: {url}\n")
+    document["generation"] += 1
+    document["server"]["mgmt"]["ipv4"] = "10.12.0.77/16"
+    controller.run(["ip", "route", "add", "blackhole", "10.12.0.77/32"])
+    try:
+        eventually(lambda: host.evpn_host("apply", check=False).code == 0)
+        host.machine.write(served, json.dumps(document))
+        result = host.evpn_host("apply", check=False)
+        assert result.code == 3, result.err
+        assert "guard: the controller does not answer, but did before" in result.err
+        assert host.evpn_host("apply").code == 0  # it is left alone
+        assert "10.12.0.101/16" in host.run(["ip", "address", "show", "nbr-14"]).out
+    finally:
+        controller.run(["ip", "route", "delete", "blackhole", "10.12.0.77/32"])
+        host.machine.write(CONFIG, "guard: 15\n")
+        server.stop()

@@ -1,0 +1,32 @@
+"""The names of switches that lldpd has heard."""
+
+import json
+
+from generator.activation import lldp
+
+
+def answer(**names: str) -> str:
+    """What `lldpcli -f json0 show neighbors` prints, as far as it matters."""
+    interfaces = [
+        {"name": nic, "chassis": [{"id": [{"type": "mac"}], "name": [{"value": name}]}]}
+        for nic, name in names.items()
+    ]
+    return json.dumps({"lldp": [{"interface": interfaces}]})
+
+
+def test_each_nic_has_the_name_of_its_switch() -> None:
+    """A switch without a name has none."""
+    heard = lldp.decode(answer(ens4="ns-leaf-0", ens5="ns-leaf-1", ens6=""))
+    assert heard == {"ens4": "ns-leaf-0", "ens5": "ns-leaf-1"}
+
+
+def test_a_name_is_safe_for_a_terminal() -> None:
+    """A neighbor may send anything."""
+    assert lldp.decode(answer(ens4="a\x1b[2J\nb")) == {"ens4": "a\\x1b[2J\\nb"}
+
+
+def test_an_answer_that_is_none() -> None:
+    """Nobody is connected, or lldpcli prints something else."""
+    assert lldp.decode('{"lldp": [{}]}') == {}
+    assert lldp.decode("") == {}
+    assert lldp.decode('{"lldp": 3}') == {}
