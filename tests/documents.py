@@ -34,7 +34,6 @@ NOT_RUN = {
     " tests/lab/test_guest_ports.py uses it",
     "iptables": "tests/lab/test_emulated.py::test_a_firewall_drops_what_is_forwarded runs it",
     "ip6tables": "the same",
-    "nft": "tests/lab/test_emulated.py::test_bgp_and_bfd_are_closed_to_guests runs it",
     "evpn-host guests --format incus | incus": "tests/test_guests.py::test_incus_takes_it does it",
 }
 

@@ -1,5 +1,6 @@
 """Which firewalls an operator is told of: those that drop what guests or leaves send."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,14 @@ table inet filter {
 }
 """
 OPEN = CLOSED.replace("policy drop", "policy accept")
+OURS = """\
+table inet evpn-host {
+	chain input {
+		iifname { "ens4", "ens5" } udp dport 4789 accept
+		iifname { "Vrf_*", "nbr-*" } tcp dport 179 drop
+	}
+}
+"""
 UPLINKS = ["ens4", "ens5"]
 
 
@@ -34,6 +43,7 @@ def rules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
 
     monkeypatch.setattr(commands, "run", run)
     monkeypatch.setattr(firewall, "_LOADED", (tmp_path,))
+    monkeypatch.setattr(shutil, "which", lambda name: name if name in known else None)
     return known
 
 
@@ -43,10 +53,9 @@ def named() -> list[str]:
 
 def test_what_the_leaves_send(rules: dict[str, str]) -> None:
     """What a rule names, by its port or by the uplink, is let in."""
-    assert named() == []
     rules["nft"] = OPEN
     assert named() == []
-    rules["nft"] = CLOSED
+    rules["nft"] = f"{OURS}{CLOSED}"
     assert named() == ["the firewall drops BGP, BFD, VXLAN that comes in"]
     rules["nft"] = CLOSED.replace("22 accept", "{ 22, 179 } accept")
     assert named() == ["the firewall drops BFD, VXLAN that comes in"]
@@ -54,9 +63,15 @@ def test_what_the_leaves_send(rules: dict[str, str]) -> None:
     assert named() == []
 
 
+def test_a_host_without_nftables(rules: dict[str, str]) -> None:
+    """It has no packet filter of ours."""
+    assert not rules
+    assert named() == ["nft is not installed"]
+
+
 def test_what_is_forwarded(rules: dict[str, str]) -> None:
     """A rule for our bridges lets guests through."""
-    rules["iptables"] = "-P FORWARD DROP\n"
+    rules |= {"nft": OPEN, "iptables": "-P FORWARD DROP\n"}
     assert named() == ["iptables drops what is forwarded"]
     rules["iptables"] = "-P FORWARD DROP\n-A FORWARD -i nbr-+ -o nbr-+ -j ACCEPT\n"
     assert named() == []

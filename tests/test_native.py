@@ -28,6 +28,7 @@ from tests.strategies import Json, documents, encoded, odd_hosts
 
 SNAPSHOTS = Path(__file__).parents[1] / "snapshots"
 INTERFACES = "etc/network/interfaces.d/evpn-host"
+FILTER = "etc/nftables.d/evpn-host.nft"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -132,6 +133,13 @@ def frr(root: Root, tree: Path) -> str:
     return _complaint(
         root.run(["vtysh", "--dryrun", "--inputfile", folder / "frr.conf"], check=False)
     ) + _complaint(root.run(["bash", "-n", folder / "daemons"], check=False))
+
+
+def nft(root: Root, roots: list[Path]) -> list[str]:
+    """Return nft's complaints about each tree's packet filter; none of them is loaded."""
+    script = 'for tree; do nft -c -f "$tree/etc/nftables.d/evpn-host.nft" 2>&1; echo ---; done'
+    argv: list[str | Path] = ["unshare", "--net", "sh", "-c", script, "-", *roots]
+    return root.run(argv, check=False).out.split("---\n")[:-1]
 
 
 # What frr.conf has for zebra alone: bgpd does not know it.
@@ -258,6 +266,7 @@ FAULTS: dict[str, tuple[str, str, str, str]] = {
     "frr": ("k8s01-netplan", "etc/frr/frr.conf", "advertise-all-vni", "advertise-all-vnis"),
     "bgpd": ("k8s01-netplan", "etc/frr/frr.conf", "neighbor ens5 ", "neighbor LEAVES "),
     "shell": ("k8s01-netplan", "etc/frr/daemons", "done\n", "od\n"),
+    "nft": ("k8s01-netplan", FILTER, "th,96,24", "th,96,240000"),
     "ifupdown-value": ("k8s01-ifupdown", INTERFACES, "vxlan-id 26", "vxlan-id many"),
     "ifupdown-keyword": ("k8s01-ifupdown", INTERFACES, "vxlan-port", "vxlan-prot"),
 }
@@ -269,6 +278,7 @@ def judges(root: Root) -> dict[str, Judge]:
         "frr": each(frr, root),
         "bgpd": each(bgpd, root),
         "ifupdown": partial(ifupdown, root),
+        "nft": partial(nft, root),
     }
 
 
@@ -277,12 +287,13 @@ FILES = {
     "frr": "etc/frr/frr.conf",
     "bgpd": "etc/frr/frr.conf",
     "ifupdown": INTERFACES,
+    "nft": FILTER,
 }
 
 
 @pytest.mark.parametrize("tool", FILES)
 def test_accepts_every_snapshot(root: Root, tool: str) -> None:
-    """netplan, FRR and ifupdown2 read what we render for every payload without a complaint."""
+    """netplan, FRR, ifupdown2 and nft read what we render for every payload without a complaint."""
     assert complaints(judges(root)[tool], trees(SNAPSHOTS, FILES[tool])) == {}
 
 
@@ -329,7 +340,7 @@ def test_each_tool_finds_a_fault(root: Root, fault: str, tmp_path: Path) -> None
 
 
 def test_accepts_any_host(root: Root, tmp_path: Path) -> None:
-    """netplan, FRR, ifupdown2 and networkd read what we render for any accepted document.
+    """netplan, FRR, ifupdown2, nft and networkd read what we render for any accepted document.
 
     The odd values are in it each time, and random hosts.
     """

@@ -312,7 +312,7 @@ def rendered_watched(
         for host in load(case.read_bytes()).hosts:
             for backend in backends.NAMES:
                 for local in ("", "ip prefix-list MINE seq 5 permit 192.0.2.0/24\n"):
-                    render.render(host, backend, local)
+                    render.render(host, backend, local, guest_bgp=bool(local))
     return branches, taken
 
 
@@ -404,7 +404,9 @@ def test_vocabulary_is_complete() -> None:
     """templates/README.md lists all names that a template may use, and no others."""
     text = (REPO / "templates/README.md").read_text()
     listed = re.findall(r"^\| `([a-z0-9_.\[\]]+)` \|", text, re.MULTILINE)
-    assert sorted(listed) == sorted({*vocabulary(), "banner", "local", *_placeholders()})
+    assert sorted(listed) == sorted(
+        {*vocabulary(), "banner", "guest_bgp", "local", *_placeholders()}
+    )
 
 
 def _placeholders() -> set[str]:

@@ -5,7 +5,7 @@ Devices come up before FRR learns of them. zebra knows a VRF before the VRF's VN
 first time and reloaded later: a restart drops every session.
 """
 
-from generator.activation import backends, commands, devices, frr, management
+from generator.activation import backends, commands, devices, frr, management, nftables
 from generator.activation.backend import Activation
 from generator.activation.commands import Log
 from generator.errors import ActivationFailed
@@ -24,6 +24,7 @@ def converge(activation: Activation, log: Log, say: Log) -> list[str]:
     changed = activation.changed_files
     if activation.whole or devices.MODULES in changed:
         commands.run(devices.modules(), log)
+    nftables.load(activation, log, say)  # before the first device
     backends.named(activation.target.backend).activate(activation, log)
     if activation.whole or devices.SYSCTL in changed:
         commands.run(devices.sysctl(activation.root), log)
@@ -71,3 +72,4 @@ def withdraw(applied: Record, log: Log) -> None:
     commands.run(backends.named(applied.target.backend).whole(len(possible)), log)
     frr.restart("FRR with the files of before", log)
     devices.restore_rules(log)
+    nftables.remove(log)

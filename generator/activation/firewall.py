@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from generator.observed.preflight import Finding
 
 # What a leaf sends to this host: RFC 4271, RFC 5881, RFC 7348.
 _FABRIC = {"BGP": ("tcp", 179), "BFD": ("udp", 3784), "VXLAN": ("udp", 4789)}
+_OURS = re.compile(r"^table inet evpn-host \{.*?^\}", re.MULTILINE | re.DOTALL)
 _LOADED = (Path("/sys/module/nf_tables"), Path("/proc/net/ip_tables_names"))
 
 
@@ -20,6 +22,12 @@ def findings(uplinks: Collection[str], log: Log) -> Iterator[Finding]:
 
     The tools run only if the kernel has a firewall already: they would load it.
     """
+    if shutil.which("nft") is None:
+        yield Finding(
+            what="nft is not installed",
+            why="without a packet filter anybody who knows a VNI may send into its V-Net",
+            remedy="apt install nftables",
+        )
     if any(map(Path.exists, _LOADED)):
         yield from _input(uplinks, log)
         yield from _forward(log)
@@ -34,6 +42,7 @@ def _input(uplinks: Collection[str], log: Log) -> Iterator[Finding]:
     rules = ""
     with contextlib.suppress(ActivationFailed):
         rules = commands.run(Step(("nft", "list", "ruleset"), reason, timeout=5), log)
+    rules = _OURS.sub("", rules)  # what it lets in, the operator's may still drop
     if not re.search(r"hook input [^\n]*policy drop", rules):
         return
     words = set(re.findall(r"[\w.-]+", rules))

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 
-from generator.activation import backends, commands, devices, frr
+from generator.activation import backends, commands, devices, frr, nftables
 from generator.activation.commands import Log
 from generator.desired import plan
 from generator.errors import ActivationFailed, NotInstalled, Refused, Unchecked
@@ -20,7 +20,7 @@ from generator.state.changes import Change
 from generator.state.lock import RUN, STAGE
 
 # The contract's names of our files, besides each backend's. No file of another name is touched.
-_SHARED = (frr.CONF, frr.DAEMONS, devices.SYSCTL, devices.MODULES)
+_SHARED = (frr.CONF, frr.DAEMONS, devices.SYSCTL, devices.MODULES, nftables.FILE)
 
 
 def present(root: Path) -> set[str]:

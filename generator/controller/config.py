@@ -46,6 +46,7 @@ class Config(msgspec.Struct, frozen=True):
     timeout: Seconds = 30.0  # for all of it, tries that failed and pauses between them included
     retries: Count = 3
     guard: Seconds = 90.0  # in which all that was reachable before an apply must be so again
+    guest_bgp: Switch = False  # whether guests may reach BGP and BFD of this host
     keep: Entries = 20  # entries of the history
     report: Url | None = None  # where `status --json` goes after a run
     metrics: File | None = None  # a file for Prometheus' node exporter, rewritten by each run

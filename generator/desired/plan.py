@@ -11,6 +11,9 @@ from generator.desired.target import Target, vni_of
 
 _SIGNED = re.compile(r"[#!] Written by evpn-host from payload generation \d+; edits are lost\.")
 
+# A rule of the packet filter (templates/kernel/etc/nftables.d).
+_RULE = re.compile(r"^\t\t[^#\n]* (?:accept|drop)$", re.MULTILINE)
+
 
 class Plan(msgspec.Struct, frozen=True):
     """A host's files (path without leading slash to content) and devices, for one backend."""
@@ -21,9 +24,13 @@ class Plan(msgspec.Struct, frozen=True):
     devices: list[Device]
 
 
-def make(host: Host, backend: str, local: str = "") -> Plan:
-    """Return the plan of a host; `local` is the text of the operator's frr.conf.local."""
-    return Plan(host, backend, render(host, backend, local), list(devices(host)))
+def make(host: Host, backend: str, local: str = "", *, guest_bgp: bool = False) -> Plan:
+    """Return the plan of a host; `local` is the text of the operator's frr.conf.local.
+
+    `guest_bgp`: whether guests may reach BGP and BFD of this host.
+    """
+    files = render(host, backend, local, guest_bgp=guest_bgp)
+    return Plan(host, backend, files, list(devices(host)))
 
 
 def target(plan: Plan) -> Target:
@@ -42,6 +49,7 @@ def target(plan: Plan) -> Target:
         uplinks=[uplink.ifname for uplink in host.uplinks],
         names={bridge.port.vni: bridge.label for bridge in host.bridges if not bridge.l3vni},
         leaves={uplink.neighbor: name for uplink in host.uplinks if (name := leaf(uplink))},
+        filter_rules=sum(len(_RULE.findall(text)) for text in plan.files.values()),
         numbered=[(each.ifname, each.address) for each in host.uplinks if each.address],
     )
 

@@ -46,13 +46,19 @@ def banner(host: Host) -> str:
     return f"Written by evpn-host from payload generation {host.generation}; edits are lost."
 
 
-def render(host: Host, backend: str, local: str = "") -> dict[str, str]:
+def render(host: Host, backend: str, local: str = "", *, guest_bgp: bool = False) -> dict[str, str]:
     """Return a host's files: path without leading slash to content, sorted by path.
 
-    `local` is the operator's frr.conf.local. The same arguments give the same bytes.
+    `local` is the operator's frr.conf.local, and `guest_bgp` lets guests reach BGP and BFD. The
+    same arguments give the same bytes.
     """
     env = environment()
-    context = {"host": host, "banner": banner(host), "local": local.rstrip("\n")}
+    context = {
+        "host": host,
+        "banner": banner(host),
+        "local": local.rstrip("\n"),
+        "guest_bgp": guest_bgp,
+    }
     files: dict[str, str] = {}
     for name in env.list_templates(extensions=["j2"]):
         room, _, path = name.removesuffix(".j2").partition("/")
@@ -64,10 +70,11 @@ def render(host: Host, backend: str, local: str = "") -> dict[str, str]:
 def _outputs(template: Any, path: str, context: dict[str, Any]) -> Iterable[tuple[str, str]]:
     placeholder = _PLACEHOLDER.search(path)
     if placeholder is None:
-        yield path, template.render(context)
-        return
-    kind = placeholder[1]
-    for device in _EACH[kind](context["host"]):
-        text = template.render(context, **{kind: device})
-        if text.strip():
-            yield path.replace(placeholder[0], device.name), text
+        rendered = [(path, template.render(context))]
+    else:
+        kind = placeholder[1]
+        rendered = [
+            (path.replace(placeholder[0], device.name), template.render(context, **{kind: device}))
+            for device in _EACH[kind](context["host"])
+        ]
+    yield from ((path, text) for path, text in rendered if text.strip())

@@ -39,6 +39,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     uplinks: list[str] | None = None  # their NICs; None: of a version that did not record them
     numbered: list[tuple[str, str]] = []  # NICs with our address on a numbered link
     names: dict[int, str] = {}  # of V-Nets, by VNI
+    filter_rules: int = 0  # of the packet filter; 0: of a version that had none
     leaves: dict[str, str] = {}  # the switch at the other end, by neighbor
 
     @property

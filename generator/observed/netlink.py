@@ -92,22 +92,24 @@ def attributes_of(data: bytes, offset: int) -> Attributes:
     return found
 
 
-def dump(message: int, body: bytes) -> Iterator[bytes]:
+def dump(message: int, body: bytes, protocol: int = 0) -> Iterator[bytes]:
     """Yield the payloads of a dump's answers. A dump that changed meanwhile is read again.
+
+    `protocol` is a netlink family, rtnetlink by default.
 
     Raises OSError with the kernel's error number.
     """
     for attempt in range(_ATTEMPTS):
-        found, interrupted = _dump_once(message, body)
+        found, interrupted = _dump_once(message, body, protocol)
         if not interrupted or attempt == _ATTEMPTS - 1:
             yield from found
             return
 
 
-def _dump_once(message: int, body: bytes) -> tuple[list[bytes], bool]:
+def _dump_once(message: int, body: bytes, protocol: int) -> tuple[list[bytes], bool]:
     found: list[bytes] = []
     interrupted = False
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as sock:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as sock:
         sock.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PATIENCE)
         size = _HEADER.size + len(body)

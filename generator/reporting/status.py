@@ -8,8 +8,10 @@ from pathlib import Path
 import msgspec
 
 from generator.desired import model, plan
+from generator.desired.target import Target
 from generator.errors import Refused
 from generator.observed import comparison, devices, frr, health, netlink, preflight
+from generator.observed import filter as packet_filter
 from generator.observed.health import Health
 from generator.secrets import mask
 from generator.state import changes, held, placement, record, unconfirmed
@@ -88,6 +90,7 @@ def status(root: Path, switches: Mapping[str, str] | None = None) -> Status:
         kernel = devices.differences(target.devices, target.moving_addresses)
         differences += map(str, kernel)
         differences += comparison.frr_differences(target, root)
+        differences += packet_filter.differences(target, root)
         with contextlib.suppress(frr.Silent):  # frr_differences says so
             sessions = list(frr.sessions(root).values())
             names |= frr.hostnames(root)
@@ -107,14 +110,16 @@ def status(root: Path, switches: Mapping[str, str] | None = None) -> Status:
         sessions=sessions,
         management=_management(applied.target.management) if root == Path("/") else None,
         differences=list(map(mask, differences)),
-        warnings=list(_wrong_leaves(applied.target.leaves, names)),
+        warnings=list(_warnings(root, applied.target, names)),
         left_alone=mask(str(waiting)) if waiting else "",
     )
 
 
-def _wrong_leaves(expected: Mapping[str, str], actual: Mapping[str, str]) -> Iterator[str]:
-    for neighbor, name in preflight.wrong_leaves(expected, actual):
-        yield f"{neighbor} is connected to {name}, the payload says {expected[neighbor]}"
+def _warnings(root: Path, target: Target, leaves: Mapping[str, str]) -> Iterator[str]:
+    for neighbor, name in preflight.wrong_leaves(target.leaves, leaves):
+        yield f"{neighbor} is connected to {name}, the payload says {target.leaves[neighbor]}"
+    if warning := packet_filter.warning(root):
+        yield warning
 
 
 def _health(

@@ -22,6 +22,7 @@ from generator.desired.plan import Plan
 from generator.desired.summary import summary
 from generator.errors import Problem, Refused, Unchecked, Unreachable
 from generator.observed import comparison, devices
+from generator.observed import filter as packet_filter
 from generator.reporting import report
 from generator.reporting.report import Outcome
 from generator.state import changes as reading
@@ -193,6 +194,7 @@ def _as_planned(previous: Record, options: Options) -> bool:
         previous.ok
         and not devices.differences(target.devices, target.moving_addresses)
         and not comparison.frr_differences(target, options.root)
+        and not packet_filter.differences(target, options.root)
     )
 
 

@@ -114,6 +114,7 @@ def options_of(  # noqa: PLR0913  # one parameter an option
         root=(root or Path("/")).resolve(),
         backend=(backend or source.settings.backend) if source else None,
         host=source.host if source else None,
+        guest_bgp=bool(source and source.settings.guest_bgp),
         activate=activate,
         full=full,
         force=force,

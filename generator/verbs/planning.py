@@ -32,14 +32,15 @@ def make_plan(data: bytes, options: Options) -> tuple[Plan, Payload, str]:
     name = options.host or (config.hostname() if payload.kind == "Fleet" else None)
     backend = options.backend or backends.detect(options.root)
     local = frr_local(options.root)
-    planned = plan.make(payload.host(name), backend, local)
+    planned = plan.make(payload.host(name), backend, local, guest_bgp=options.guest_bgp)
     backends.named(backend).refuse_devices(options.root, planned.host)
     return planned, payload, inputs_of(data, local, options)
 
 
 def inputs_of(data: bytes, local: str, options: Options) -> str:
     """Return the digest of all that the files are made from."""
-    return plan.digest(__version__, data, local, options.backend or "", options.host or "")
+    settings = (options.backend or "", options.host or "", str(options.guest_bgp))
+    return plan.digest(__version__, data, local, *settings)
 
 
 def previous_record(options: Options) -> Record | None:

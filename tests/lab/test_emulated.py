@@ -23,6 +23,7 @@ from lab.qemu import QEMU
 from tests import documents
 from tests.lab.claims import runs_on
 from tests.lab.conftest import boot
+from tests.lab.evpn import VTEP
 from tests.lab.systems import SYSTEMS
 from tests.lab.test_isolation import DOCUMENT, GATEWAYS
 from tests.lab.test_machine import BROKEN
@@ -45,6 +46,27 @@ import socket, sys
 for _ in range(10):
     socket.socket(type=socket.SOCK_DGRAM).sendto(bytes(24), (sys.argv[1], 3784))
 """
+# Counts frames of one kind until one of another kind comes.
+COUNT_FRAMES = """
+import socket
+listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+print("ready", flush=True)
+count = 0
+while (kind := listener.recv(2000)[12:14]) != b"\\x88\\xb6":
+    count += kind == b"\\x88\\xb5"
+print(count)
+"""
+SEND_FRAMES = """
+import socket, struct, sys
+source, target, kind, count = sys.argv[1:]
+sender = socket.socket(type=socket.SOCK_DGRAM)
+sender.bind((source, 0))
+frame = bytes.fromhex("ffffffffffff0200000000ee" + kind) + bytes(46)
+for _ in range(int(count)):
+    sender.sendto(struct.pack("!II", 8 << 24, 60 << 8) + frame, (target, 4789))
+"""
+LEAF = "10.2.0.1"
+GONE = "nftables: table inet evpn-host is not there"
 
 
 class Guests(NamedTuple):
@@ -196,21 +218,109 @@ def test_a_firewall_drops_what_is_forwarded(host: Host, guests: Guests) -> None:
     assert not guests.a[0].ping(guests.b[1], count=1)  # tenants are isolated as before
 
 
-@pytest.mark.claim("13.9", "The documented rules close BGP and BFD to guests, and to nobody else")
+@pytest.mark.claim("13.9", "BGP and BFD are closed to guests, and to nobody else")
 def test_bgp_and_bfd_are_closed_to_guests(host: Host, guests: Guests) -> None:
-    """The host does not answer a guest's connection to its gateway, and answers its own."""
+    """The host does not answer a guest's connection to its gateway, and answers its own.
+
+    Somebody flushes all tables: `status` says so, and `apply` closes the ports again.
+    """
     knock = ["python3", "-c", CONNECT]
+    assert f"differs: {GONE}" in host.evpn_host("status", check=False).out
     answers = guests.a[0].run([*knock, "60", *GATEWAYS], timeout=180).out.split()
     # FRR 10.7's bgpd and bfdd do not listen in a VRF in which they have no neighbor.
     assert answers in (["open", "open"], ["refused", "refused"])
     packets = 10 if answers == ["open", "open"] else 0
     assert heard(host, guests.a[0], packets) == packets
-    page(host, "nft")
+    host.apply(later())
+    assert GONE not in host.evpn_host("status", check=False).out
     assert guests.a[0].run([*knock, "5", *GATEWAYS]).out.split() == ["silent", "silent"]
     assert heard(host, guests.a[0], 0) == 0
     eventually(lambda: guests.a[0].ping(GATEWAYS[0], count=1))
     own = [*knock, "60", "127.0.0.1", "::1"]
     assert host.run(own, timeout=180).out.split() == ["open", "open"]
+    settings = host.machine.read("/etc/evpn-host/config.yaml")
+    host.machine.write("/etc/evpn-host/config.yaml", f"{settings}guest_bgp: true\n")
+    try:
+        host.apply(later())
+        assert guests.a[0].run([*knock, "60", *GATEWAYS], timeout=180).out.split() == answers
+    finally:
+        host.machine.write("/etc/evpn-host/config.yaml", settings)
+        host.apply(later())
+
+
+@pytest.fixture
+def outside(host: Host) -> dict[str, tuple[Node, str, str]]:
+    """Return who sends VXLAN from outside: node, source and destination.
+
+    The last one is a leaf, whose frames have to arrive.
+    """
+    names = host.run(["ip", "netns", "list"]).out.split()
+    office, leaf = Node(host.machine, "office"), Node(host.machine, "leaf")
+    if "office" not in names:
+        _cable_outside(host, leaf)
+    management = (
+        Node(host.machine, "member")
+        if "member" in names
+        else host.pod("member", "nbr-14", "10.12.0.50/16", "10.12.0.101")
+    )
+    return {
+        "office": (office, "192.0.2.1", "192.0.2.10"),
+        "office, to the VTEP's address": (office, "192.0.2.1", VTEP),
+        "office, from a VTEP's address": (office, LEAF, VTEP),
+        "management V-Net": (management, "10.12.0.50", "10.12.0.101"),
+        "uplink, from an address that is no VTEP's": (leaf, "198.51.100.7", VTEP),
+        "leaf": (leaf, LEAF, VTEP),
+    }
+
+
+def _cable_outside(host: Host, leaf: Node) -> None:
+    """Connect an office to ens6, and a leaf to ens4, whose loopback the host has a route to."""
+    for lines in (
+        "netns add office\nlink add ens6 type veth peer name eth0 netns office",
+        "netns add leaf\nlink set far-ens4 netns leaf",
+    ):
+        host.run(["ip", "-batch", "-"], input=lines)
+    host.run(["ip", "link", "set", "ens6", "up"])
+    host.run("ip address replace 192.0.2.10/24 dev ens6".split())
+    host.run("ip address replace 10.12.0.101/16 dev nbr-14".split())
+    # As while the fabric carries the management address: the default route is not by an uplink.
+    host.run("ip route replace default via 192.0.2.1 dev ens6".split())
+    host.run(["ip", "route", "replace", LEAF, "dev", "ens4"])
+    [nic] = host.run("ip -json link show dev ens4".split()).json
+    there = f"ip address add {LEAF}/32 dev lo; ip address add 198.51.100.7/32 dev lo"
+    there += f"; ip link set lo up; ip link set far-ens4 up; ip route add {VTEP} dev far-ens4"
+    there += f"; ip neighbour add {VTEP} lladdr {nic['address']} dev far-ens4"
+    leaf.run(["sh", "-ec", there])
+    inside = f"ip link set lo up; ip link set eth0 up; ip address add {LEAF}/32 dev lo"
+    inside += f"; ip address add 192.0.2.1/24 dev eth0; ip route add {VTEP} via 192.0.2.10"
+    Node(host.machine, "office").run(["sh", "-ec", inside])
+    host.run(["sysctl", "-qw", "net.ipv4.conf.ens6.rp_filter=0", "net.ipv4.conf.all.rp_filter=0"])
+
+
+def arriving(guest: Node, leaf: Node, sender: Node, source: str, target: str) -> int:
+    """Return how many of five frames in V-Net 60 come from a sender to a guest.
+
+    A frame of another kind, from the leaf, ends the wait: it comes after them.
+    """
+    listener = guest.start(["python3", "-c", COUNT_FRAMES])
+    eventually(lambda: "ready" in listener.output)
+    sender.run(["python3", "-c", SEND_FRAMES, source, target, "88b5", "5"])
+    leaf.run(["python3", "-c", SEND_FRAMES, LEAF, VTEP, "88b6", "1"])
+    eventually(lambda: not listener.running)
+    return int(listener.output.split()[-1])
+
+
+@pytest.mark.claim("13.10", "VXLAN from outside the fabric enters no V-Net")
+def test_vxlan_comes_from_the_fabric_alone(
+    host: Host, guests: Guests, outside: dict[str, tuple[Node, str, str]]
+) -> None:
+    """From the office, the management V-Net, or a stranger's address on an uplink."""
+    leaf = outside["leaf"][0]
+    open_ = {name: arriving(guests.a[0], leaf, *way) for name, way in outside.items()}
+    assert open_ == dict.fromkeys(outside, 5)  # `guests` has flushed the table
+    host.apply(later())
+    closed = {name: arriving(guests.a[0], leaf, *way) for name, way in outside.items()}
+    assert closed == dict.fromkeys(outside, 0) | {"leaf": 5}
 
 
 def test_its_disk_outlives_a_power_cut(host: Host) -> None:
@@ -222,3 +332,24 @@ def test_its_disk_outlives_a_power_cut(host: Host) -> None:
     host.machine.reboot(hard=True)
     assert host.machine.read("/root/folder/file") == text
     assert host.run(["test", "-e", "/run/file"], check=False).code == 1
+
+
+@pytest.mark.claim("13.11", "After a power cut the packet filter is there before the first device")
+def test_the_filter_is_there_before_the_network(host: Host) -> None:
+    """Its unit has ended before networkd starts; who flushes all tables brings it back."""
+    host.evpn_host("install-units")
+    host.apply(later())
+    host.run(["sync"])
+    host.machine.reboot(hard=True)
+    listed = "nft list table inet evpn-host".split()
+    eventually(lambda: "th,96,24" in host.run(listed, check=False).out)
+    units = ("evpn-host-nftables.service", "systemd-networkd.service")
+    times = [
+        int(host.run(["systemctl", "show", "-P", "ActiveEnterTimestampMonotonic", unit]).out)
+        for unit in units
+    ]
+    assert 0 < times[0] < times[1]
+    assert host.run(["systemctl", "--failed", "--plain", "--no-legend"]).out == ""
+    host.machine.write("/etc/nftables.conf", "flush ruleset\n")
+    host.run(["systemctl", "restart", "nftables"])
+    assert "th,96,24" in host.run(listed).out

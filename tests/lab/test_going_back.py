@@ -18,6 +18,7 @@ ADDED = vnet(80, 33, "10.188.8.254/24")
 def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """A fabric with K8S01 as a VTEP."""
     lab: Lab = fresh_lab(*request.param)
+    lab.host.evpn_host("install-units")  # the hook moves the address to the bridge
     bring_up(lab)
     return lab
 

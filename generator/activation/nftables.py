@@ -1,0 +1,45 @@
+"""Loads the packet filter: who may send VXLAN into V-Nets, and what guests reach of the host."""
+
+from generator.activation import commands, services
+from generator.activation.backend import Activation
+from generator.activation.commands import Log, Step
+from generator.errors import ActivationFailed
+from generator.observed import filter as packet_filter
+from generator.state import unfiltered
+
+FILE = "etc/nftables.d/evpn-host.nft"
+UNIT = "evpn-host-nftables.service"
+
+
+def load(activation: Activation, log: Log, say: Log) -> None:
+    """Have the kernel filter as the file says, now and from the beginning of each boot.
+
+    A host without nftables works without it, and is told what that means.
+    """
+    root, target = activation.root, activation.target
+    if FILE not in target.files:  # of a version that had none
+        remove(log)
+        return
+    changed = activation.whole or FILE in activation.changed_files
+    if not changed and not packet_filter.differences(target, root):
+        return
+    step = Step(("nft", "-f", str(root / FILE)), "only the fabric sends VXLAN into V-Nets")
+    try:
+        commands.run(step, log)
+    except ActivationFailed as failure:
+        reason = str(failure).partition("\n")[0]
+        unfiltered.write(root, packet_filter.here(reason))
+        say(f"warning: {packet_filter.warning(root)}")
+        return
+    unfiltered.remove(root)
+    if services.is_installed(UNIT, root):
+        services.enable(UNIT, "the filter is there before the first device", log)
+    else:
+        say(f"warning: {UNIT} is not installed: after a boot nothing filters until the next apply")
+
+
+def remove(log: Log) -> None:
+    """Have the kernel forget the table, if it has one."""
+    if packet_filter.rules():
+        argv = ("nft", "delete", "table", "inet", packet_filter.TABLE)
+        commands.run(Step(argv, "nothing is filtered any more", may_fail=True), log)

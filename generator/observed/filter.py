@@ -1,0 +1,55 @@
+"""Looks whether the kernel has the packet filter of evpn-host, over netlink (linux/nfnetlink.h)."""
+
+import os
+import shutil
+import struct
+from pathlib import Path
+
+from generator.desired.target import Target
+from generator.observed import netlink
+from generator.state import unfiltered
+from generator.state.unfiltered import Unfiltered
+
+TABLE = "evpn-host"
+NFT_MSG_GETRULE = 10 << 8 | 7  # NFNL_SUBSYS_NFTABLES
+_NETLINK_NETFILTER, _NFPROTO_INET, _NFTA_RULE_TABLE = 12, 1, 1
+
+
+def rules() -> int | None:
+    """Return how many rules our table has, 0 if it is not there; None if nobody may know."""
+    name = TABLE.encode() + b"\0"
+    attribute = struct.pack("=HH", 4 + len(name), _NFTA_RULE_TABLE) + name
+    body = struct.pack("=BBH", _NFPROTO_INET, 0, 0) + attribute + b"\0" * (-len(attribute) % 4)
+    try:
+        return sum(1 for _ in netlink.dump(NFT_MSG_GETRULE, body, _NETLINK_NETFILTER))
+    except OSError:
+        return None
+
+
+def differences(target: Target, root: Path) -> list[str]:
+    """Return what the kernel lacks of the packet filter that a host should have."""
+    if not target.filter_rules or limits(root):
+        return []
+    present = rules()
+    if present is None or present == target.filter_rules:
+        return []
+    if not present:
+        return [f"nftables: table inet {TABLE} is not there"]
+    return [f"nftables: table inet {TABLE} has {present} rules, not {target.filter_rules}"]
+
+
+def limits(root: Path) -> str:
+    """Return why this host can't have a packet filter, "" if it can or nobody has tried."""
+    known = unfiltered.read(root)
+    return known.reason if known and known == here(known.reason) else ""
+
+
+def warning(root: Path) -> str:
+    """Return what it means that a host has no packet filter, "" if it has one."""
+    reason = limits(root)
+    return f"no packet filter, so anybody may send into a V-Net: {reason}" if reason else ""
+
+
+def here(reason: str) -> Unfiltered:
+    """Return why this kernel, with these tools, takes no packet filter."""
+    return Unfiltered(kernel=os.uname().release, nft=shutil.which("nft") or "", reason=reason)
