@@ -67,8 +67,12 @@ STOPS: dict[str, Callable[[], Machine]] = {
     "VNI 26 is the one of theirs": lambda: machine(
         nic(9, "theirs", kind="vxlan", vni=26, port=4789)
     ),
-    "a program uses UDP port 4789": lambda: machine(udp_ports=frozenset({53, 4789})),
-    "a program listens on TCP port 179": lambda: machine(tcp_listeners=frozenset({22, 179})),
+    "table 1033 has a route to 10.9.0.0/16": lambda: machine(tables={254: "", 1033: "10.9.0.0/16"}),
+    "a rule looks up table 1033": lambda: machine(rules=frozenset({254, 1033})),
+    "a program uses UDP port 4789": lambda: machine(udp_ports={53: "", 4789: ""}),
+    "dockerd uses UDP port 4789": lambda: machine(udp_ports={4789: "dockerd"}),
+    "a program listens on TCP port 179": lambda: machine(tcp_listeners={22: "", 179: ""}),
+    "bird listens on TCP port 179": lambda: machine(tcp_listeners={179: "bird"}, bgp_runs=True),
     "FRR's bgpd, frr-reload.py are not installed": lambda: machine(
         frr_programs=frozenset({"zebra", "bfdd"})
     ),
@@ -112,6 +116,20 @@ def test_what_an_operator_should_know(text: str) -> None:
 def test_devices_of_a_host_that_was_applied_are_ours() -> None:
     """Only before the first apply a device with our name is somebody else's."""
     assert findings(machine(nic(9, "nbr-26", kind="bridge")), first=False) == []
+
+
+def test_what_is_new_may_be_somebody_elses() -> None:
+    """Also after the first apply: a VPC is new, and somebody has its table."""
+    ours = {device.name for device in DEVICES} - {"Vrf_33"}
+    blue = machine(nic(9, "blue", kind="vrf", table=1033), nic(10, "nbr-26", kind="bridge"))
+    [finding] = preflight.findings(HOST, DEVICES, blue, first=False, ours=ours)
+    assert finding.what == "table 1033 is the one of blue"
+    assert finding.stops
+
+
+def test_bgpd_of_frr_is_no_other_speaker() -> None:
+    """It may listen already."""
+    assert findings(machine(tcp_listeners={179: "bgpd"}, bgp_runs=True)) == []
 
 
 def test_the_management_address_may_be_on_a_bridge_of_ours() -> None:

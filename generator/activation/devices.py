@@ -6,7 +6,7 @@ from pathlib import Path
 from generator.activation import commands
 from generator.activation.backend import Activation
 from generator.activation.commands import Log, Step
-from generator.desired.model import Device
+from generator.desired.model import UNREACHABLE_METRIC, Device
 from generator.desired.target import Target, loopbacks
 from generator.observed import devices, netlink
 
@@ -92,8 +92,8 @@ def delete(removed: Iterable[Device], log: Log) -> None:
     removed = list(removed)
     vrfs = [device for device in removed if device.kind == "vrf"]
     _delete(_existing(device for device in removed if device.kind != "vrf"), log)
-    if tables := sorted(device.table for device in vrfs if device.table is not None):
-        commands.run_all(_flush_tables(tables), log)
+    if vrfs:
+        commands.run_all(_empty_tables(vrfs), log)
     _delete(_existing(vrfs), log)
 
 
@@ -119,13 +119,27 @@ def _delete(names: list[str], log: Log) -> None:
     commands.run(step, log)
 
 
-def _flush_tables(tables: list[int]) -> list[Step]:
-    """Empty routing tables of VRFs that go: an unreachable route belongs to no device."""
-    lines = "".join(f"route flush table {table}\n" for table in tables)
+def _empty_tables(vrfs: Iterable[Device]) -> list[Step]:
+    """Empty the routing tables of VRFs that go: an unreachable route belongs to no device.
+
+    A table that our VRF does not have for itself may be somebody else's. There only the unreachable
+    default is ours.
+    """
+    tables = {device.table: device.name for device in vrfs}
+    owners: dict[int | None, set[str]] = {table: set() for table in tables}
+    for link in netlink.links().values():
+        if link.kind == "vrf" and link.table in owners:
+            owners[link.table].add(link.name)
+    lines = "".join(
+        f"route flush table {table}\n"
+        if owners[table] == {name}
+        else f"route delete unreachable default table {table} metric {UNREACHABLE_METRIC}\n"
+        for table, name in sorted(tables.items())
+    )
     return [
         Step(
             ("ip", family, "-force", "-batch", "-"),
-            f"no routes in the tables of VRFs that go: {', '.join(map(str, tables))}",
+            f"no routes of VRFs that go: {', '.join(sorted(tables.values()))}",
             timeout=60 + len(tables) / 5,
             input=lines,
             may_fail=True,

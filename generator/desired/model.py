@@ -17,6 +17,10 @@ NEIGHBOURS_PER_VNET = 128
 _MEANINGFUL = re.compile(r"[^A-Za-z0-9 ._@:/+-]")  # to some reader of a rendered file
 
 
+# Of the unreachable default route in each VRF (kernel documentation, vrf.rst).
+UNREACHABLE_METRIC = 4278198272
+
+
 class Model(msgspec.Struct, frozen=True, dict=True):
     """Base of the model: immutable, with room for cached properties."""
 

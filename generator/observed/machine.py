@@ -3,11 +3,15 @@
 import contextlib
 import datetime
 import os
+import socket
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import msgspec
 
+from generator.desired.model import UNREACHABLE_METRIC
+from generator.errors import printable
 from generator.observed import frr, netlink
 from generator.state import tree
 
@@ -17,6 +21,7 @@ _NETWORK_MANAGER = Path("run/NetworkManager/devices")
 # reference/network-config page).
 _CLOUD_INIT_FILES = ("etc/netplan/50-cloud-init.yaml", "etc/network/interfaces.d/50-cloud-init")
 _LISTEN = "0A"  # TCP_LISTEN, net/tcp_states.h
+_NEEDED = (179, 4789)  # BGP, VXLAN
 _WRITTEN = ("etc", "var/lib", "run")
 
 
@@ -25,9 +30,12 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
     links: dict[str, netlink.Link]
     addresses: dict[int, set[str]]
-    # Ports that a program uses, not the kernel itself.
-    udp_ports: frozenset[int] = frozenset()
-    tcp_listeners: frozenset[int] = frozenset()
+    # Ports that a program uses, not the kernel itself, with its name, "" if nobody may know it.
+    udp_ports: dict[int, str] = {}
+    tcp_listeners: dict[int, str] = {}
+    # What routing tables have that are of no VRF: a prefix for each. Tables that a rule looks up.
+    tables: dict[int, str] = {}
+    rules: frozenset[int] = frozenset()
     frr_programs: frozenset[str] = frozenset()  # of those that a host needs
     bgp_runs: bool = False  # whether FRR's bgpd answers
     leaves: dict[str, str] = {}  # neighbor to the name that the other end gives itself
@@ -53,8 +61,10 @@ def read(switches: Mapping[str, str], root: Path = Path("/")) -> Machine:
     return Machine(
         links=links,
         addresses=netlink.addresses(),
-        udp_ports=frozenset(_ports(root, "udp", "")),
-        tcp_listeners=frozenset(_ports(root, "tcp", _LISTEN)),
+        udp_ports=_programs(root, dict(_sockets(root, "udp", ""))),
+        tcp_listeners=_programs(root, dict(_sockets(root, "tcp", _LISTEN))),
+        tables=_tables({link.table for link in links.values() if link.kind == "vrf"}),
+        rules=frozenset(rule.table for rule in netlink.rules()),
         frr_programs=frozenset(p for p in PROGRAMS if (root / _FRR / p).exists()),
         bgp_runs=answers,
         leaves=names,
@@ -75,14 +85,40 @@ def _leaves() -> tuple[dict[str, str], bool]:
         return {}, False
 
 
-def _ports(root: Path, protocol: str, state: str) -> Iterator[int]:
-    """Yield the ports of sockets of programs; those of the kernel have no inode (proc(5))."""
+def _sockets(root: Path, protocol: str, state: str) -> Iterator[tuple[int, str]]:
+    """Yield port and inode of sockets of programs; those of the kernel have none (proc(5))."""
     for name in (protocol, f"{protocol}6"):
         with contextlib.suppress(OSError):
             for line in (root / "proc/net" / name).read_text().splitlines()[1:]:
                 fields = line.split()
                 if fields[9] != "0" and state in ("", fields[3]):
-                    yield int(fields[1].rpartition(":")[2], 16)
+                    yield int(fields[1].rpartition(":")[2], 16), fields[9]
+
+
+def _programs(root: Path, inodes: dict[int, str]) -> dict[int, str]:
+    """Return which program has a socket on a port; by name only for ports that we need."""
+    wanted = {inode: port for port, inode in inodes.items() if port in _NEEDED}
+    names = dict.fromkeys(inodes, "")
+    for descriptor in (root / "proc").glob("[0-9]*/fd/*") if wanted else ():
+        with contextlib.suppress(OSError):
+            inode = descriptor.readlink().name.removeprefix("socket:[").removesuffix("]")
+            if inode in wanted:
+                comm = (descriptor.parents[1] / "comm").read_text()
+                names[wanted[inode]] = printable(comm.strip(), 32)
+    return names
+
+
+def _tables(of_vrfs: AbstractSet[int | None]) -> dict[int, str]:
+    """Return a prefix of each routing table that has routes, and is of no VRF.
+
+    The unreachable default of a VRF of ours that is gone does not count.
+    """
+    tables: dict[int, str] = {}
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for route in netlink.routes(family):
+            if route.table not in of_vrfs and route.metric != UNREACHABLE_METRIC:
+                tables.setdefault(route.table, route.prefix)
+    return tables
 
 
 def _has_module(root: Path, name: str) -> bool | None:

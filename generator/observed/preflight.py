@@ -7,6 +7,7 @@ import msgspec
 
 from generator.desired.model import Device, Host, leaf
 from generator.observed.machine import MODULES, PROGRAMS, Machine
+from generator.observed.netlink import Link
 
 BGP, VXLAN = 179, 4789  # ports: TCP (RFC 4271), UDP (RFC 7348)
 _LEAST_SPACE = 8 << 20  # bytes
@@ -41,7 +42,7 @@ def findings(
     listed = [
         *_nics(host, machine),
         *_management(host, machine, ours),
-        *(_owners(devices, machine) if first else ()),
+        *taken(devices, machine, first=first, ours=ours),
         *_frr(machine, first=first),
         *_kernel(machine),
         *_managers(host, machine),
@@ -121,26 +122,59 @@ def _management(host: Host, machine: Machine, ours: Set[str]) -> Iterator[Findin
             )
 
 
-def _owners(devices: list[Device], machine: Machine) -> Iterator[Finding]:
-    """Find what somebody else has that is to be ours."""
-    names = {device.name for device in devices}
-    tables = {device.table: device.name for device in devices if device.table}
-    vnis = {device.vni: device.name for device in devices if device.vni}
-    for link in machine.links.values():
-        if link.name in names:
-            what, why = f"{link.name} is there already", "evpn-host makes a device of this name"
-        elif link.kind == "vrf" and link.table in tables:
-            what = f"table {link.table} is the one of {link.name}"
-            why = f"{tables[link.table]} needs it"
-        elif link.kind == "vxlan" and link.vni in vnis and link.port == VXLAN:
-            what, why = f"VNI {link.vni} is the one of {link.name}", f"{vnis[link.vni]} needs it"
-        else:
-            continue
-        remedy = "remove the other one, or choose another id in the payload"
+def taken(
+    devices: list[Device], machine: Machine, *, first: bool, ours: Set[str]
+) -> Iterator[Finding]:
+    """Find what somebody else has that is to be ours.
+
+    Of a host with an apply before, without a record of it, nobody knows what is ours.
+    """
+    if not first and not ours:
+        return
+    new = [device for device in devices if device.name not in ours]
+    others = [link for link in machine.links.values() if link.name not in ours]
+    remedy = "remove the other one, or choose another id in the payload"
+    for what, why in (*_taken_devices(new, others), *_taken_tables(new, others, machine)):
         yield Finding(what=what, why=why, remedy=remedy, stops=True)
+    if first:
+        yield from _ports(machine)
+
+
+def _taken_devices(new: list[Device], others: list[Link]) -> Iterator[tuple[str, str]]:
+    """Yield which names and VNIs somebody else has, and why that matters."""
+    names = {device.name for device in new}
+    vnis = {device.vni: device.name for device in new if device.vni}
+    for link in others:
+        if link.name in names:
+            yield f"{link.name} is there already", "evpn-host makes a device of this name"
+        elif link.kind == "vxlan" and link.vni in vnis and link.port == VXLAN:
+            yield f"VNI {link.vni} is the one of {link.name}", f"{vnis[link.vni]} needs it"
+
+
+def _taken_tables(
+    new: list[Device], others: list[Link], machine: Machine
+) -> Iterator[tuple[str, str]]:
+    """Yield which routing tables somebody else has, and why that matters."""
+    names = {device.name for device in new}
+    owners = {link.table: link.name for link in others if link.kind == "vrf"}
+    for device in new:
+        table = device.table
+        if table is None:
+            continue
+        if table in owners and owners[table] not in names:
+            yield f"table {table} is the one of {owners[table]}", f"{device.name} needs it"
+        elif table in machine.tables:
+            text = f"table {table} has a route to {machine.tables[table]}"
+            yield text, f"{device.name} needs it"
+        elif table in machine.rules:
+            yield f"a rule looks up table {table}", f"{device.name} needs it"
+
+
+def _ports(machine: Machine) -> Iterator[Finding]:
+    """Find programs on the ports that the kernel needs."""
     if VXLAN in machine.udp_ports:
         yield Finding(
-            what=f"a program uses UDP port {VXLAN}",
+            what=f"{machine.udp_ports[VXLAN] or 'a program'} uses UDP port {VXLAN}",
             why="the kernel's VXLAN devices need it",
             remedy=f"end it; ss -ulpn 'sport = {VXLAN}' names it",
             stops=True,
@@ -156,11 +190,13 @@ def _frr(machine: Machine, *, first: bool) -> Iterator[Finding]:
             remedy="apt install frr frr-pythontools",
             stops=True,
         )
-    if first and BGP in machine.tcp_listeners and not machine.bgp_runs:
+    listener = machine.tcp_listeners.get(BGP)
+    unknown = not listener and first and not machine.bgp_runs
+    if listener is not None and (unknown or listener not in {"", "bgpd"}):
         yield Finding(
-            what=f"a program listens on TCP port {BGP}",
+            what=f"{listener or 'a program'} listens on TCP port {BGP}",
             why="FRR's bgpd needs it",
-            remedy=f"end it; ss -tlpn 'sport = {BGP}' names it",
+            remedy=f"end it, or have it listen on another port; ss -tlpn 'sport = {BGP}' shows it",
             stops=True,
         )
 

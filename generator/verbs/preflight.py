@@ -74,7 +74,10 @@ def heed(  # noqa: PLR0913, PLR0917  # what is planned, what is, and who hears o
     if matters(target, previous):
         findings = look(planned, previous, options.root, log)
     else:
-        findings = _firewall(planned, log)
+        new = preflight.taken(
+            planned.devices, machine.read({}), first=False, ours=_possible_places(previous)
+        )
+        findings = [*new, *_firewall(planned, log)]
     stopping = [each for each in findings if each.stops]
     if stopping and options.guard is not None:
         raise refusal(stopping)
