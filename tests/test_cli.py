@@ -297,7 +297,7 @@ def test_diff_has_colours_on_a_terminal_only(tmp_path: Path) -> None:
         os.close(terminal)
         return output
 
-    assert b"\x1b[32m+# Written by evpn-host" in on_a_terminal(TERM="xterm")
+    assert b"\x1b[32m+# Written by evpn-host;" in on_a_terminal(TERM="xterm")
     assert b"\x1b" not in on_a_terminal(NO_COLOR="1")
     assert "\x1b" not in process("diff", "-p", K8S01, "--root", tmp_path).out
 

@@ -13,6 +13,10 @@ from typing import Any
 
 from generator.desired.model import Host
 
+# The first line of every file, in a comment. A generation or a time in it would differ between two
+# payloads of the same host, and a review would show that host as changed.
+BANNER = "Written by evpn-host; edits are lost."
+
 # Folders of templates that every backend shares. Each backend has one of its own name besides.
 _SHARED = ("frr", "kernel")
 
@@ -41,11 +45,6 @@ def environment() -> Any:
     )
 
 
-def banner(host: Host) -> str:
-    """Return the first line of every rendered file."""
-    return f"Written by evpn-host from payload generation {host.generation}; edits are lost."
-
-
 def render(host: Host, backend: str, local: str = "", *, guest_bgp: bool = False) -> dict[str, str]:
     """Return a host's files: path without leading slash to content, sorted by path.
 
@@ -55,7 +54,7 @@ def render(host: Host, backend: str, local: str = "", *, guest_bgp: bool = False
     env = environment()
     context = {
         "host": host,
-        "banner": banner(host),
+        "banner": BANNER,
         "local": local.rstrip("\n"),
         "guest_bgp": guest_bgp,
     }

@@ -152,7 +152,7 @@ def _left_alone(why: str, previous: Record | None) -> Outcome:
 
 
 def _refuse_older(planned: Plan, previous: Record | None) -> None:
-    generation = planned.host.generation
+    generation = planned.generation
     if previous and generation < previous.target.generation:
         raise Refused(
             Problem(

@@ -69,9 +69,9 @@ def load(data: bytes) -> Payload:
     check_fleet(entries, problems)
     if problems:
         raise Refused(*problems)
-    generation = document["generation"]
-    found = [derive(e["server"], e["links"], segments, generation) for _, e in entries]
-    return Payload(kind, generation, sorted(found, key=lambda host: host.name), warnings)
+    found = [derive(e["server"], e["links"], segments) for _, e in entries]
+    hosts = sorted(found, key=lambda host: host.name)
+    return Payload(kind, document["generation"], hosts, warnings)
 
 
 def _fleet_hosts(

@@ -17,7 +17,7 @@ from generator.desired.payload.checks import Segments
 from generator.desired.payload.document import Link, Server, Vnet
 
 
-def derive(server: Server, links: list[Link], segments: Segments, generation: int) -> Host:
+def derive(server: Server, links: list[Link], segments: Segments) -> Host:
     """Return the host of a checked document."""
     members = segments.members(links)
     bridges = [
@@ -47,7 +47,6 @@ def derive(server: Server, links: list[Link], segments: Segments, generation: in
         )
     return Host(
         name=server.name,
-        generation=generation,
         asn=int(server.asn),
         loopback=str(server.main_address),
         bgp=Bgp(
