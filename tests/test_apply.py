@@ -110,9 +110,15 @@ def test_records_a_higher_generation_of_the_same_content(apply: Command, root: P
     """A payload that differs only in its generation is recorded and rewrites no file."""
     apply(OLD)
     before = {path: stamp for path, stamp in stamps(root).items() if "/etc/" in path}
+    older = recorded(root) | {"time": "2026-11-27T10:00:00+00:00"}
+    (root / record.RECORD).write_text(json.dumps(older))
     assert apply(OLD | {"generation": 5}).out == ""
     assert {path: stamp for path, stamp in stamps(root).items() if "/etc/" in path} == before
-    assert recorded(root)["target"]["generation"] == 5
+    new = recorded(root)
+    assert new["target"].pop("generation") == 5
+    assert older["target"].pop("generation") == 1
+    different = {name for name in new if new[name] != older[name]}
+    assert different == {"inputs"}  # the time too is that of the last change
 
 
 def test_first_lines_of_older_versions_are_ours(

@@ -87,8 +87,10 @@ def apply(
         with staging.staged(root, files, run.plan.backend) as stage:
             unchanged = not run.is_new and not options.full
             if previous and unchanged and _as_planned(previous, options):
-                # Another payload gives the same files: there is nothing to do but to record it.
-                record.write(root, run.record(ok=previous.ok), data)
+                # Another payload gives the same files: there is nothing to do but to record it. The
+                # time stays, because health counts sessions that are down since the last apply.
+                same = run.record(ok=previous.ok, detail=previous.detail)
+                record.write(root, msgspec.structs.replace(same, time=previous.time), data)
                 held.release(root)
                 return outcome_of(run.target)
             _check(stage, run)
