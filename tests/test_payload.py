@@ -412,7 +412,7 @@ def test_a_host_is_the_same_alone_and_in_a_fleet() -> None:
 def test_chooses_a_host_by_name_or_the_only_one() -> None:
     """Names match in letters of either case. A refusal names the hosts of the payload."""
     one = loaded(host())
-    assert one.host(None) is one.host("k8s01") is one.hosts[0]
+    assert one.host(None) == one.host("k8s01") == one.hosts[0]
     with pytest.raises(Refused, match=r"no host K8S09 .* it has: K8S01"):
         one.host("K8S09")
     with pytest.raises(Refused, match="0 hosts"):
@@ -424,8 +424,12 @@ def test_a_fleet_leaves_out_other_roles_and_says_so() -> None:
     other = {"server": {"name": 5, "srvRole": "generic"}, "links": "none"}
     payload = loaded(fleet({"server": server(), "links": host()["links"]}, other))
     assert [entry.name for entry in payload.hosts] == ["K8S01"]
-    assert [str(warning) for warning in payload.warnings] == [
-        "hosts[1].server.srvRole: generic is not EVPN-VTEP: this host is left out"
+    assert [(each.name, each.role, str(each.warning)) for each in payload.left_out] == [
+        (
+            "hosts[1]",
+            "generic",
+            "hosts[1].server.srvRole: generic is not EVPN-VTEP: this host is left out",
+        )
     ]
     assert places(host(server=server(srvRole="generic"))) == ["server.srvRole"]
 

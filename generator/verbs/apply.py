@@ -29,7 +29,7 @@ from generator.state import changes as reading
 from generator.state import generations, held, record, unconfirmed
 from generator.state.lock import lock
 from generator.state.record import Record
-from generator.verbs import awaiting, preflight, transaction
+from generator.verbs import awaiting, check, preflight, transaction
 from generator.verbs.options import Options
 from generator.verbs.planning import frr_local, inputs_of, make_plan, previous_record
 from generator.verbs.transaction import Run, carry_out, outcome_of
@@ -112,7 +112,7 @@ def _decide(  # noqa: PLR0913, PLR0917  # what is, what is to be, and who hears 
     """Return what an apply has to do; say its warnings. Raises `Refused`."""
     begun = time.monotonic()
     planned, payload, inputs = prepared
-    for warning in payload.warnings:
+    for warning in check.lines(payload):
         say(f"warning: {warning}")
     if not options.force:
         _refuse_older(planned, previous)
