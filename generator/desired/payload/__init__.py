@@ -7,7 +7,7 @@ import msgspec
 from generator.desired.model import Host
 from generator.desired.payload import decode
 from generator.desired.payload.checks import Segments, check_fleet, check_host
-from generator.desired.payload.derive import derive
+from generator.desired.payload.derive import Gateways, derive
 from generator.desired.payload.document import (
     ROLE,
     FleetDocument,
@@ -42,6 +42,7 @@ class Payload(msgspec.Struct, frozen=True):
     left_out: list[LeftOut]
     segments: Segments
     entries: dict[str, tuple[Server, list[Link]]]  # by the host's name, sorted
+    gateways: Gateways = {}  # of the V-Nets of the hosts that were derived
 
     @property
     def names(self) -> list[str]:
@@ -64,7 +65,7 @@ class Payload(msgspec.Struct, frozen=True):
         Raises `Refused` when there is none, or none is named and there are several.
         """
         if name in self.entries:
-            return derive(*self.entries[name], self.segments)
+            return derive(*self.entries[name], self.segments, self.gateways)
         if name is None and len(self.entries) == 1:
             return self.host(*self.entries)
         known = ", ".join(self.entries) or "none"
