@@ -1,9 +1,12 @@
 """Measures time and memory of `evpn-host render`, as a whole process.
 
     python bench/render.py [--runs 5]
+    python bench/render.py --hosts 1000 10000 [--vnets 50] [--folder DIR]
 
 Prints a Markdown table, and the time of each part of the largest run. The exit code is 1 when the
-time grows faster than the number of V-Nets.
+time grows faster than the number of V-Nets. With `--hosts` it renders Fleets instead: into a new
+folder, the same again, and with a V-Net more on three hosts. The exit code is then 1 when the time
+grows faster than the number of hosts.
 """
 
 import argparse
@@ -21,6 +24,8 @@ from typing import Any
 SIZES = (10, 1000, 4000)
 LIMIT = 6.0
 """Limit of the last two sizes' ratio. Linear is 4, less the time to start; quadratic is 16."""
+FLEET_LIMIT = 1.3
+"""Limit of the time for a host in the largest Fleet, against that in the smallest."""
 BASELINE = ("-c", "import jinja2, click")
 
 PARTS = """
@@ -109,10 +114,64 @@ def _vnet(number: int, ports: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def fleet(hosts: int, vnets: int, more: int = 0) -> dict[str, Any]:
+    """Return a Fleet whose hosts are in so many of 200 V-Nets, of which 4 are of a VPC.
+
+    The first hosts, so many as `more`, are in a V-Net more.
+    """
+    members: dict[int, list[dict[str, str]]] = {number: [] for number in range(200)}
+    management: list[dict[str, Any]] = []
+    servers = []
+    for host in range(hosts):
+        ports = [{"name": f"swp{host % 32 + 1}@leaf{host // 32 * 2 + end}"} for end in (0, 1)]
+        management += [port | {"untagged": True} for port in ports]
+        for number in range(vnets - 1):
+            members[(host * 7 + number) % 200] += ports
+        servers.append(_fleet_host(host, ports))
+    segments = [
+        _vnet(number, ports) | {"vpc": {"id": 10 + number // 4}}
+        for number, ports in members.items()
+    ]
+    if more:
+        first = [{"name": link["remote"]["name"]} for s in servers[:more] for link in s["links"]]
+        segments.append(_vnet(1000, first) | {"vpc": {"id": 10}})
+    vpcs = [{"id": 10 + id_, "name": f"tenant-{id_}", "vni": 1000000 + id_} for id_ in range(50)]
+    infrastructure = {"name": "Management", "vxlanID": 2, "vpc": {"id": 1}, "ports": management}
+    return {
+        "apiVersion": "evpn-host/v1",
+        "kind": "Fleet",
+        "generation": 1 + more,
+        "vpcs": [{"id": 1, "name": "Infrastructure"}, *vpcs],
+        "vnets": [infrastructure, *segments],
+        "hosts": servers,
+    }
+
+
+def _fleet_host(number: int, ports: list[dict[str, str]]) -> dict[str, Any]:
+    name, rest = f"srv{number:05d}", f"{number // 62500}.{number // 250 % 250}.{number % 250 + 2}"
+    mgmt = {"vnet": "Management", "ifname": "ens4", "gateway": "10.127.255.254"}
+    return {
+        "server": {
+            "name": name,
+            "srvRole": "EVPN-VTEP",
+            "asn": 4200000001 + number,
+            "mainAddress": f"172.16{rest[1:]}",
+            "mgmt": mgmt | {"ipv4": f"10.{rest}/9"},
+        },
+        "links": [
+            {
+                "local": {"name": f"eth{end}@{name}", "ifname": f"ens{end + 4}"},
+                "remote": port | {"asn": 4100000000 + number // 32 * 2 + end},
+            }
+            for end, port in enumerate(ports)
+        ],
+    }
+
+
 def run(argv: list[str]) -> tuple[float, float, int]:
     """Run a process; return wall and processor time in seconds, and peak memory in KiB."""
     start = time.perf_counter()
-    process = subprocess.Popen(argv)
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -133,11 +192,40 @@ def measure(argv: list[str], runs: int, output: Path | None = None) -> tuple[flo
     return statistics.median(seconds), statistics.median(busy), max(peaks) / 1024
 
 
+def fleets(sizes: list[int], vnets: int, folder: Path) -> bool:
+    """Measure Fleets of these sizes; return whether the time grows with the number of hosts."""
+    print(f"| hosts, {vnets} V-Nets each | wall time | of it processor | peak memory | files |")
+    print("| --- | --- | --- | --- | --- |")
+    of_a_host = []
+    for size in sizes:
+        output, sources = folder / str(size), {}
+        for more in (0, 3):
+            sources[more] = folder / f"{size}-{more}.json"
+            sources[more].write_text(json.dumps(fleet(size, vnets, more)))
+        for what, more in (("new", 0), ("the same again", 0), ("one V-Net more on three", 3)):
+            argv = [sys.executable, "-m", "generator", "render", "-p", str(sources[more])]
+            seconds, busy, peak = run([*argv, "-o", str(output)])
+            if what == "new":
+                of_a_host.append(busy / size)
+            files = sum(len(names) for _, _, names in os.walk(output))
+            row = f"{seconds:.1f} s | {busy:.1f} s | {peak / 1024:.0f} MB | {files:,}"
+            print(f"| {size:,}, {what} | {row} |", flush=True)
+    growth = of_a_host[-1] / of_a_host[0]
+    print(f"\nA host of the most: {growth:.2f} times one of the fewest, limit {FLEET_LIMIT:g}.")
+    return growth <= FLEET_LIMIT
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--runs", type=int, default=5, help="runs of each, the median counts")
+    parser.add_argument("--hosts", type=int, nargs="+", help="sizes of Fleets")
+    parser.add_argument("--vnets", type=int, default=50, help="V-Nets of a Fleet's host")
+    parser.add_argument("--folder", type=Path, help="where to write [the system's temporary one]")
     options = parser.parse_args()
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
+    if options.hosts:
+        with tempfile.TemporaryDirectory(dir=options.folder) as name:
+            sys.exit(0 if fleets(options.hosts, options.vnets, Path(name)) else 1)
     print("| what | wall time | of it processor | peak memory | against the first line |")
     print("| --- | --- | --- | --- | --- |")
     base, busy, peak = measure([sys.executable, *BASELINE], options.runs)

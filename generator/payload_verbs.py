@@ -18,17 +18,25 @@ _PLATFORMS = ("libvirt", "nad", "incus")
     "-H", "--host", metavar="HOST", type=parameters.TEXT, help="only this host of a Fleet"
 )
 @click.option("-b", "--backend", type=click.Choice(NAMES), default=NAMES[0], show_default=True)
-def render(source: str | None, output: Path, host: str | None, backend: str) -> None:
-    """Write the files of a host, or of each host of a Fleet.
+@click.option("--json", "as_json", is_flag=True, help="what became of hosts and files")
+def render(source: str | None, output: Path, host: str | None, backend: str, as_json: bool) -> None:
+    """Make DIR the files of a host, or of each host of a Fleet.
 
-    They go below DIR, or below DIR/<host> for a Fleet.
+    A host's files are below DIR/etc, those of a Fleet's hosts below DIR/<host>/etc. What evpn-host
+    wrote there and the payload no longer has goes. Files of others stay, and a file that is the
+    same is not written.
 
     Needs no root and reads nothing of this machine.
     """
     from generator.verbs import context
     from generator.verbs import render as verb
 
-    verb.render(context.payload_of(source), host, backend, output)
+    done = verb.render(context.payload_of(source), host, backend, output)
+    if as_json:
+        click.echo(context.json(done, indent=2))
+        return
+    for line in verb.lines(done):
+        click.echo(line)
 
 
 @click.command()

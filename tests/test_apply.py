@@ -110,9 +110,34 @@ def test_records_a_higher_generation_of_the_same_content(apply: Command, root: P
     """A payload that differs only in its generation is recorded and rewrites no file."""
     apply(OLD)
     before = {path: stamp for path, stamp in stamps(root).items() if "/etc/" in path}
+    older = recorded(root) | {"time": "2026-11-27T10:00:00+00:00"}
+    (root / record.RECORD).write_text(json.dumps(older))
     assert apply(OLD | {"generation": 5}).out == ""
     assert {path: stamp for path, stamp in stamps(root).items() if "/etc/" in path} == before
-    assert recorded(root)["target"]["generation"] == 5
+    new = recorded(root)
+    assert new["target"].pop("generation") == 5
+    assert older["target"].pop("generation") == 1
+    different = {name for name in new if new[name] != older[name]}
+    assert different == {"inputs"}  # the time too is that of the last change
+
+
+def test_first_lines_of_older_versions_are_ours(
+    apply: Command, evpn_host: Command, root: Path
+) -> None:
+    """Such files are no difference, are not kept as an operator's, and go when their time comes."""
+    apply(OLD)
+    for path in recorded(root)["target"]["files"]:
+        mark, _, body = (root / path).read_text().partition(" Written by evpn-host;")
+        (root / path).write_text(f"{mark} Written by evpn-host from payload generation 7;{body}")
+    before = etc_files(root)
+    assert apply(OLD | {"generation": 2}).out == ""
+    assert etc_files(root) == before
+    assert apply(NEW | {"generation": 3}).code == 0
+    assert not (root / record.KEPT).exists()
+    gone = before.keys() - etc_files(root).keys()
+    assert any("vxlan31" in path for path in gone)
+    assert evpn_host("uninstall", "--root", root).code == 0
+    assert etc_files(root).keys() == {OPERATOR}
 
 
 def test_refuses_a_lower_generation(apply: Command, root: Path) -> None:
@@ -277,9 +302,7 @@ def test_going_back_keeps_what_an_operator_wrote_since(root: Path, apply: Comman
     (root / FRR).write_text("! first\n")
     apply(OLD)
     (root / FRR).write_text("! second\n")
-    changes = staging.changes(
-        root, {FRR: "! Written by evpn-host from payload generation 9; edits are lost.\n"}
-    )
+    changes = staging.changes(root, {FRR: "! Written by evpn-host; edits are lost.\n"})
     [change] = [each for each in changes if each.path == FRR]
     staging.commit(root, [change])
     staging.commit(root, [Change(FRR, change.new, change.old)])

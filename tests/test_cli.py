@@ -60,7 +60,7 @@ def test_renders_a_fleet(evpn_host: Command, tmp_path: Path) -> None:
     """Each VTEP of a Fleet is written to DIR/<host>/etc; with -H one of them to DIR/etc."""
     done = evpn_host("render", "-p", FLEET, "-o", tmp_path / "all")
     assert done.code == 0
-    assert "is not EVPN-VTEP: this host is left out" in done.err
+    assert "hosts left out, because they are not EVPN-VTEP: gpu-node-10 (generic)" in done.err
     assert tops(tmp_path / "all") == {"mgmt-srv-01", "mgmt-srv-02"}
     evpn_host("render", "-p", FLEET, "-o", tmp_path / "one", "-H", "MGMT-SRV-02")
     one, same = tmp_path / "one/etc", tmp_path / "all/mgmt-srv-02/etc"
@@ -297,7 +297,7 @@ def test_diff_has_colours_on_a_terminal_only(tmp_path: Path) -> None:
         os.close(terminal)
         return output
 
-    assert b"\x1b[32m+# Written by evpn-host" in on_a_terminal(TERM="xterm")
+    assert b"\x1b[32m+# Written by evpn-host;" in on_a_terminal(TERM="xterm")
     assert b"\x1b" not in on_a_terminal(NO_COLOR="1")
     assert "\x1b" not in process("diff", "-p", K8S01, "--root", tmp_path).out
 

@@ -102,8 +102,9 @@ def test_the_one_before_an_apply_after_a_rollback(applied: Options) -> None:
 
 
 def test_nothing_new_is_no_entry(applied: Options) -> None:
-    """A payload of a new generation with the same content."""
+    """A payload of a new generation with the same content: the entry that is current has it."""
     apply(renumbered(5), applied)
+    assert [each.generation for each in history.entries(applied.root)] == [5, 3, 2, 1]
     assert [each.number for each in history.entries(applied.root)] == [4, 3, 2, 1]
     current = record.read(applied.root)
     assert current

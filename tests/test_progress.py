@@ -1,13 +1,14 @@
 """What takes longer than two seconds says what it is doing."""
 
 import io
+import sys
 import time
 from collections.abc import Callable
 
 import pytest
 
 from generator.verbs import progress
-from generator.verbs.progress import Progress
+from generator.verbs.progress import Progress, counted
 
 
 class Terminal(io.StringIO):
@@ -82,3 +83,46 @@ def test_a_step_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
         time.sleep(0.01)
     steps.close()
     assert stream.getvalue() == "netplan takes up the files …\n"
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.5])
+def test_counts_nothing_that_is_quick(
+    seconds: float, pass_time: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither on a terminal nor elsewhere."""
+    for stream in (io.StringIO(), Terminal()):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with counted(3, "the files are written") as advance:
+            for _ in range(3):
+                pass_time(seconds)
+                advance(1)
+        assert stream.getvalue() == ""
+
+
+def test_counts_on_a_terminal(
+    pass_time: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bar shows how many are done from then on, and reckons from the begin."""
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with counted(1000, "the files are written") as advance:
+        advance(250)
+        pass_time(2.5)
+        advance(250)
+        shown = stream.getvalue()
+        assert "500/1000" in shown
+        assert "the files are written" in shown
+        advance(500)
+    assert "1000/1000" in stream.getvalue()
+
+
+def test_counts_in_one_line_elsewhere(
+    pass_time: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with counted(3, "the files are written") as advance:
+        for _ in range(3):
+            pass_time(2.5)
+            advance(1)
+    assert stream.getvalue() == "the files are written …\n"

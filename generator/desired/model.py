@@ -153,7 +153,6 @@ class Host(Model, frozen=True):
     """One server of the fabric, as it should be."""
 
     name: str
-    generation: int
     asn: int
     loopback: str
     bgp: Bgp

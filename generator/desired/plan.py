@@ -9,7 +9,10 @@ from generator.desired.model import Device, Host, devices, leaf
 from generator.desired.render import render
 from generator.desired.target import Target, vni_of
 
-_SIGNED = re.compile(r"[#!] Written by evpn-host from payload generation \d+; edits are lost\.")
+# In older versions the line names the payload's generation.
+_SIGNED = re.compile(
+    r"[#!] Written by evpn-host(?: from payload generation \d+)?; edits are lost\."
+)
 
 # A rule of the packet filter (templates/kernel/etc/nftables.d).
 _RULE = re.compile(r"^\t\t[^#\n]* (?:accept|drop)$", re.MULTILINE)
@@ -19,18 +22,22 @@ class Plan(msgspec.Struct, frozen=True):
     """A host's files (path without leading slash to content) and devices, for one backend."""
 
     host: Host
+    generation: int  # of the payload
     backend: str
     files: dict[str, str]
     devices: list[Device]
 
 
-def make(host: Host, backend: str, local: str = "", *, guest_bgp: bool = False) -> Plan:
+def make(
+    host: Host, backend: str, local: str = "", *, guest_bgp: bool = False, generation: int = 0
+) -> Plan:
     """Return the plan of a host; `local` is the text of the operator's frr.conf.local.
 
-    `guest_bgp`: whether guests may reach BGP and BFD of this host.
+    `guest_bgp`: whether guests may reach BGP and BFD of this host. The generation is for the record
+    alone: no file depends on it.
     """
     files = render(host, backend, local, guest_bgp=guest_bgp)
-    return Plan(host, backend, files, list(devices(host)))
+    return Plan(host, generation, backend, files, list(devices(host)))
 
 
 def target(plan: Plan) -> Target:
@@ -38,7 +45,7 @@ def target(plan: Plan) -> Target:
     host = plan.host
     return Target(
         host=host.name,
-        generation=host.generation,
+        generation=plan.generation,
         backend=plan.backend,
         asn=host.asn,
         files={path: digest(body(text)) for path, text in plan.files.items()},
@@ -67,7 +74,7 @@ def ours(text: str) -> bool:
 
 
 def body(text: str) -> str:
-    """Return a file of ours without its first line, which names the generation."""
+    """Return a file of ours without its first line: that of an older version is no difference."""
     return text.partition("\n")[2] if ours(text) else text
 
 

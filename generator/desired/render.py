@@ -9,9 +9,13 @@ template that renders to nothing makes no file.
 import re
 from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from generator.desired.model import Host
+
+# The first line of every file, in a comment. A generation or a time in it would differ between two
+# payloads of the same host, and a review would show that host as changed.
+BANNER = "Written by evpn-host; edits are lost."
 
 # Folders of templates that every backend shares. Each backend has one of its own name besides.
 _SHARED = ("frr", "kernel")
@@ -31,19 +35,46 @@ def environment() -> Any:
     # Only what renders imports it: an apply with nothing to do, each minute, does not.
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
 
-    return Environment(
+    env = Environment(
         loader=PackageLoader("generator"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        auto_reload=False,  # nobody changes a template while we run
         autoescape=False,  # noqa: S701  # configuration files, not HTML; see payload and label()
     )
+    env.globals.clear()  # no template has one, and Jinja2 would copy them for each file
+    return env
 
 
-def banner(host: Host) -> str:
-    """Return the first line of every rendered file."""
-    return f"Written by evpn-host from payload generation {host.generation}; edits are lost."
+class _Output(NamedTuple):
+    """A template of a file, or of one for each device of a kind."""
+
+    path: str
+    template: Any
+    placeholder: str  # in the path, "" if there is none
+    kind: str
+    alike: bool  # whether the text is the same for each device
+
+
+@cache
+def _outputs(env: Any, backend: str) -> list[_Output]:
+    """Return the outputs of a backend."""
+    from jinja2 import meta  # noqa: PLC0415
+
+    outputs = []
+    for name in env.list_templates(extensions=["j2"]):
+        room, _, path = name.removesuffix(".j2").partition("/")
+        if room in (backend, *_SHARED) and path.startswith("etc/"):
+            tree = env.parse(env.loader.get_source(env, name)[0], name)
+            placeholder = _PLACEHOLDER.search(path)
+            kind = placeholder[1] if placeholder else ""
+            alike = kind not in meta.find_undeclared_variables(tree)
+            alike = alike and not list(meta.find_referenced_templates(tree))
+            whole = placeholder[0] if placeholder else ""
+            outputs.append(_Output(path, env.get_template(name), whole, kind, alike))
+    return outputs
 
 
 def render(host: Host, backend: str, local: str = "", *, guest_bgp: bool = False) -> dict[str, str]:
@@ -52,29 +83,49 @@ def render(host: Host, backend: str, local: str = "", *, guest_bgp: bool = False
     `local` is the operator's frr.conf.local, and `guest_bgp` lets guests reach BGP and BFD. The
     same arguments give the same bytes.
     """
-    env = environment()
     context = {
         "host": host,
-        "banner": banner(host),
+        "banner": BANNER,
         "local": local.rstrip("\n"),
         "guest_bgp": guest_bgp,
     }
     files: dict[str, str] = {}
-    for name in env.list_templates(extensions=["j2"]):
-        room, _, path = name.removesuffix(".j2").partition("/")
-        if room in (backend, *_SHARED) and path.startswith("etc/"):
-            files.update(_outputs(env.get_template(name), path, context))
+    for output in _outputs(environment(), backend):
+        if output.kind:
+            files.update(_of_devices(output, context))
+        elif (text := output.template.render(context)).strip():
+            files[output.path] = text
     return dict(sorted(files.items()))
 
 
-def _outputs(template: Any, path: str, context: dict[str, Any]) -> Iterable[tuple[str, str]]:
-    placeholder = _PLACEHOLDER.search(path)
-    if placeholder is None:
-        rendered = [(path, template.render(context))]
-    else:
-        kind = placeholder[1]
-        rendered = [
-            (path.replace(placeholder[0], device.name), template.render(context, **{kind: device}))
-            for device in _EACH[kind](context["host"])
-        ]
-    yield from ((path, text) for path, text in rendered if text.strip())
+class Names(NamedTuple):
+    """What matches the paths that a rendered file can have, of any host and backend."""
+
+    files: re.Pattern[str]
+    folders: re.Pattern[str]  # above such a file
+    drop_ins: re.Pattern[str]  # files in a folder that is a device's
+
+
+@cache
+def names() -> Names:
+    """Return the names of rendered files: those of the templates, with any device's in brackets."""
+    rooms = (each.partition("/") for each in environment().list_templates(extensions=["j2"]))
+    paths = {path.removesuffix(".j2") for _, _, path in rooms if path.startswith("etc/")}
+    folders = {path[:end] for path in paths for end, each in enumerate(path) if each == "/"}
+    return Names(
+        _any_of(paths), _any_of(folders), _any_of(p for p in paths if _PLACEHOLDER.search(p))
+    )
+
+
+def _any_of(paths: Iterable[str]) -> re.Pattern[str]:
+    parts = ([re.escape(part) for part in _PLACEHOLDER.split(path)[::2]] for path in sorted(paths))
+    return re.compile("|".join(r"[^/]+".join(each) for each in parts))
+
+
+def _of_devices(output: _Output, context: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    text = ""
+    for device in _EACH[output.kind](context["host"]):
+        if not (text and output.alike):
+            text = output.template.render(context, **{output.kind: device})
+        if text.strip():
+            yield output.path.replace(output.placeholder, device.name), text

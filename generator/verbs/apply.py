@@ -29,7 +29,7 @@ from generator.state import changes as reading
 from generator.state import generations, held, record, unconfirmed
 from generator.state.lock import lock
 from generator.state.record import Record
-from generator.verbs import awaiting, preflight, transaction
+from generator.verbs import awaiting, check, preflight, transaction
 from generator.verbs.options import Options
 from generator.verbs.planning import frr_local, inputs_of, make_plan, previous_record
 from generator.verbs.transaction import Run, carry_out, outcome_of
@@ -87,8 +87,10 @@ def apply(
         with staging.staged(root, files, run.plan.backend) as stage:
             unchanged = not run.is_new and not options.full
             if previous and unchanged and _as_planned(previous, options):
-                # Another payload gives the same files: there is nothing to do but to record it.
-                record.write(root, run.record(ok=previous.ok), data)
+                # Another payload gives the same files: there is nothing to do but to record it. The
+                # time stays, because health counts sessions that are down since the last apply.
+                same = run.record(ok=previous.ok, detail=previous.detail)
+                record.write(root, msgspec.structs.replace(same, time=previous.time), data)
                 held.release(root)
                 return outcome_of(run.target)
             _check(stage, run)
@@ -110,7 +112,7 @@ def _decide(  # noqa: PLR0913, PLR0917  # what is, what is to be, and who hears 
     """Return what an apply has to do; say its warnings. Raises `Refused`."""
     begun = time.monotonic()
     planned, payload, inputs = prepared
-    for warning in payload.warnings:
+    for warning in check.lines(payload):
         say(f"warning: {warning}")
     if not options.force:
         _refuse_older(planned, previous)
@@ -152,7 +154,7 @@ def _left_alone(why: str, previous: Record | None) -> Outcome:
 
 
 def _refuse_older(planned: Plan, previous: Record | None) -> None:
-    generation = planned.host.generation
+    generation = planned.generation
     if previous and generation < previous.target.generation:
         raise Refused(
             Problem(

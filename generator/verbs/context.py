@@ -54,8 +54,11 @@ def progress(*, verbose: bool) -> Iterator[Log]:
 
 def payload_of(source: str | None) -> Payload:
     """Read and check a payload, and print its warnings. Raises `Refused`."""
-    checked = payload.load(data_of(source))
-    for warning in check.lines(checked.warnings):
+    data = data_of(source)
+    with progress(verbose=False) as log:
+        log("# the payload is checked")
+        checked = payload.load(data)
+    for warning in check.lines(checked):
         say(f"warning: {warning}")
     return checked
 

@@ -30,7 +30,7 @@ def entries(root: Path) -> list[Entry]:
         Entry(
             number=each.number,
             time=each.time,
-            generation=each.target.generation,
+            generation=_generation(each, current),
             started_by=each.started_by,
             outcome=_outcome(
                 each, current.number if current else 0, waiting.number if waiting else 0
@@ -42,6 +42,12 @@ def entries(root: Path) -> list[Entry]:
         )
         for each in generations.entries(root)
     ]
+
+
+def _generation(entry: record.Record, current: record.Record | None) -> int:
+    """Return the newest generation that is known to be what an entry made of the host."""
+    here = current if current and current.number == entry.number else entry
+    return here.target.generation
 
 
 def _outcome(entry: record.Record, current: int, waiting: int) -> str:

@@ -27,12 +27,18 @@ def make_plan(data: bytes, options: Options) -> tuple[Plan, Payload, str]:
     Raises `Refused`.
     """
     payload = load(data)
-    secrets.know(*(host.bgp.password for host in payload.hosts))
+    secrets.know(*payload.passwords)
     # A payload for one host needs no name; in a Fleet the machine's own finds its entry.
     name = options.host or (config.hostname() if payload.kind == "Fleet" else None)
     backend = options.backend or backends.detect(options.root)
     local = frr_local(options.root)
-    planned = plan.make(payload.host(name), backend, local, guest_bgp=options.guest_bgp)
+    planned = plan.make(
+        payload.host(name),
+        backend,
+        local,
+        guest_bgp=options.guest_bgp,
+        generation=payload.generation,
+    )
     backends.named(backend).refuse_devices(options.root, planned.host)
     return planned, payload, inputs_of(data, local, options)
 

@@ -4,10 +4,14 @@ On a terminal one line changes: the number of the step, what it is for, and its 
 each step is a line.
 """
 
+import contextlib
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from typing import TextIO
+
+import click
 
 from generator.secrets import mask
 
@@ -25,6 +29,7 @@ class Progress:
         self._begun = time.monotonic()
         self._lock = threading.Lock()
         self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
         self._number = 0
         self._step = ""
         self._step_begun = self._begun
@@ -34,7 +39,7 @@ class Progress:
         """Take a line of the log: a command and, after `# `, what it is for."""
         with self._lock:
             if not self._number:
-                threading.Thread(target=self._follow, daemon=True).start()
+                self._thread.start()
             step = mask(line.partition("# ")[2] or line)
             if step != self._step:
                 self._number += 1
@@ -51,6 +56,8 @@ class Progress:
     def close(self) -> None:
         """Show nothing any more."""
         self._closed.set()
+        if self._number:
+            self._thread.join()  # what comes next may fork, and a thread must not hold a lock then
         self.clear()
 
     def _follow(self) -> None:
@@ -72,3 +79,38 @@ class Progress:
     def _write(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
+
+
+@contextlib.contextmanager
+def counted(total: int, what: str) -> Iterator[Callable[[int], None]]:
+    """Give a function that is told how many more of so many things are done.
+
+    After two seconds a terminal shows a bar with the time that is left; elsewhere `what` is a line.
+    """
+    begun = time.monotonic()
+    done = 0
+    with contextlib.ExitStack() as stack:
+        update: Callable[[int], None] | None = None
+
+        def advance(count: int) -> None:
+            nonlocal done, update
+            done += count
+            if update:
+                update(count)
+            elif time.monotonic() - begun >= _QUIET:
+                update = _bar(stack, total, done, what, time.monotonic() - begun)
+
+        yield advance
+
+
+def _bar(
+    stack: contextlib.ExitStack, total: int, done: int, what: str, seconds: float
+) -> Callable[[int], None]:
+    """Show how many are done after so many seconds; return what shows how many more are."""
+    if not sys.stderr.isatty():
+        click.echo(f"{what} …", err=True)
+        return lambda _: None
+    bar = click.progressbar(length=total, label=what, show_pos=True, file=sys.stderr)
+    bar.start -= seconds  # it reckons from there how long the rest takes
+    stack.enter_context(bar).update(done)
+    return bar.update

@@ -1,44 +1,83 @@
 """From a controller's bytes to checked hosts. Only here an input is refused."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from generator.desired.model import Host
 from generator.desired.payload import decode
 from generator.desired.payload.checks import Segments, check_fleet, check_host
-from generator.desired.payload.derive import derive
-from generator.desired.payload.document import ROLE, FleetDocument, FleetHost, HostDocument
+from generator.desired.payload.derive import Gateways, derive
+from generator.desired.payload.document import (
+    ROLE,
+    FleetDocument,
+    FleetHost,
+    HostDocument,
+    Link,
+    Server,
+)
 from generator.errors import Problem, Problems, Refused, did_you_mean, printable
 
 __all__ = ["Payload", "load"]
 
 
+class LeftOut(NamedTuple):
+    """A host of a Fleet that gets no files, because it has another role."""
+
+    name: str  # or its place, if it has none
+    role: str
+    warning: Problem
+
+
 class Payload(msgspec.Struct, frozen=True):
-    """A checked payload: the hosts that it describes, and warnings."""
+    """A checked payload: the hosts that it describes, and warnings.
+
+    A host is derived when somebody asks for it: all hosts of a large Fleet with all their V-Nets
+    would take ten times the memory of the document.
+    """
 
     kind: str
     generation: int
-    hosts: list[Host]
     warnings: list[Problem]
+    left_out: list[LeftOut]
+    segments: Segments
+    entries: dict[str, tuple[Server, list[Link]]]  # by the host's name, sorted
+    gateways: Gateways = {}  # of the V-Nets of the hosts that were derived
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the hosts, sorted."""
+        return list(self.entries)
+
+    @property
+    def passwords(self) -> set[str]:
+        """The passwords of all hosts' sessions."""
+        return {server.bgp.password for server, _ in self.entries.values() if server.bgp.password}
+
+    @property
+    def hosts(self) -> list[Host]:
+        """All hosts, sorted by name."""
+        return [self.host(name) for name in self.entries]
 
     def host(self, name: str | None) -> Host:
         """Return the host of that name (letters of either case), or the only one.
 
         Raises `Refused` when there is none, or none is named and there are several.
         """
-        known = ", ".join(host.name for host in self.hosts) or "none"
-        if name is None and len(self.hosts) == 1:
-            return self.hosts[0]
+        if name in self.entries:
+            return derive(*self.entries[name], self.segments, self.gateways)
+        if name is None and len(self.entries) == 1:
+            return self.host(*self.entries)
+        known = ", ".join(self.entries) or "none"
         if name is None:
             raise Refused(
-                f"the payload is for {len(self.hosts)} hosts ({known}): say which with -H"
+                f"the payload is for {len(self.entries)} hosts ({known}): say which with -H"
             )
-        for host in self.hosts:
-            if host.name.lower() == name.lower():
-                return host
+        for each in self.entries:
+            if each.lower() == name.lower():
+                return self.host(each)
         rule = f"the payload has no host {printable(name)} in role {ROLE}; it has: {known}"
-        raise Refused(Problem("", "", rule, did_you_mean(name, (h.name for h in self.hosts))))
+        raise Refused(Problem("", "", rule, did_you_mean(name, self.entries)))
 
 
 def load(data: bytes) -> Payload:
@@ -53,6 +92,7 @@ def load(data: bytes) -> Payload:
         raise Refused(*problems, Problem("kind", value, rule))
 
     warnings: list[Problem] = []
+    left_out: list[LeftOut] = []
     if kind == "Host":
         document = decode.convert(raw, HostDocument, "", problems)
         entries = [("", document)]
@@ -61,7 +101,7 @@ def load(data: bytes) -> Payload:
         document = decode.convert(
             raw | {"hosts": []} if isinstance(hosts, list) else raw, FleetDocument, "", problems
         )
-        entries = list(_fleet_hosts(hosts, problems, warnings))
+        entries = list(_fleet_hosts(hosts, problems, left_out))
 
     segments = Segments(document.get("vpcs"), document.get("vnets"), raw, problems)
     for place, entry in entries:
@@ -69,15 +109,15 @@ def load(data: bytes) -> Payload:
     check_fleet(entries, problems)
     if problems:
         raise Refused(*problems)
-    generation = document["generation"]
-    found = [derive(e["server"], e["links"], segments, generation) for _, e in entries]
-    return Payload(kind, generation, sorted(found, key=lambda host: host.name), warnings)
+    by_name = {entry["server"].name: (entry["server"], entry["links"]) for _, entry in entries}
+    hosts = dict(sorted(by_name.items()))
+    return Payload(kind, document["generation"], warnings, left_out, segments, hosts)
 
 
 def _fleet_hosts(
-    hosts: Any, problems: Problems, warnings: list[Problem]
+    hosts: Any, problems: Problems, left_out: list[LeftOut]
 ) -> list[tuple[str, decode.Sections]]:
-    """Return the hosts of a Fleet that are VTEPs, each with its place; others become warnings."""
+    """Return the hosts of a Fleet that are VTEPs, each with its place; others are left out."""
     entries = []
     for index, raw in enumerate(hosts if isinstance(hosts, list) else []):
         place = f"hosts[{index}]"
@@ -85,7 +125,10 @@ def _fleet_hosts(
         role = server.get("srvRole") if isinstance(server, dict) else None
         if isinstance(role, str) and role != ROLE:
             rule = f"is not {ROLE}: this host is left out"
-            warnings.append(Problem(f"{place}.server.srvRole", printable(role), rule))
+            warning = Problem(f"{place}.server.srvRole", printable(role), rule)
+            name = server.get("name") if isinstance(server, dict) else None
+            shown = printable(name) if name and isinstance(name, str) else place
+            left_out.append(LeftOut(shown, printable(role), warning))
             continue
         entries.append((f"{place}.", decode.convert(raw, FleetHost, place, problems)))
     return entries

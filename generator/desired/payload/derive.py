@@ -16,14 +16,21 @@ from generator.desired.model import (
 from generator.desired.payload.checks import Segments
 from generator.desired.payload.document import Link, Server, Vnet
 
+Gateways = dict[int, tuple[Gateway, ...]]
 
-def derive(server: Server, links: list[Link], segments: Segments, generation: int) -> Host:
-    """Return the host of a checked document."""
+
+def derive(server: Server, links: list[Link], segments: Segments, gateways: Gateways) -> Host:
+    """Return the host of a checked document.
+
+    `gateways` keeps those of a V-Net, by its place, for the next host of the same segments.
+    """
     members = segments.members(links)
-    bridges = [
-        _vnet_bridge(vnet, tagged=not untagged.pop(), server=server)
-        for vnet, untagged in members.values()
-    ]
+    bridges = []
+    for index, (vnet, untagged) in members.items():
+        if index not in gateways:
+            gateways[index] = _gateways(vnet)
+        tagged = not untagged.pop()
+        bridges.append(_vnet_bridge(vnet, gateways[index] if tagged else (), server))
     routed: dict[int, list[Bridge]] = {}
     for (vnet, _), bridge in zip(members.values(), bridges, strict=True):
         if bridge.vrf:
@@ -47,7 +54,6 @@ def derive(server: Server, links: list[Link], segments: Segments, generation: in
         )
     return Host(
         name=server.name,
-        generation=generation,
         asn=int(server.asn),
         loopback=str(server.main_address),
         bgp=Bgp(
@@ -86,9 +92,8 @@ def _gateways(vnet: Vnet) -> tuple[Gateway, ...]:
     return tuple(found)
 
 
-def _vnet_bridge(vnet: Vnet, *, tagged: bool, server: Server) -> Bridge:
+def _vnet_bridge(vnet: Vnet, gateways: tuple[Gateway, ...], server: Server) -> Bridge:
     name = f"nbr-{vnet.vxlan_id}"
-    gateways = _gateways(vnet) if tagged else ()
     return Bridge(
         name=name,
         label=label(vnet.name),

@@ -266,8 +266,8 @@ class HostDocument(Element, frozen=True, kw_only=True, tag_field="kind", tag="Ho
     """A payload for one host.
 
     apiVersion: The version of this format.
-    generation: A number that the controller raises with each change. The first line of each file
-        names it.
+    generation: A number that the controller raises with each change. No rendered file depends on
+        it; the host's record has it.
     server: The host's name, numbers and addresses.
     links: The host's NIC ports that lead to leaves.
     vpcs: The VPCs that the V-Nets belong to.
@@ -297,8 +297,8 @@ class FleetDocument(Element, frozen=True, kw_only=True, tag_field="kind", tag="F
     """One payload for many hosts: VPCs and V-Nets once, and the hosts.
 
     apiVersion: The version of this format.
-    generation: A number that the controller raises with each change. The first line of each file
-        names it.
+    generation: A number that the controller raises with each change. No rendered file depends on
+        it; the host's record has it.
     vpcs: The VPCs that the V-Nets belong to, for all hosts.
     vnets: The V-Nets of all hosts. A host gets those that have a port at the other end of one of
         its links.
