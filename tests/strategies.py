@@ -4,6 +4,7 @@ A builder returns plain JSON data and takes the fields that matter to the test a
 """
 
 import copy
+import io
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from string import ascii_letters, digits
 from typing import Any
 
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from generator.desired.model import Bridge, Host, Vrf
 from generator.desired.payload import load
@@ -105,6 +107,15 @@ def fleet(*hosts: Json, **fields: Any) -> Json:
 
 def encoded(document: object) -> bytes:
     return json.dumps(document).encode()
+
+
+def as_yaml(document: Json) -> bytes:
+    """Return a document as a library writes it in YAML."""
+    writer = YAML(typ="safe", pure=True)
+    writer.default_flow_style = False
+    text = io.StringIO()
+    writer.dump(json.loads(json.dumps(document)), text)  # objects in two places would be aliases
+    return text.getvalue().encode()
 
 
 def derived(document: Json) -> Host:

@@ -134,7 +134,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[object], int, str]]:
         "missing file": (["check", "-p", folder / "none"], 1, "No such file or directory"),
         "a folder": (["check", "-p", folder / "folder"], 1, "Is a directory"),
         "no UTF-8 name": (["check", "-p", "a\udcffb"], 1, "No such file or directory"),
-        "empty": (["check", "-p", folder / "empty"], 1, "is not JSON"),
+        "empty": (["check", "-p", folder / "empty"], 1, "is empty"),
         "binary": (["check", "-p", folder / "binary"], 1, "is not UTF-8"),
         "deep": (["check", "-p", folder / "deep"], 1, "nested more than 32 deep"),
         "a long number": (["check", "-p", folder / "number"], 1, "payload"),
