@@ -2,8 +2,8 @@
 
     python3 examples/controller.py FOLDER --certificate server.pem --key server.key [--port 8443]
 
-GET /a/b.json returns FOLDER/a/b.json with an ETag, or 304 to a client that has it already; a payload
-may be a .yaml too. POST /a/b.json stores a JSON document as FOLDER/reports/a/b.json. Without a
+GET /a/b.json returns FOLDER/a/b.json with an ETag, or 304 to a client that has it. A payload may
+be a .yaml too. POST /a/b.json stores a JSON document as FOLDER/reports/a/b.json. Without a
 certificate it speaks plain HTTP, on loopback only. With --token-file each request needs that bearer
 token; with --client-ca each client needs a certificate of that CA. It needs only the standard
 library, and serves up to a few hundred hosts.

@@ -5,10 +5,14 @@ from typing import Any
 import msgspec
 
 from generator.desired.model import Host
-from generator.desired.payload import decode
-from generator.desired.payload.checks import Segments, check_fleet, check_host
+from generator.desired.payload import decode, naming
+from generator.desired.payload.checks import Segments, active, check_fleet, check_host
+from generator.desired.payload.clusters import clusters
 from generator.desired.payload.derive import derive
-from generator.desired.payload.document import ROLE, FleetDocument, FleetHost, HostDocument
+from generator.desired.payload.document import ROLE, HostDocument, Vnet
+from generator.desired.payload.fleet import FleetDocument, FleetHost, OtherHost
+from generator.desired.payload.membership import Resolver, endpoint, members_of, near_misses
+from generator.desired.payload.ports import Ports
 from generator.errors import Problem, Problems, Refused, did_you_mean, printable
 
 __all__ = ["Payload", "load"]
@@ -51,34 +55,87 @@ def load(data: bytes) -> Payload:
         if not isinstance(raw, dict):
             raise Refused(Problem("payload", decode.shown(raw, quoted=True), "is not an object"))
         raise Refused(*problems, Problem("kind", value, rule))
-
     warnings: list[Problem] = []
-    if kind == "Host":
-        document = decode.convert(raw, HostDocument, "", problems)
-        entries = [("", document)]
-    else:
-        hosts = raw.get("hosts")
-        document = decode.convert(
-            raw | {"hosts": []} if isinstance(hosts, list) else raw, FleetDocument, "", problems
-        )
-        entries = list(_fleet_hosts(hosts, problems, warnings))
+    try:
+        generation, hosts = (_host if kind == "Host" else _fleet)(raw, problems, warnings)
+    except Refused as refused:
+        raise Refused(*(naming.named(problem, raw) for problem in refused.problems)) from None
+    hosts.sort(key=lambda host: host.name)
+    return Payload(kind, generation, hosts, [naming.named(each, raw) for each in warnings])
 
-    segments = Segments(document.get("vpcs"), document.get("vnets"), raw, problems)
-    for place, entry in entries:
+
+def _host(
+    raw: dict[str, Any], problems: Problems, warnings: list[Problem]
+) -> tuple[int, list[Host]]:
+    """Return the generation and the host of a Host document. Raises `Refused`."""
+    document = decode.convert(raw, HostDocument, "", problems)
+    ports = Ports(active(document.get("vnets")))
+    segments = Segments(document, ports, raw, problems)
+    hosts = [("", document)]
+    check_host("", document, segments, problems, warnings)
+    check_fleet(hosts, [], problems)
+    return _derived(document, hosts, segments, problems)
+
+
+def _fleet(
+    raw: dict[str, Any], problems: Problems, warnings: list[Problem]
+) -> tuple[int, list[Host]]:
+    """Return the generation and the hosts of a Fleet, resolved to ports. Raises `Refused`."""
+    is_list = isinstance(raw.get("hosts"), list)
+    document = decode.convert(raw | {"hosts": []} if is_list else raw, FleetDocument, "", problems)
+    hosts, others = _fleet_hosts(raw.get("hosts"), problems, warnings)
+    ports, complete = _resolved(document, hosts + others, problems, warnings)
+    segments = Segments(document, ports, raw, problems, complete=complete)
+    for place, entry in hosts:
         check_host(place, entry, segments, problems, warnings)
-    check_fleet(entries, problems)
+    check_fleet(hosts, others, problems)
+    fleet = _derived(document, hosts, segments, problems)
+    warnings.extend(near_misses(ports.vnets, hosts + others))
+    return fleet
+
+
+def _derived(
+    document: decode.Sections,
+    hosts: list[tuple[str, decode.Sections]],
+    segments: Segments,
+    problems: Problems,
+) -> tuple[int, list[Host]]:
     if problems:
         raise Refused(*problems)
-    generation = document["generation"]
-    found = [derive(e["server"], e["links"], segments, generation) for _, e in entries]
-    return Payload(kind, generation, sorted(found, key=lambda host: host.name), warnings)
+    found = [derive(e["server"], e["links"], segments, document["generation"]) for _, e in hosts]
+    return document["generation"], found
+
+
+def _resolved(
+    document: decode.Sections,
+    entries: list[tuple[str, decode.Sections]],
+    problems: Problems,
+    warnings: list[Problem],
+) -> tuple[Ports, bool]:
+    """Return the V-Nets of a Fleet with their ports, and whether there is no other V-Net."""
+    before = len(problems)
+    listed = document.get("server_clusters")
+    clusters_ = clusters(document, problems)
+    complete = len(problems) == before and listed is not None and len(clusters_) == len(listed)
+    vnets: dict[str, Vnet] = active(document.get("vnets"))
+    vnets |= {each.place: each.vnet for cluster in clusters_ for each in cluster.segments}
+    endpoints = [endpoint(place.removesuffix("."), entry) for place, entry in entries]
+    servers = {each.name.lower(): each for each in endpoints if each.name}
+    sound = all(entry.get("server") for _, entry in entries)
+    members = members_of(clusters_, servers, problems, complete=sound)
+    resolver = Resolver(Ports(vnets), problems)
+    resolver.label(vnets, endpoints)
+    resolver.cluster(clusters_, members)
+    ports = resolver.resolve()
+    warnings += resolver.warnings
+    return ports, complete
 
 
 def _fleet_hosts(
     hosts: Any, problems: Problems, warnings: list[Problem]
-) -> list[tuple[str, decode.Sections]]:
-    """Return the hosts of a Fleet that are VTEPs, each with its place; others become warnings."""
-    entries = []
+) -> tuple[list[tuple[str, decode.Sections]], list[tuple[str, decode.Sections]]]:
+    """Return the VTEPs of a Fleet and its other hosts, each with its place."""
+    vteps, others = [], []
     for index, raw in enumerate(hosts if isinstance(hosts, list) else []):
         place = f"hosts[{index}]"
         server = raw.get("server") if isinstance(raw, dict) else None
@@ -86,6 +143,7 @@ def _fleet_hosts(
         if isinstance(role, str) and role != ROLE:
             rule = f"is not {ROLE}: this host is left out"
             warnings.append(Problem(f"{place}.server.srvRole", printable(role), rule))
-            continue
-        entries.append((f"{place}.", decode.convert(raw, FleetHost, place, problems)))
-    return entries
+            others.append((f"{place}.", decode.convert(raw, OtherHost, place, problems)))
+        else:
+            vteps.append((f"{place}.", decode.convert(raw, FleetHost, place, problems)))
+    return vteps, others

@@ -19,7 +19,7 @@ from generator.desired.payload.document import Link, Server, Vnet
 
 def derive(server: Server, links: list[Link], segments: Segments, generation: int) -> Host:
     """Return the host of a checked document."""
-    members = segments.members(links)
+    members = segments.ports.members(links)
     bridges = [
         _vnet_bridge(vnet, tagged=not untagged.pop(), server=server)
         for vnet, untagged in members.values()
