@@ -2,11 +2,11 @@
 
     python3 examples/controller.py FOLDER --certificate server.pem --key server.key [--port 8443]
 
-GET /a/b.json returns FOLDER/a/b.json with an ETag, or 304 to a client that has it already. POST
-/a/b.json stores a JSON document as FOLDER/reports/a/b.json. Without a certificate it speaks plain
-HTTP, on loopback only. With --token-file each request needs that bearer token; with --client-ca
-each client needs a certificate of that CA. It needs only the standard library, and serves up to a
-few hundred hosts.
+GET /a/b.json returns FOLDER/a/b.json with an ETag, or 304 to a client that has it. A payload may
+be a .yaml too. POST /a/b.json stores a JSON document as FOLDER/reports/a/b.json. Without a
+certificate it speaks plain HTTP, on loopback only. With --token-file each request needs that bearer
+token; with --client-ca each client needs a certificate of that CA. It needs only the standard
+library, and serves up to a few hundred hosts.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 MAX_REPORT = 16 << 20  # bytes
 REPORTS = "reports"
+JSON = "application/json"
 
 
 class Controller(ThreadingHTTPServer):
@@ -72,7 +73,8 @@ class Handler(BaseHTTPRequestHandler):
         if tag in self.headers.get("If-None-Match", "").replace("W/", "").split(", "):
             self.answer(HTTPStatus.NOT_MODIFIED, tag=tag)
         else:
-            self.answer(HTTPStatus.OK, data, tag)
+            is_yaml = file.suffix in {".yaml", ".yml"}
+            self.answer(HTTPStatus.OK, data, tag, "application/yaml" if is_yaml else JSON)
 
     def do_POST(self) -> None:
         """Store the report of a host."""
@@ -97,7 +99,7 @@ class Handler(BaseHTTPRequestHandler):
         partial.replace(file)
         self.answer(HTTPStatus.NO_CONTENT)
 
-    def answer(self, status: HTTPStatus, body: bytes = b"", tag: str = "") -> None:
+    def answer(self, status: HTTPStatus, body: bytes = b"", tag: str = "", type_: str = "") -> None:
         """Send an answer."""
         self.send_response(status)
         if tag:
@@ -105,7 +107,7 @@ class Handler(BaseHTTPRequestHandler):
         if status == HTTPStatus.UNAUTHORIZED:
             self.send_header("WWW-Authenticate", "Bearer")
         if body:
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", type_)
         if status not in (HTTPStatus.NOT_MODIFIED, HTTPStatus.NO_CONTENT):
             self.send_header("Content-Length", str(len(body)))
         if status >= HTTPStatus.BAD_REQUEST:

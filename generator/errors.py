@@ -37,17 +37,19 @@ def _json(value: object) -> str:
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong with an input: `place: value rule (hint)`."""
+    """One thing that is wrong with an input: `place: value rule (whose; hint)`."""
 
     place: str
     value: str
     rule: str
     hint: str = ""
+    whose: str = ""  # what the place is a part of, by its name: `V-Net red`
 
     def __str__(self) -> str:
         rule = " ".join(part for part in (self.value, self.rule) if part)
         text = f"{self.place}: {rule}" if self.place else rule
-        return f"{text} ({self.hint})" if self.hint else text
+        beside = "; ".join(part for part in (self.whose, self.hint) if part)
+        return f"{text} ({beside})" if beside else text
 
 
 def text_of(error: OSError) -> str:
@@ -89,8 +91,15 @@ class Problems(list[Problem]):
 
     LIMIT = 1000
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._known: set[Problem] = set()
+
     def append(self, problem: Problem) -> None:
-        """Add a problem."""
+        """Add a problem, unless it is there: that of a V-Net is found with each of its hosts."""
+        if problem in self._known:
+            return
+        self._known.add(problem)
         if len(self) == self.LIMIT:
             more = f"there are more than {self.LIMIT} problems; the rest is not shown"
             raise Refused(*self, more)

@@ -1,6 +1,6 @@
 """What all tests share: the lists of payloads, the command, and the rule for tests that need root.
 
-The command accepts `tests/payloads/*.json` and `examples/*.json`, and refuses
+The command accepts the payloads in `tests/payloads` and `examples`, and refuses
 `tests/payloads/refused/*`. A test with an argument `accepted`, `refused` or `backend` runs once for
 each of them.
 """
@@ -28,7 +28,12 @@ from tests import profiles  # noqa: E402
 # collects the results of all others.
 pytest_plugins = ["tests.lab.systems", "tests.lab.claims", "tests.second_try"]
 
-ACCEPTED = sorted([*(REPO / "examples").glob("*.json"), *(REPO / "tests/payloads").glob("*.json")])
+ACCEPTED = sorted(
+    path
+    for folder in ("examples", "tests/payloads")
+    for suffix in ("json", "yaml")
+    for path in (REPO / folder).glob(f"*.{suffix}")
+)
 REFUSED = sorted((REPO / "tests/payloads/refused").glob("*"))
 BACKENDS = ("netplan", "ifupdown")
 LONG_WEIGHT = 25

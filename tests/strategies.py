@@ -4,17 +4,21 @@ A builder returns plain JSON data and takes the fields that matter to the test a
 """
 
 import copy
+import io
 import json
 import re
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 from string import ascii_letters, digits
 from typing import Any
 
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from generator.desired.model import Bridge, Host, Vrf
 from generator.desired.payload import load
+from generator.desired.payload.decode import parse
 from generator.errors import Refused
 
 Json = dict[str, Any]
@@ -105,6 +109,21 @@ def fleet(*hosts: Json, **fields: Any) -> Json:
 
 def encoded(document: object) -> bytes:
     return json.dumps(document).encode()
+
+
+def as_yaml(document: Json) -> bytes:
+    """Return a document as a library writes it in YAML."""
+    writer = YAML(typ="safe", pure=True)
+    writer.default_flow_style = False
+    text = io.StringIO()
+    writer.dump(json.loads(json.dumps(document)), text)  # objects in two places would be aliases
+    return text.getvalue().encode()
+
+
+def parsed(path: Path) -> Json:
+    """Return the document of a payload's file, JSON or YAML."""
+    document: Json = parse(path.read_bytes())[0]
+    return document
 
 
 def derived(document: Json) -> Host:
@@ -406,6 +425,192 @@ def documents(draw: st.DrawFn) -> Json:
     return document | {name: inside for name, inside in sections.items() if inside}
 
 
+ROLES = ["generic", "hypervisor", "Softgate", "evpn-vtep"]
+
+
+def _nic_labels(draw: st.DrawFn, nics_: list[str], values: list[str]) -> list[str]:
+    """Draw labels of NICs; a NIC may have several."""
+    pairs = st.tuples(st.sampled_from(nics_), st.sampled_from(values))
+    form = draw(st.sampled_from(["iface.{} = {}", "iface.{}={}", " iface.{}  =  {} "]))
+    return [form.format(*pair) for pair in draw(st.lists(pairs, max_size=4, unique=True))]
+
+
+@st.composite
+def _fleet_host(draw: st.DrawFn, number: int, values: list[str]) -> Json:
+    """Draw a VTEP with up to three links; each NIC's name at the controller is not its own."""
+    count = draw(st.integers(1, 3))
+    ports = [f"swp{number}s{n}@leaf{n}" for n in range(count)]
+    links = [
+        link(f"ens{n}", port, local={"name": f"eth{n}@h{number}"}) | draw(ignored)
+        for n, port in enumerate(ports)
+    ]
+    address = mgmt(ifname="ens0", ipv4=f"10.12.0.{10 + number}/16")
+    entry = server(
+        name=f"h{number}", asn=4200000001 + number, mainAddress=f"10.2.0.{number}", mgmt=address
+    )
+    labels = _nic_labels(draw, [f"eth{n}" for n in range(count)], values)
+    return {"server": entry | ({"labels": labels} if labels else {}), "links": links}
+
+
+@st.composite
+def _bare_metal(draw: st.DrawFn, number: int, values: list[str]) -> Json:
+    """Draw a server of another role, with a label on each of some NICs: it is untagged there."""
+    links = [
+        {"local": {"name": f"eth{n}@gpu{number}"}, "remote": {"name": f"swp{number}@gpuleaf{n}"}}
+        for n in range(draw(st.integers(1, 3)))
+    ]
+    entry: Json = {"name": f"gpu{number}", "srvRole": draw(st.sampled_from(ROLES))}
+    labelled = draw(st.lists(st.integers(0, len(links) - 1), unique=True))
+    if labelled and values and draw(st.booleans()):
+        entry["labels"] = [f"iface.eth{n} = {draw(st.sampled_from(values))}" for n in labelled]
+    return {"server": entry | draw(ignored), "links": links}
+
+
+def _template(draw: st.DrawFn, name: str) -> Json:
+    """Draw a template with V-Nets of one to three NICs, and one that concerns no host."""
+    vnets: list[Json] = [
+        {"postfix": "E-W", "type": draw(st.sampled_from(["l3vpn", "netris-ufm", "netris-nvlink"]))}
+    ]
+    for number in range(draw(st.integers(1, 2))):
+        entry = {"postfix": f"N-S {number}", "type": "l2vpn", "serverNics": [f"eth{number}"]}
+        if draw(st.booleans()):
+            entry["ipv4Gateway"] = draw(st.sampled_from(["specify", {"assignType": "specify"}]))
+        elif draw(st.booleans()):
+            entry["ipv6Gateway"] = f"fd00:{number}::1/64"
+        vnets.append(entry | _maybe(draw, vlanID=st.just("auto"), vlan=st.just("untagged")))
+    return {"name": name, "vnets": vnets}
+
+
+def _cluster(draw: st.DrawFn, number: int, template: Json, hosts: list[Json]) -> Json:
+    """Draw a Server Cluster in a VPC of its own; no server is dedicated to it yet."""
+    vnets: Json = {}
+    for index, each in enumerate(template["vnets"]):
+        if each["type"] == "l2vpn":
+            vni = 5000 + 10 * number + index
+            vnets[each["postfix"]] = {"vxlanID": vni, "macAddress": MAC}
+            if "ipv4Gateway" in each:
+                prefix = f"10.{number}.{index}.1/24"
+                vnets[each["postfix"]]["gateways"] = [{"prefix": prefix}]
+    shared = draw(
+        st.lists(st.sampled_from([each["server"]["name"] for each in hosts]), unique=True)
+    )
+    return {
+        "name": f"cluster {number}",
+        "vpc": {"id": 100 + number},
+        "template": template["name"],
+        "servers": [],
+        "sharedEndpoints": [draw(st.sampled_from([name, name.upper()])) for name in shared],
+        "vnets": vnets,
+    }
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> Json:
+    """Draw an accepted Fleet: hosts and bare-metal servers in V-Nets by ports, labels and clusters.
+
+    VTEPs are tagged everywhere but in the management V-Net, and bare-metal servers untagged once.
+    """
+    tenants = draw(_unique(names.map(lambda name: f"t{name[:100].strip()}"), 3))
+    shared, own = [name for name in tenants if "=" not in name], ["own-1", "own-2"]
+    shared = shared or ["shared"]
+    hosts = [draw(_fleet_host(n, shared)) for n in range(1, 1 + draw(st.integers(1, 3)))]
+    metal = [draw(_bare_metal(n, own)) for n in range(1, 1 + draw(st.integers(0, 3)))]
+    ports = [each["remote"]["name"] for host_ in hosts for each in host_["links"]]
+    first = [host_["links"][0]["remote"]["name"] for host_ in hosts]
+    vnets = [management(ports=untagged(*first))]
+    for number, value in enumerate([*shared, *own]):
+        on_hosts = tagged(*draw(st.lists(st.sampled_from(ports), unique=True, max_size=3)))
+        segment = vnet(100 + number, prefixes=[f"10.200.{number}.1/24"], ports=on_hosts)
+        labels: list[Json] = [{"value": value} | ({"untagged": True} if value in own else {})]
+        if value not in own:
+            labels += [
+                {"value": other} for other in draw(st.sets(st.sampled_from(shared))) - {value}
+            ]
+        vnets.append(segment | {"labels": labels} | draw(ignored))
+    templates = [_template(draw, f"template {n}") for n in range(draw(st.integers(0, 2)))]
+    clusters = [
+        _cluster(draw, n, draw(st.sampled_from(templates)), hosts)
+        for n in range(draw(st.integers(0, 2)) if templates else 0)
+    ]
+    for each in metal:
+        if clusters and "labels" not in each["server"] and draw(st.booleans()):
+            draw(st.sampled_from(clusters))["servers"].append(each["server"]["name"])
+    for each in clusters:
+        used = next(t for t in templates if t["name"] == each["template"])
+        members = {name.lower() for name in each["servers"] + each["sharedEndpoints"]}
+        inside = [e for e in hosts + metal if e["server"]["name"].lower() in members]
+        widest = max((len(e["links"]) for e in inside), default=9)
+        if any(
+            v["type"] == "l2vpn" and int(v["serverNics"][0][3:]) >= widest for v in used["vnets"]
+        ):
+            each["servers"], each["sharedEndpoints"] = [], []  # nobody has a NIC of the template
+    vpcs = [vpc(26), vpc(33, vni=1033)]
+    vpcs += [vpc(each["vpc"]["id"], vni=2000 + n) for n, each in enumerate(clusters)]
+    sections = {"serverClusterTemplates": templates, "serverClusters": clusters}
+    everybody = draw(st.permutations(hosts + metal))
+    return fleet(*everybody, vpcs=vpcs, vnets=vnets) | {k: v for k, v in sections.items() if v}
+
+
+Membership = tuple[str, str, bool]
+
+
+def by_hand(document: Json) -> Json:
+    """Return a Fleet with all its V-Nets' ports written by hand: the plainest reading of the rules.
+
+    It is slow and simple on purpose, because tests compare the product with it.
+    """
+    document = json.loads(json.dumps(document))
+    nics_ = [
+        (host_["server"], each["local"]["name"].partition("@")[0], each["remote"]["name"])
+        for host_ in document["hosts"]
+        for each in host_["links"]
+    ]
+    vnets = {each["name"]: each for each in document["vnets"]}
+    memberships = [each for segment in vnets.values() for each in _by_label(segment, nics_)]
+    templates = {each["name"]: each for each in document.pop("serverClusterTemplates", [])}
+    for cluster in document.pop("serverClusters", []):
+        for each in templates[cluster["template"]]["vnets"]:
+            if each["type"] == "l2vpn":
+                segment = _of_cluster(cluster, each)
+                vnets[segment["name"]] = segment
+                memberships += _by_cluster(segment["name"], cluster, each, nics_)
+    for name, port, untagged_ in memberships:
+        if port not in [each["name"] for each in vnets[name]["ports"]]:
+            vnets[name]["ports"].append({"name": port, "untagged": untagged_})
+    for host_ in document["hosts"]:
+        host_["server"].pop("labels", None)
+    return document | {"vnets": list(vnets.values())}
+
+
+def _by_label(segment: Json, nics_: list[tuple[Json, str, str]]) -> list[Membership]:
+    return [
+        (segment["name"], port, label.get("untagged", False))
+        for label in segment.pop("labels", [])
+        for server_, nic, port in nics_
+        for text in server_.get("labels", [])
+        if [part.strip() for part in text.split("=", 1)] == [f"iface.{nic}", label["value"]]
+    ]
+
+
+def _of_cluster(cluster: Json, each: Json) -> Json:
+    own: Json = cluster["vnets"][each["postfix"]]
+    name = f"{cluster['name']}-{each['postfix']}"
+    fixed = {"gateways": [{"prefix": each["ipv6Gateway"]}]} if "ipv6Gateway" in each else {}
+    return own | fixed | {"name": name, "vpc": cluster["vpc"], "ports": []}
+
+
+def _by_cluster(
+    name: str, cluster: Json, each: Json, nics_: list[tuple[Json, str, str]]
+) -> list[Membership]:
+    return [
+        (name, port, group == "servers")
+        for group in ("servers", "sharedEndpoints")
+        for server_, nic, port in nics_
+        if server_["name"].lower() in [member.lower() for member in cluster[group]]
+        if nic in each["serverNics"]
+    ]
+
+
 def odd_hosts() -> dict[str, Json]:
     """Return accepted documents that have every odd value: NICs, gateways and names, passwords."""
     ports = [f"{HOSTILE_NAMES[n % len(HOSTILE_NAMES)][:240]}{n}" for n in range(len(ODD_NICS))]
@@ -496,7 +701,7 @@ def _mutate(draw: st.DrawFn, document: Json) -> None:
 @st.composite
 def mutants(draw: st.DrawFn) -> bytes:
     """Draw an accepted document with a few faults; a repeated key exists only in its text."""
-    document: Json = draw(documents())
+    document: Json = draw(documents() | fleets())
     for _ in range(draw(st.integers(0, 4))):
         _mutate(draw, document)
     text = json.dumps(document, ensure_ascii=draw(st.booleans()))

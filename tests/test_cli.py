@@ -96,14 +96,14 @@ def test_refusal_names_every_problem(evpn_host: Command, tmp_path: Path) -> None
     """Each problem has a line of its own on standard error, and the exit code is 1."""
     document = json.loads(K8S01.read_text())
     document["server"]["asn"] = 0
-    document["vnets"][1]["vxlanID"] = 70000000
+    document["vnets"][1] |= {"vxlanID": 70000000, "name": "coke"}
     file = tmp_path / "p.json"
     file.write_text(json.dumps(document))
     done = evpn_host("check", "-p", file)
     assert (done.code, done.out) == (1, "")
     assert done.err.splitlines() == [
         "evpn-host: server.asn: 0 is not in 1–4294967294",
-        "evpn-host: vnets[1].vxlanID: 70000000 is not in 2–16777215",
+        "evpn-host: vnets[1].vxlanID: 70000000 is not in 2–16777215 (V-Net coke)",
     ]
 
 
@@ -134,7 +134,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[object], int, str]]:
         "missing file": (["check", "-p", folder / "none"], 1, "No such file or directory"),
         "a folder": (["check", "-p", folder / "folder"], 1, "Is a directory"),
         "no UTF-8 name": (["check", "-p", "a\udcffb"], 1, "No such file or directory"),
-        "empty": (["check", "-p", folder / "empty"], 1, "is not JSON"),
+        "empty": (["check", "-p", folder / "empty"], 1, "is empty"),
         "binary": (["check", "-p", folder / "binary"], 1, "is not UTF-8"),
         "deep": (["check", "-p", folder / "deep"], 1, "nested more than 32 deep"),
         "a long number": (["check", "-p", folder / "number"], 1, "payload"),

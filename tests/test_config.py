@@ -10,7 +10,9 @@ from generator.controller.config import Config
 from generator.errors import Refused
 
 BAD: dict[str, tuple[str | bytes, str]] = {
-    "a date that does not exist": ("host: 2020-99-99\n", "is not YAML"),
+    "a quote without end": ("host: 'a\n", "is not YAML"),
+    "a setting twice": ("host: a\nretries: 1\nhost: b\n", "host: stands here more than once"),
+    "YAML 1.1": ("%YAML 1.1\n---\nhost: a\n", "is not plain YAML"),
     "a tag": ("host: !!int abc\n", "is not plain YAML"),
     "a number of 6,000 digits": (f"retries: {'9' * 6000}\n", "is not YAML"),
     "an alias": ("a: &x [1]\nb: *x\n", "is not plain YAML"),

@@ -34,7 +34,7 @@ from generator.state import record
 from lab.result import Result
 from tests import endless
 from tests.conftest import REPO
-from tests.strategies import Json, encoded, host, server
+from tests.strategies import Json, as_yaml, encoded, host, server
 from tests.test_apply import FRR, NEW, OLD, OPERATOR, etc_files, stamps
 from tests.test_cli import process
 
@@ -198,6 +198,18 @@ def test_fetches_a_new_payload(tree: Tree, controller: RecordingController) -> N
     assert json.loads((tree.root / record.RECORD).read_bytes())["target"]["generation"] == 2
     tree.run("apply")
     assert controller.answers == [200, 200, 304]
+
+
+@pytest.mark.parametrize(
+    "type_", ["application/yaml", "text/yaml", "application/x-yaml; charset=utf-8", "a/b"]
+)
+def test_takes_a_payload_in_yaml(tree: Tree, controller: RecordingController, type_: str) -> None:
+    """It asks for JSON rather than YAML, and takes both by their types."""
+    controller.behaviour = partial(plain, body=as_yaml(NEW), type_=type_)
+    done = tree.run("apply")
+    assert controller.requests[0]["Accept"] == "application/json, application/yaml;q=0.9"
+    assert done.code == (1 if type_ == "a/b" else 0)
+    assert (tree.root / record.RECORD).exists() == (type_ != "a/b")
 
 
 def test_keeps_no_tag_of_a_refused_payload(tree: Tree, controller: RecordingController) -> None:
@@ -480,9 +492,9 @@ BAD: dict[str, tuple[Behaviour, str]] = {
     "no HTTP": (partial(raw, answer=b"hello\r\n\r\n"), "ended the connection without an answer"),
     "a page": (
         partial(plain, type_="text/html; charset=x"),
-        "offers text/html; charset=x, not JSON",
+        "offers text/html; charset=x, not JSON or YAML",
     ),
-    "no type": (partial(plain, type_=""), "offers something without a type, not JSON"),
+    "no type": (partial(plain, type_=""), "offers something without a type, not JSON or YAML"),
     "packed": (partial(plain, Content_Encoding="gzip"), "offers it in gzip, which was not asked"),
     "no content": (partial(plain, body=b"", status=204), "answers 204 No Content, which is no"),
     "part": (partial(plain, status=206), "answers 206 Partial Content, which is no payload"),
@@ -537,7 +549,7 @@ BAD: dict[str, tuple[Behaviour, str]] = {
         partial(plain, body=encoded(OTHER)),
         "the payload has no host K8S01 in role EVPN-VTEP; it has: K8S02",
     ),
-    "escapes": (partial(plain, type_="a\x1b[2J"), "offers a\\x1b[2J, not JSON"),
+    "escapes": (partial(plain, type_="a\x1b[2J"), "offers a\\x1b[2J, not JSON or YAML"),
 }
 
 

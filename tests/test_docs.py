@@ -177,8 +177,9 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ".git", ".venv", "__pycache__", ".*_cache", "site", ".hypothesis"
     )
     shutil.copytree(REPO, folder, symlinks=True, ignore=left_out)
-    for example in (folder / "examples").glob("*.json"):
-        shutil.copy(example, folder)
+    for example in (folder / "examples").iterdir():
+        if example.suffix in {".json", ".yaml"}:
+            shutil.copy(example, folder)
     subprocess.run(["git", "init", "--quiet", "."], cwd=folder, check=True)
     command = folder / ".bin/evpn-host"
     command.parent.mkdir()
@@ -314,6 +315,8 @@ def _value(definition: dict[str, Any]) -> str:  # noqa: PLR0911  # one line for 
         return ", or ".join(dict.fromkeys(map(_value, each)))
     if "enum" in definition:
         return " or ".join(f"`{value}`" for value in definition["enum"])
+    if values := definition.get("additionalProperties"):
+        return f"object of {_value(values)}"
     if definition.get("type") == "array":
         return f"list of {_value(definition['items'])}"
     if definition.get("type") == "integer":
@@ -326,7 +329,8 @@ def _value(definition: dict[str, Any]) -> str:  # noqa: PLR0911  # one line for 
         return f"`{definition['pattern']}`".replace("|", "\\|")
     if "minLength" in definition:
         return f"{definition['minLength']}–{definition['maxLength']} characters"
-    return {"boolean": "`true` or `false`", "object": "object"}[definition["type"]]
+    plain = {"boolean": "`true` or `false`", "object": "object", "string": "text"}
+    return plain[definition["type"]]
 
 
 def test_reference_of_the_payload(pytestconfig: pytest.Config) -> None:

@@ -13,6 +13,7 @@ import pytest
 from generator.desired.model import devices
 from generator.desired.payload import Payload, load
 from generator.errors import Refused
+from tests.conftest import ACCEPTED
 from tests.counting import instructions
 from tests.strategies import (
     IGNORED_FIELDS,
@@ -28,6 +29,7 @@ from tests.strategies import (
     link,
     management,
     mgmt,
+    parsed,
     places,
     refusals,
     server,
@@ -39,7 +41,6 @@ from tests.strategies import (
 )
 
 HERE = Path(__file__).parent
-ACCEPTED = sorted([*HERE.glob("payloads/*.json"), *HERE.parent.glob("examples/*.json")])
 REFUSED = sorted(HERE.glob("payloads/refused/*.json"))
 BOTH = tagged(LEAF1, LEAF2)
 
@@ -387,7 +388,7 @@ def shuffled(value: Any, chance: random.Random, key: str = "") -> Any:
 @pytest.mark.parametrize("path", ACCEPTED, ids=lambda path: path.stem)
 def test_order_means_nothing(path: Path) -> None:
     """A shuffled payload derives equal hosts, in the same order."""
-    document = json.loads(path.read_bytes())
+    document = parsed(path)
     expected = loaded(document).hosts
     for seed in range(5):
         assert loaded(shuffled(document, random.Random(seed))).hosts == expected  # noqa: S311
@@ -420,8 +421,8 @@ def test_chooses_a_host_by_name_or_the_only_one() -> None:
 
 
 def test_a_fleet_leaves_out_other_roles_and_says_so() -> None:
-    """A host of another role and any form is a warning in a Fleet; a Host document is refused."""
-    other = {"server": {"name": 5, "srvRole": "generic"}, "links": "none"}
+    """A host of another role is a warning in a Fleet; a Host document is refused."""
+    other = {"server": {"srvRole": "generic", "cpu": 5}, "rack": []}
     payload = loaded(fleet({"server": server(), "links": host()["links"]}, other))
     assert [entry.name for entry in payload.hosts] == ["K8S01"]
     assert [(each.name, each.role, str(each.warning)) for each in payload.left_out] == [
@@ -438,7 +439,8 @@ def test_refuses_two_hosts_with_the_same_identity() -> None:
     """Name (in letters of either case), AS number and VTEP address belong to one host."""
     entries = [{"server": server(name=name), "links": [link("ens4", LEAF1)]} for name in ("a", "A")]
     assert places(fleet(*entries)) == [
-        f"hosts[1].server.{field}" for field in ("name", "asn", "mainAddress")
+        *(f"hosts[1].server.{field}" for field in ("name", "asn", "mainAddress")),
+        "hosts[1].links[0].remote.name",
     ]
 
 
@@ -600,9 +602,11 @@ def test_names_all_problems_together() -> None:
 
 def test_a_problem_names_place_value_and_rule() -> None:
     """The form is that of the contract; quotes show a text where a number belongs."""
-    assert refusals(host(vnet(70000000))) == ["vnets[1].vxlanID: 70000000 is not in 2–16777215"]
+    assert refusals(host(vnet(70000000))) == [
+        "vnets[1].vxlanID: 70000000 is not in 2–16777215 (V-Net vnet-70000000)"
+    ]
     assert refusals(host(vnet(26) | {"vxlanID": "26"})) == [
-        'vnets[1].vxlanID: "26" is not a whole number'
+        'vnets[1].vxlanID: "26" is not a whole number (V-Net vnet-26)'
     ]
 
 
@@ -735,7 +739,9 @@ def test_nesting_is_bounded(beside: str) -> None:
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (b"", "the payload is not JSON: Expecting value at line 1, column 1"),
+        (b"", "the payload is empty"),
+        (b" \n", "the payload is empty"),
+        (b"{", "the payload is not JSON: Expecting property name"),
         (b"\xef\xbb\xbf{}", "BOM"),
         (b"\xff", "the payload is not UTF-8: byte 0 (invalid start byte)"),
         (b'{"kind": "Host"', "the payload is not JSON"),
@@ -748,7 +754,7 @@ def test_nesting_is_bounded(beside: str) -> None:
     ],
     ids=lambda value: repr(value)[:20],
 )
-def test_refuses_anything_but_one_json_object_in_utf8(data: bytes, expected: str) -> None:
+def test_refuses_anything_but_one_object_in_utf8(data: bytes, expected: str) -> None:
     """The refusal is one message."""
     (problem,) = refusals(data)
     assert expected in problem

@@ -23,6 +23,7 @@ from jinja2 import UndefinedError, nodes
 from generator.activation import backends
 from generator.desired import model, plan, render
 from generator.desired.payload import load
+from tests.strategies import parsed
 
 REPO = Path(__file__).parents[1]
 # Folders that are not ours: a tool made them, or they belong to another program.
@@ -127,7 +128,7 @@ def test_imports_run_one_way() -> None:
 
 # Modules that neither read nor change a host. Jinja2 reads the templates, which are a part of us.
 PURE = {"collections", "functools", "hashlib", "inspect", "jinja2", "json", "msgspec", "netaddr"}
-PURE |= {"ipaddress", "re", "types", "typing", "unicodedata"}
+PURE |= {"ipaddress", "itertools", "re", "ruamel", "types", "typing", "unicodedata"}
 
 
 def test_what_is_desired_is_pure() -> None:
@@ -368,7 +369,7 @@ def test_first_line_says_who_wrote_it(accepted: Path, backend: str) -> None:
 def test_order_means_nothing(accepted: Path, backend: str) -> None:
     """A payload with shuffled lists gives the same bytes; only the order of gateways counts."""
     chance = random.Random(accepted.name)  # noqa: S311  # any order is right, as long as it is the same each time
-    shuffled = json.loads(accepted.read_text())
+    shuffled = parsed(accepted)
 
     def shuffle(value: Any) -> None:
         for name, inside in value.items() if isinstance(value, dict) else ():

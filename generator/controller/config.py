@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from generator.activation.backends import NAMES
+from generator.desired import plain_yaml
 from generator.errors import Problem, Refused, did_you_mean, printable
 from generator.state import tree
 
@@ -86,25 +87,23 @@ def load(root: Path) -> Config:
 
 
 def _parsed(text: str) -> Any:
-    """Return the value of YAML without tags, anchors and aliases, which settings do not need.
-
-    An alias could stand for gigabytes, and a tag for any object. Raises `Refused`.
-    """
-    from ruamel.yaml import YAML  # noqa: PLC0415  # only where there is a file
-    from ruamel.yaml.error import YAMLError  # noqa: PLC0415
-
+    """Return the value of YAML that is as plain as settings are. Raises `Refused`."""
     try:
-        depth = 0
-        for event in YAML(typ="safe", pure=True).parse(text):
-            kind = type(event).__name__
-            depth += kind.endswith("StartEvent") - kind.endswith("EndEvent")
-            if getattr(event, "anchor", None) or getattr(event, "tag", None) or depth > _MAX_DEPTH:
-                rule = "is not plain YAML: no tags, anchors and aliases, and little depth"
-                raise Refused(Problem(f"/{PATH}", "", rule, f"line {event.start_mark.line + 1}"))
-        return YAML(typ="safe").load(text)
-    except (YAMLError, ValueError, RecursionError) as error:
-        # A date that does not exist, or a number of thousands of digits, is a ValueError.
-        raise Refused(f"/{PATH}: is not YAML: {printable(str(error), 200)}") from None
+        return plain_yaml.read(text, _settings, _MAX_DEPTH)
+    except plain_yaml.NotPlain as error:
+        raise Refused(f"/{PATH}: is not plain YAML: it {error}") from None
+    except plain_yaml.NotYaml as error:
+        raise Refused(f"/{PATH}: is not YAML: {error}") from None
+
+
+def _settings(pairs: plain_yaml.Pairs) -> dict[str, Any]:
+    """Return settings by name. Raises `Refused` for one that stands there twice."""
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise Refused(Problem(f"/{PATH}: {printable(name)}", "", "stands here more than once"))
+        values[name] = value
+    return values
 
 
 def _convert(raw: Any) -> Config:

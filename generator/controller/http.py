@@ -34,7 +34,12 @@ REPORT_TIMEOUT = 10.0  # seconds that a report may take, whatever happens to it
 PAUSE, LONG_PAUSE = 0.5, 8.0
 _REDIRECTS = 3  # more of them are a loop
 _MOVED = {301, 302, 303, 307, 308}
-_JSON = re.compile(r"application/([a-z0-9.+-]+\+)?json\s*(;.*)?", re.IGNORECASE)
+# RFC 8259, and RFC 9512 with the names that were in use before it.
+_TYPE = re.compile(
+    r"(application/([a-z0-9.+-]+\+)?(json|yaml)|(application|text)/(x-)?yaml)\s*(;.*)?",
+    re.IGNORECASE,
+)
+_ACCEPT = "application/json, application/yaml;q=0.9"
 _TAG = re.compile(r'(W/)?"[\x21\x23-\x7e]{1,200}"')  # RFC 9110, 8.8.3
 _MAX_TOKEN = 16 << 10  # bytes of its file
 _TOKEN = re.compile(r"[\x21-\x7e]{1,8192}")
@@ -57,7 +62,7 @@ class Access:
 
     def fetch(self, url: str, tag: str = "") -> Answer:
         """Return the payload, or that the one with this ETag is current. Raises `Unreachable`."""
-        headers = {"Accept": "application/json"} | ({"If-None-Match": tag} if tag else {})
+        headers = {"Accept": _ACCEPT} | ({"If-None-Match": tag} if tag else {})
         timeout = self._settings.timeout
         deadline = time.monotonic() + timeout
 
@@ -265,8 +270,10 @@ def _payload(answer: Any, headers: dict[str, str], *, authorised: bool) -> Answe
         if answer.status != HTTPStatus.OK:
             raise refusal(answer, authorised=authorised)
         type_ = answer.headers.get("Content-Type", "")
-        if not _JSON.fullmatch(type_):
-            raise Failed(f"offers {printable(type_) or 'something without a type'}, not JSON")
+        if not _TYPE.fullmatch(type_):
+            raise Failed(
+                f"offers {printable(type_) or 'something without a type'}, not JSON or YAML"
+            )
         encoding = answer.headers.get("Content-Encoding", "identity")
         if encoding != "identity":
             raise Failed(f"offers it in {printable(encoding)}, which was not asked for")

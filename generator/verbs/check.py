@@ -11,7 +11,9 @@ from generator.desired.payload.document import ROLE
 from generator.errors import Problem, Refused
 from generator.secrets import mask
 
-_HOST = re.compile(r"hosts\[\d+\]\.")
+_HOST = re.compile(r"hosts\[\d+\]\.?")
+_MOST_NAMES = 3  # that a line has before it counts the others
+_MOST_ALIKE = 10  # lines with the same rule before the others are counted
 
 
 class Notice(msgspec.Struct, frozen=True):
@@ -21,6 +23,7 @@ class Notice(msgspec.Struct, frozen=True):
     value: str
     rule: str
     hint: str
+    whose: str
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -47,17 +50,29 @@ def _notices(problems: Sequence[Problem]) -> list[Notice]:
 
 def lines(checked: Payload) -> list[str]:
     """Return a payload's warnings as a person reads them: like ones of many hosts are one line."""
-    alike: dict[tuple[str, ...], list[str]] = {}
+    alike: dict[Problem, list[Problem]] = {}
     for warning in checked.warnings:
         host = _HOST.match(warning.place)
-        place = warning.place[host.end() :] if host else warning.place
-        alike.setdefault((place, *warning[1:]), []).append(host[0] if host else "")
+        key = warning._replace(place=warning.place[host.end() :], whose="") if host else warning
+        alike.setdefault(key, []).append(warning)
+    shown: dict[str, list[str]] = {}
+    for key, group in alike.items():
+        shown.setdefault(key.rule, []).append(_line(key, group))
     left_out = ", ".join(f"{each.name} ({each.role})" for each in checked.left_out)
     first = [f"hosts left out, because they are not {ROLE}: {left_out}"] if left_out else []
-    return first + [_line(Problem(*key), hosts) for key, hosts in alike.items()]
+    return first + [line for rule, group in shown.items() for line in _shortened(group, rule)]
 
 
-def _line(warning: Problem, hosts: list[str]) -> str:
-    if len(hosts) == 1:
-        return str(warning._replace(place=hosts[0] + warning.place))
-    return f"{len(hosts)} hosts: {warning}"
+def _line(key: Problem, group: list[Problem]) -> str:
+    if len(group) == 1:
+        return str(group[0])
+    names = [warning.whose.removeprefix("host ") for warning in group if warning.whose]
+    more = len(names) - _MOST_NAMES
+    some = ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    return f"{len(group)} hosts: {key._replace(whose=some)}"
+
+
+def _shortened(group: list[str], rule: str) -> list[str]:
+    """Return the lines with one rule, or the first of them and how many more there are."""
+    more = len(group) - _MOST_ALIKE
+    return group if more <= 0 else [*group[:_MOST_ALIKE], f"{more} more of this kind: … {rule}"]

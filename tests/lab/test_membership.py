@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lab.fabric import Host, Lab, Node, at_rest, eventually
+from tests.conftest import REPO
 from tests.lab.k8s01 import bring_up, established, payload, vnet
 from tests.lab.systems import SYSTEMS
 
@@ -134,6 +135,28 @@ def test_ports_are_all_that_counts(host: Host) -> None:
         after = at_rest(partial(state, host))
         after["files"] = before["files"] = ""  # the record contains the payload, which differs
         assert after == before
+
+
+@pytest.mark.claim(
+    "2.2", "Ports by hand, labels on NICs or a Server Cluster: the host is the same by each way"
+)
+def test_three_ways_are_one_host(host: Host) -> None:
+    """The Fleets of examples/, in YAML: the first makes the host, the others change nothing."""
+    before: dict[str, str] = {}
+    for way in ("cluster", "labels", "ports"):
+        text = (REPO / f"examples/coke-{way}.yaml").read_text()
+        file = f"/root/coke-{way}.yaml"
+        generation = payload()["generation"]
+        host.machine.write(file, text.replace("generation: 1\n", f"generation: {generation}\n"))
+        result = host.evpn_host("apply", "-p", file, "-H", "K8S01", "-v")
+        if before:
+            assert [line for line in result.err.splitlines() if line.startswith("+")] == [], way
+        after = at_rest(partial(state, host))
+        after["files"] = ""  # the record contains the payload, which differs
+        assert "nbr-26" in after["links"]
+        assert "10.188.0.254/24" in after["addresses"]
+        assert after == (before or after), way
+        before = after
 
 
 @pytest.mark.claim("1.3", "A V-Net may have several gateways of each family; all of them route")

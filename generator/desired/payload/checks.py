@@ -13,11 +13,13 @@ from netaddr import IPAddress, IPNetwork
 from generator.desired.model import VXLAN_OVERHEAD
 from generator.desired.payload.decode import Sections
 from generator.desired.payload.document import Link, Mgmt, Server, Vnet, Vpc
+from generator.desired.payload.fleet import OtherServer
+from generator.desired.payload.ports import Members, Ports
 from generator.errors import Problem, Problems, printable
 
 _AS_LOOPBACK = "is the VTEP's mainAddress as well"
 
-Members = dict[int, tuple[Vnet, set[bool]]]
+Value = tuple[str, Hashable, str]  # place, value, and whose it is
 
 
 class Segments:
@@ -25,72 +27,86 @@ class Segments:
 
     def __init__(
         self,
-        vpcs: list[Vpc | None] | None,
-        vnets: list[Vnet | None] | None,
+        document: Sections,
+        ports: Ports,
         raw: dict[str, Any],
         problems: Problems,
+        *,
+        complete: bool = True,
     ) -> None:
-        self.vpcs = {index: vpc for index, vpc in enumerate(vpcs or []) if vpc}
-        # A disabled V-Net counts as absent.
-        self.vnets = {
-            index: vnet for index, vnet in enumerate(vnets or []) if vnet and vnet.state == "active"
-        }
+        """Take the V-Nets of a document with their ports.
+
+        `complete` says whether there are no other V-Nets that can't be known.
+        """
+        vpcs = document.get("vpcs")
+        self.vpcs = {f"vpcs[{index}]": vpc for index, vpc in enumerate(vpcs or []) if vpc}
+        self.vnets = ports.vnets
+        self.ports = ports
         # A reference to an ill-formed element is not a problem too.
-        self.ill_formed_vnets = _named(raw.get("vnets"), vnets, "name", str)
+        self.ill_formed_vnets = _named(raw.get("vnets"), document.get("vnets"), "name", str)
+        if not complete:
+            self.ill_formed_vnets = _Anything()
         self.ill_formed_vpcs = _named(raw.get("vpcs"), vpcs, "id", int)
         self.vpc_by_id = {vpc.id: vpc for vpc in self.vpcs.values()}
-        self.vnet_by_name: dict[str, tuple[int, Vnet]] = {}
-        for index, vnet in self.vnets.items():
-            self.vnet_by_name.setdefault(vnet.name, (index, vnet))
-        self.by_port: dict[str, list[tuple[int, Vnet, bool]]] = defaultdict(list)
-        self._untagged: set[tuple[int, str]] = set()
-        for index, vnet in self.vnets.items():
-            for port in vnet.ports:
-                self.by_port[port.name].append((index, vnet, port.untagged))
-                if port.untagged:
-                    self._untagged.add((index, port.name))
+        self.vnet_by_name: dict[str, tuple[str, Vnet]] = {}
+        for place, vnet in self.vnets.items():
+            self.vnet_by_name.setdefault(vnet.name, (place, vnet))
         self._check(problems)
-
-    def members(self, links: Iterable[Link]) -> Members:
-        """Return the V-Nets of a host's links, by place, and whether untagged (both: a mistake)."""
-        members: Members = {}
-        # Each port once: a document may name one for each of a million links.
-        for port in dict.fromkeys(link.remote.name for link in links):
-            for index, vnet, untagged in self.by_port.get(port, ()):
-                members.setdefault(index, (vnet, set()))[1].add(untagged)
-        return members
 
     def is_untagged(self, vnet: str, port: str) -> bool:
         """Whether a port is untagged in the active V-Net of a name."""
-        return vnet in self.vnet_by_name and (self.vnet_by_name[vnet][0], port) in self._untagged
+        if vnet not in self.vnet_by_name:
+            return False
+        return self.ports.is_untagged(self.vnet_by_name[vnet][0], port)
 
     def _check(self, problems: Problems) -> None:
-        vpcs = {f"vpcs[{index}]": vpc for index, vpc in self.vpcs.items()}
-        vnets = {f"vnets[{index}]": vnet for index, vnet in self.vnets.items()}
-        problems.extend(_repeated((f"{p}.id", vpc.id) for p, vpc in vpcs.items()))
-        problems.extend(_repeated((f"{p}.name", vpc.name) for p, vpc in vpcs.items()))
-        problems.extend(_repeated((f"{p}.name", vnet.name) for p, vnet in vnets.items()))
-        vnis = [(f"{p}.vni", vpc.vni) for p, vpc in vpcs.items() if vpc.vni]
-        vnis += [(f"{p}.vxlanID", vnet.vxlan_id) for p, vnet in vnets.items()]
+        vpcs, vnets = self.vpcs, self.vnets
+        problems.extend(_repeated((f"{p}.id", v.id, _vpc(v)) for p, v in vpcs.items()))
+        problems.extend(_repeated((f"{p}.name", v.name, "") for p, v in vpcs.items()))
+        problems.extend(_repeated((f"{p}.name", v.name, "") for p, v in vnets.items()))
+        vnis = [(f"{p}.vni", v.vni, _vpc(v)) for p, v in vpcs.items() if v.vni]
+        vnis += [(f"{p}.vxlanID", v.vxlan_id, _vnet(v)) for p, v in vnets.items()]
         problems.extend(_repeated(vnis))
-        prefixes: dict[int, list[tuple[str, IPNetwork]]] = defaultdict(list)
+        prefixes: dict[int, list[tuple[str, IPNetwork, str]]] = defaultdict(list)
         for place, vnet in vnets.items():
             problems.extend(self._check_vnet(place, vnet))
             for number, gateway in enumerate(vnet.gateways):
-                prefixes[vnet.vpc.id].append((f"{place}.gateways[{number}].prefix", gateway.prefix))
+                where = f"{place}.gateways[{number}].prefix"
+                prefixes[vnet.vpc.id].append((where, gateway.prefix, _vnet(vnet)))
         for id_, members in prefixes.items():
             problems.extend(_overlaps(members, id_))
 
     def _check_vnet(self, place: str, vnet: Vnet) -> Iterable[Problem]:
         if vnet.vpc.id not in self.vpc_by_id and vnet.vpc.id not in self.ill_formed_vpcs:
-            yield Problem(f"{place}.vpc.id", str(vnet.vpc.id), "is no VPC of this payload")
+            # That of a Server Cluster's V-Nets is the Server Cluster's.
+            where = f"{place.partition('.')[0]}.vpc.id"
+            yield Problem(where, str(vnet.vpc.id), "is no VPC of this payload")
         if vnet.l2only and vnet.gateways:
             yield Problem(f"{place}.l2only", "true", "can't stand together with gateways")
         if vnet.l3vpn:
             yield Problem(f"{place}.l3vpn", "true", "is not supported on a host")
         if vnet.vlan_aware:
             yield Problem(f"{place}.vlanAware", "true", "is not supported on a host")
-        yield from _repeated((f"{place}.ports[{i}].name", p.name) for i, p in enumerate(vnet.ports))
+        yield from _repeated(
+            (f"{place}.ports[{i}].name", p.name, "") for i, p in enumerate(vnet.ports)
+        )
+
+
+def active(vnets: list[Vnet | None] | None) -> dict[str, Vnet]:
+    """Return the V-Nets of a document by place. A disabled one counts as absent."""
+    return {
+        f"vnets[{index}]": vnet
+        for index, vnet in enumerate(vnets or [])
+        if vnet and vnet.state == "active"
+    }
+
+
+def _vnet(vnet: Vnet) -> str:
+    return f"V-Net {printable(vnet.name)}"
+
+
+def _vpc(vpc: Vpc) -> str:
+    return f"VPC {printable(vpc.name)}"
 
 
 class _Anything(frozenset[Hashable]):
@@ -110,27 +126,30 @@ def _named(raw: Any, decoded: list[Any] | None, field: str, kind: type) -> froze
     return frozenset(names) if sound else _Anything()
 
 
-def _repeated(values: Iterable[tuple[str, Hashable]]) -> Iterable[Problem]:
-    first: dict[Hashable, str] = {}
-    for place, value in values:
+def _repeated(values: Iterable[Value]) -> Iterable[Problem]:
+    first: dict[Hashable, tuple[str, str]] = {}
+    for place, value, whose in values:
         if value in first:
-            yield Problem(place, printable(str(value)), f"is already {first[value]}")
+            other, of = first[value]
+            rule = f"is already {other} of {of}" if of else f"is already {other}"
+            yield Problem(place, printable(str(value)), rule)
         else:
-            first[value] = place
+            first[value] = place, whose
 
 
-def _overlaps(prefixes: list[tuple[str, IPNetwork]], vpc: int) -> Iterable[Problem]:
+def _overlaps(prefixes: list[tuple[str, IPNetwork, str]], vpc: int) -> Iterable[Problem]:
     """Find prefixes of one VPC that overlap: sorted, the widest so far covers what follows."""
     bounds = sorted(
-        (prefix.version, prefix.first, -prefix.last, place, prefix) for place, prefix in prefixes
+        (prefix.version, prefix.first, -prefix.last, place, prefix, whose)
+        for place, prefix, whose in prefixes
     )
-    widest: tuple[int, int, str, IPNetwork] | None = None
-    for version, first, last, place, prefix in bounds:
+    widest: tuple[int, int, str, IPNetwork, str] | None = None
+    for version, first, last, place, prefix, whose in bounds:
         if widest and version == widest[0] and first <= widest[1]:
-            rule = f"overlaps {widest[3]} ({widest[2]}) in VPC {vpc}"
+            rule = f"overlaps {widest[2]} ({widest[3]}) of {widest[4]} in VPC {vpc}"
             yield Problem(place, str(prefix), rule)
         if not widest or version != widest[0] or -last > widest[1]:
-            widest = (version, -last, place, prefix)
+            widest = (version, -last, place, prefix, whose)
 
 
 def check_host(
@@ -143,15 +162,15 @@ def check_host(
     """Check the rules of one host; `place` is what its places begin with."""
     server: Server | None = entry.get("server")
     links = {f"{place}links[{i}]": link for i, link in enumerate(entry.get("links") or []) if link}
-    problems.extend(_repeated((f"{p}.local.ifname", k.local.ifname) for p, k in links.items()))
-    problems.extend(_repeated((f"{p}.remote.name", k.remote.name) for p, k in links.items()))
+    problems.extend(_repeated((f"{p}.local.ifname", k.local.ifname, "") for p, k in links.items()))
     numbered = {p: k for p, k in links.items() if k.local.ipv4 and k.remote.ipv4}
-    problems.extend(_repeated((f"{p}.local.ipv4", k.local.ipv4.ip) for p, k in numbered.items()))
-    problems.extend(_repeated((f"{p}.remote.ipv4", k.remote.ipv4.ip) for p, k in numbered.items()))
+    for end in ("local", "remote"):
+        addresses = ((p, getattr(k, end).ipv4.ip) for p, k in numbered.items())
+        problems.extend(_repeated((f"{p}.{end}.ipv4", ip, "") for p, ip in addresses))
     for where, link in links.items():
         problems.extend(_check_link(where, link, server))
-    members = segments.members(links.values())
-    problems.extend(_check_members(members))
+    members = segments.ports.members(links.values())
+    problems.extend(_check_members(members, server))
     nics = {link.local.ifname: f"{p}.local.ifname" for p, link in links.items()}
     for name, whose in _devices(members, segments):
         if name in nics:
@@ -187,11 +206,11 @@ def _check_link(place: str, link: Link, server: Server | None) -> Iterable[Probl
         yield Problem(f"{place}.{missing}.ipv4", "", rule)
 
 
-def _check_members(members: Members) -> Iterable[Problem]:
-    for index, (vnet, untagged) in members.items():
-        place = f"vnets[{index}]"
+def _check_members(members: Members, server: Server | None) -> Iterable[Problem]:
+    whose = f"links of host {server.name}" if server else "links of one host"
+    for place, (vnet, untagged) in members.items():
         if len(untagged) > 1:
-            yield Problem(f"{place}.ports", "", "are tagged and untagged on one host's links")
+            yield Problem(f"{place}.ports", "", f"are tagged and untagged on the {whose}")
         elif untagged == {False} and vnet.gateways and not vnet.anycast_mac:
             rule = "is required: hosts and leaves share the gateway's MAC"
             yield Problem(f"{place}.macAddress", "", rule)
@@ -199,9 +218,9 @@ def _check_members(members: Members) -> Iterable[Problem]:
 
 def _devices(members: Members, segments: Segments) -> Iterable[tuple[str, str]]:
     """Check the names of a host's devices: no two may share one."""
-    for index, (vnet, _) in members.items():
-        yield f"nbr-{vnet.vxlan_id}", f"vnets[{index}]"
-        yield f"vxlan{vnet.vxlan_id}", f"vnets[{index}]"
+    for vnet, _ in members.values():
+        yield f"nbr-{vnet.vxlan_id}", _vnet(vnet)
+        yield f"vxlan{vnet.vxlan_id}", _vnet(vnet)
     routed = {v.vpc.id for v, untagged in members.values() if v.gateways and False in untagged}
     for id_ in sorted(routed):
         yield f"Vrf_{id_}", f"VPC {id_}"
@@ -217,10 +236,10 @@ def _check_management_nic(
     if complete and not ports:
         yield Problem(f"{place}.ifname", mgmt.ifname, "is no local.ifname of this host's links")
     if mgmt.vnet in segments.vnet_by_name:
-        index, _ = segments.vnet_by_name[mgmt.vnet]
+        inside, _ = segments.vnet_by_name[mgmt.vnet]
         if ports and not any(segments.is_untagged(mgmt.vnet, port) for port in ports):
             port = f"the port of {mgmt.ifname} ({printable(ports[0])})"
-            rule = f"does not have {port} untagged: vnets[{index}].ports"
+            rule = f"does not have {port} untagged: {inside}.ports"
             yield Problem(f"{place}.vnet", printable(mgmt.vnet), rule)
     elif mgmt.vnet not in segments.ill_formed_vnets:
         yield Problem(f"{place}.vnet", printable(mgmt.vnet), "is no active V-Net of this payload")
@@ -255,19 +274,37 @@ def _check_mtu(links: dict[str, Link], members: Members) -> Iterable[Problem]:
             yield Problem(f"{place}.mtu", str(link.mtu), rule)
 
 
-def check_fleet(entries: list[tuple[str, Sections]], problems: Problems) -> None:
-    """Check the rules between hosts."""
-    servers = {f"{p}server": e["server"] for p, e in entries if e.get("server")}
-    problems.extend(_repeated((f"{p}.name", s.name.lower()) for p, s in servers.items()))
-    problems.extend(_repeated((f"{p}.asn", s.asn) for p, s in servers.items()))
-    problems.extend(_repeated((f"{p}.mainAddress", s.main_address) for p, s in servers.items()))
-    leaves = {
-        link.remote.asn: f"{place}links[{index}].remote.asn"
-        for place, entry in entries
+def check_fleet(
+    hosts: list[tuple[str, Sections]], others: list[tuple[str, Sections]], problems: Problems
+) -> None:
+    """Check the rules between hosts, and between these and the servers of other roles."""
+    servers = {f"{p}server": e["server"] for p, e in hosts if e.get("server")}
+    elsewhere = {f"{p}server": e["server"] for p, e in others if e.get("server")}
+    everybody = {p: s.name for p, s in (servers | elsewhere).items() if s.name}
+    problems.extend(_repeated((f"{p}.name", name.lower(), "") for p, name in everybody.items()))
+    problems.extend(_repeated((f"{p}.asn", s.asn, _host(s)) for p, s in servers.items()))
+    problems.extend(
+        _repeated((f"{p}.mainAddress", s.main_address, _host(s)) for p, s in servers.items())
+    )
+    links = [
+        (f"{place}links[{index}]", link, place and _host(entry.get("server")))
+        for place, entry in hosts + others
         for index, link in enumerate(entry.get("links") or [])
-        if link and link.remote.asn
+        if link
+    ]
+    problems.extend(_repeated((f"{p}.remote.name", k.remote.name, of) for p, k, of in links))
+    leaves = {
+        link.remote.asn: (f"{place}.remote.asn", whose)
+        for place, link, whose in links
+        if isinstance(link, Link) and link.remote.asn
     }
     for place, server in servers.items():
         if server.asn in leaves:
-            rule = f"is a leaf's AS number ({leaves[server.asn]}): sessions are eBGP"
+            where, whose = leaves[server.asn]
+            of = f" of {whose}" if whose else ""
+            rule = f"is a leaf's AS number ({where}{of}): sessions are eBGP"
             problems.append(Problem(f"{place}.asn", str(server.asn), rule))
+
+
+def _host(server: Server | OtherServer | None) -> str:
+    return f"host {printable(server.name)}" if server and server.name else ""

@@ -15,11 +15,13 @@ from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origi
 import msgspec
 from msgspec import NODEFAULT, Meta, UnsetType
 
+from generator.desired import plain_yaml
 from generator.desired.payload.values import Password
 from generator.errors import Problem, Problems, Refused, did_you_mean, printable
 from generator.secrets import MASKED
 
 MAX_BYTES = 64 << 20
+MAX_YAML_BYTES = 8 << 20  # it takes a hundred times as long to read as JSON
 _MAX_DEPTH = 32
 _TOO_DEEP = f"the payload is nested more than {_MAX_DEPTH} deep"
 # Cc ends a line or drives a terminal, Zl and Zp end a line, Cs can't be written as UTF-8.
@@ -31,6 +33,8 @@ _NOT_INT = "is not a whole number"
 _NOT_BOOL = "is not true or false"
 _NOT_TEXT = {_NOT_INT, _NOT_BOOL}
 _INSIDE = (dict, list)
+_OF_A_FLEET = {"hosts", "labels", "serverClusters", "serverClusterTemplates"}
+_ONLY_IN_A_FLEET = "only a Fleet has it"
 
 Sections = dict[str, Any]
 
@@ -42,30 +46,43 @@ class _Repeated(dict[str, Any]):
 
 
 def parse(data: bytes) -> tuple[Any, Problems]:
-    """Parse JSON text; refuse what JSON leaves open: repeated keys, NaN, any size."""
+    """Parse JSON or YAML text; refuse what these leave open: repeated keys, NaN, any size.
+
+    Text that begins with a brace or a bracket is JSON.
+    """
     if len(data) > MAX_BYTES:
         raise Refused("the payload is larger than 64 MiB")
-    suspicious = False
-
-    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        nonlocal suspicious
-        fields = dict(pairs)
-        if len(fields) == len(pairs):
-            return fields
-        suspicious = True
-        repeated = _Repeated(fields)
-        times = Counter(name for name, _ in pairs)
-        repeated.keys_twice = sorted(name for name, count in times.items() if count > 1)
-        return repeated
-
     try:
         text = data.decode()
-        # JSON refuses raw control characters but DEL, so that without a backslash only that one
-        # and the few unsafe characters above ASCII are left to look for.
-        suspicious = "\\" in text or "\x7f" in text or (not text.isascii() and _unsafe(text))
-        raw = json.loads(text, object_pairs_hook=collect, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise Refused(f"the payload is not UTF-8: byte {error.start} ({error.reason})") from None
+    start = text.lstrip()[:1]
+    if not start:
+        raise Refused("the payload is empty")
+    raw, suspicious = _json(text) if start in "{[\ufeff" else (_yaml(text, len(data)), True)
+    if _is_deep(raw):
+        raise Refused(_TOO_DEEP)
+    problems = Problems()
+    if suspicious:
+        _scan(raw, "", problems)
+    return raw, problems
+
+
+def _json(text: str) -> tuple[Any, bool]:
+    """Return the value of JSON text, and whether it may have repeated keys or unsafe characters."""
+    is_repeated = False
+
+    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal is_repeated
+        fields = _collect(pairs)
+        is_repeated |= isinstance(fields, _Repeated)
+        return fields
+
+    # JSON refuses raw control characters but DEL, so that without a backslash only that one
+    # and the few unsafe characters above ASCII are left to look for.
+    suspicious = "\\" in text or "\x7f" in text or (not text.isascii() and _unsafe(text))
+    try:
+        raw = json.loads(text, object_pairs_hook=collect, parse_constant=_no_constant)
     except RecursionError:
         raise Refused(_TOO_DEEP) from None
     except json.JSONDecodeError as error:
@@ -73,12 +90,36 @@ def parse(data: bytes) -> tuple[Any, Problems]:
         raise Refused(f"the payload is not JSON: {error.msg} at {where}") from None
     except ValueError as error:
         raise Refused(f"the payload is not JSON: {printable(str(error))}") from None
-    if _is_deep(raw):
-        raise Refused(_TOO_DEEP)
-    problems = Problems()
-    if suspicious:
-        _scan(raw, "", problems)
-    return raw, problems
+    return raw, suspicious or is_repeated
+
+
+def _yaml(text: str, size: int) -> Any:
+    """Return the value of YAML text."""
+    if size > MAX_YAML_BYTES:
+        limit = MAX_YAML_BYTES >> 20
+        hint = "JSON may be 64 MiB, and is read much faster"
+        raise Refused(Problem("", "", f"the payload is YAML of more than {limit} MiB", hint))
+    try:
+        return plain_yaml.read(text, _collect, _MAX_DEPTH)
+    except plain_yaml.TooDeep:
+        raise Refused(_TOO_DEEP) from None
+    except plain_yaml.NotPlain as error:
+        rule = f"the payload {error}"
+        hint = "a payload is one document of YAML 1.2, without anchors, aliases and tags"
+        raise Refused(Problem("", "", rule, hint)) from None
+    except plain_yaml.NotYaml as error:
+        raise Refused(f"the payload is not YAML: {error}") from None
+
+
+def _collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of its keys and values; one that has a key twice remembers it."""
+    fields = dict(pairs)
+    if len(fields) == len(pairs):
+        return fields
+    repeated = _Repeated(fields)
+    times = Counter(name for name, _ in pairs)
+    repeated.keys_twice = sorted(name for name, count in times.items() if count > 1)
+    return repeated
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -153,13 +194,10 @@ def _walk(raw: Any, type_: Any, place: str, problems: Problems, *, top: bool = F
     if get_origin(type_) in {types.UnionType, Union}:
         (type_,) = (option for option in get_args(type_) if option is not UnsetType)
         return _walk(raw, type_, place, problems)
+    if get_origin(type_) is dict:
+        return _walk_values(raw, type_, place, problems)
     if get_origin(type_) is list:
-        if not isinstance(raw, list):
-            problems.append(Problem(place, shown(raw, quoted=True), "is not a list"))
-            return _BAD
-        (item,) = get_args(type_)
-        walked = [_walk(r, item, f"{place}[{i}]", problems) for i, r in enumerate(raw)]
-        return [None if value is _BAD else value for value in walked] if top else walked
+        return _walk_elements(raw, type_, place, problems, top=top)
     try:
         return msgspec.convert(raw, type_, dec_hook=_hook, strict=True)
     except _ILL_FORMED as error:
@@ -169,6 +207,24 @@ def _walk(raw: Any, type_: Any, place: str, problems: Problems, *, top: bool = F
         return _BAD
 
 
+def _walk_elements(raw: Any, type_: Any, place: str, problems: Problems, *, top: bool) -> Any:
+    if not isinstance(raw, list):
+        problems.append(Problem(place, shown(raw, quoted=True), "is not a list"))
+        return _BAD
+    (item,) = get_args(type_)
+    walked = [_walk(r, item, f"{place}[{i}]", problems) for i, r in enumerate(raw)]
+    return [None if value is _BAD else value for value in walked] if top else walked
+
+
+def _walk_values(raw: Any, type_: Any, place: str, problems: Problems) -> Any:
+    """Decode an object that has names of the payload's own as keys."""
+    if not isinstance(raw, dict):
+        problems.append(Problem(place, shown(raw, quoted=True), "is not an object"))
+        return _BAD
+    _, item = get_args(type_)
+    return {name: _walk(r, item, _under(place, name), problems) for name, r in raw.items()}
+
+
 def _walk_fields(
     raw: Any, type_: type[msgspec.Struct], place: str, problems: Problems, *, top: bool = False
 ) -> Sections:
@@ -176,13 +232,12 @@ def _walk_fields(
         problems.append(Problem(place, shown(raw, quoted=True), "is not an object"))
         return {}
     fields = _fields(type_)
-    problems.extend(
-        Problem(
-            _under(place, name), "", "is not a field that is known here", did_you_mean(name, fields)
-        )
-        for name in raw
-        if name not in fields and name != type_.__struct_config__.tag_field
-    )
+    config = type_.__struct_config__
+    for name in raw if config.forbid_unknown_fields else ():
+        if name not in fields and name != config.tag_field:
+            hint = _ONLY_IN_A_FLEET if name in _OF_A_FLEET else did_you_mean(name, fields)
+            rule = "is not a field that is known here"
+            problems.append(Problem(_under(place, name), "", rule, hint))
     values = {}
     for name, field in fields.items():
         if name in raw:

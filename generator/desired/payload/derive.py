@@ -16,7 +16,7 @@ from generator.desired.model import (
 from generator.desired.payload.checks import Segments
 from generator.desired.payload.document import Link, Server, Vnet
 
-Gateways = dict[int, tuple[Gateway, ...]]
+Gateways = dict[str, tuple[Gateway, ...]]
 
 
 def derive(server: Server, links: list[Link], segments: Segments, gateways: Gateways) -> Host:
@@ -24,13 +24,13 @@ def derive(server: Server, links: list[Link], segments: Segments, gateways: Gate
 
     `gateways` keeps those of a V-Net, by its place, for the next host of the same segments.
     """
-    members = segments.members(links)
+    members = segments.ports.members(links)
     bridges = []
-    for index, (vnet, untagged) in members.items():
-        if index not in gateways:
-            gateways[index] = _gateways(vnet)
+    for place, (vnet, untagged) in members.items():
+        if place not in gateways:
+            gateways[place] = _gateways(vnet)
         tagged = not untagged.pop()
-        bridges.append(_vnet_bridge(vnet, gateways[index] if tagged else (), server))
+        bridges.append(_vnet_bridge(vnet, gateways[place] if tagged else (), server))
     routed: dict[int, list[Bridge]] = {}
     for (vnet, _), bridge in zip(members.values(), bridges, strict=True):
         if bridge.vrf:

@@ -280,33 +280,3 @@ class HostDocument(Element, frozen=True, kw_only=True, tag_field="kind", tag="Ho
     links: list[Link] = []
     vpcs: list[Vpc] = []
     vnets: list[Vnet] = []
-
-
-class FleetHost(Element, frozen=True, kw_only=True):
-    """One host of a Fleet.
-
-    server: The host's name, numbers and addresses.
-    links: The host's NIC ports that lead to leaves.
-    """
-
-    server: Server
-    links: list[Link] = []
-
-
-class FleetDocument(Element, frozen=True, kw_only=True, tag_field="kind", tag="Fleet"):
-    """One payload for many hosts: VPCs and V-Nets once, and the hosts.
-
-    apiVersion: The version of this format.
-    generation: A number that the controller raises with each change. No rendered file depends on
-        it; the host's record has it.
-    vpcs: The VPCs that the V-Nets belong to, for all hosts.
-    vnets: The V-Nets of all hosts. A host gets those that have a port at the other end of one of
-        its links.
-    hosts: The hosts. They differ in name, AS number and `mainAddress`.
-    """
-
-    api_version: Literal["evpn-host/v1"]
-    generation: Generation = 0
-    vpcs: list[Vpc] = []
-    vnets: list[Vnet] = []
-    hosts: list[FleetHost]

@@ -6,34 +6,22 @@ from typing import Any
 
 import msgspec
 
-from generator.desired.payload.document import ROLE, FleetDocument, HostDocument
+from generator.desired.payload import document, fleet
+from generator.desired.payload.document import Element, HostDocument
+from generator.desired.payload.fleet import FleetDocument, Open, OtherHost
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 IGNORED = "accepted and ignored"
 
-_OTHER_HOST = {
-    "title": "OtherHost",
-    "description": "A host of another role: it is left out, and nothing else of it is looked at.",
-    "type": "object",
-    "properties": {
-        "server": {
-            "description": f"With a `srvRole` other than `{ROLE}`, and whatever else.",
-            "type": "object",
-            "properties": {"srvRole": {"type": "string", "not": {"const": ROLE}}},
-            "required": ["srvRole"],
-        }
-    },
-    "required": ["server"],
-}
-
 
 def schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of a Host or a Fleet: its form. Rules between fields are `load`'s."""
-    roots, types = msgspec.json.schema_components(
-        [HostDocument, FleetDocument], schema_hook=_leaf, ref_template="#/$defs/{name}"
+    (*roots, _), types = msgspec.json.schema_components(
+        [HostDocument, FleetDocument, OtherHost], schema_hook=_leaf, ref_template="#/$defs/{name}"
     )
-    for type_ in types.values():
-        type_["description"], meanings = _meanings(cleandoc(type_.get("description", "")))
+    structs = vars(document) | vars(fleet)
+    for name, type_ in types.items():
+        type_["description"], meanings = _meanings(structs[name])
         type_["properties"] = {
             name: _plain(field) | meanings.get(name, {})
             for name, field in type_["properties"].items()
@@ -45,18 +33,23 @@ def schema() -> dict[str, Any]:
         "$schema": DIALECT,
         "title": "evpn-host payload",
         "anyOf": list(roots),
-        "$defs": types | {"OtherHost": _OTHER_HOST},
+        "$defs": types,
     }
 
 
-def _meanings(docstring: str) -> tuple[str, dict[str, dict[str, str]]]:
-    """What the docstring of an object says of it, and of each of its fields."""
-    summary, _, rest = docstring.partition("\n\n")
-    fields = re.findall(r"^(\w+): (.*(?:\n .*)*)", rest, re.MULTILINE)
-    return summary, {
-        "kind": {"description": "What the document describes: one host, or many."},
-        **{name: {"description": " ".join(text.split())} for name, text in fields},
-    }
+def _meanings(type_: type[Any]) -> tuple[str, dict[str, dict[str, str]]]:
+    """What the docstring of an object says of it, and of each of its fields.
+
+    A field that it has from another object has its meaning from there.
+    """
+    meanings = {"kind": {"description": "What the document describes: one host, or many."}}
+    summary = ""
+    for base in reversed(type_.__mro__):
+        if issubclass(base, (Element, Open)):
+            summary, _, rest = cleandoc(base.__doc__ or "").partition("\n\n")
+            fields = re.findall(r"^(\w+): (.*(?:\n .*)*)", rest, re.MULTILINE)
+            meanings |= {name: {"description": " ".join(text.split())} for name, text in fields}
+    return summary, meanings
 
 
 def _leaf(type_: type[Any]) -> dict[str, Any]:

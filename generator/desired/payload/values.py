@@ -230,6 +230,81 @@ class GatewayPrefix(Interface):
     longest = {4: 30, 6: 126}  # noqa: RUF012
 
 
+class NicLabel:
+    """A label of a NIC: `iface.eth9 = storage`."""
+
+    __slots__ = ("nic", "value")
+    schema: ClassVar[dict[str, Any]] = {
+        "type": "string",
+        "pattern": r"^\s*iface\.[^=]*[^=\s][^=]*=.*\S.*$",
+    }
+
+    def __init__(self, nic: str, value: str) -> None:
+        self.nic = nic
+        self.value = value
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        if not isinstance(value, str):
+            raise ValueError("is not a string")
+        key, _, text = (part.strip() for part in value.partition("="))
+        nic = key.removeprefix("iface.").strip()
+        if not key.startswith("iface.") or not nic or not text:
+            raise ValueError("is not iface.<nic> = <value>")
+        return cls(nic, text)
+
+
+class TemplateGateway:
+    """A gateway in a template: an address, or `specify`, for one that each cluster names itself."""
+
+    __slots__ = ("prefix",)
+    family: ClassVar[int]
+    schema: ClassVar[dict[str, Any]] = {
+        "anyOf": [
+            {"type": "string", "pattern": "^(specify|[0-9A-Fa-f:.]+/[0-9]{1,3})$"},
+            {
+                "type": "object",
+                "properties": {"assignType": {"const": "specify"}},
+                "required": ["assignType"],
+            },
+        ]
+    }
+
+    def __init__(self, prefix: GatewayPrefix | None) -> None:
+        self.prefix = prefix
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        way = value.get("assignType") if isinstance(value, dict) else value
+        if way == "specify":
+            return cls(None)
+        if way == "auto":
+            raise ValueError(
+                "is a gateway that a controller chooses (assignType: auto): write the address that "
+                "it chose, or `specify` and the address in each Server Cluster"
+            )
+        if isinstance(value, dict):
+            raise ValueError("is not an address with a length, or `specify`")
+        prefix = GatewayPrefix.parse(value)
+        if prefix.version != cls.family:
+            raise ValueError(f"is not an IPv{cls.family} address with a length, or `specify`")
+        return cls(prefix)
+
+
+class TemplateGateway4(TemplateGateway):
+    """An IPv4 gateway in a template."""
+
+    __slots__ = ()
+    family = 4
+
+
+class TemplateGateway6(TemplateGateway):
+    """An IPv6 gateway in a template."""
+
+    __slots__ = ()
+    family = 6
+
+
 def _pattern(pattern: str, rule: str) -> Meta:
     # The line end is the pattern's own escape: with a real one the pattern would take two lines.
     return Meta(pattern=rf"^(?:{pattern})$(?!\n)", extra={"rule": rule})

@@ -1,0 +1,33 @@
+"""Names what a problem is about: an index alone tells a person nothing."""
+
+import re
+from typing import Any
+
+from generator.errors import Problem, printable
+
+_KINDS = {
+    "hosts": "host",
+    "vnets": "V-Net",
+    "vpcs": "VPC",
+    "serverClusters": "Server Cluster",
+    "serverClusterTemplates": "template",
+}
+_PLACE = re.compile(rf"({'|'.join(_KINDS)})\[([0-9]{{1,9}})\]")
+
+
+def named(problem: Problem, raw: dict[str, Any]) -> Problem:
+    """Return a problem with the name of the host, V-Net, VPC or Server Cluster that has it."""
+    place = _PLACE.match(problem.place)
+    if place is None:
+        return problem
+    section, number = place.groups()
+    try:
+        element = raw[section][int(number)]
+        name = (element["server"] if section == "hosts" else element)["name"]
+    except (KeyError, IndexError, TypeError):
+        return problem
+    shown = printable(name) if isinstance(name, str) else ""
+    is_name = problem.place[place.end() :] in {".name", ".server.name"}
+    if not shown or is_name:  # the value says it
+        return problem
+    return problem._replace(whose=f"{_KINDS[section]} {shown}")
