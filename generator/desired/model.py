@@ -75,6 +75,10 @@ class Bridge(Model, frozen=True):
         return [gateway.address for gateway in self.gateways]
 
     @cached_property
+    def gateways4(self) -> list[str]:
+        return [gateway.address for gateway in self.gateways if gateway.family == 4]
+
+    @cached_property
     def gateways6(self) -> list[str]:
         return [gateway.address for gateway in self.gateways if gateway.family == 6]
 
