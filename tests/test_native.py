@@ -143,7 +143,7 @@ def nft(root: Root, roots: list[Path]) -> list[str]:
 
 
 # What frr.conf has for zebra alone: bgpd does not know it.
-_FOR_ZEBRA = re.compile(r"no zebra .*|vrf \S+| vni \d+|exit-vrf| ipv6 nd .*")
+_FOR_ZEBRA = re.compile(r"no zebra .*|vrf \S+| vni \d+|exit-vrf| (no )?ipv6 nd .*")
 
 
 def bgpd(root: Root, tree: Path) -> str:
