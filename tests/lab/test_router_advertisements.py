@@ -14,6 +14,7 @@ from lab.fabric import Host, Lab, Node, Router, eventually
 from tests.lab import second_host
 from tests.lab.k8s01 import DUAL, DUAL_2, Payload, bring_up, change, no_reload_pending, payload
 from tests.lab.systems import SYSTEMS
+from tests.lab.test_silent_guests import plug
 
 DNS = "fd00:53::53"
 ADVERTISED: Payload = {
@@ -114,8 +115,7 @@ def test_the_router_is_the_same_everywhere(lab: Lab, host: Host) -> None:
     host.pod("mover", "nbr-40")
     mover = configured(Node(lab.machine, "mover"))
     eventually(lambda: server.ping(mover, count=1, family=6))
-    host.run(f"ip link set veth-mover netns {second.name}".split())
-    second.run("ip link set veth-mover master nbr-40 up".split())
+    plug(mover, host, second)
     eventually(lambda: mover.ping("fd00:188:5::254", count=1, family=6))
     eventually(lambda: server.ping(mover, count=1, family=6))
     assert own_addresses(mover) == [mover.ipv6]

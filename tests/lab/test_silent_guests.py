@@ -72,11 +72,17 @@ def askers(lab: Lab) -> Askers:
     return Askers((here, there, server), second)
 
 
-def plug(guest: Node, source: Node, target: Node, bridge: str = BRIDGE) -> None:
-    """Move a guest's cable from one host to a bridge of another."""
+def plug(guest: Node, source: Node, target: Host | Router, bridge: str = BRIDGE) -> None:
+    """Move a guest's cable from one host to a bridge of another.
+
+    It carries nothing before zebra knows its port (docs/operations.md, Limits).
+    """
     port = f"veth-{guest.name}"
+    source.run(["ip", "link", "set", port, "down"])
     source.run(["ip", "link", "set", port, "netns", target.name or "1"])
-    target.run(["ip", "link", "set", port, "master", bridge, "up"])
+    target.run(["ip", "link", "set", port, "master", bridge])
+    eventually(lambda: "Master interface" in target.show(f"show interface {port}"))
+    target.run(["ip", "link", "set", port, "up"])
 
 
 def add(guest: Node, address: str) -> None:
@@ -194,7 +200,11 @@ def test_a_guest_that_was_migrated(host: Host, askers: Askers, family: int) -> N
     guest = speaking(host)
     address = address_of(guest, family)
     reached(askers.nodes[2], address, family)
-    for source, target in ((host, askers.second), (askers.second, host)):
+    moves: list[tuple[Host | Router, Host | Router]] = [
+        (host, askers.second),
+        (askers.second, host),
+    ]
+    for source, target in moves:
         plug(guest, source, target)
         [bridge] = target.run(["ip", "-json", "link", "show", BRIDGE]).json
         for gateway in GATEWAYS.values():
