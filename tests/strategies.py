@@ -351,6 +351,8 @@ def _vnet(draw: st.DrawFn, ports: list[str], numbers: Iterator[int]) -> Json:
     count = draw(st.sampled_from([1, 2, 4, 0]))
     if count:
         segment["gateways"] = [{"prefix": draw(_prefix(next(numbers)))} for _ in range(count)]
+        if any(":" in gateway["prefix"] for gateway in segment["gateways"]):
+            segment |= _maybe(draw, ipv6NeighborDiscovery=_discovery())
         segment |= draw(
             st.one_of(
                 st.fixed_dictionaries({"macAddress": macs}),
@@ -361,6 +363,28 @@ def _vnet(draw: st.DrawFn, ports: list[str], numbers: Iterator[int]) -> Json:
     else:
         segment |= _maybe(draw, l2only=st.booleans(), macAddress=macs)
     return segment | draw(ignored)
+
+
+@st.composite
+def _discovery(draw: st.DrawFn) -> Json:
+    """Draw what a V-Net with an IPv6 gateway advertises."""
+    interval = draw(st.sampled_from([600, 4, 1800]))
+    valid = draw(st.integers(604800, 4294967295))
+    servers = st.lists(st.integers(1, 9).map("fd00:53::{}".format), min_size=1, max_size=3)
+    lifetimes = st.integers(0, 4294967295)
+    prefix = _maybe(draw, preferredLifetime=st.integers(0, valid), autoconfig=st.booleans())
+    rdnss = {"servers": sorted(set(draw(servers)))} | _maybe(draw, lifetime=lifetimes)
+    return {
+        "mode": draw(st.sampled_from(["enabled", "disabled"])),
+        "interval": interval,
+        "prefix": {"validLifetime": valid} | prefix,
+    } | _maybe(
+        draw,
+        routerLifetime=st.one_of(st.just(0), st.integers(interval, 9000)),
+        managed=st.booleans(),
+        other=st.booleans(),
+        rdnss=st.just(rdnss),
+    )
 
 
 @st.composite

@@ -124,6 +124,13 @@ FORM_ERRORS: dict[str, Json] = {
     "vnets[1].macAddress": _in_vnet(macAddress="4438.39ff.001a"),
     "vnets[1].gateways[0].prefix": _in_vnet(gateways=[{"prefix": "10.0.0.1"}]),
     "vnets[1].ports[0].untagged": _in_vnet(ports=[{"name": LEAF1, "untagged": None}]),
+    "vnets[1].ipv6NeighborDiscovery.mode": _in_vnet(ipv6NeighborDiscovery={"mode": True}),
+    "vnets[1].ipv6NeighborDiscovery.interval": _in_vnet(
+        ipv6NeighborDiscovery={"mode": "disabled", "interval": 3}
+    ),
+    "vnets[1].ipv6NeighborDiscovery.rdnss.servers": _in_vnet(
+        ipv6NeighborDiscovery={"mode": "disabled", "rdnss": {}}
+    ),
     "vnets[1].vxlanId": _in_vnet(vxlanId=27),
     "vpc": host(vpc=[]),
     "hosts": {name: value for name, value in fleet().items() if name != "hosts"},

@@ -62,6 +62,16 @@ def test_a_first_apply_adds_all() -> None:
     assert total(lines) == f"{len(lines)} added"
 
 
+def test_router_advertisements_that_come_and_go() -> None:
+    """What guests of a V-Net are told is a change of it."""
+    gateways = {"gateways": [{"prefix": "fd00:26::1/64"}]}
+    silent = target(host(red(**gateways)))
+    told = target(host(red(**gateways, ipv6NeighborDiscovery={"mode": "enabled"})))
+    assert summary(silent, told) == ["~ V-Net red (26): + router advertisements"]
+    assert summary(told, silent) == ["~ V-Net red (26): - router advertisements"]
+    assert not summary(told, told)
+
+
 def test_a_renumbered_management_address() -> None:
     """The new and the old one, each with its sign."""
     document = host(red())

@@ -5,7 +5,7 @@ from collections.abc import Set as Names
 from ipaddress import ip_address
 from pathlib import Path
 
-from generator.activation import commands, devices, services
+from generator.activation import advertisements, commands, devices, services
 from generator.activation.backend import Activation
 from generator.activation.commands import Log, Step
 from generator.errors import ActivationFailed
@@ -17,6 +17,9 @@ CONF = "etc/frr/frr.conf"
 DAEMONS = "etc/frr/daemons"
 _SERVICE = "frr.service"
 _RELOAD = "/usr/lib/frr/frr-reload.py"
+_running = Step(
+    ("vtysh", "-c", "show running-config"), "what FRR advertises to guests", may_fail=True
+)
 
 
 def check(stage: Path) -> Step:
@@ -130,6 +133,9 @@ def _reload(activation: Activation, log: Log) -> None:
         commands.run(_configure(lines, "FRR advertises itself on new uplinks"), log)
     if lines := _stanzas(conf, {f"vrf {vni.vrf}" for vni in vnis if vni.type == "L3"}):
         commands.run(_configure(lines, "FRR maps new VRFs to their VNIs"), log)
+    running = commands.run(_running, log)
+    if lines := advertisements.changes(running, conf):
+        commands.run(_configure(lines, "FRR's advertisements to guests change"), log)
     service = activation.whole or DAEMONS in activation.changed_files
     commands.run(_reload_step(activation.size, service=service), log)
 

@@ -53,6 +53,21 @@ class Vxlan(Model, frozen=True):
     suppress: bool  # answer ARP and ND from EVPN's type-2 routes instead of flooding
 
 
+class Advertisements(Model, frozen=True):
+    """What a bridge's gateway advertises to guests; lifetimes in seconds. None: as FRR has it."""
+
+    interval: int | None  # seconds
+    lifetime: int | None  # of the default router
+    managed: bool
+    other: bool
+    prefixes: tuple[str, ...]
+    valid: str | None  # lifetimes of the prefixes, both or neither
+    preferred: str | None
+    autoconfig: bool
+    servers: tuple[str, ...]  # for DNS
+    servers_lifetime: str | None
+
+
 class Bridge(Model, frozen=True):
     """A bridge of ours, with its one VXLAN port and the addresses that live on it."""
 
@@ -64,6 +79,7 @@ class Bridge(Model, frozen=True):
     vrf: str | None
     gateways: tuple[Gateway, ...]
     ipv6: bool  # whether the kernel speaks IPv6 here: in a VRF, or for a management address
+    advertisements: Advertisements | None = None
 
     @cached_property
     def l3vni(self) -> bool:
@@ -73,6 +89,10 @@ class Bridge(Model, frozen=True):
     @cached_property
     def addresses(self) -> list[str]:
         return [gateway.address for gateway in self.gateways]
+
+    @cached_property
+    def gateways4(self) -> list[str]:
+        return [gateway.address for gateway in self.gateways if gateway.family == 4]
 
     @cached_property
     def gateways6(self) -> list[str]:

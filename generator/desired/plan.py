@@ -57,6 +57,7 @@ def target(plan: Plan) -> Target:
         names={bridge.port.vni: bridge.label for bridge in host.bridges if not bridge.l3vni},
         leaves={uplink.neighbor: name for uplink in host.uplinks if (name := leaf(uplink))},
         filter_rules=sum(len(_RULE.findall(text)) for text in plan.files.values()),
+        advertised=[bridge.port.vni for bridge in host.bridges if bridge.advertisements],
         numbered=[(each.ifname, each.address) for each in host.uplinks if each.address],
     )
 

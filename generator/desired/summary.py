@@ -36,8 +36,14 @@ def _vnets(old: Target | None, new: Target) -> Iterator[str]:
             yield f"+ {what}"
         elif vni not in after:
             yield f"- {what}"
-        elif changes := list(_changes(before[vni], after[vni])):
+        elif changes := [*_changes(before[vni], after[vni]), *_advertising(vni, old, new)]:
             yield f"~ {what}: {', '.join(changes)}"
+
+
+def _advertising(vni: int, old: Target | None, new: Target) -> Iterator[str]:
+    before, after = bool(old and vni in old.advertised), vni in new.advertised
+    if before != after:
+        yield f"{'+' if after else '-'} router advertisements"
 
 
 def _bridges(target: Target | None) -> Mapping[int, Device]:

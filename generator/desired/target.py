@@ -41,6 +41,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     names: dict[int, str] = {}  # of V-Nets, by VNI
     filter_rules: int = 0  # of the packet filter; 0: of a version that had none
     leaves: dict[str, str] = {}  # the switch at the other end, by neighbor
+    advertised: list[int] = []  # VNIs of V-Nets whose gateway sends router advertisements
 
     @property
     def moving_addresses(self) -> list[str]:

@@ -227,7 +227,9 @@ def _make_devices(leaf: Router, desired: dict[str, Any]) -> Devices | None:
     lines: list[str] = []
     for name, steps in recipes.items():
         if name not in current:
-            lines += [steps[0], f"link set {name} addrgenmode none alias {_alias(steps)}"]
+            # A leaf asks for an IPv6 neighbour from its link-local address.
+            mode = "eui64" if any(_is_ipv6(step) for step in steps) else "none"
+            lines += [steps[0], f"link set {name} addrgenmode {mode} alias {_alias(steps)}"]
     changed = {name for name in recipes if name not in current}
     for name, (_, master) in _masters(desired).items():
         if name not in current or master not in current:
@@ -289,6 +291,11 @@ def _recipes(leaf: Router, desired: dict[str, Any]) -> dict[str, list[str]]:
         ]
         recipes[f"vx-{vni}"] = [f"link add vx-{vni} mtu {mtu} type vxlan id {vni} {vxlan}"]
     return recipes
+
+
+def _is_ipv6(step: str) -> bool:
+    """Return whether a line of a recipe adds an IPv6 address."""
+    return step.startswith("address ") and ":" in step
 
 
 def _bridge(name: str, mtu: int, mac: str) -> str:

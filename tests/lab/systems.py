@@ -45,6 +45,8 @@ GATE = {
     "test_control_plane.py": ("bookworm-netplan",),
     "test_isolation.py": ("trixie-netplan",),
     "test_datapath.py": ("bookworm-ifupdown",),
+    "test_silent_guests.py": ("trixie-netplan", "bookworm-ifupdown"),
+    "test_router_advertisements.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_guest_ports.py": ("trixie-ifupdown",),
     "test_emulated.py": ("trixie-netplan",),
     "test_backends_agree.py": ("bookworm-netplan", "bookworm-ifupdown"),

@@ -11,6 +11,7 @@ from typing import Any
 from netaddr import IPAddress, IPNetwork
 
 from generator.desired.model import VXLAN_OVERHEAD
+from generator.desired.payload import advertisements
 from generator.desired.payload.decode import Sections
 from generator.desired.payload.document import Link, Mgmt, Server, Vnet, Vpc
 from generator.desired.payload.fleet import OtherServer
@@ -90,6 +91,10 @@ class Segments:
         yield from _repeated(
             (f"{place}.ports[{i}].name", p.name, "") for i, p in enumerate(vnet.ports)
         )
+        if vnet.ipv6_neighbor_discovery:
+            routed = any(gateway.prefix.version == 6 for gateway in vnet.gateways)
+            where = f"{place}.ipv6NeighborDiscovery"
+            yield from advertisements.check(where, vnet.ipv6_neighbor_discovery, routed=routed)
 
 
 def active(vnets: list[Vnet | None] | None) -> dict[str, Vnet]:

@@ -3,6 +3,7 @@
 import hashlib
 
 from generator.desired.model import (
+    Advertisements,
     Bgp,
     Bridge,
     Gateway,
@@ -13,6 +14,7 @@ from generator.desired.model import (
     Vxlan,
     label,
 )
+from generator.desired.payload import advertisements
 from generator.desired.payload.checks import Segments
 from generator.desired.payload.document import Link, Server, Vnet
 
@@ -110,7 +112,13 @@ def _vnet_bridge(vnet: Vnet, gateways: tuple[Gateway, ...], server: Server) -> B
         vrf=f"Vrf_{vnet.vpc.id}" if gateways else None,
         gateways=gateways,
         ipv6=bool(gateways) or _manages_ipv6(server, vnet),
+        advertisements=_advertisements(vnet) if gateways else None,
     )
+
+
+def _advertisements(vnet: Vnet) -> Advertisements | None:
+    prefixes = [g.prefix.cidr for g in vnet.gateways if g.prefix.version == 6]
+    return advertisements.derive(vnet.ipv6_neighbor_discovery, prefixes)
 
 
 def _l3_bridge(vni: int, vpc: str, vrf: str, routed: list[Bridge], server: Server) -> Bridge:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from generator.desired.payload.advertisements import Ipv6NeighborDiscovery
+from generator.desired.payload.element import Element
 from generator.desired.payload.values import (
     Address4,
     Address6,
@@ -30,30 +32,6 @@ from generator.desired.payload.values import (
 )
 
 ROLE = "EVPN-VTEP"
-
-
-class Element(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"
-):
-    """An object of the payload, with the fields of the real API that mean nothing on a host."""
-
-    id: Any = None
-    tags: Any = None
-    sites: Any = None
-    site: Any = None
-    tenant: Any = None
-    admin_tenant: Any = None
-    guest_tenant: Any = None
-    is_system: Any = None
-    is_default: Any = None
-    vlan: Any = None
-    vlans: Any = None
-    native_vlan: Any = None
-    access_mode: Any = None
-    ip_family: Any = None
-    port_count: Any = None
-    custom_data: Any = None
-    mgmt_address: Any = None
 
 
 class Mgmt(Element, frozen=True, kw_only=True):
@@ -239,6 +217,7 @@ class Vnet(Element, frozen=True, kw_only=True):
     ports: The switch ports in the V-Net. A host has the V-Net when one of them is at the other end
         of its links.
     l2only: Whether the V-Net has no gateways. `true` is refused together with gateways.
+    ipv6NeighborDiscovery: What the gateways advertise to guests. Without it they advertise nothing.
     l3vpn: `true` is refused: a host does not support it.
     vlanAware: `true` is refused: a host does not support it.
     """
@@ -253,6 +232,7 @@ class Vnet(Element, frozen=True, kw_only=True):
     custom_anycast_mac: Mac | UnsetType = UNSET
     ports: list[VnetPort] = []
     l2only: bool = False
+    ipv6_neighbor_discovery: Ipv6NeighborDiscovery | UnsetType = UNSET
     l3vpn: bool = False
     vlan_aware: bool = False
 

@@ -10,7 +10,6 @@ from msgspec import UNSET, Meta, UnsetType
 
 from generator.desired.payload.document import (
     ROLE,
-    Element,
     Link,
     Server,
     Vnet,
@@ -18,6 +17,7 @@ from generator.desired.payload.document import (
     Vpc,
     VpcReference,
 )
+from generator.desired.payload.element import Element
 from generator.desired.payload.values import (
     Generation,
     Mac,

@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
-from generator.desired.payload import document, fleet
-from generator.desired.payload.document import Element, HostDocument
+from generator.desired.payload import advertisements, document, fleet
+from generator.desired.payload.document import HostDocument
+from generator.desired.payload.element import Element
 from generator.desired.payload.fleet import FleetDocument, Open, OtherHost
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -19,7 +20,7 @@ def schema() -> dict[str, Any]:
     (*roots, _), types = msgspec.json.schema_components(
         [HostDocument, FleetDocument, OtherHost], schema_hook=_leaf, ref_template="#/$defs/{name}"
     )
-    structs = vars(document) | vars(fleet)
+    structs = vars(document) | vars(fleet) | vars(advertisements)
     for name, type_ in types.items():
         type_["description"], meanings = _meanings(structs[name])
         type_["properties"] = {

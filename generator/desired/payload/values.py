@@ -339,4 +339,8 @@ Vni = Annotated[int, Meta(ge=2, le=16777215)]
 VpcId = Annotated[int, Meta(ge=1, le=4294966294)]
 Mtu = Annotated[int, Meta(ge=1280, le=9216)]
 Seconds = Annotated[int, Meta(ge=1, le=65535)]
+# Of router advertisements: RFC 4861, section 6.2.1.
+AdvertisementInterval = Annotated[int, Meta(ge=4, le=1800)]
+RouterLifetime = Annotated[int, Meta(ge=0, le=9000)]
+Lifetime = Annotated[int, Meta(ge=0, le=4294967295)]
 Generation = Annotated[int, Meta(ge=0, le=9223372036854775807)]

@@ -1,0 +1,175 @@
+"""A V-Net's gateway tells guests its prefix, its address and DNS servers (RFC 4861, RFC 8106).
+
+V-Net 40 is told to, V-Net 41 is not.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from lab.fabric import Host, Lab, Node, Router, eventually
+from tests.lab import second_host
+from tests.lab.k8s01 import DUAL, DUAL_2, Payload, bring_up, change, no_reload_pending, payload
+from tests.lab.systems import SYSTEMS
+from tests.lab.test_silent_guests import plug
+
+DNS = "fd00:53::53"
+ADVERTISED: Payload = {
+    "mode": "enabled",
+    "interval": 4,
+    "routerLifetime": 60,
+    "rdnss": {"servers": [DNS], "lifetime": 120},
+}
+ROUTER = "fe80::4638:39ff:feff:28"  # of the gateway's MAC, as RFC 4291 makes an identifier of it
+PREFIX, GATEWAY = "fd00:188:4:", "fd00:188:4::254"
+LEAF = "ns-leaf-2"
+IS_ADVERTISEMENT = "icmp6 and ip6[40] = 134"
+
+
+def told(**fields: Any) -> Payload:
+    """K8S01's payload with V-Net 40 that advertises, and V-Net 41 that does not."""
+    return payload(copy.deepcopy(DUAL) | {"ipv6NeighborDiscovery": ADVERTISED | fields}, DUAL_2)
+
+
+@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
+def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
+    """K8S01 as a VTEP; the third leaf advertises as well."""
+    lab: Lab = fresh_lab(*request.param)
+    bring_up(lab, told())
+    return lab
+
+
+@pytest.fixture
+def host(lab: Lab) -> Host:
+    """The host under test, which advertises in V-Net 40."""
+    if not advertises(lab.host):
+        change(lab, told())
+    return lab.host
+
+
+def advertises(router: Host | Router, bridge: str = "nbr-40") -> bool:
+    """Whether a router's FRR sends advertisements on a bridge."""
+    return "router advertisements are sent" in router.show(f"show interface {bridge}")
+
+
+def own_addresses(guest: Node) -> list[str]:
+    """The IPv6 addresses that a guest has given itself."""
+    [shown] = guest.run("ip -6 -json address show dev eth0".split()).json
+    return [each["local"] for each in shown["addr_info"] if each.get("dynamic") and "local" in each]
+
+
+def routers(guest: Node) -> set[str]:
+    """A guest's default routers."""
+    routes = guest.run("ip -6 -json route show default".split()).json
+    return {hop["gateway"] for route in routes for hop in route.get("nexthops", [route])}
+
+
+def configured(guest: Node) -> Node:
+    """Wait until a guest has an address of the prefix and a router; give it with that address."""
+    eventually(lambda: own_addresses(guest) and routers(guest))
+    [address] = own_addresses(guest)
+    assert address.startswith(PREFIX)
+    return Node(guest.machine, guest.name, "", address)
+
+
+@pytest.mark.claim(
+    "9.3",
+    "A guest with nothing configured gets its prefix, default router and DNS server from its host",
+)
+def test_a_guest_with_nothing_configured(host: Host) -> None:
+    """It pings its gateway and another V-Net; its router has the gateway's MAC."""
+    blank = host.pod("blank", "nbr-40")
+    guest = configured(blank)
+    assert routers(guest) == {ROUTER}
+    eventually(lambda: guest.ping(GATEWAY, count=1, family=6))
+    eventually(lambda: guest.ping("fd00:188:5::254", count=1, family=6))
+    [neighbour] = guest.run(["ip", "-json", "neighbour", "show", ROUTER]).json
+    assert neighbour["lladdr"] == "44:38:39:ff:00:28"
+    with guest.capture("eth0", IS_ADVERTISEMENT, count=1) as heard:
+        pass
+    assert f"addr: {DNS}" in heard.text
+    assert "router lifetime 60s" in heard.text
+    assert f"{PREFIX}:/64" in heard.text
+    assert no_reload_pending(host)
+
+
+@pytest.mark.claim(
+    "9.4",
+    "A guest's router is the same on every host and leaf, and the guest keeps it while it moves",
+)
+def test_the_router_is_the_same_everywhere(lab: Lab, host: Host) -> None:
+    """A guest moves to another host; a server behind a leaf has the same router as both."""
+    second = second_host.start(lab, told())
+    leaf = lab.fabric.leaf(LEAF)
+    leaf.configure(
+        "interface br-40",
+        "no ipv6 nd suppress-ra",
+        "ipv6 nd ra-interval 4",
+        "ipv6 nd prefix fd00:188:4::/64",
+    )
+    lab.fabric.server("metal", vni=40, ipv4="", gateway="")
+    server = configured(Node(lab.machine, "metal"))
+    host.pod("mover", "nbr-40")
+    mover = configured(Node(lab.machine, "mover"))
+    eventually(lambda: server.ping(mover, count=1, family=6))
+    plug(mover, host, second)
+    eventually(lambda: mover.ping("fd00:188:5::254", count=1, family=6))
+    eventually(lambda: server.ping(mover, count=1, family=6))
+    assert own_addresses(mover) == [mover.ipv6]
+    for router, bridge in ((host, "nbr-40"), (second, "nbr-40"), (leaf, "br-40")):
+        assert advertises(router, bridge)
+        [shown] = router.run(["ip", "-6", "-json", "address", "show", "dev", bridge]).json
+        assert ROUTER in {each["local"] for each in shown["addr_info"]}
+    for guest in (mover, server):
+        assert routers(guest) == {ROUTER}
+
+
+@pytest.mark.claim("9.5", "In a V-Net that is not told to, no router advertises itself")
+def test_another_vnet_hears_nothing(host: Host) -> None:
+    """A guest of V-Net 41 asks for routers; one of V-Net 40 has heard three times by then."""
+    other, guest = host.pod("other", "nbr-41"), host.pod("guest", "nbr-40")
+    with (
+        other.capture("eth0", IS_ADVERTISEMENT, count=1, timeout=1) as nothing,
+        guest.capture("eth0", IS_ADVERTISEMENT, count=3),
+    ):
+        pass
+    assert "advertisement" not in nothing.text
+    assert not own_addresses(other)
+    assert not routers(other)
+
+
+@pytest.mark.claim("9.6", "What is advertised changes with the payload, and no session is reset")
+def test_what_is_advertised_changes(lab: Lab, host: Host) -> None:
+    """Longer, shorter, off and on again: FRR has what its file says each time."""
+    guest = configured(host.pod("changes", "nbr-40"))
+    steps: list[Payload] = [
+        {"interval": 600, "routerLifetime": 1800, "managed": True, "rdnss": {"servers": [DNS]}},
+        {"interval": 4, "routerLifetime": 30, "other": True},
+        {"routerLifetime": 0},
+        {"prefix": {"validLifetime": 7200, "preferredLifetime": 3600, "autoconfig": False}},
+        {"mode": "disabled"},
+        {},
+    ]
+    before = host.show("show bgp neighbors json")["ens4"]["connectionsDropped"]
+    for fields in steps:
+        change(lab, told(**fields))
+        assert no_reload_pending(host), fields
+        assert advertises(host) == (fields.get("mode") != "disabled")
+        if fields.get("mode") == "disabled" or fields.get("routerLifetime") == 0:
+            eventually(lambda: not routers(guest))
+        else:
+            eventually(lambda: routers(guest) == {ROUTER})
+    assert host.show("show bgp neighbors json")["ens4"]["connectionsDropped"] == before
+
+
+@pytest.mark.claim("9.7", "After a power cut a guest is told as before")
+def test_after_a_power_cut(lab: Lab, host: Host) -> None:
+    """The files alone bring the advertisements back."""
+    assert advertises(host)
+    lab.reboot(hard=True)
+    guest = host.pod("blank", "nbr-40")
+    configured(guest)
+    assert routers(guest) == {ROUTER}

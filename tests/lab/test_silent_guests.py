@@ -1,0 +1,268 @@
+"""Guests that have said nothing, or nothing for long, are reached; so is an address that moves.
+
+V-Nets 40 and 41 have gateways of both families on K8S01, on K8S02 and on every leaf. Whoever asks
+for a guest of V-Net 40 is in V-Net 41, and so reaches the guest by a gateway.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import pytest
+
+from lab.fabric import Host, Lab, Node, Router, eventually
+from tests.lab import second_host
+from tests.lab.evpn import VTEP, prefixes
+from tests.lab.k8s01 import DUAL, DUAL_2, bring_up, payload
+from tests.lab.systems import SYSTEMS
+
+BRIDGE, LEAF = "nbr-40", "ns-leaf-2"
+GATEWAYS = {4: "10.188.4.254", 6: "fd00:188:4::254"}
+GATEWAYS_41 = {4: "10.188.5.254", 6: "fd00:188:5::254"}
+FAMILIES = (4, 6)
+ASKERS = ("same-host", "other-host", "bare-metal")
+each_family = pytest.mark.parametrize("family", FAMILIES, ids=["ipv4", "ipv6"])
+each_asker = pytest.mark.parametrize("asker", range(len(ASKERS)), ids=ASKERS)
+_numbers = itertools.count(30)
+
+
+class Askers(NamedTuple):
+    """Members of V-Net 41 at each place, and the second host."""
+
+    nodes: tuple[Node, Node, Node]
+    second: Router
+
+
+@pytest.fixture(scope="module", params=SYSTEMS, ids="-".join)
+def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
+    """K8S01 as a VTEP, with two V-Nets of both families."""
+    lab: Lab = fresh_lab(*request.param)
+    bring_up(lab, payload(DUAL, DUAL_2))
+    return lab
+
+
+@pytest.fixture
+def host(lab: Lab) -> Host:
+    """The host under test."""
+    return lab.host
+
+
+@pytest.fixture(scope="module")
+def askers(lab: Lab) -> Askers:
+    """A guest of V-Net 41 here and on K8S02, and a server of it behind the third leaf."""
+    second = second_host.start(lab, payload(DUAL, DUAL_2))
+    here, there = (
+        lab.host.pod(
+            name, "nbr-41", f"10.188.5.{number}/24", GATEWAYS_41[4],
+            f"fd00:188:5::{number}/64", GATEWAYS_41[6],
+        )
+        for name, number in (("here", 11), ("there", 12))
+    )  # fmt: skip
+    plug(there, lab.host, second, "nbr-41")
+    server = lab.fabric.server(
+        "metal", vni=41, ipv4="10.188.5.13/24", gateway=GATEWAYS_41[4],
+        ipv6="fd00:188:5::13/64", gateway6=GATEWAYS_41[6],
+    )  # fmt: skip
+    for node, family in itertools.product((here, there, server), FAMILIES):
+        eventually(partial(node.ping, GATEWAYS_41[family], count=1, family=family))
+    return Askers((here, there, server), second)
+
+
+def plug(guest: Node, source: Node, target: Host | Router, bridge: str = BRIDGE) -> None:
+    """Move a guest's cable from one host to a bridge of another.
+
+    It carries nothing before zebra knows its port (docs/operations.md, Limits).
+    """
+    port = f"veth-{guest.name}"
+    source.run(["ip", "link", "set", port, "down"])
+    source.run(["ip", "link", "set", port, "netns", target.name or "1"])
+    target.run(["ip", "link", "set", port, "master", bridge])
+    eventually(lambda: "Master interface" in target.show(f"show interface {port}"))
+    target.run(["ip", "link", "set", port, "up"])
+
+
+def add(guest: Node, address: str) -> None:
+    """Give a guest an address; neither the guest nor its kernel tells anybody."""
+    length, options = (64, ["nodad"]) if ":" in address else (24, [])
+    guest.run(["ip", "address", "add", f"{address}/{length}", "dev", "eth0", *options])
+
+
+def address_of(guest: Node, family: int) -> str:
+    """A guest's address of a family."""
+    return guest.ipv6 if family == 6 else guest.ipv4
+
+
+def silent(host: Host) -> Node:
+    """Add a guest to V-Net 40 that has sent nothing with its addresses."""
+    number = next(_numbers)
+    name = f"guest{number}"
+    host.pod(name, BRIDGE)
+    guest = Node(host.machine, name, f"10.188.4.{number}", f"fd00:188:4::{number}")
+    for family in FAMILIES:
+        add(guest, address_of(guest, family))
+        guest.run(["ip", "route", "add", "default", "via", GATEWAYS[family]])
+        assert address_of(guest, family) not in neighbours(host)
+    return guest
+
+
+def speaking(host: Host) -> Node:
+    """Add a guest that has reached its gateways, and is known to the fabric."""
+    guest = silent(host)
+    for family in FAMILIES:
+        eventually(partial(guest.ping, GATEWAYS[family], count=1, family=family))
+    return guest
+
+
+def neighbours(host: Node) -> dict[str, str]:
+    """The neighbours on the V-Net's bridge: address to state."""
+    shown = host.run(["ip", "-json", "neighbour", "show", "dev", BRIDGE]).json
+    return {each["dst"]: each["state"][0] for each in shown}
+
+
+def announced(lab: Lab, address: str, vtep: str = VTEP) -> bool:
+    """Whether the third leaf has a route to an address by a VTEP (type 2)."""
+    known = prefixes(lab.fabric.leaf(LEAF), "macip", vtep)
+    return any(each.endswith(f":[{address}]") for each in known)
+
+
+@contextmanager
+def short_ageing(host: Host) -> Iterator[None]:
+    """Have forwarding entries of the V-Net's bridge age out after a second."""
+    argv = ["ip", "link", "set", BRIDGE, "type", "bridge", "ageing_time"]
+    host.run([*argv, "100"])
+    try:
+        yield
+    finally:
+        host.run([*argv, "30000"])
+
+
+def reached(asker: Node, address: str, family: int) -> None:
+    """Ping until the first answer; from then on no packet is lost."""
+    seconds = eventually(lambda: asker.ping(address, count=1, family=family))
+    print(f"first answer after {seconds:.1f} s")
+    ping = asker.ping(address, count=10, family=family)
+    assert ping.received == ping.sent, ping
+
+
+@each_family
+@each_asker
+@pytest.mark.claim(
+    "8.3",
+    "A guest that has sent nothing is reached from its host, another host and a leaf",
+)
+def test_a_guest_that_never_spoke(host: Host, askers: Askers, asker: int, family: int) -> None:
+    """Each asks for a guest of its own, which nobody has heard before."""
+    reached(askers.nodes[asker], address_of(silent(host), family), family)
+
+
+@each_family
+@each_asker
+@pytest.mark.parametrize("known", [True, False], ids=["kernel-knows", "kernel-forgot"])
+@pytest.mark.claim(
+    "8.4", "So is one whose forwarding entry aged out, without anybody refreshing it"
+)
+def test_a_guest_that_was_silent_for_long(
+    lab: Lab, host: Host, askers: Askers, asker: int, family: int, *, known: bool
+) -> None:
+    """EVPN has forgotten the guest; the kernel's neighbour entry is left, or has gone too."""
+    guest = speaking(host)
+    address = address_of(guest, family)
+    eventually(lambda: announced(lab, address))
+    [link] = guest.run(["ip", "-json", "link", "show", "eth0"]).json
+    with short_ageing(host):
+        fdb = ["bridge", "fdb", "show", "br", BRIDGE]
+        eventually(lambda: link["address"] not in host.run(fdb).out)
+        eventually(lambda: not announced(lab, address))
+    if not known:
+        host.run(["ip", "neighbour", "delete", address, "dev", BRIDGE])
+    reached(askers.nodes[asker], address, family)
+
+
+@each_family
+@each_asker
+@pytest.mark.claim("8.5", "So is a second address of a guest that has only spoken with its first")
+def test_a_second_address(host: Host, askers: Askers, asker: int, family: int) -> None:
+    """The guest is known by its MAC and its first address."""
+    guest = speaking(host)
+    second = f"10.188.4.{next(_numbers)}" if family == 4 else f"fd00:188:4::{next(_numbers)}"
+    add(guest, second)
+    reached(askers.nodes[asker], second, family)
+
+
+@each_family
+@pytest.mark.claim("8.6", "So is a guest that comes from another host and only announces itself")
+def test_a_guest_that_was_migrated(host: Host, askers: Askers, family: int) -> None:
+    """It keeps its neighbour cache, as a migrated VM does; it comes from K8S01 and goes back."""
+    guest = speaking(host)
+    address = address_of(guest, family)
+    reached(askers.nodes[2], address, family)
+    moves: list[tuple[Host | Router, Host | Router]] = [
+        (host, askers.second),
+        (askers.second, host),
+    ]
+    for source, target in moves:
+        plug(guest, source, target)
+        [bridge] = target.run(["ip", "-json", "link", "show", BRIDGE]).json
+        for gateway in GATEWAYS.values():
+            entry = ["lladdr", bridge["address"], "dev", "eth0", "nud", "permanent"]
+            guest.run(["ip", "neighbour", "replace", gateway, *entry])
+            guest.run(["ip", "route", "replace", "default", "via", gateway])
+        announce(guest, address)
+        for asker in askers.nodes:
+            reached(asker, address, family)
+
+
+ADVERTISE = """
+import socket, struct, sys
+mac = bytes.fromhex(open("/sys/class/net/eth0/address").read().strip().replace(":", ""))
+target = socket.inet_pton(socket.AF_INET6, sys.argv[1])
+sock = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+sock.bind((sys.argv[1], 0))
+message = struct.pack("!BBHI", 136, 0, 0, 1 << 29) + target + b"\\x02\\x01" + mac  # RFC 4861, 4.4
+for _ in range(2):
+    sock.sendto(message, ("ff02::1", 0, 0, socket.if_nametoindex("eth0")))
+"""
+
+
+def announce(guest: Node, address: str) -> None:
+    """Have a guest announce an address twice: a gratuitous ARP, or an unsolicited advertisement."""
+    if ":" in address:
+        guest.machine.run(["ip", "netns", "exec", guest.name, "python3", "-c", ADVERTISE, address])
+    else:
+        guest.run(["arping", "-U", "-c", "2", "-I", "eth0", address], check=False)
+
+
+FOLLOW = """
+import pathlib
+from generator.failover import takeover
+takeover.follow(pathlib.Path("/"), print)
+"""
+
+
+@each_family
+@pytest.mark.claim("8.7", "An address that a guest takes over from one on another host is reached")
+def test_an_address_that_moves(lab: Lab, host: Host, askers: Askers, family: int) -> None:
+    """Both guests stay, as with VRRP: the address moves to K8S01, back to K8S02, and here again."""
+    here, there = speaking(host), speaking(host)
+    plug(there, host, askers.second)
+    for other in FAMILIES:
+        eventually(partial(there.ping, GATEWAYS[other], count=1, family=other))
+    address = f"10.188.4.{next(_numbers)}" if family == 4 else f"fd00:188:4::{next(_numbers)}"
+    owner, former = there, here
+    inside = ["ip", "netns", "exec", askers.second.name, "env", "PYTHONPATH=/opt/repo"]
+    hook = lab.machine.start([*inside, "python3", "-B", "-c", FOLLOW])  # that of K8S02
+    try:
+        for _ in range(4):
+            add(owner, address)
+            announce(owner, address)
+            for asker in askers.nodes:
+                reached(asker, address, family)
+            owner.run(["ip", "address", "flush", "to", address, "dev", "eth0"])
+            owner, former = former, owner
+    finally:
+        hook.stop()
