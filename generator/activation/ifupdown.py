@@ -82,14 +82,25 @@ class Ifupdown:
             raise Refused(Problem("/etc/network/interfaces", "", rule, hint))
         return True
 
-    def refuse_conflicts(self, root: Path, nics: list[str]) -> None:
-        """Raise `Refused` if an uplink's DHCP client comes after our part of the uplink.
+    def placed(self, root: Path, host: Host) -> Host:
+        """Return the host: all stanzas of a NIC count as one, in whatever file they are."""
+        del root
+        return host
+
+    def digest(self, root: Path) -> str:
+        """Return a digest of nothing: our file is the same, whatever the operator's have."""
+        del root
+        return ""
+
+    def conflicts(self, root: Path, host: Host) -> list[Problem]:
+        """Return where an uplink's DHCP client comes after our part of the uplink.
 
         ifupdown2 makes one stanza of all stanzas of a NIC and takes the first one's method
         (`squash` in ifupdown/iface.py, 3.0): after ours it would start no client.
         """
         if not tree.is_file(root, _INTERFACES):
-            return
+            return []
+        nics = {uplink.ifname for uplink in host.uplinks}
         lines = _lines(root, _INTERFACES)
         sourced = next((n for n, line in enumerate(lines) if _SOURCED.match(line)), len(lines))
         below = [(_INTERFACES, lines[sourced:])]
@@ -97,14 +108,12 @@ class Ifupdown:
         below += [(path, _lines(root, path)) for path in later if tree.is_file(root, path)]
         rule = "comes after our part of it, and ifupdown2 would start no DHCP client"
         hint = "put it above the line that sources /etc/network/interfaces.d"
-        problems = [
+        return [
             Problem(f"/{path}: {' '.join(line.split())}", "", rule, hint)
             for path, lines in below
             for line in lines
             if (match := _DHCP.match(line)) and match["nic"] in nics
         ]
-        if problems:
-            raise Refused(*problems)
 
     def refuse_devices(self, root: Path, host: Host) -> None:
         """Raise `Refused` for a VRF whose table is outside of the range that ifupdown2 allows.

@@ -50,6 +50,12 @@ def target(plan: Plan) -> Target:
         names={bridge.port.vni: bridge.label for bridge in host.bridges if not bridge.l3vni},
         leaves={uplink.neighbor: name for uplink in host.uplinks if (name := leaf(uplink))},
         filter_rules=sum(len(_RULE.findall(text)) for text in plan.files.values()),
+        network_files={
+            uplink.ifname: file.name
+            for file in host.network_files
+            if any(f"/{file.name}.d/" in path for path in plan.files)
+            for uplink in file.uplinks
+        },
         numbered=[(each.ifname, each.address) for each in host.uplinks if each.address],
     )
 

@@ -10,7 +10,7 @@ import msgspec
 from generator.desired import model, plan
 from generator.desired.target import Target
 from generator.errors import Refused
-from generator.observed import comparison, devices, frr, health, netlink, preflight
+from generator.observed import comparison, devices, frr, health, netlink, preflight, uplinks
 from generator.observed import filter as packet_filter
 from generator.observed.health import Health
 from generator.secrets import mask
@@ -89,6 +89,7 @@ def status(root: Path, switches: Mapping[str, str] | None = None) -> Status:
         target = applied.target
         kernel = devices.differences(target.devices, target.moving_addresses)
         differences += map(str, kernel)
+        differences += uplinks.differences(target)
         differences += comparison.frr_differences(target, root)
         differences += packet_filter.differences(target, root)
         with contextlib.suppress(frr.Silent):  # frr_differences says so

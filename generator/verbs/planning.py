@@ -32,7 +32,8 @@ def make_plan(data: bytes, options: Options) -> tuple[Plan, Payload, str]:
     name = options.host or (config.hostname() if payload.kind == "Fleet" else None)
     backend = options.backend or backends.detect(options.root)
     local = frr_local(options.root)
-    planned = plan.make(payload.host(name), backend, local, guest_bgp=options.guest_bgp)
+    host = backends.named(backend).placed(options.root, payload.host(name))
+    planned = plan.make(host, backend, local, guest_bgp=options.guest_bgp)
     backends.named(backend).refuse_devices(options.root, planned.host)
     return planned, payload, inputs_of(data, local, options)
 
