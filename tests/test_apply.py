@@ -429,7 +429,11 @@ def test_status_names_changed_files(evpn_host: Command, apply: Command, root: Pa
     [
         ({"etc/netplan/01.yaml": "", "etc/network/interfaces": ""}, NETPLAN),
         ({"etc/network/interfaces": "source /etc/network/interfaces.d/*\n"}, "interfaces.d"),
-        ({"etc/network/interfaces": "source-directory interfaces.d\n"}, "interfaces.d"),
+        # ifupdown2 3.0 reads none of these.
+        ({"etc/network/interfaces": "source-directory /etc/network/interfaces.d\n"}, "not source"),
+        ({"etc/network/interfaces": "source interfaces.d/*\n"}, "does not source"),
+        ({"etc/network/interfaces": "source /etc/network/interfaces.d\n"}, "does not source"),
+        ({"etc/network/interfaces": "source /etc/network/interfaces.d/*.cfg\n"}, "not source"),
         ({"etc/network/interfaces": "auto lo\n"}, "does not source /etc/network/interfaces.d"),
         ({"etc/network/interfaces": "# source /etc/network/interfaces.d/*\n"}, "does not source"),
         ({}, "neither netplan nor ifupdown2"),

@@ -34,6 +34,7 @@ SYSTEMS = (("trixie", "netplan"), ("bookworm", "netplan"))
 def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """A host to which nothing was applied yet."""
     lab: Lab = fresh_lab(*request.param)
+    lab.host.evpn_host("install-units")
     return lab
 
 
@@ -155,7 +156,8 @@ def test_networkds_own_files(lab: Lab) -> None:
 
 def test_no_ipv6_link_local(lab: Lab) -> None:
     """A later file of the operator says `link-local: []`: sessions come up all the same."""
-    text = "network:\n  version: 2\n  ethernets:\n    ens4: {link-local: []}\n    ens5: {link-local: []}\n"
+    nics = "".join(f"    {nic}: {{link-local: []}}\n" for nic in ("ens4", "ens5"))
+    text = f"network:\n  version: 2\n  ethernets:\n{nics}"
     lab.machine.write("/etc/netplan/99-hardening.yaml", text, 0o600)
     joins_the_fabric(lab)
 
@@ -184,7 +186,9 @@ def test_a_bond(lab: Lab) -> None:
         lab,
         "ens4: {optional: true}",
         "ens5: {optional: true}",
-        more=f"  bonds:\n    bond0: {{interfaces: [ens4], parameters: {{mode: active-backup}}, {MANAGED}}}\n",
+        more="  bonds:\n    bond0: {interfaces: [ens4], parameters: {mode: active-backup}, "
+        + MANAGED
+        + "}\n",
     )
     document = payload()
     document["links"][0]["local"]["ifname"] = "bond0"
