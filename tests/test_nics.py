@@ -80,8 +80,12 @@ DECIDES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {"ens4": "10-netplan-all-en.network"},
     ),
     "an id behind ours": (
+        {NETPLAN: "network: {ethernets: {zz: {match: {macaddress: '02:00:00:00:00:55'}}}}"},
+        {"ens5": "10-netplan-zz.network"},
+    ),
+    "nobody, for a NIC that has no permanent MAC": (
         {NETPLAN: "network: {ethernets: {zz: {match: {macaddress: '02:00:00:00:00:04'}}}}"},
-        {"ens4": "10-netplan-zz.network"},
+        {},
     ),
     "a driver": (
         {NETPLAN: "network: {ethernets: {zz: {match: {driver: [e100, e1000]}}}}"},

@@ -49,7 +49,7 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True):
         known = {
             "Name": (self.name, *self.altnames),
             "MACAddress": (self.mac,),
-            "PermanentMACAddress": (self.permanent_mac or self.mac,),
+            "PermanentMACAddress": (self.permanent_mac,),
             "Driver": (self.driver,),
             "Type": (self.type,),
             "Kind": (self.kind,),
