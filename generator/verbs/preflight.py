@@ -43,7 +43,7 @@ def _conflicts(root: Path, planned: Plan) -> list[Finding]:
     return [
         Finding(
             what=str(problem._replace(hint="")),
-            why="our part of the NIC would do nothing, or the NIC would lose its addresses",
+            why="our part would do nothing, or your addresses would go",
             remedy=problem.hint,
             stops=True,
         )

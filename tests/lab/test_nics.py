@@ -145,7 +145,7 @@ def test_what_is_refused(lab: Lab) -> None:
     host.run(["rm", "/etc/netplan/20-image.yaml"])
 
     lab.machine.write("/etc/systemd/network/00-all.network", "[Match]\nName=* !lo\n")
-    is_refused(lab, "/etc/systemd/network/00-all.network", "nbr-14")
+    is_refused(lab, "/etc/systemd/network/00-all.network", "a device of evpn-host")
     host.run(["rm", "/etc/systemd/network/00-all.network"])
 
     configure(
