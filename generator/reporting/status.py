@@ -77,12 +77,7 @@ def status(root: Path, switches: Mapping[str, str] | None = None) -> Status:
     if applied is None:
         return NOTHING_APPLIED
     differences = [] if applied.ok else [f"last apply: {applied.detail}"]
-    for path, known in applied.target.files.items():
-        text = changes.read(root, path)
-        if text is None:
-            differences.append(f"/{path}: is gone")
-        elif plan.digest(plan.body(text)) != known:
-            differences.append(f"/{path}: was changed by someone else")
+    differences += _changed_files(root, applied.target)
     sessions: list[frr.Session] = []
     names = dict(switches or {})
     if root == Path("/"):
@@ -114,6 +109,15 @@ def status(root: Path, switches: Mapping[str, str] | None = None) -> Status:
         warnings=list(_warnings(root, applied.target, names)),
         left_alone=mask(str(waiting)) if waiting else "",
     )
+
+
+def _changed_files(root: Path, target: Target) -> Iterator[str]:
+    for path, known in target.files.items():
+        text = changes.read(root, path)
+        if text is None:
+            yield f"/{path}: is gone"
+        elif plan.digest(plan.body(text)) != known:
+            yield f"/{path}: was changed by someone else"
 
 
 def _warnings(root: Path, target: Target, leaves: Mapping[str, str]) -> Iterator[str]:
