@@ -452,7 +452,11 @@ def test_status_names_changed_files(evpn_host: Command, apply: Command, root: Pa
     [
         ({"etc/netplan/01.yaml": "", "etc/network/interfaces": ""}, NETPLAN),
         ({"etc/network/interfaces": "source /etc/network/interfaces.d/*\n"}, "interfaces.d"),
-        ({"etc/network/interfaces": "source-directory interfaces.d\n"}, "interfaces.d"),
+        # ifupdown2 3.0 reads none of these.
+        ({"etc/network/interfaces": "source-directory /etc/network/interfaces.d\n"}, "not source"),
+        ({"etc/network/interfaces": "source interfaces.d/*\n"}, "does not source"),
+        ({"etc/network/interfaces": "source /etc/network/interfaces.d\n"}, "does not source"),
+        ({"etc/network/interfaces": "source /etc/network/interfaces.d/*.cfg\n"}, "not source"),
         ({"etc/network/interfaces": "auto lo\n"}, "does not source /etc/network/interfaces.d"),
         ({"etc/network/interfaces": "# source /etc/network/interfaces.d/*\n"}, "does not source"),
         ({}, "neither netplan nor ifupdown2"),
@@ -473,15 +477,16 @@ def test_chooses_the_backend_in_use(
         assert record.read(root) is None
 
 
-def test_refuses_an_uplink_under_another_id(apply: Command, root: Path) -> None:
-    """apply names an operator's entry that matches an uplink under another id."""
+def test_an_uplink_under_another_id(apply: Command, root: Path) -> None:
+    """Our part of the uplink is a drop-in of the file that netplan makes of the operator's."""
     (root / OPERATOR).write_text(
         "network: {ethernets: {lan: {match: {macaddress: '02:00:00:00:00:01'}, set-name: ens4}}}\n"
     )
-    done = apply(OLD)
-    assert done.code == 1
-    assert "ethernets.lan: is the uplink ens4 under another id" in done.err
-    assert etc_files(root).keys() == {OPERATOR}
+    assert apply(OLD).code == 0
+    drop_ins = {path for path in etc_files(root) if "network/10-netplan-" in path}
+    assert "etc/systemd/network/10-netplan-lan.network.d/evpn-host.conf" in drop_ins
+    assert "etc/systemd/network/10-netplan-ens4.network.d/evpn-host.conf" not in drop_ins
+    assert "ens4" not in (root / NETPLAN).read_text()
 
 
 @pytest.mark.parametrize(

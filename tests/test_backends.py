@@ -83,11 +83,17 @@ def from_netplan(files: dict[str, str]) -> tuple[dict[str, DeviceEntry], dict[st
         )
     for name, entry in vrfs.items():
         by_name[name] = DeviceEntry(Device(name=name, kind="vrf", table=entry["table"]))
-    nics = {
-        name: NicEntry(tuple(entry.get("addresses", ())), entry.get("mtu"))
-        for name, entry in network["ethernets"].items()
-    }
+    assert network["ethernets"].pop("renderer") == "networkd"
+    nics = {name: nic(files, name, entry) for name, entry in network["ethernets"].items()}
     return by_name, nics
+
+
+def nic(files: dict[str, str], name: str, entry: dict[str, Any]) -> NicEntry:
+    """What netplan's file and networkd's drop-in say of a NIC."""
+    said = drop_in(files, name)
+    addresses = (*entry.get("addresses", ()), *filter(None, [said["Network"].get("Address")]))
+    mtu = said.getint("Link", "MTUBytes", fallback=None)
+    return NicEntry(addresses, mtu)
 
 
 def drop_in(files: dict[str, str], device: str) -> ConfigParser:

@@ -16,15 +16,18 @@ from typing import Any
 import pytest
 from hypothesis import Phase, given, settings
 
-from generator.activation.netplan import GENERATORS
+from generator.activation import netplan_nics
+from generator.activation.netplan import FILE, GENERATORS
 from generator.desired import plan
 from generator.desired.payload import load
+from generator.observed import networkd as networkd_files
+from generator.state import files
 from lab.image import RELEASES, SUITES
 from lab.result import LabUnavailable, Result
 from lab.root import Root
 from tests.conftest import BACKENDS, unavailable
 from tests.profiles import rounds
-from tests.strategies import Json, documents, encoded, odd_hosts
+from tests.strategies import Json, documents, encoded, host, odd_hosts
 
 SNAPSHOTS = Path(__file__).parents[1] / "snapshots"
 INTERFACES = "etc/network/interfaces.d/evpn-host"
@@ -419,3 +422,30 @@ def test_settings_that_a_kernel_lacks_are_no_failure(root: Root) -> None:
     text = "\n".join([*lines, "-net/ipv4/tcp_l3mdev_accept = 7\n"])
     done = root.run(["sh", "-c", script], input=text)
     assert not done.err
+
+
+SECTIONS = """
+network:
+  ethernets:
+    ens4: {}
+    by-mac: {match: {macaddress: '02:00:00:00:00:55'}}
+    renamed: {match: {macaddress: '02:00:00:00:00:56'}, set-name: lan}
+    by-driver: {match: {driver: 'virtio*', name: 'en*'}}
+    of-others: {renderer: NetworkManager}
+    all: {match: {}}
+  bonds: {bond0: {interfaces: [by-driver]}}
+  vlans: {vlan5: {id: 5, link: bond0}}
+"""
+
+
+def test_which_nics_a_section_is_about(root: Root, tmp_path: Path) -> None:
+    """netplan writes the [Match] that we expect of a section, into a file of the expected name."""
+    files.write(tmp_path, "etc/netplan/50-operator.yaml", SECTIONS.encode(), 0o600)
+    expected = netplan_nics.read(tmp_path, FILE, load(encoded(host())).hosts[0]).files
+    script = f'{GENERATE} cp -r "$copy/run" "$1"; rm -r "$copy"; exit $code'
+    root.run(["sh", "-c", script, "-", tmp_path])
+    made = {
+        path.name: networkd_files.parsed(path.name, "", path.read_text()).match
+        for path in tmp_path.glob("run/systemd/network/*.network")
+    }
+    assert made == {file.name: file.match for file in expected}

@@ -77,6 +77,7 @@ STOPS: dict[str, Callable[[], Machine]] = {
         frr_programs=frozenset({"zebra", "bfdd"})
     ),
     "this kernel has no vxlan": lambda: machine(modules={"vrf": None, "vxlan": False}),
+    f"NetworkManager manages {NIC1}": lambda: machine(network_manager=frozenset({NIC1, "wlan0"})),
     "/etc has 100 KiB left": lambda: machine(free={"etc": 100 << 10}),
 }
 
@@ -93,7 +94,6 @@ def test_what_stops_an_apply(text: str) -> None:
 
 WARNS: dict[str, Callable[[], Machine]] = {
     f"{NIC2} has no carrier": lambda: machine(nic(2, NIC2, carrier=False)),
-    f"NetworkManager manages {NIC1}": lambda: machine(network_manager=frozenset({NIC1, "wlan0"})),
     "cloud-init writes /etc/netplan/50-cloud-init.yaml": lambda: machine(
         cloud_init="etc/netplan/50-cloud-init.yaml"
     ),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from generator.desired.payload import document
+from generator.desired.payload import advertisements, document
 from generator.desired.payload import fleet as fleet_document
 from generator.desired.payload.schema import IGNORED, schema
 from tests.conftest import ACCEPTED
@@ -67,7 +67,8 @@ def test_each_field_says_what_it_means() -> None:
         for field, definition in type_["properties"].items():
             meaning = definition.get("description", "")
             assert meaning == IGNORED or re.fullmatch(r"[A-Z`].*\.", meaning), (name, field)
-        struct = getattr(document, name, None) or getattr(fleet_document, name)
+        rooms = (document, fleet_document, advertisements)
+        struct = next(getattr(room, name) for room in rooms if hasattr(room, name))
         described = re.findall(r"^    (\w+): ", struct.__doc__ or "", re.MULTILINE)
         assert set(described) <= type_["properties"].keys(), name
         assert len(described) == len(set(described)), name

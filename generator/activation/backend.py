@@ -11,6 +11,7 @@ from generator.activation.commands import Log, Step
 from generator.desired.model import Device, Host
 from generator.desired.plan import Plan
 from generator.desired.target import Target, loopbacks
+from generator.errors import Problem
 from generator.observed import devices
 from generator.state.changes import Change
 from generator.state.record import Record
@@ -115,8 +116,14 @@ class Backend(Protocol):
         Raises `Refused` if a similar tool does that we can't use.
         """
 
-    def refuse_conflicts(self, root: Path, nics: list[str]) -> None:
-        """Raise `Refused` if our part of an uplink would take the operator's addresses from it."""
+    def placed(self, root: Path, host: Host) -> Host:
+        """Return the host with the operator's files in which our part of a NIC belongs."""
+
+    def conflicts(self, root: Path, host: Host) -> list[Problem]:
+        """Return why NICs can't be taken: our part would do nothing, or harm the operator's."""
+
+    def digest(self, root: Path) -> str:
+        """Return a digest of the operator's files on which `placed` and `conflicts` depend."""
 
     def refuse_devices(self, root: Path, host: Host) -> None:
         """Raise `Refused` if the tool would not make a device of a host, as it is set up here."""

@@ -1,12 +1,11 @@
 """The backend ifupdown2: its files, its check, its two ways, and what it must be kept from."""
 
 import contextlib
-import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as Names
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import msgspec
 
@@ -16,6 +15,8 @@ from generator.activation.commands import Log, Step
 from generator.desired.model import Device, Host
 from generator.desired.plan import Plan, body
 from generator.errors import Problem, Refused
+from generator.observed import interfaces
+from generator.observed.interfaces import Stanza
 from generator.state import files, stored, tree
 from generator.state.changes import Change
 
@@ -23,9 +24,8 @@ FILE = "etc/network/interfaces.d/evpn-host"
 # ifupdown2 names VRFs' tables in this folder, which it does not make, and keeps a list there.
 VRF_TABLES = Path("etc/iproute2/rt_tables.d")
 VRF_MAP = VRF_TABLES / "ifupdown2_vrf_map.conf"
-_INTERFACES = "etc/network/interfaces"
-_SOURCED = re.compile(r"\s*source(-directory)?\s+(/etc/network/)?interfaces\.d(/\*)?/?\s*$")
-_DHCP = re.compile(r"\s*iface\s+(?P<nic>\S+)\s+inet6?\s+dhcp\b")
+# Keywords of a stanza that name its ports.
+_PORTS = ("bridge-ports", "bond-slaves", "bond-ports")
 
 
 # Its policies: the distribution's, then the operator's, which win.
@@ -71,40 +71,38 @@ class Ifupdown:
 
         Raises `Refused` if classic ifupdown or ifupdown-ng reads it, or if it leaves our file out.
         """
-        if not tree.is_file(root, _INTERFACES):
+        if not tree.is_file(root, interfaces.FILE):
             return False
         if root == Path("/"):
             _refuse_other_ifupdown()
-        # /etc/network/interfaces has to source the folder in which our file lies.
-        if not any(_SOURCED.match(line) for line in _lines(root, _INTERFACES)):
+        if not interfaces.sources(root, FILE):
             hint = "add: source /etc/network/interfaces.d/*"
-            rule = "does not source /etc/network/interfaces.d"
+            rule = "does not source /etc/network/interfaces.d in a way that ifupdown2 follows"
             raise Refused(Problem("/etc/network/interfaces", "", rule, hint))
         return True
 
-    def refuse_conflicts(self, root: Path, nics: list[str]) -> None:
-        """Raise `Refused` if an uplink's DHCP client comes after our part of the uplink.
+    def placed(self, root: Path, host: Host) -> Host:
+        """Return the host: all stanzas of a NIC count as one, in whatever file they are."""
+        del root
+        return host
+
+    def digest(self, root: Path) -> str:
+        """Return a digest of nothing: our file is the same, whatever the operator's have."""
+        del root
+        return ""
+
+    def conflicts(self, root: Path, host: Host) -> list[Problem]:
+        """Return which stanzas keep a NIC from being an uplink.
 
         ifupdown2 makes one stanza of all stanzas of a NIC and takes the first one's method
-        (`squash` in ifupdown/iface.py, 3.0): after ours it would start no client.
+        (`squash` in ifupdown/iface.py, 3.0): after ours it would start no DHCP client.
         """
-        if not tree.is_file(root, _INTERFACES):
-            return
-        lines = _lines(root, _INTERFACES)
-        sourced = next((n for n, line in enumerate(lines) if _SOURCED.match(line)), len(lines))
-        below = [(_INTERFACES, lines[sourced:])]
-        later = [path for path in tree.find(root, f"{PurePath(FILE).parent}/*") if path > FILE]
-        below += [(path, _lines(root, path)) for path in later if tree.is_file(root, path)]
-        rule = "comes after our part of it, and ifupdown2 would start no DHCP client"
-        hint = "put it above the line that sources /etc/network/interfaces.d"
-        problems = [
-            Problem(f"/{path}: {' '.join(line.split())}", "", rule, hint)
-            for path, lines in below
-            for line in lines
-            if (match := _DHCP.match(line)) and match["nic"] in nics
+        uplinks = {uplink.ifname for uplink in host.uplinks}
+        return [
+            problem
+            for stanza in interfaces.stanzas(root, FILE)
+            for problem in _conflicts(stanza, uplinks)
         ]
-        if problems:
-            raise Refused(*problems)
 
     def refuse_devices(self, root: Path, host: Host) -> None:
         """Raise `Refused` for a VRF whose table is outside of the range that ifupdown2 allows.
@@ -182,6 +180,30 @@ class Ifupdown:
         return set()
 
 
+def _conflicts(stanza: Stanza, uplinks: Names[str]) -> Iterator[Problem]:
+    """Yield why a stanza and our part of an uplink can't both have effect."""
+    own = ", ".join(sorted(stanza.names & uplinks))
+    if own and stanza.method == "dhcp" and stanza.behind_ours:
+        rule = "comes after our part of it, and ifupdown2 would start no DHCP client"
+        hint = "put it above the line that sources /etc/network/interfaces.d"
+        yield Problem(stanza.place, "", rule, hint)
+    for keyword in _PORTS:
+        words = stanza.settings.get(keyword, [])
+        named = {name for word in words for name in interfaces.names(word)}
+        if ports := ", ".join(sorted(uplinks & named)):
+            hint = f"take {ports} out of it"
+            if keyword.startswith("bond"):
+                hint += f", or name {stanza.line.split()[1]} in the payload"
+            yield Problem(stanza.place, "", f"has the uplink {ports} as a port", hint)
+    if own and stanza.settings.get("bridge-ports"):
+        rule = f"makes the uplink {own} a bridge, whose guests would be in the underlay"
+        hint = "take the NIC out of the bridge, and name it in the payload"
+        yield Problem(stanza.place, "", rule, hint)
+    if own and (vrf := stanza.settings.get("vrf")):
+        rule = f"makes the uplink {own} a part of {vrf[0]}"
+        yield Problem(stanza.place, "", rule, f"take {own} out of it")
+
+
 def _vrf_tables(root: Path) -> tuple[int, int]:
     """Return the first and the last table that ifupdown2 gives to a VRF, by its policies."""
     first, last = 1001, 5000
@@ -230,7 +252,3 @@ def _refuse_other_ifupdown() -> None:
     raise Refused(
         Problem("", "", f"this host uses {which}, which knows no VRFs", "install ifupdown2")
     )
-
-
-def _lines(root: Path, path: str) -> list[str]:
-    return files.read(root, path).splitlines()

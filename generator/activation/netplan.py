@@ -6,15 +6,15 @@ import shutil
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as Names
 from pathlib import Path
-from typing import Any
 
-from generator.activation import commands, devices, management
+from generator.activation import commands, devices, management, netplan_nics
 from generator.activation.backend import Activation, Remedy
 from generator.activation.commands import Log, Step
+from generator.desired import plan
 from generator.desired.model import Host
 from generator.desired.plan import Plan
-from generator.errors import ActivationFailed, NotInstalled, Problem, Refused
-from generator.observed import netlink
+from generator.errors import ActivationFailed, NotInstalled, Problem
+from generator.observed import netlink, netplan, networkd
 from generator.state import files, tree
 from generator.state.changes import Change
 
@@ -23,7 +23,7 @@ NETWORKD_CONF = "etc/systemd/networkd.conf.d/90-evpn-host.conf"
 _FOLDER = "etc/netplan"
 _NETWORKD_DROP_INS = "etc/systemd/network"
 _GENERATED = Path("run/systemd/network")  # networkd's files, which netplan makes
-_PREFIX = "10-netplan-"  # of their names
+_PREFIX = netplan.PREFIX  # of their names
 # What makes networkd's files below a folder. 1.2 calls it `configure`, and has systemd's generator
 # beside it. Before 1.2 it was `generate`, which Debian 12's netplan looks for in /lib.
 GENERATORS = (
@@ -39,8 +39,8 @@ class Netplan:
     name = "netplan"
     file = FILE
     files = (FILE, NETWORKD_CONF)
-    drop_ins = f"{_NETWORKD_DROP_INS}/{_PREFIX}*.*.d/evpn-host.conf"
-    foreign_files = ("lib/netplan/*.yaml", f"{_FOLDER}/*.yaml")
+    drop_ins = f"{_NETWORKD_DROP_INS}/*.*.d/evpn-host.conf"
+    foreign_files = tuple(f"{folder}/*.yaml" for folder in netplan.FOLDERS)
     nic_files = (*foreign_files, "etc/systemd/network/*.network")
     folders = ()
     notes = ()
@@ -58,27 +58,21 @@ class Netplan:
         unit = Path("/sys/fs/cgroup/system.slice/systemd-networkd.service")
         return root == Path("/") and unit.is_dir()
 
-    def refuse_conflicts(self, root: Path, nics: list[str]) -> None:
-        """Raise `Refused` if an uplink's id is not its name.
+    def placed(self, root: Path, host: Host) -> Host:
+        """Return the host with networkd's files that decide for its NICs."""
+        return netplan_nics.placed(host, netplan_nics.read(root, FILE, host))
 
-        If an operator's entry with another id matches the same NIC, netplan makes two files for
-        that NIC. networkd takes the first of them, and the operator's addresses would vanish.
-        """
-        problems = [
-            Problem(
-                f"/{path}: ethernets.{id_}",
-                "",
-                f"is the uplink {nic} under another id",
-                "rename it",
-            )
-            for path in tree.find(root, f"{_FOLDER}/*.yaml")
-            if path != FILE
-            for id_, entry in _ethernets(root, path).items()
-            for nic in nics
-            if nic != id_ and nic in _names(entry)
-        ]
-        if problems:
-            raise Refused(*problems)
+    def conflicts(self, root: Path, host: Host) -> list[Problem]:
+        """Return why NICs can't be taken as the operator has them."""
+        return list(netplan_nics.problems(host, netplan_nics.read(root, FILE, host)))
+
+    def digest(self, root: Path) -> str:
+        """Return a digest of the files of netplan and networkd that are not ours."""
+        own = [path for path in netplan.paths(root) if path != FILE]
+        kinds = ("nbr-", "vxlan", "Vrf_", "l3br-", "l3vx-")
+        made = tuple(f"{_PREFIX}{kind}" for kind in kinds)
+        stamps = [networkd.stamp(root, path) for path in own]
+        return plan.digest(*stamps, networkd.digest(root, made))
 
     def refuse_devices(self, root: Path, host: Host) -> None:
         """Refuse nothing: netplan makes each device that a payload can ask for."""
@@ -229,25 +223,3 @@ def _without_file(root: Path, plan: Plan) -> set[str]:
     """Return the devices for which networkd has no file, whoever removed it."""
     present = {file.name for file in (root / _GENERATED).glob(f"{_PREFIX}*.network")}
     return {d.name for d in plan.devices if f"{_PREFIX}{d.name}.network" not in present}
-
-
-# --- The operator's files ---
-
-
-def _ethernets(root: Path, path: str) -> dict[Any, Any]:
-    """Return the NICs of a netplan file; none if netplan itself will say what is wrong with it."""
-    from ruamel.yaml import YAML  # noqa: PLC0415  # only where there are files to read
-    from ruamel.yaml.error import YAMLError  # noqa: PLC0415
-
-    try:
-        return dict(YAML(typ="safe").load(files.read(root, path))["network"]["ethernets"])
-    except (OSError, YAMLError, KeyError, TypeError, ValueError):
-        return {}
-
-
-def _names(entry: Any) -> set[Any]:
-    """Return the names that a NIC's entry has for the NIC."""
-    if not isinstance(entry, dict):
-        return set()
-    match = entry.get("match")
-    return {entry.get("set-name"), match.get("name") if isinstance(match, dict) else None}

@@ -160,6 +160,22 @@ class Management(Model, frozen=True):
         return [*pairs, (self.ipv6, self.gateway6)] if self.ipv6 else pairs
 
 
+class NetworkFile(Model, frozen=True):
+    """A file of networkd that is about uplinks."""
+
+    name: str
+    uplinks: tuple[Uplink, ...]
+    required: bool  # whether the host is online only with them
+
+    @cached_property
+    def mtu(self) -> int | None:
+        return self.uplinks[0].mtu
+
+    @cached_property
+    def addresses(self) -> list[str]:
+        return [uplink.address for uplink in self.uplinks if uplink.address]
+
+
 class Bgp(Model, frozen=True):
     """Settings that all sessions of a host share."""
 
@@ -180,6 +196,31 @@ class Host(Model, frozen=True):
     uplinks: tuple[Uplink, ...]
     vrfs: tuple[Vrf, ...]
     bridges: tuple[Bridge, ...]
+    # By NIC, lo among them, the networkd file that decides for it, where that is another one than
+    # netplan makes of a section with the NIC's name.
+    foreign_files: dict[str, str] = {}
+
+    @cached_property
+    def loopback_file(self) -> NetworkFile:
+        """The file of networkd that decides for lo."""
+        return NetworkFile(_network_file("lo", self.foreign_files), (), required=True)
+
+    @cached_property
+    def network_files(self) -> list[NetworkFile]:
+        """The files of networkd that decide for uplinks."""
+        of: dict[str, list[Uplink]] = {}
+        for uplink in self.uplinks:
+            of.setdefault(_network_file(uplink.ifname, self.foreign_files), []).append(uplink)
+        nic = self.management.ifname if self.management else None
+        return [
+            NetworkFile(name, tuple(uplinks), required=any(u.ifname == nic for u in uplinks))
+            for name, uplinks in of.items()
+        ]
+
+    @cached_property
+    def netplan_uplinks(self) -> list[Uplink]:
+        """Uplinks of which netplan makes networkd's file."""
+        return [uplink for uplink in self.uplinks if uplink.ifname not in self.foreign_files]
 
     @cached_property
     def vxlans(self) -> list[Vxlan]:
@@ -199,6 +240,10 @@ class Host(Model, frozen=True):
     def neighbour_limits(self) -> tuple[int, int, int]:
         """The three thresholds of a neighbour table (`gc_thresh1` to 3), the hard one last."""
         return self.neighbour_limit // 4, self.neighbour_limit // 2, self.neighbour_limit
+
+
+def _network_file(name: str, foreign: dict[str, str]) -> str:
+    return foreign.get(name, f"10-netplan-{name}.network")
 
 
 class Device(Model, frozen=True):

@@ -58,6 +58,12 @@ def target(plan: Plan) -> Target:
         leaves={uplink.neighbor: name for uplink in host.uplinks if (name := leaf(uplink))},
         filter_rules=sum(len(_RULE.findall(text)) for text in plan.files.values()),
         advertised=[bridge.port.vni for bridge in host.bridges if bridge.advertisements],
+        network_files={
+            uplink.ifname: file.name
+            for file in host.network_files
+            if any(f"/{file.name}.d/" in path for path in plan.files)
+            for uplink in file.uplinks
+        },
         numbered=[(each.ifname, each.address) for each in host.uplinks if each.address],
     )
 

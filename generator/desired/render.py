@@ -24,7 +24,8 @@ _EACH: dict[str, Callable[[Host], Iterable[Any]]] = {
     "bridge": lambda host: host.bridges,
     "vxlan": lambda host: host.vxlans,
     "vrf": lambda host: host.vrfs,
-    "uplink": lambda host: host.uplinks,
+    "network_file": lambda host: host.network_files,
+    "loopback_file": lambda host: [host.loopback_file],
 }
 _PLACEHOLDER = re.compile(r"\[(\w+)\]")
 

@@ -38,6 +38,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     vnis: list[Vni]
     uplinks: list[str] | None = None  # their NICs; None: of a version that did not record them
     numbered: list[tuple[str, str]] = []  # NICs with our address on a numbered link
+    network_files: dict[str, str] = {}  # networkd's files that decide for uplinks, by NIC
     names: dict[int, str] = {}  # of V-Nets, by VNI
     filter_rules: int = 0  # of the packet filter; 0: of a version that had none
     leaves: dict[str, str] = {}  # the switch at the other end, by neighbor

@@ -47,6 +47,7 @@ class Link(msgspec.Struct):
     carrier: bool = True
     max_mtu: int = 0  # 0: the driver names none
     altnames: tuple[str, ...] = ()
+    permanent_mac: str = ""
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -155,6 +156,7 @@ def links() -> dict[str, Link]:
             kind="",
             carrier=bool(_int(attributes.get(33))),  # IFLA_CARRIER
             max_mtu=_int(attributes.get(51)),  # IFLA_MAX_MTU
+            permanent_mac=_mac(attributes.get(54, b"")),  # IFLA_PERM_ADDRESS
         )
         if 52 in attributes:  # IFLA_PROP_LIST of IFLA_ALT_IFNAME
             link.altnames = tuple(_strings(attributes[52]))
@@ -204,6 +206,16 @@ def addresses() -> dict[int, set[str]]:
         raw = attributes.get(2, attributes.get(1, b""))  # IFA_LOCAL, else IFA_ADDRESS
         found.setdefault(index, set()).add(f"{ip_address(raw)}/{length}")
     return found
+
+
+def with_link_local() -> set[int]:
+    """Return the devices that have an IPv6 link-local address, by index."""
+    indices = set()
+    for message in dump(RTM_GETADDR, struct.pack("=BBBBi", socket.AF_INET6, 0, 0, 0, 0)):
+        _, _, _, scope, index = struct.unpack_from("=BBBBi", message)
+        if scope == 253:  # RT_SCOPE_LINK
+            indices.add(index)
+    return indices
 
 
 def peers() -> Iterator[tuple[int, str, str]]:

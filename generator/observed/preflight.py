@@ -217,8 +217,10 @@ def _managers(host: Host, machine: Machine) -> Iterator[Finding]:
         if uplink.ifname in machine.network_manager:
             yield Finding(
                 what=f"NetworkManager manages {uplink.ifname}",
-                why="it takes away what it did not put there",
-                remedy=f"nmcli device set {uplink.ifname} managed no; unmanaged-devices= for good",
+                why="it and networkd or ifupdown2 take away what the other one has put there",
+                remedy=f"give {uplink.ifname} its addresses by netplan with renderer: networkd or"
+                " by ifupdown2; unmanaged-devices= keeps NetworkManager from it",
+                stops=True,
             )
     if machine.cloud_init:
         yield Finding(

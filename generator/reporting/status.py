@@ -10,7 +10,7 @@ import msgspec
 from generator.desired import model, plan
 from generator.desired.target import Target
 from generator.errors import Refused
-from generator.observed import comparison, devices, frr, health, netlink, preflight
+from generator.observed import comparison, devices, frr, health, netlink, preflight, uplinks
 from generator.observed import filter as packet_filter
 from generator.observed.health import Health
 from generator.secrets import mask
@@ -77,18 +77,14 @@ def status(root: Path, switches: Mapping[str, str] | None = None) -> Status:
     if applied is None:
         return NOTHING_APPLIED
     differences = [] if applied.ok else [f"last apply: {applied.detail}"]
-    for path, known in applied.target.files.items():
-        text = changes.read(root, path)
-        if text is None:
-            differences.append(f"/{path}: is gone")
-        elif plan.digest(plan.body(text)) != known:
-            differences.append(f"/{path}: was changed by someone else")
+    differences += _changed_files(root, applied.target)
     sessions: list[frr.Session] = []
     names = dict(switches or {})
     if root == Path("/"):
         target = applied.target
         kernel = devices.differences(target.devices, target.moving_addresses)
         differences += map(str, kernel)
+        differences += uplinks.differences(target)
         differences += comparison.frr_differences(target, root)
         differences += packet_filter.differences(target, root)
         with contextlib.suppress(frr.Silent):  # frr_differences says so
@@ -113,6 +109,15 @@ def status(root: Path, switches: Mapping[str, str] | None = None) -> Status:
         warnings=list(_warnings(root, applied.target, names)),
         left_alone=mask(str(waiting)) if waiting else "",
     )
+
+
+def _changed_files(root: Path, target: Target) -> Iterator[str]:
+    for path, known in target.files.items():
+        text = changes.read(root, path)
+        if text is None:
+            yield f"/{path}: is gone"
+        elif plan.digest(plan.body(text)) != known:
+            yield f"/{path}: was changed by someone else"
 
 
 def _warnings(root: Path, target: Target, leaves: Mapping[str, str]) -> Iterator[str]:

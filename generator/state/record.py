@@ -47,6 +47,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""  # why `ok` is False
     activated: bool  # whether this or an earlier apply brought the host up
     inputs: str  # digest of all that the files are made from
+    nic_files: str = ""  # digest of the operator's files that decide for NICs
     target: Target
     # Until `ok`, devices and addresses of before may still be there, and have to be removed.
     remaining_devices: list[Device] = []

@@ -122,8 +122,7 @@ def _decide(  # noqa: PLR0913, PLR0917  # what is, what is to be, and who hears 
     target = plan.target(planned)
     if options.activate:
         preflight.heed(planned, target, previous, options, log, say)
-    uplinks = [uplink.ifname for uplink in planned.host.uplinks]
-    backends.named(planned.backend).refuse_conflicts(root, uplinks)
+    preflight.refuse_conflicts(root, planned)
     changes = staging.changes(root, planned.files)
     lines = summary(previous.target if previous else None, target)
     stays = previous is not None and not changes and not lines
@@ -136,6 +135,7 @@ def _decide(  # noqa: PLR0913, PLR0917  # what is, what is to be, and who hears 
         previous=previous,
         changes=changes,
         number=number,
+        nic_files=backends.named(planned.backend).digest(root),
         summary=lines,
         begun=begun,
         former=preflight.former_addresses(root, planned, previous),
@@ -175,6 +175,8 @@ def _nothing_to_do(inputs: str, previous: Record, options: Options) -> bool:
     """Whether the last apply had the same inputs, and all that it brought about is still there."""
     root = options.root
     if not _is_of(previous, inputs):
+        return False
+    if previous.nic_files != backends.named(previous.target.backend).digest(root):
         return False
     if staging.present(root) - previous.target.files.keys():
         return False

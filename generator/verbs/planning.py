@@ -32,12 +32,9 @@ def make_plan(data: bytes, options: Options) -> tuple[Plan, Payload, str]:
     name = options.host or (config.hostname() if payload.kind == "Fleet" else None)
     backend = options.backend or backends.detect(options.root)
     local = frr_local(options.root)
+    host = backends.named(backend).placed(options.root, payload.host(name))
     planned = plan.make(
-        payload.host(name),
-        backend,
-        local,
-        guest_bgp=options.guest_bgp,
-        generation=payload.generation,
+        host, backend, local, guest_bgp=options.guest_bgp, generation=payload.generation
     )
     backends.named(backend).refuse_devices(options.root, planned.host)
     return planned, payload, inputs_of(data, local, options)

@@ -27,8 +27,40 @@ def look(planned: Plan, previous: Record | None, root: Path, log: Log) -> list[F
         first=first,
         ours=_possible_places(previous),
     )
-    stale = _stale_files(root, planned, previous)
-    return [*_foreign_bgp(root), *findings, *stale, *_firewall(planned, log)]
+    listed = [
+        *_foreign_bgp(root),
+        *_conflicts(root, planned),
+        *findings,
+        *_stale_files(root, planned, previous),
+        *_foreign_files(planned),
+        *_firewall(planned, log),
+    ]
+    return sorted(listed, key=lambda finding: not finding.stops)
+
+
+def _conflicts(root: Path, planned: Plan) -> list[Finding]:
+    """Find NICs that can't be taken as the operator's files have them."""
+    return [
+        Finding(
+            what=str(problem._replace(hint="")),
+            why="our part would do nothing, or your addresses would go",
+            remedy=problem.hint,
+            stops=True,
+        )
+        for problem in backends.named(planned.backend).conflicts(root, planned.host)
+    ]
+
+
+def _foreign_files(planned: Plan) -> list[Finding]:
+    """Find NICs of which networkd takes a file that has another name than they."""
+    return [
+        Finding(
+            what=f"networkd takes {file} for {nic}",
+            why=f"our part of {nic} is a drop-in of that file",
+            remedy="nothing, while the file keeps its name; otherwise apply again",
+        )
+        for nic, file in planned.host.foreign_files.items()
+    ]
 
 
 def _possible_places(previous: Record | None) -> set[str]:
@@ -57,6 +89,15 @@ def refuse_foreign_bgp(root: Path) -> None:
     """Raise `Refused` if frr.conf has a BGP instance that is not of evpn-host."""
     if stopping := _foreign_bgp(root):
         raise refusal(stopping)
+
+
+def refuse_conflicts(root: Path, planned: Plan) -> None:
+    """Raise `Refused` if NICs can't be taken as the operator's files have them.
+
+    No option overrides it: the NIC would lose the operator's addresses, or never be an uplink.
+    """
+    if problems := backends.named(planned.backend).conflicts(root, planned.host):
+        raise Refused(*problems)
 
 
 def refusal(findings: list[Finding]) -> Refused:

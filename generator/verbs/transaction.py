@@ -56,6 +56,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     log: Log
     say: Log
     number: int  # of the entry of the history
+    nic_files: str  # digest of the operator's files that decide for NICs
     summary: list[str]
     begun: float  # by the monotonic clock, seconds
     former: list[FormerAddress]
@@ -87,6 +88,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
             detail=detail,
             activated=ok or bool(previous and previous.activated),
             inputs=self.inputs,
+            nic_files=self.nic_files,
             target=self.target,
             remaining_devices=[] if ok else record.removed_devices(previous, self.target),
             remaining_numbered=[] if ok or not previous else previous.possible_numbered,

@@ -39,6 +39,8 @@ GATE = {
     "test_steps.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_faults.py": ("trixie-netplan",),
     "test_power_cuts.py": ("bookworm-ifupdown",),
+    "test_nics.py": ("trixie-netplan", "bookworm-netplan"),
+    "test_nics_ifupdown.py": ("bookworm-ifupdown",),
     "test_refresh.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_on_and_off.py": ("bookworm-netplan",),
     "test_membership.py": ("trixie-ifupdown",),

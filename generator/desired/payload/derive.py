@@ -16,7 +16,7 @@ from generator.desired.model import (
 )
 from generator.desired.payload import advertisements
 from generator.desired.payload.checks import Segments
-from generator.desired.payload.document import Link, Server, Vnet
+from generator.desired.payload.document import Link, Server, Vnet, Vpc
 
 Gateways = dict[str, tuple[Gateway, ...]]
 
@@ -43,17 +43,7 @@ def derive(server: Server, links: list[Link], segments: Segments, gateways: Gate
         if vpc.vni:
             inside.append(_l3_bridge(vpc.vni, vpc.name, f"Vrf_{id_}", inside, server))
             bridges.append(inside[-1])
-        targets = vpc.route_targets
-        vrfs.append(
-            Vrf(
-                id=id_,
-                label=label(vpc.name),
-                vni=vpc.vni or None,
-                bridges=tuple(bridge.name for bridge in _sorted(inside)),
-                import_targets=tuple(sorted(set(targets.import_))),
-                export_targets=tuple(sorted(set(targets.export))),
-            )
-        )
+        vrfs.append(_vrf(vpc, inside))
     return Host(
         name=server.name,
         asn=int(server.asn),
@@ -68,6 +58,18 @@ def derive(server: Server, links: list[Link], segments: Segments, gateways: Gate
         uplinks=tuple(_uplinks(server, links, segments)),
         vrfs=tuple(vrfs),
         bridges=_sorted(bridges),
+    )
+
+
+def _vrf(vpc: Vpc, bridges: list[Bridge]) -> Vrf:
+    targets = vpc.route_targets
+    return Vrf(
+        id=vpc.id,
+        label=label(vpc.name),
+        vni=vpc.vni or None,
+        bridges=tuple(bridge.name for bridge in _sorted(bridges)),
+        import_targets=tuple(sorted(set(targets.import_))),
+        export_targets=tuple(sorted(set(targets.export))),
     )
 
 

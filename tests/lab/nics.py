@@ -1,0 +1,77 @@
+"""Steps that tests of a server's own NIC configuration share, whatever its backend."""
+
+from __future__ import annotations
+
+import json
+
+from lab.fabric import PAYLOAD, Lab, eventually
+from tests.lab.k8s01 import (
+    LEAVES,
+    OPERATORS_COMMANDS,
+    Payload,
+    addresses,
+    bare_metal,
+    established,
+    guest,
+    payload,
+)
+
+MANAGEMENT, SECOND = "10.12.0.101/16", "10.254.254.10/24"
+
+
+def joins_the_fabric(lab: Lab, document: Payload | None = None) -> None:
+    """Apply; the operator's addresses stay, and what the fabric carries outlasts his commands."""
+    host, fabric = lab.host, lab.fabric
+    document = document or payload()
+    eventually(lambda: fabric.controller.ping("10.12.0.101", count=1))
+    fabric.carry(document)
+    done = host.apply(document)
+    assert {MANAGEMENT, SECOND} <= addresses(host, nic_of(document)), done.err
+    assert fabric.controller.ping("10.12.0.101", count=3)
+    for leaf in LEAVES:
+        fabric.leaf(leaf).underlay(on=True)
+    nics = {link["local"]["ifname"] for link in document["links"]}
+    eventually(lambda: established(host) == nics)
+    gpu = bare_metal(fabric, "gpu", 26, "10.188.0.254", 20)
+    pod = guest(host, "pod", 26, "10.188.0.254", 10)
+    eventually(lambda: pod.ping(gpu, count=1))
+    for command in OPERATORS_COMMANDS[lab.backend]:
+        host.run(command, timeout=120)
+    eventually(lambda: pod.ping(gpu, count=1))
+    eventually(lambda: fabric.controller.ping("10.12.0.101", count=1))
+    assert SECOND in addresses(host, nic_of(document))
+    lab.reboot()
+    eventually(lambda: established(host) == nics)
+    eventually(lambda: fabric.controller.ping("10.12.0.101", count=1))
+    assert SECOND in addresses(host, nic_of(document))
+    eventually(lambda: not differences(lab))
+
+
+def nic_of(document: Payload) -> str:
+    return str(document["server"]["mgmt"]["ifname"])
+
+
+def differences(lab: Lab) -> list[str]:
+    shown = json.loads(lab.host.evpn_host("status", "--json", check=False).out)
+    return list(shown["differences"])
+
+
+def is_refused(lab: Lab, *words: str, document: Payload | None = None) -> None:
+    """Apply, with and without the guard: refused, with the reason, and nothing is changed."""
+    eventually(lambda: lab.fabric.controller.ping("10.12.0.101", count=1))
+    before = files(lab)
+    for options in ((), ("--no-guard",)):
+        done = lab.host.apply(document or payload(), *options, check=False)
+        assert done.code == 1, (options, done.err)
+        for word in words:
+            assert word in done.err, done.err
+    seen = lab.host.evpn_host("preflight", "-p", PAYLOAD, check=False)
+    assert seen.code == 1
+    assert all(word in seen.out for word in words), seen.out
+    assert files(lab) == before
+    assert lab.fabric.controller.ping("10.12.0.101", count=3)
+
+
+def files(lab: Lab) -> str:
+    """The checksums of all files below /etc."""
+    return lab.host.run(["sh", "-c", "find /etc -type f | sort | xargs sha256sum"]).out

@@ -1,0 +1,79 @@
+"""The NICs of a server with ifupdown2 as its operator has configured them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lab.fabric import Lab, eventually
+from tests.lab.k8s01 import addresses, payload
+from tests.lab.nics import MANAGEMENT, SECOND, is_refused, joins_the_fabric
+
+INTERFACES = "/etc/network/interfaces"
+SOURCE = "source /etc/network/interfaces.d/*\n\nauto lo\niface lo inet loopback\n\n"
+STATIC = "    address 10.12.0.101/16\n    address 10.254.254.10/24\n    gateway 10.12.0.1\n"
+SYSTEMS = (("trixie", "ifupdown"), ("bookworm", "ifupdown"))
+
+
+@pytest.fixture(params=SYSTEMS, ids="-".join)
+def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
+    """A host to which nothing was applied yet."""
+    lab: Lab = fresh_lab(*request.param)
+    lab.host.evpn_host("install-units")
+    return lab
+
+
+def configure(lab: Lab, text: str) -> None:
+    """Give the host this file, and have ifupdown2 take it up."""
+    lab.machine.write(INTERFACES, text)
+    lab.host.run(["ifreload", "-a"], timeout=120)
+
+
+def test_stanzas_in_several_forms(lab: Lab) -> None:
+    """`allow-hotplug` above our file, `inet manual` behind it, an address by a command."""
+    up = "    up ip address replace 192.0.2.88/32 dev ens5\n"
+    configure(
+        lab,
+        f"allow-hotplug ens4\niface ens4 inet static\n{STATIC}\n{SOURCE}"
+        f"auto ens5\niface ens5 inet manual\n{up}",
+    )
+    lab.host.run(["ifup", "ens4"])  # what a hot plug does
+    joins_the_fabric(lab)
+    assert "192.0.2.88/32" in addresses(lab.host, "ens5")
+    lab.host.evpn_host("uninstall", "--yes")
+    assert {MANAGEMENT, SECOND} <= addresses(lab.host, "ens4")
+    eventually(lambda: lab.host.run(["ip", "route", "show", "default"]).out)
+
+
+def test_a_bond(lab: Lab) -> None:
+    """A bond of the operator is an uplink, and carries the management address."""
+    configure(
+        lab,
+        SOURCE + f"auto bond0\niface bond0 inet static\n    bond-slaves ens4\n"
+        f"    bond-mode active-backup\n{STATIC}",
+    )
+    document = payload()
+    document["links"][0]["local"]["ifname"] = "bond0"
+    document["server"]["mgmt"]["ifname"] = "bond0"
+    joins_the_fabric(lab, document)
+
+
+def test_what_is_refused(lab: Lab) -> None:
+    """A NIC below a bridge, a bridge, and a file that ifupdown2 would never read."""
+    text = lab.machine.read(INTERFACES)
+    line = "source /etc/network/interfaces.d/*"
+    lab.machine.write(INTERFACES, text.replace(line, "source-directory /etc/network/interfaces.d"))
+    done = lab.host.apply(payload(), check=False)
+    assert done.code == 1
+    assert "does not source" in done.err
+    configure(
+        lab,
+        SOURCE + "iface ens4 inet manual\n\nauto br0\niface br0 inet static\n"
+        f"    bridge_ports ens4\n{STATIC}",
+    )
+    is_refused(lab, "iface br0 inet static", "has the uplink ens4 as a port")
+    document = payload()
+    for part in (document["links"][0]["local"], document["server"]["mgmt"]):
+        part["ifname"] = "br0"
+    is_refused(lab, "makes the uplink br0 a bridge", document=document)
