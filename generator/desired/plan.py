@@ -7,7 +7,7 @@ import msgspec
 
 from generator.desired.model import Device, Host, devices, leaf
 from generator.desired.render import render
-from generator.desired.target import Target, vni_of
+from generator.desired.target import Target, nics_of, vni_of
 
 _SIGNED = re.compile(r"[#!] Written by evpn-host from payload generation \d+; edits are lost\.")
 
@@ -50,6 +50,7 @@ def target(plan: Plan) -> Target:
         names={bridge.port.vni: bridge.label for bridge in host.bridges if not bridge.l3vni},
         leaves={uplink.neighbor: name for uplink in host.uplinks if (name := leaf(uplink))},
         filter_rules=sum(len(_RULE.findall(text)) for text in plan.files.values()),
+        nics=nics_of(host),
         numbered=[(each.ifname, each.address) for each in host.uplinks if each.address],
     )
 
