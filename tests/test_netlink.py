@@ -232,6 +232,7 @@ def test_rules(both: Both) -> None:
             "priority": rule["priority"],
             "table": int(rule["table"]),
             "l3mdev": False,
+            "plain": rule["src"] == "all" and not SELECTING & rule.keys(),
         }
         for family, name in ((socket.AF_INET, "rules4"), (socket.AF_INET6, "rules6"))
         for rule in shown[name]
