@@ -11,7 +11,7 @@ from generator.activation.backend import Activation
 from generator.activation.commands import Log, Step
 from generator.desired.model import UNREACHABLE_METRIC, UPLINK_PEERS, Device
 from generator.desired.target import Target, loopbacks
-from generator.observed import devices, netlink, nics, settings
+from generator.observed import devices, netlink, nics, running, settings
 from generator.observed.devices import Difference
 
 SYSCTL = settings.FILE
@@ -87,10 +87,13 @@ def mend(activation: Activation, log: Log) -> None:
     """Put right what others have changed of devices that were to stay as they were.
 
     Of what a line of `ip` puts right the backends need not hear. networkd, for example, does not
-    change a bridge's STP.
+    change a bridge's STP. What is shut down in FRR comes up by FRR alone: set up by somebody else
+    it would stay down for FRR.
     """
     for _ in range(_ROUNDS):
-        lines = [each.line for each in _changed_by_others(activation) if each.line]
+        changed = [each for each in _changed_by_others(activation) if each.line]
+        shut = running.shut_down(activation.root) if changed else set()
+        lines = [each.line for each in changed if each.device not in shut]
         if not lines:
             return
         step = Step(

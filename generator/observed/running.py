@@ -38,6 +38,7 @@ _IGNORED = (
     "Building configuration",
     "Current configuration",
 )
+_SHUT = ("shutdown",)
 # Stanzas that FRR shows or leaves out as it likes when nothing stands in them.
 _NOTHING_ALONE = ("vrf ", "interface ", "address-family ")
 
@@ -70,6 +71,17 @@ def drift(root: Path) -> Drift:
     file = lines_of([changes.read(root, CONF) or ""])
     running = lines_of(_running(root))
     return Drift(sorted(file - running), sorted(running - file))
+
+
+def shut_down(root: Path) -> set[str]:
+    """Return the interfaces that somebody has shut down in FRR; none while FRR is silent."""
+    try:
+        lines = lines_of(_running(root))
+    except frr.Silent:
+        return set()
+    return {
+        line[0].split()[1] for line in lines if line[0][:10] == "interface " and line[1:] == _SHUT
+    }
 
 
 def foreign_neighbors(drift: Drift, root: Path) -> list[tuple[str, str]]:
