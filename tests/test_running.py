@@ -146,3 +146,9 @@ def test_neighbors_that_the_file_does_not_have(tmp_path: Path) -> None:
     )
     drift = running.Drift([], sorted(running.lines_of([shown]) - running.lines_of([FILE])))
     assert running.foreign_neighbors(drift, tmp_path) == [("router bgp 65000", "ens9")]
+
+
+def test_what_is_shut_down_in_frr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = "interface ens4\n ipv6 nd ra-interval 3\nexit\ninterface ens5\n shutdown\nexit\n"
+    monkeypatch.setattr(running, "_running", lambda _: [shown])
+    assert running.shut_down(tmp_path) == {"ens5"}
