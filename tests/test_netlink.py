@@ -61,13 +61,22 @@ neigh add fe80::1 lladdr 02:00:00:00:00:03 dev nic1 nud permanent
 READ = """
 import json, socket, sys
 import msgspec
-from generator.observed import netlink
+from generator.observed import netlink, settings
+of_devices = settings._OfDevices(netlink.links())
+keys = [
+    f"net/{family}/conf/{name}/{setting}"
+    for name in netlink.links() for family, setting in settings._NUMBERS
+]
 print(msgspec.json.encode({
     "links": netlink.links(),
     "addresses": {str(i): sorted(found) for i, found in netlink.addresses().items()},
     "routes4": list(netlink.routes(socket.AF_INET)),
     "routes6": list(netlink.routes(socket.AF_INET6)),
     "rules": netlink.rules(),
+    "settings": [
+        {key: of_devices.read(key) for key in keys},
+        {key: open(f"/proc/sys/{key}").read().strip() for key in keys},
+    ],
     "neighbours4": list(netlink.neighbours(socket.AF_INET)),
     "neighbours6": list(netlink.neighbours(socket.AF_INET6)),
     "remote": {
@@ -143,14 +152,24 @@ def test_links(both: Both) -> None:
             "port_learning": port.get("learning"),
             "port_suppress": port.get("neigh_suppress"),
             "stp": bool(data["stp_state"]) if kind == "bridge" else None,
+            "forward_delay": data.get("forward_delay"),
             # ip(8) shows it of a device that is up.
             "carrier": "LOWER_UP" in link["flags"]
             if "UP" in link["flags"]
             else ours["links"][link["ifname"]]["carrier"],
             "max_mtu": link["max_mtu"],
             "altnames": link.get("altnames", []),
+            "families": ours["links"][link["ifname"]]["families"],  # see test_settings_of_devices
         }
     assert ours["links"] == theirs
+
+
+def test_settings_of_devices(both: Both) -> None:
+    """What the kernel tells of a device's settings is what stands below /proc/sys."""
+    ours, _ = both
+    told, read = ours["settings"]
+    assert told == read
+    assert len(set(read.values())) > 1
 
 
 def test_addresses(both: Both) -> None:
@@ -200,6 +219,10 @@ def test_routes(both: Both, family: int) -> None:
     assert any(len(route["hops"]) == 2 for route in read)
 
 
+# What `ip -j rule` shows of a rule that is not for every packet.
+SELECTING = {"dst", "iif", "oif", "fwmark", "tos", "ipproto", "sport", "dport", "uid_start"}
+
+
 def test_rules(both: Both) -> None:
     """We read the rules of both families in the order of their priorities."""
     ours, shown = both
@@ -209,6 +232,7 @@ def test_rules(both: Both) -> None:
             "priority": rule["priority"],
             "table": int(rule["table"]),
             "l3mdev": False,
+            "plain": rule["src"] == "all" and not SELECTING & rule.keys(),
         }
         for family, name in ((socket.AF_INET, "rules4"), (socket.AF_INET6, "rules6"))
         for rule in shown[name]

@@ -9,6 +9,7 @@ from generator.activation import backends, commands, devices, frr, management, n
 from generator.activation.backend import Activation
 from generator.activation.commands import Log
 from generator.errors import ActivationFailed
+from generator.observed import netlink, others, settings
 from generator.observed.devices import Difference
 from generator.state.record import Record
 
@@ -25,15 +26,28 @@ def converge(activation: Activation, log: Log, say: Log) -> list[str]:
     if activation.whole or devices.MODULES in changed:
         commands.run(devices.modules(), log)
     nftables.load(activation, log, say)  # before the first device
+    devices.mend(activation, log)
     backends.named(activation.target.backend).activate(activation, log)
-    if activation.whole or devices.SYSCTL in changed:
-        commands.run(devices.sysctl(activation.root), log)
+    _set_kernel(activation, log, say)
     devices.order_rules(activation.target, log)
     devices.remove_stale_addresses(activation, log)
     _wait_for_devices(activation, log, say)
     repaired = frr.activate(activation, log, say)
+    devices.mend(activation, log)  # what a native tool took along with it
     management.start_hook(activation, log, say)
     return repaired
+
+
+def _set_kernel(activation: Activation, log: Log, say: Log) -> None:
+    """Set the kernel's settings where they are new or others; name who will set them back."""
+    root = activation.root
+    fresh = activation.whole or devices.SYSCTL in activation.changed_files
+    if not fresh and not settings.differences(root, netlink.links()):
+        return
+    commands.run(devices.sysctl(root), log)
+    if not fresh:  # else preflight has said it
+        for line in settings.later(root):
+            say(f"warning: {line}")
 
 
 def _wait_for_devices(activation: Activation, log: Log, say: Log) -> None:
@@ -45,7 +59,11 @@ def _wait_for_devices(activation: Activation, log: Log, say: Log) -> None:
         commands.run(whole, log)
         left = _wait_with_remedies(activation, log)
     if left:
-        raise ActivationFailed("the devices are not as planned:", *(f"  {text}" for text in left))
+        patterns = backends.named(activation.target.backend).nic_files
+        blamed = others.setters(activation.root, patterns, left)
+        raise ActivationFailed(
+            "the devices are not as planned:", *(f"  {text}" for text in [*left, *blamed])
+        )
 
 
 def _wait_with_remedies(activation: Activation, log: Log) -> list[Difference]:

@@ -1,18 +1,22 @@
 """Changes devices, rules and addresses that no backend changes, or not in the order needed."""
 
+import socket
 from collections.abc import Iterable
 from pathlib import Path
+
+import msgspec
 
 from generator.activation import commands
 from generator.activation.backend import Activation
 from generator.activation.commands import Log, Step
-from generator.desired.model import UNREACHABLE_METRIC, Device
+from generator.desired.model import UNREACHABLE_METRIC, UPLINK_PEERS, Device
 from generator.desired.target import Target, loopbacks
-from generator.observed import devices, netlink
+from generator.observed import devices, netlink, nics, running, settings
+from generator.observed.devices import Difference
 
-# Peers of the loopback's address on uplinks, see templates/frr/etc/frr/daemons.j2.
-_UPLINK_PEERS = ("169.254.0.1", "254.128.0.0")
-SYSCTL = "etc/sysctl.d/90-evpn-host.conf"
+SYSCTL = settings.FILE
+_VRF_RULE = 1000  # priority that the kernel gives it
+_ROUNDS = 3  # what a device is given may be lost when it is put right in another way
 MODULES = "etc/modules-load.d/evpn-host.conf"
 
 
@@ -42,18 +46,20 @@ def _ordered_rules() -> list[Step]:
     gone (uninstall deletes it) it is made here. `protocol kernel` keeps networkd from ever removing
     these rules.
     """
-    steps = []
-    for family in ("-4", "-6"):
-        l3mdev = f"ip {family} rule add pref 1000 l3mdev protocol kernel".split()
-        add = f"ip {family} rule add pref 32765 table local protocol kernel".split()
-        delete = f"ip {family} rule del pref 0".split()
-        reason = "a tenant meets its own table before the host's addresses"
-        steps += [
-            Step(tuple(l3mdev), reason, may_fail=True),
-            Step(tuple(add), reason, may_fail=True),
-            Step(tuple(delete), reason, may_fail=True),
-        ]
-    return steps
+    reason = "a tenant meets its own table before the host's addresses"
+    lines = [
+        line
+        for family in ("-4", "-6")
+        for line in (
+            f"ip {family} rule add pref {_VRF_RULE} l3mdev protocol kernel",
+            f"ip {family} rule add pref 32765 table local protocol kernel",
+        )
+    ]
+    lines += [
+        f"ip {'-4' if family == socket.AF_INET else '-6'} rule del pref {priority} table local"
+        for family, priority in devices.early_local_rules(_VRF_RULE)
+    ]
+    return [Step(tuple(line.split()), reason, may_fail=True) for line in lines]
 
 
 def restore_rules(log: Log) -> None:
@@ -75,6 +81,44 @@ def restore_rules(log: Log) -> None:
 
 
 # --- Devices ---
+
+
+def mend(activation: Activation, log: Log) -> None:
+    """Put right what others have changed of devices that were to stay as they were.
+
+    Of what a line of `ip` puts right the backends need not hear. networkd, for example, does not
+    change a bridge's STP. What is shut down in FRR comes up by FRR alone: set up by somebody else
+    it would stay down for FRR.
+    """
+    for _ in range(_ROUNDS):
+        changed = [each for each in _changed_by_others(activation) if each.line]
+        shut = running.shut_down(activation.root) if changed else set()
+        lines = [each.line for each in changed if each.device not in shut]
+        if not lines:
+            return
+        step = Step(
+            ("ip", "-force", "-batch", "-"),
+            f"somebody has changed what stays: {'; '.join(lines)}",
+            input="".join(f"{line}\n" for line in lines),
+            may_fail=True,
+        )
+        commands.run(step, log)
+
+
+def _changed_by_others(activation: Activation) -> list[Difference]:
+    before = activation.previous.target if activation.previous else None
+    if before is None:
+        return []
+    known = {*before.devices, *before.nics}
+    expected = [device for device in activation.target.devices if device in known]
+    current = [nic for nic in activation.target.nics if nic in known]
+    kernel = devices.read()
+    target = msgspec.structs.replace(activation.target, nics=current)
+    management = [*before.moving_addresses, *target.moving_addresses]
+    return [
+        *devices.differences(expected, management, kernel),
+        *nics.differences(target, kernel),
+    ]
 
 
 def vrfs(target: Target) -> list[str]:
@@ -196,7 +240,7 @@ def _uplink_loopbacks(ours: frozenset[str], uplinks: set[str]) -> list[Step]:
             may_fail=True,
         )
         for index, address, peer in netlink.peers()
-        if peer in _UPLINK_PEERS and address in ours and names.get(index, "lo") not in uplinks
+        if peer in UPLINK_PEERS and address in ours and names.get(index, "lo") not in uplinks
     ]
 
 

@@ -5,13 +5,17 @@ from collections.abc import Set as Names
 from ipaddress import ip_address
 from pathlib import Path
 
+import msgspec
+
 from generator.activation import advertisements, commands, devices, services
 from generator.activation.backend import Activation
 from generator.activation.commands import Log, Step
 from generator.errors import ActivationFailed
-from generator.observed import comparison, frr, routes
+from generator.observed import comparison, frr, routes, running
 from generator.observed.routes import Lost
-from generator.state import files
+from generator.observed.running import Drift
+from generator.state import files, reloaded
+from generator.state.reloaded import Reloaded
 
 CONF = "etc/frr/frr.conf"
 DAEMONS = "etc/frr/daemons"
@@ -20,6 +24,8 @@ _RELOAD = "/usr/lib/frr/frr-reload.py"
 _running = Step(
     ("vtysh", "-c", "show running-config"), "what FRR advertises to guests", may_fail=True
 )
+_TO_DO = "Lines To "  # what `frr-reload.py --test` prints before lines that it would change
+_PATIENCE = 3.0  # seconds until FRR's daemons all have what a reload has given them
 
 
 def check(stage: Path) -> Step:
@@ -31,14 +37,16 @@ def check(stage: Path) -> Step:
 def activate(activation: Activation, log: Log, say: Log) -> list[str]:
     """Have FRR run with its files, and wait until it is as planned.
 
-    Returns what had been lost between FRR and the kernel, and was repaired. Raises
-    `ActivationFailed`.
+    Returns what was repaired: lines that others had changed, and what had been lost between FRR and
+    the kernel. Raises `ActivationFailed`.
     """
     try:
-        _take_up_files(activation, log, say)
+        repaired = _take_up_files(activation, log, say)
+        repaired += _settle(activation, log, say)
+        _agree(activation, log, say)
     except frr.Silent as silent:
         raise ActivationFailed(str(silent)) from None
-    return _settle(activation, log, say)
+    return repaired
 
 
 def restart(reason: str, log: Log) -> None:
@@ -49,8 +57,11 @@ def restart(reason: str, log: Log) -> None:
 # --- Start and reload ---
 
 
-def _take_up_files(activation: Activation, log: Log, say: Log) -> None:
-    """Start FRR, or reload it if that is enough. Raises `frr.Silent` or `ActivationFailed`."""
+def _take_up_files(activation: Activation, log: Log, say: Log) -> list[str]:
+    """Start FRR, or reload it if that is enough; return lines that others had typed or removed.
+
+    Raises `frr.Silent` or `ActivationFailed`.
+    """
     root = activation.root
     _wait_for_start(activation)  # of a host that has just booted
     # A reload can't take away a BGP instance that has VNIs, so another AS number needs a restart.
@@ -61,9 +72,11 @@ def _take_up_files(activation: Activation, log: Log, say: Log) -> None:
     ):
         say("FRR is started with its new files")
         _start(activation, log)
-        return
-    if not {CONF, DAEMONS} & activation.changed_files:
-        return
+        return []
+    drift = _drift(root)
+    changed = bool({CONF, DAEMONS} & activation.changed_files)
+    if not changed and not drift:
+        return []
 
     def unknown() -> list[str]:
         known = frr.ask("zebra", "show vrf", root)
@@ -73,11 +86,14 @@ def _take_up_files(activation: Activation, log: Log, say: Log) -> None:
         raise ActivationFailed(f"FRR does not see the VRFs {', '.join(left)}")
     if ended := sorted(activation.previous_sessions - set(activation.target.sessions)):
         commands.run(forget_neighbors(activation.target.asn, ended), log)
-    _reload(activation, log)
+    _forget_foreign(drift, root, log)
+    # What others have typed may be more than a reload can take back: `_agree` says so then.
+    _reload(activation, log, may_fail=not changed)
     # Each would stay as an empty stanza (FRRouting/frr#21245).
     if removed := [device.name for device in activation.removed if device.kind == "vrf"]:
         reason = "FRR forgets VRFs that are gone"
         commands.run(_configure([f"no vrf {name}" for name in removed], reason), log)
+    return [] if changed else drift.texts
 
 
 def _answers(root: Path) -> bool:
@@ -119,7 +135,7 @@ def _wait_for_start(activation: Activation) -> None:
     commands.until(starting, 120 + activation.size / 2)
 
 
-def _reload(activation: Activation, log: Log) -> None:
+def _reload(activation: Activation, log: Log, *, may_fail: bool = False) -> None:
     """Have FRR take up its file, after what its reload would get wrong. Raises `frr.Silent`.
 
     FRR 8.4.4's frr-reload.py says the lines of a new uplink's advertisements twice, and the second
@@ -137,7 +153,8 @@ def _reload(activation: Activation, log: Log) -> None:
     if lines := advertisements.changes(running, conf):
         commands.run(_configure(lines, "FRR's advertisements to guests change"), log)
     service = activation.whole or DAEMONS in activation.changed_files
-    commands.run(_reload_step(activation.size, service=service), log)
+    step = _reload_step(activation.size, service=service)
+    commands.run(msgspec.structs.replace(step, may_fail=may_fail), log)
 
 
 def _reload_step(devices: int, *, service: bool) -> Step:
@@ -193,6 +210,55 @@ def _configure(lines: list[str], reason: str) -> Step:
     """Give FRR configuration lines. The reload and the check after it find what FRR refuses."""
     words = [word for line in lines for word in ("-c", line)]
     return Step(("vtysh", "-c", "configure terminal", *words), reason, may_fail=True)
+
+
+# --- What others have typed into FRR ---
+
+
+def _drift(root: Path) -> Drift:
+    """Return what FRR does not have as its file says. Raises `frr.Silent`."""
+    drift = running.drift(root)
+    return Drift([], []) if drift.digest == reloaded.read(root).same else drift
+
+
+def _forget_foreign(drift: Drift, root: Path, log: Log) -> None:
+    """Remove neighbors that are not in FRR's file, see `forget_neighbors`."""
+    lines = [
+        line
+        for instance, neighbor in running.foreign_neighbors(drift, root)
+        for line in (instance, f"no neighbor {neighbor}")
+    ]
+    if lines:
+        commands.run(_configure(lines, "FRR ends sessions that its file does not have"), log)
+
+
+def _agree(activation: Activation, log: Log, say: Log) -> None:
+    """Wait until FRR's running configuration is that of its file, or learn why it can't be.
+
+    Raises `frr.Silent`.
+    """
+    root = activation.root
+    commands.until(lambda: _drift(root).texts, _PATIENCE)
+    if not (drift := _drift(root)):
+        return
+    known = reloaded.read(root)
+    argv = (_RELOAD, "--test", f"/{CONF}")
+    reason = "does FRR only spell these lines otherwise?"
+    step = Step(argv, reason, timeout=120 + activation.size / 2)
+    with contextlib.suppress(ActivationFailed):
+        if _TO_DO not in commands.run(step, log):
+            _note(root, msgspec.structs.replace(known, same=drift.digest))
+            return
+    _note(root, msgspec.structs.replace(known, lasting=drift.digest))
+    say("warning: FRR's reload does not put this right, a restart of FRR would:")
+    for text in drift.texts:
+        say(f"  {text}")
+
+
+def _note(root: Path, known: Reloaded) -> None:
+    """Keep an answer of frr-reload.py. Without it the next run asks again."""
+    with contextlib.suppress(OSError):
+        reloaded.write(root, known)
 
 
 # --- What FRR and the kernel lost ---

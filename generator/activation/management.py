@@ -5,8 +5,8 @@ from generator.activation.backend import Activation
 from generator.activation.commands import Log, Step
 from generator.errors import ActivationFailed
 from generator.observed import netlink
+from generator.observed.management import HOOK
 
-HOOK = "evpn-host-failover.service"
 LET_GO = 15.0  # seconds for a busy host to make the new bridge, and for the hook to move to it
 
 

@@ -14,6 +14,8 @@ import msgspec
 
 VXLAN_OVERHEAD = 50  # bytes over IPv4: 14 Ethernet + 20 IP + 8 UDP + 8 VXLAN (RFC 7348, section 5)
 NEIGHBOURS_PER_VNET = 128
+# Peers of the loopback's address on uplinks, see templates/frr/etc/frr/daemons.j2.
+UPLINK_PEERS = ("169.254.0.1", "254.128.0.0")
 _MEANINGFUL = re.compile(r"[^A-Za-z0-9 ._@:/+-]")  # to some reader of a rendered file
 
 

@@ -7,7 +7,7 @@ import msgspec
 
 from generator.desired.model import Device, Host, devices, leaf
 from generator.desired.render import render
-from generator.desired.target import Target, vni_of
+from generator.desired.target import Target, nics_of, vni_of
 
 # In older versions the line names the payload's generation.
 _SIGNED = re.compile(
@@ -64,6 +64,7 @@ def target(plan: Plan) -> Target:
             if any(f"/{file.name}.d/" in path for path in plan.files)
             for uplink in file.uplinks
         },
+        nics=nics_of(host),
         numbered=[(each.ifname, each.address) for each in host.uplinks if each.address],
     )
 

@@ -5,7 +5,7 @@ A plan has the text of each file; a target has its digest, and is small enough t
 
 import msgspec
 
-from generator.desired.model import Bridge, Device, Management
+from generator.desired.model import UPLINK_PEERS, Bridge, Device, Host, Management
 
 
 class Vni(msgspec.Struct, frozen=True):
@@ -14,6 +14,16 @@ class Vni(msgspec.Struct, frozen=True):
     vni: int
     type: str  # "L2" or "L3"
     vrf: str  # the tenant's, or "default"
+
+
+class Nic(msgspec.Struct, frozen=True):
+    """What our files say of a device that is not ours: the loopback, or an uplink."""
+
+    name: str
+    addresses: tuple[str, ...]  # with length
+    mtu: int | None = None
+    # Addresses with their peers, which FRR's start script adds: templates/frr/etc/frr/daemons.j2.
+    peers: tuple[tuple[str, str], ...] = ()
 
 
 class FormerAddress(msgspec.Struct, frozen=True):
@@ -39,6 +49,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     uplinks: list[str] | None = None  # their NICs; None: of a version that did not record them
     numbered: list[tuple[str, str]] = []  # NICs with our address on a numbered link
     network_files: dict[str, str] = {}  # networkd's files that decide for uplinks, by NIC
+    nics: list[Nic] = []
     names: dict[int, str] = {}  # of V-Nets, by VNI
     filter_rules: int = 0  # of the packet filter; 0: of a version that had none
     leaves: dict[str, str] = {}  # the switch at the other end, by neighbor
@@ -58,6 +69,18 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 def loopbacks(devices: list[Device]) -> frozenset[str]:
     """Return the VTEP addresses that devices send from."""
     return frozenset(device.local for device in devices if device.local)
+
+
+def nics_of(host: Host) -> list[Nic]:
+    """Return what a host's files say of its loopback and of its uplinks."""
+    peers = tuple((host.loopback, peer) for peer in UPLINK_PEERS)
+    return [
+        Nic("lo", (f"{host.loopback}/32",)),
+        *(
+            Nic(each.ifname, (each.address,) if each.address else (), each.mtu, peers)
+            for each in host.uplinks
+        ),
+    ]
 
 
 def vni_of(bridge: Bridge) -> Vni:

@@ -1,18 +1,67 @@
-"""Compares what FRR has with a target."""
+"""Compares a running host with all that its files say: with nothing left out, by what they say."""
 
 from pathlib import Path
 
 from generator.desired.target import Target, Vni
-from generator.observed import frr, routes
+from generator.observed import (
+    devices,
+    frr,
+    management,
+    nics,
+    routes,
+    running,
+    settings,
+    uplinks,
+)
+from generator.observed import filter as packet_filter
+from generator.observed.devices import Difference, Kernel
 from generator.observed.routes import Lost
+from generator.state import reloaded
 
 
-def frr_differences(target: Target, root: Path) -> list[str]:
+def differences(target: Target, root: Path, *, lasting: bool = True) -> list[str]:
+    """Return all in which the running host is not what its files say.
+
+    Without `lasting` it leaves out what an apply can't put right: an uplink that is not there, and
+    lines of FRR that a reload has left as they were.
+    """
+    return [
+        *of_kernel(target, root, lasting=lasting),
+        *_frr_differences(target, root, lasting=lasting),
+    ]
+
+
+def of_kernel(target: Target, root: Path, *, lasting: bool = True) -> list[str]:
+    """Return in what the kernel is not what our files say."""
+    kernel = devices.read()
+    found: list[object] = [
+        *(each for each in of_devices(target, kernel) if lasting or not each.beyond_us),
+        *nics.misplaced(target.management, kernel, hook_runs=management.hook_runs(root)),
+        *settings.differences(root, kernel.links),
+        *packet_filter.differences(target, root),
+        *(uplinks.differences(target, kernel) if lasting else ()),
+    ]
+    return list(map(str, found))
+
+
+def of_devices(target: Target, kernel: Kernel | None = None) -> list[Difference]:
+    """Return what differs of devices, of the loopback and of uplinks, and of rules."""
+    kernel = kernel or devices.read()
+    ours = devices.differences(target.devices, target.moving_addresses, kernel)
+    return ours + nics.differences(target, kernel)
+
+
+def _frr_differences(target: Target, root: Path, *, lasting: bool) -> list[str]:
     """Return what FRR should know and does not, and what the kernel has lost of FRR's."""
     try:
         wrong, lost, unheard = compare_frr(target, root)
+        drift = running.drift(root)
     except frr.Silent as silent:
         return [str(silent)]
+    if drift:
+        known = reloaded.read(root)
+        if drift.digest not in ({known.same} if lasting else {known.same, known.lasting}):
+            wrong += drift.texts
     return wrong + [f"FRR: {each.text}" for each in lost + unheard]
 
 

@@ -1,11 +1,11 @@
 """Compares the kernel's devices and rules with those that a host should have."""
 
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from generator.desired.model import Device
+from generator.desired.model import UNREACHABLE_METRIC, Device
 from generator.observed import netlink
 
 _LOCAL_TABLE = 255
@@ -18,30 +18,50 @@ class Difference(msgspec.Struct, frozen=True):
 
     device: str
     text: str
+    line: str = ""  # for `ip -batch`, where one line puts it right
+    what: str = ""  # of the device: `mtu`, `address 10.0.0.1/24`
+    beyond_us: bool = False  # no apply can put it right
 
     def __str__(self) -> str:
         return f"{self.device}: {self.text}"
 
 
-def differences(expected: Sequence[Device], management: Iterable[str] = ()) -> list[Difference]:
+class Kernel(msgspec.Struct, frozen=True):
+    """The kernel's devices, and their addresses by index."""
+
+    links: dict[str, netlink.Link]
+    addresses: dict[int, set[str]]
+
+    def of(self, name: str) -> set[str]:
+        """Return the addresses of a device."""
+        link = self.links.get(name)
+        return self.addresses.get(link.index, set()) if link else set()
+
+
+def read() -> Kernel:
+    """Read the kernel's devices and addresses."""
+    return Kernel(netlink.links(), netlink.addresses())
+
+
+def differences(
+    expected: Sequence[Device], management: Iterable[str] = (), kernel: Kernel | None = None
+) -> list[Difference]:
     """Return what is missing or is not as expected: devices, rules and VRFs' default routes.
 
     `management` are addresses that the hook may have put on a bridge. They are no difference.
     """
-    links = netlink.links()
-    addresses = netlink.addresses()
-    names = {link.index: link.name for link in links.values()}
+    kernel = kernel or read()
+    names = {link.index: link.name for link in kernel.links.values()}
     differing: list[Difference] = []
     movable = set(management)
     for device in expected:
-        link = links.get(device.name)
+        link = kernel.links.get(device.name)
         if link is None:
             differing.append(Difference(device.name, "is not there"))
             continue
-        own = addresses.get(link.index, set()) - (movable - set(device.addresses))
-        texts = _compare(device, link, names, own)
-        differing.extend(Difference(device.name, text) for text in texts)
-    if any(link.kind == "vrf" for link in links.values()):
+        own = kernel.of(device.name) - (movable - set(device.addresses))
+        differing.extend(_compare(device, link, names, own))
+    if any(link.kind == "vrf" for link in kernel.links.values()):
         differing.extend(rule_order())
         differing.extend(_leaks([device for device in expected if device.table is not None]))
     return differing
@@ -57,7 +77,9 @@ def _leaks(vrfs: Sequence[Device]) -> Iterable[Difference]:
         }
         for vrf in vrfs:
             if vrf.table not in closed:
-                yield Difference(vrf.name, f"has no unreachable default route ({default})")
+                route = f"unreachable {default} table {vrf.table} metric {UNREACHABLE_METRIC}"
+                text = f"has no unreachable default route ({default})"
+                yield Difference(vrf.name, text, f"route replace {route}")
 
 
 def unchangeable(expected: Iterable[Device]) -> list[str]:
@@ -84,39 +106,84 @@ def unchangeable(expected: Iterable[Device]) -> list[str]:
 
 
 def _compare(
-    device: Device, link: netlink.Link, names: dict[int, str], addresses: set[str]
-) -> Iterable[str]:
+    device: Device, link: netlink.Link, names: Mapping[int, str], addresses: set[str]
+) -> Iterator[Difference]:
     if link.kind != device.kind:
-        yield f"is a {link.kind or 'NIC'}, not a {device.kind}"
+        yield Difference(device.name, f"is a {link.kind or 'NIC'}, not a {device.kind}")
         return
-    checks: list[tuple[str, object, object]] = [
-        ("up", link.up, True),
-        ("master", names.get(link.master), device.master),
-        ("mtu", link.mtu, device.mtu or link.mtu),
-        ("mac", link.mac, device.mac or link.mac),
+    to = f"link set dev {device.name}"
+    master = f"{to} master {device.master}" if device.master else f"{to} nomaster"
+    checks: list[Check] = [
+        ("up", link.up, True, f"{to} up"),
+        ("master", names.get(link.master), device.master, master),
+        ("mtu", link.mtu, device.mtu or link.mtu, f"{to} mtu {device.mtu}"),
+        ("mac", link.mac, device.mac or link.mac, f"{to} address {device.mac}"),
         *_OF_KIND[device.kind](device, link),
     ]
-    for what, is_, should in checks:
+    for what, is_, should, line in checks:
         if is_ != should:
-            yield f"{what} is {_text(is_)}, not {_text(should)}"
+            text = f"{what} is {_text(is_)}, not {_text(should)}"
+            yield Difference(device.name, text, line, what)
     if device.kind == "bridge":
         for address in sorted(set(device.addresses) - addresses):
-            yield f"has no address {address}"
+            yield missing_address(device.name, address)
         for address in sorted(addresses - set(device.addresses)):
-            yield f"has the address {address}, which is not ours"
+            line = f"address delete {address} dev {device.name}"
+            text = f"has the address {address}, which is not ours"
+            yield Difference(device.name, text, line, f"address {address}")
 
 
-_OF_KIND: dict[str, Callable[[Device, netlink.Link], list[tuple[str, object, object]]]] = {
-    "bridge": lambda _, link: [("stp", link.stp, False)],
-    "vrf": lambda device, link: [("table", link.table, device.table)],
-    "vxlan": lambda device, link: [
-        ("id", link.vni, device.vni),
-        ("local", link.local, device.local),
-        ("port", link.port, 4789),
-        ("learning", link.learning, False),
-        ("learning as a port", link.port_learning, False),
-        ("neighbour suppression", link.port_suppress, device.suppress),
-    ],
+def missing_address(device: str, address: str) -> Difference:
+    """Return that a device lacks an address."""
+    # As the backends add it. An anycast address is everywhere, so nobody looks for another one.
+    how = "nodad" if ":" in address else "" if address.endswith(("/31", "/32")) else "brd +"
+    line = f"address replace {address} {how} dev {device}"
+    return Difference(device, f"has no address {address}", line)
+
+
+Check = tuple[str, object, object, str]
+"""What is compared, what it is, what it should be, and the line that puts it right, or ""."""
+
+
+def _of_bridge(device: Device, link: netlink.Link) -> list[Check]:
+    to = f"link set dev {device.name} type bridge"
+    return [
+        ("stp", link.stp, False, f"{to} stp_state 0"),
+        ("forward delay", link.forward_delay, 0, f"{to} forward_delay 0"),
+    ]
+
+
+def _of_vrf(device: Device, link: netlink.Link) -> list[Check]:
+    return [("table", link.table, device.table, "")]
+
+
+def _of_vxlan(device: Device, link: netlink.Link) -> list[Check]:
+    to, port = f"link set dev {device.name} type vxlan", f"link set dev {device.name}"
+    port = f"{port} type bridge_slave"
+    suppress = "on" if device.suppress else "off"
+    checks: list[Check] = [
+        ("id", link.vni, device.vni, ""),
+        ("local", link.local, device.local, ""),
+        ("port", link.port, 4789, ""),
+        ("learning", link.learning, False, f"{to} nolearning"),
+    ]
+    if link.master:
+        checks += [
+            ("learning as a port", link.port_learning, False, f"{port} learning off"),
+            (
+                "neighbour suppression",
+                link.port_suppress,
+                device.suppress,
+                f"{port} neigh_suppress {suppress}",
+            ),
+        ]
+    return checks
+
+
+_OF_KIND: dict[str, Callable[[Device, netlink.Link], list[Check]]] = {
+    "bridge": _of_bridge,
+    "vrf": _of_vrf,
+    "vxlan": _of_vxlan,
 }
 
 
@@ -135,10 +202,25 @@ def rule_order() -> Iterable[Difference]:
     for family in _FAMILIES:
         ours = [rule for rule in rules if rule.family == family]
         vrf = min((rule.priority for rule in ours if rule.l3mdev), default=None)
-        local = min((rule.priority for rule in ours if rule.table == _LOCAL_TABLE), default=None)
+        local = _local_rules(ours)
         name = "IPv4" if family == socket.AF_INET else "IPv6"
         if vrf is None:
             yield Difference(f"{name} rules", "no rule for VRFs (l3mdev)")
-        elif local is None or local < vrf:
-            text = f"table local (priority {local}) stands before the VRFs' ({vrf})"
+        elif not local:
+            yield Difference(f"{name} rules", "no rule for table local")
+        elif min(local) < vrf:
+            text = f"table local (priority {min(local)}) stands before the VRFs' ({vrf})"
             yield Difference(f"{name} rules", text)
+
+
+def early_local_rules(priority: int) -> Iterable[tuple[int, int]]:
+    """Yield family and priority of the rules for table local that stand before a priority."""
+    rules = netlink.rules()
+    for family in _FAMILIES:
+        ours = _local_rules(rule for rule in rules if rule.family == family)
+        yield from ((family, each) for each in ours if each < priority)
+
+
+def _local_rules(rules: Iterable[netlink.Rule]) -> list[int]:
+    """Return the priorities of rules by which every packet meets table local."""
+    return [rule.priority for rule in rules if rule.table == _LOCAL_TABLE and rule.plain]

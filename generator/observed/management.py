@@ -5,11 +5,13 @@ import socket
 import struct
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
+from pathlib import Path
 
 import msgspec
 
 from generator.observed import netlink
 
+HOOK = "evpn-host-failover.service"
 _MAIN_TABLE = 254
 _IPV4, _IPV6 = socket.AF_INET, socket.AF_INET6
 _SCOPE_LINK = 253  # RT_SCOPE_LINK, linux/rtnetlink.h
@@ -42,6 +44,11 @@ class Observation(msgspec.Struct, frozen=True):
     devices: dict[str, Device]
     addresses: dict[str, dict[str, str]]  # device to address to what ip-address(8) adds to it
     defaults: list[Default]
+
+
+def hook_runs(root: Path) -> bool:
+    """Whether the hook's service runs. systemd's own file system says so: no command is run."""
+    return (root / "sys/fs/cgroup/system.slice" / HOOK).is_dir()
 
 
 def observe(names: set[str]) -> Observation:

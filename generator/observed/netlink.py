@@ -7,7 +7,7 @@ command that runs every minute and mostly finds nothing to do.
 
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 
 import msgspec
@@ -18,6 +18,9 @@ _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # rtattr: length, type
 _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
+_SCOPE_LINK = 253  # RT_SCOPE_LINK
+# FRA_IIFNAME, FWMARK, TUN_ID, OIFNAME, UID_RANGE, IP_PROTO, SPORT_RANGE, DPORT_RANGE
+_SELECTING = {3, 10, 12, 17, 20, 22, 23, 24}
 _ATTEMPTS = 5  # a dump that changes under the reader is read again
 # Seconds and microseconds until a read gives up. Kept by the kernel: a time-out of Python's asks
 # for each read whether there is something, and the hook, which reads so often, is to cost nothing.
@@ -44,10 +47,12 @@ class Link(msgspec.Struct):
     port_learning: bool | None = None  # as a port of a bridge
     port_suppress: bool | None = None
     stp: bool | None = None
+    forward_delay: int | None = None  # of a bridge, hundredths of a second
     carrier: bool = True
     max_mtu: int = 0  # 0: the driver names none
     altnames: tuple[str, ...] = ()
     permanent_mac: str = ""
+    families: bytes = b""  # IFLA_AF_SPEC, see `settings_of`
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -69,6 +74,7 @@ class Rule(msgspec.Struct, frozen=True):
     priority: int
     table: int
     l3mdev: bool
+    plain: bool = True  # it is for every packet, whatever its addresses, devices or marks
 
 
 class Neighbour(msgspec.Struct, frozen=True):
@@ -80,15 +86,18 @@ class Neighbour(msgspec.Struct, frozen=True):
     state: int
 
 
-def attributes_of(data: bytes, offset: int) -> Attributes:
-    """Return attributes by type, without the flag bits of nested types."""
-    found = {}
+def attributes_of(data: bytes, offset: int, last: int = -1) -> Attributes:
+    """Return attributes by type, without the flag bits of nested types; those up to type `last`."""
+    found: Attributes = {}
     end = len(data)
     while offset + 4 <= end:
         length, kind = _ATTRIBUTE.unpack_from(data, offset)
         if length < 4:
             break
-        found[kind & 0x3FFF] = data[offset + 4 : offset + length]
+        kind &= 0x3FFF
+        found[kind] = data[offset + 4 : offset + length]
+        if kind == last:
+            break
         offset += (length + 3) & ~3
     return found
 
@@ -157,6 +166,7 @@ def links() -> dict[str, Link]:
             carrier=bool(_int(attributes.get(33))),  # IFLA_CARRIER
             max_mtu=_int(attributes.get(51)),  # IFLA_MAX_MTU
             permanent_mac=_mac(attributes.get(54, b"")),  # IFLA_PERM_ADDRESS
+            families=attributes.get(26, b""),
         )
         if 52 in attributes:  # IFLA_PROP_LIST of IFLA_ALT_IFNAME
             link.altnames = tuple(_strings(attributes[52]))
@@ -179,7 +189,8 @@ def _strings(data: bytes) -> Iterator[str]:
 
 def _read_kind(link: Link, info: Attributes) -> None:
     link.kind = info.get(1, b"").rstrip(b"\0").decode()
-    data = attributes_of(info.get(2, b""), 0)
+    # A bridge has forty attributes, of which the first five are read (br_fill_info).
+    data = attributes_of(info.get(2, b""), 0, last=5 if link.kind == "bridge" else -1)
     if link.kind == "vxlan":
         link.vni = _int(data.get(1))
         link.local = str(ip_address(data[4])) if 4 in data else None
@@ -189,10 +200,22 @@ def _read_kind(link: Link, info: Attributes) -> None:
         link.table = _int(data.get(1))
     elif link.kind == "bridge":
         link.stp = bool(_int(data.get(5)))
+        link.forward_delay = _int(data.get(1))
     if info.get(4, b"").rstrip(b"\0") == b"bridge":
         port = attributes_of(info.get(5, b""), 0)
         link.port_learning = bool(_int(port.get(8)))
         link.port_suppress = bool(_int(port.get(32)))
+
+
+def settings_of(link: Link) -> dict[str, Sequence[int]]:
+    """Return a device's settings of a family (`ipv4`, `ipv6`), as linux/ip.h and ipv6.h count them.
+
+    They came with the device: a host has thousands of files of them below /proc/sys.
+    """
+    families = attributes_of(link.families, 0)
+    ipv4 = attributes_of(families.get(socket.AF_INET, b""), 0).get(1, b"")  # IFLA_INET_CONF
+    ipv6 = attributes_of(families.get(socket.AF_INET6, b""), 0).get(2, b"")  # IFLA_INET6_CONF
+    return {"ipv4": memoryview(ipv4).cast("i"), "ipv6": memoryview(ipv6).cast("i")}
 
 
 def addresses() -> dict[int, set[str]]:
@@ -200,7 +223,7 @@ def addresses() -> dict[int, set[str]]:
     found: dict[int, set[str]] = {}
     for message in dump(RTM_GETADDR, struct.pack("=BBBBi", 0, 0, 0, 0, 0)):
         _, length, _, scope, index = struct.unpack_from("=BBBBi", message)
-        if scope == 253:  # RT_SCOPE_LINK
+        if scope == _SCOPE_LINK:
             continue
         attributes = attributes_of(message, 8)
         raw = attributes.get(2, attributes.get(1, b""))  # IFA_LOCAL, else IFA_ADDRESS
@@ -208,24 +231,20 @@ def addresses() -> dict[int, set[str]]:
     return found
 
 
-def with_link_local() -> set[int]:
-    """Return the devices that have an IPv6 link-local address, by index."""
-    indices = set()
-    for message in dump(RTM_GETADDR, struct.pack("=BBBBi", socket.AF_INET6, 0, 0, 0, 0)):
-        _, _, _, scope, index = struct.unpack_from("=BBBBi", message)
-        if scope == 253:  # RT_SCOPE_LINK
-            indices.add(index)
-    return indices
-
-
-def peers() -> Iterator[tuple[int, str, str]]:
-    """Yield IPv4 addresses that have a peer: device index, address, peer."""
-    for message in dump(RTM_GETADDR, struct.pack("=BBBBi", socket.AF_INET, 0, 0, 0, 0)):
+def peers(device: int = 0) -> Iterator[tuple[int, str, str]]:
+    """Yield IPv4 addresses that have a peer: device index, address, peer; 0: of all devices."""
+    for message in dump(RTM_GETADDR, struct.pack("=BBBBi", socket.AF_INET, 0, 0, 0, device)):
         (index,) = struct.unpack_from("=i", message, 4)
         attributes = attributes_of(message, 8)
         local, peer = attributes.get(2), attributes.get(1)  # IFA_LOCAL, IFA_ADDRESS
         if local and peer and local != peer:
             yield index, str(ip_address(local)), str(ip_address(peer))
+
+
+def has_link_local(device: int) -> bool:
+    """Whether a device (index) has an IPv6 link-local address."""
+    messages = dump(RTM_GETADDR, struct.pack("=BBBBi", socket.AF_INET6, 0, 0, 0, device))
+    return any(message[3] == _SCOPE_LINK for message in messages)
 
 
 def routes(family: int) -> Iterator[Route]:
@@ -269,7 +288,10 @@ def rules() -> list[Rule]:
         for message in dump(RTM_GETRULE, struct.pack("=BBBBBBBBI", family, *[0] * 8)):
             attributes = attributes_of(message, 12)
             table = _int(attributes.get(15)) or message[4]
-            found.append(Rule(family, _int(attributes.get(6)), table, bool(attributes.get(19))))
+            # Lengths of addresses and the TOS, then FRA_… of linux/fib_rules.h.
+            plain = not any(message[1:4]) and not _SELECTING & attributes.keys()
+            l3mdev = bool(attributes.get(19))
+            found.append(Rule(family, _int(attributes.get(6)), table, l3mdev, plain))
     return found
 
 

@@ -7,10 +7,19 @@ from pathlib import Path
 
 import msgspec
 
+from generator.activation import backends
 from generator.desired import model, plan
 from generator.desired.target import Target
 from generator.errors import Refused
-from generator.observed import comparison, devices, frr, health, netlink, preflight, uplinks
+from generator.observed import (
+    comparison,
+    frr,
+    health,
+    netlink,
+    others,
+    preflight,
+    settings,
+)
 from generator.observed import filter as packet_filter
 from generator.observed.health import Health
 from generator.secrets import mask
@@ -82,12 +91,8 @@ def status(root: Path, switches: Mapping[str, str] | None = None) -> Status:
     names = dict(switches or {})
     if root == Path("/"):
         target = applied.target
-        kernel = devices.differences(target.devices, target.moving_addresses)
-        differences += map(str, kernel)
-        differences += uplinks.differences(target)
-        differences += comparison.frr_differences(target, root)
-        differences += packet_filter.differences(target, root)
-        with contextlib.suppress(frr.Silent):  # frr_differences says so
+        differences += comparison.differences(target, root)
+        with contextlib.suppress(frr.Silent):  # among the differences
             sessions = list(frr.sessions(root).values())
             names |= frr.hostnames(root)
     waiting = held.read(root)
@@ -125,6 +130,11 @@ def _warnings(root: Path, target: Target, leaves: Mapping[str, str]) -> Iterator
         yield f"{neighbor} is connected to {name}, the payload says {target.leaves[neighbor]}"
     if warning := packet_filter.warning(root):
         yield warning
+    if root == Path("/"):
+        yield from map(str, settings.later(root))
+        # Files of the operator that may be what sets back what differs.
+        patterns = backends.named(target.backend).nic_files
+        yield from others.setters(root, patterns, comparison.of_devices(target))
 
 
 def _health(

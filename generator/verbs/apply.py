@@ -21,8 +21,7 @@ from generator.desired.payload import Payload
 from generator.desired.plan import Plan
 from generator.desired.summary import summary
 from generator.errors import Problem, Refused, Unchecked, Unreachable
-from generator.observed import comparison, devices
-from generator.observed import filter as packet_filter
+from generator.observed import comparison
 from generator.reporting import report
 from generator.reporting.report import Outcome
 from generator.state import changes as reading
@@ -193,13 +192,8 @@ def _as_planned(previous: Record, options: Options) -> bool:
     """Whether the last apply ended well, and the kernel and FRR are still as it left them."""
     if not options.activate:
         return previous.detail != transaction.BEGUN
-    target = previous.target
-    return (
-        previous.ok
-        and not devices.differences(target.devices, target.moving_addresses)
-        and not comparison.frr_differences(target, options.root)
-        and not packet_filter.differences(target, options.root)
-    )
+    person = options.person
+    return previous.ok and not comparison.differences(previous.target, options.root, lasting=person)
 
 
 def _check(stage: Path, run: Run) -> None:

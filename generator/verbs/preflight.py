@@ -9,7 +9,7 @@ from generator.desired import plan
 from generator.desired.plan import Plan
 from generator.desired.target import FormerAddress, Target
 from generator.errors import Problem, Refused
-from generator.observed import machine, preflight
+from generator.observed import machine, preflight, settings
 from generator.observed.preflight import Finding
 from generator.state import changes as reading
 from generator.state import record, tree
@@ -32,6 +32,7 @@ def look(planned: Plan, previous: Record | None, root: Path, log: Log) -> list[F
         *_conflicts(root, planned),
         *findings,
         *_stale_files(root, planned, previous),
+        *_later_settings(root, planned),
         *_foreign_files(planned),
         *_firewall(planned, log),
     ]
@@ -187,6 +188,18 @@ def _files_with(root: Path, backend: str, address: str) -> list[str]:
     texts = {path: reading.read(root, path) or "" for path in paths}
     return [
         path for path, content in texts.items() if not plan.ours(content) and ip.search(content)
+    ]
+
+
+def _later_settings(root: Path, planned: Plan) -> list[Finding]:
+    """Find files that set one of our kernel settings otherwise, after ours."""
+    return [
+        Finding(
+            what=f"/{each.path} sets {each.key} to {each.value}",
+            why=f"it is read after our file, which says {each.wanted}: {each.when} ours is lost",
+            remedy="remove that line; until then each apply sets it again",
+        )
+        for each in settings.later(root, planned.files.get(settings.FILE))
     ]
 
 

@@ -13,10 +13,10 @@ from generator.activation import (
 )
 from generator.activation.before import Before
 from generator.activation.commands import Log
-from generator.activation.management import HOOK
 from generator.desired import plan
 from generator.errors import Stranded, problems_of
 from generator.failover import hook
+from generator.observed.management import HOOK
 from generator.state import changes, files, record, tree
 from generator.state.changes import Change
 from generator.state.lock import RUN, lock
