@@ -174,6 +174,14 @@ def test_a_label_puts_the_ports_of_its_nics_into_a_vnet() -> None:
     assert warnings(document) == []
 
 
+def test_a_nic_is_what_stands_before_the_first_at() -> None:
+    """A name at the controller may have no @, or several."""
+    for name, nic in (("eth9", "eth9"), ("eth9@h1@site", "eth9"), ("eth 9@h1", "eth 9")):
+        document = a_fleet(a_host(1, [f"iface.{nic} = red"]), vnets=[red({"value": "red"})])
+        document["hosts"][0]["links"][0]["local"]["name"] = name
+        assert bridges(document)[100] == ["10.9.0.1/24"]
+
+
 def test_a_label_may_be_untagged() -> None:
     """The management V-Net by a label: then the port of `mgmt.ifname` is untagged in it."""
     segment = management(ports=[], labels=[{"value": "mgmt", "untagged": True}])

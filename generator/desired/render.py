@@ -94,7 +94,7 @@ def render(host: Host, backend: str, local: str = "", *, guest_bgp: bool = False
     for output in _outputs(environment(), backend):
         if output.kind:
             files.update(_of_devices(output, context))
-        elif (text := output.template.render(context)).strip():
+        elif (text := _text(output.template, context)).strip():
             files[output.path] = text
     return dict(sorted(files.items()))
 
@@ -123,10 +123,16 @@ def _any_of(paths: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(r"[^/]+".join(each) for each in parts))
 
 
+def _text(template: Any, variables: dict[str, Any]) -> str:
+    """Render a template. `Template.render` would copy the variables twice."""
+    context = template.new_context(variables, shared=True)
+    return "".join(template.root_render_func(context))
+
+
 def _of_devices(output: _Output, context: dict[str, Any]) -> Iterable[tuple[str, str]]:
     text = ""
     for device in _EACH[output.kind](context["host"]):
         if not (text and output.alike):
-            text = output.template.render(context, **{output.kind: device})
+            text = _text(output.template, context | {output.kind: device})
         if text.strip():
             yield output.path.replace(output.placeholder, device.name), text

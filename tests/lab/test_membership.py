@@ -66,6 +66,8 @@ def test_a_generic_server_yields_nothing(host: Host) -> None:
         {"server": each["server"], "links": each["links"]} for each in (vtep, copy.deepcopy(vtep))
     ]
     both[1]["server"] |= {"name": "BM01", "srvRole": "generic", "mainAddress": "10.2.0.111"}
+    for number, each in enumerate(both[1]["links"]):
+        each["remote"]["name"] = f"swp30@ns-leaf-{number}"
     fleet = {key: vtep[key] for key in ("apiVersion", "generation", "vpcs", "vnets")}
     host.machine.write("/root/fleet.json", json.dumps(fleet | {"kind": "Fleet", "hosts": both}))
     messages = host.evpn_host("render", "-p", "/root/fleet.json", "-o", "/root/fleet").err
