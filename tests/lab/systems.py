@@ -46,6 +46,7 @@ GATE = {
     "test_isolation.py": ("trixie-netplan",),
     "test_datapath.py": ("bookworm-ifupdown",),
     "test_guest_ports.py": ("trixie-ifupdown",),
+    "test_trace.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_emulated.py": ("trixie-netplan",),
     "test_backends_agree.py": ("bookworm-netplan", "bookworm-ifupdown"),
     "test_docs_on_a_host.py": ("trixie-netplan",),
