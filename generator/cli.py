@@ -243,6 +243,29 @@ def status(root: Path | None, as_json: bool) -> None:
     sys.exit(0 if verb.is_well(current) else 1)
 
 
+@evpn_host.command(cls=Diff)
+@click.argument("subject", metavar="ADDRESS|MAC", type=parameters.ADDRESS)
+@click.option("--vnet", metavar="V", type=parameters.TEXT, help="in this V-Net: its VNI or name")
+@click.option("--vpc", metavar="V", type=parameters.TEXT, help="in this VPC: its id or name")
+@click.option("--json", "as_json", is_flag=True, help="the same steps, for a script")
+def trace(subject: str, vnet: str | None, vpc: str | None, as_json: bool) -> None:
+    """Say why a guest can or cannot be reached from this host.
+
+    The steps stand in the order of a packet; the last line names the first thing that is wrong.
+    A few echo requests to the guest's VTEP show whether full packets pass. Needs root.
+
+    The exit code is 0 if nothing is wrong, 1 if something is, 2 for wrong usage.
+    """
+    from generator.verbs import context
+    from generator.verbs import trace as verb
+
+    if vnet is not None and vpc is not None:
+        raise click.UsageError("--vnet and --vpc: give one of them")
+    answer = verb.trace(subject, vnet, vpc, context.log(verbose=False))
+    click.echo(context.json(answer, indent=2) if as_json else verb.text(answer))
+    sys.exit(0 if answer.ok else 1)
+
+
 @evpn_host.command()
 @click.option("--once", is_flag=True, help="look once, move the address if it has to move, and end")
 @parameters.verbose

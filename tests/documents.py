@@ -39,7 +39,7 @@ NOT_RUN = {
 
 # Programs and verbs that act on the machine on which they run.
 _PROGRAMS = {"systemctl", "journalctl", "ip", "bridge", "vtysh", "netplan", "ifreload", "virsh"}
-_VERBS = {"apply", "diff", "failover", "install-units", "rollback", "status", "uninstall"}
+_VERBS = {"apply", "diff", "failover", "install-units", "rollback", "status", "trace", "uninstall"}
 
 
 class Block(NamedTuple):

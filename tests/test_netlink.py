@@ -79,6 +79,7 @@ print(msgspec.json.encode({
     ],
     "neighbours4": list(netlink.neighbours(socket.AF_INET)),
     "neighbours6": list(netlink.neighbours(socket.AF_INET6)),
+    "forwarding": list(netlink.forwarding()),
     "remote": {
         link.name: sorted(netlink.remote_macs(link.index))
         for link in netlink.links().values() if link.kind == "vxlan"
@@ -110,7 +111,11 @@ def both(root_user: None) -> Both:
     setup = ['printf %s "$1" | ip -batch -', 'printf %s "$2" | ip -6 -batch -']
     setup += ['printf %s "$5" | bridge -batch -']
     script = "; ".join(
-        ["set -e", *setup, '"$3" -c "$4"', *(f"ip -j {words}" for words in shows.values())]
+        [
+            *("set -e", *setup, '"$3" -c "$4"'),
+            *(f"ip -j {words}" for words in shows.values()),
+            "bridge -j fdb show",
+        ]
     )
     done = subprocess.run(
         [
@@ -124,7 +129,7 @@ def both(root_user: None) -> Both:
     )
     assert not done.returncode, done.stderr
     ours, *theirs = [json.loads(line) for line in done.stdout.splitlines()]
-    return ours, dict(zip(shows, theirs, strict=True))
+    return ours, dict(zip([*shows, "forwarding"], theirs, strict=True))
 
 
 def test_links(both: Both) -> None:
@@ -149,6 +154,7 @@ def test_links(both: Both) -> None:
             "port": data.get("port"),
             "learning": data["learning"] if kind == "vxlan" else None,
             "table": None,
+            "vlan": data.get("id") if kind == "vlan" else None,
             "port_learning": port.get("learning"),
             "port_suppress": port.get("neigh_suppress"),
             "stp": bool(data["stp_state"]) if kind == "bridge" else None,
@@ -159,6 +165,9 @@ def test_links(both: Both) -> None:
             else ours["links"][link["ifname"]]["carrier"],
             "max_mtu": link["max_mtu"],
             "altnames": link.get("altnames", []),
+            # ip(8) shows it if it is another one than the present.
+            "permanent_mac": link.get("permaddr")
+            or (ours["links"][link["ifname"]]["permanent_mac"] and link["address"]),
             "families": ours["links"][link["ifname"]]["families"],  # see test_settings_of_devices
         }
     assert ours["links"] == theirs
@@ -268,3 +277,26 @@ def test_remote_macs(both: Both) -> None:
     """We read the MACs that a VXLAN device sends to others, and none that only its bridge knows."""
     ours, _ = both
     assert ours["remote"] == {"vx10": ["02:00:00:00:00:0a"], "vx11": ["02:00:00:00:00:0c"]}
+
+
+def test_forwarding(both: Both) -> None:
+    """We read each entry, whose table it is in, and to which VTEP a VXLAN port sends."""
+    ours, shown = both
+    names = {link["index"]: name for name, link in ours["links"].items()}
+    read = [
+        (
+            *(names[entry["index"]], entry["mac"], names.get(entry["bridge"], "")),
+            *(entry["vtep"], entry["own"]),
+        )
+        for entry in ours["forwarding"]
+    ]
+    theirs = [
+        (
+            *(entry["ifname"], entry["mac"], entry.get("master", "")),
+            *(entry.get("dst", ""), entry["state"] == "permanent"),
+        )
+        for entry in shown["forwarding"]
+    ]
+    assert sorted(read) == sorted(theirs)
+    assert ("vx10", "02:00:00:00:00:0a", "", "10.2.0.3") in [each[:4] for each in read]
+    assert "02:00:00:00:00:0b" in {each[1] for each in read if each[2] == "br10"}

@@ -33,6 +33,24 @@ def findings(uplinks: Collection[str], log: Log) -> Iterator[Finding]:
         yield from _forward(log)
 
 
+def ruleset(log: Log) -> str:
+    """Return the rules of nftables as JSON, "" if the kernel has none.
+
+    Raises `ActivationFailed`, of which `NotInstalled` is one.
+    """
+    if not any(map(Path.exists, _LOADED)):
+        return ""
+    reason = "whether a rule drops what goes to the guest"
+    return commands.run(Step(("nft", "--json", "list", "ruleset"), reason, timeout=20), log)
+
+
+def has_legacy_rules() -> bool:
+    """Whether iptables-legacy has tables, which nftables does not show."""
+    with contextlib.suppress(OSError):
+        return bool(_LOADED[1].read_bytes().strip())
+    return False
+
+
 def _input(uplinks: Collection[str], log: Log) -> Iterator[Finding]:
     """Yield what the leaves send and a firewall drops that lets in only what its rules name.
 

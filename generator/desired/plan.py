@@ -55,6 +55,7 @@ def target(plan: Plan) -> Target:
         vnis=[vni_of(bridge) for bridge in host.bridges],
         uplinks=[uplink.ifname for uplink in host.uplinks],
         names={bridge.port.vni: bridge.label for bridge in host.bridges if not bridge.l3vni},
+        vpcs={vrf.id: vrf.label for vrf in host.vrfs},
         leaves={uplink.neighbor: name for uplink in host.uplinks if (name := leaf(uplink))},
         filter_rules=sum(len(_RULE.findall(text)) for text in plan.files.values()),
         advertised=[bridge.port.vni for bridge in host.bridges if bridge.advertisements],

@@ -52,6 +52,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     nics: list[Nic] = []
     names: dict[int, str] = {}  # of V-Nets, by VNI
     filter_rules: int = 0  # of the packet filter; 0: of a version that had none
+    vpcs: dict[int, str] = {}  # their names, by id
     leaves: dict[str, str] = {}  # the switch at the other end, by neighbor
     advertised: list[int] = []  # VNIs of V-Nets whose gateway sends router advertisements
 

@@ -44,6 +44,7 @@ class Link(msgspec.Struct):
     port: int | None = None
     learning: bool | None = None  # a VXLAN device's own
     table: int | None = None
+    vlan: int | None = None  # of a VLAN device
     port_learning: bool | None = None  # as a port of a bridge
     port_suppress: bool | None = None
     stp: bool | None = None
@@ -84,6 +85,16 @@ class Neighbour(msgspec.Struct, frozen=True):
     address: str
     mac: str
     state: int
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """An entry of a forwarding table: a bridge's, or a VXLAN port's own."""
+
+    index: int  # the port
+    mac: str
+    bridge: int  # index of the bridge whose table has it, 0: it is in the port's own
+    vtep: str  # to which the port sends, "" in a bridge's table
+    own: bool  # whether the MAC is the bridge's or the port's, or was set for good
 
 
 def attributes_of(data: bytes, offset: int, last: int = -1) -> Attributes:
@@ -198,6 +209,8 @@ def _read_kind(link: Link, info: Attributes) -> None:
         link.port = int.from_bytes(data.get(15, b""), "big")
     elif link.kind == "vrf":
         link.table = _int(data.get(1))
+    elif link.kind == "vlan":
+        link.vlan = _int(data.get(1))
     elif link.kind == "bridge":
         link.stp = bool(_int(data.get(5)))
         link.forward_delay = _int(data.get(1))
@@ -311,3 +324,13 @@ def remote_macs(port: int) -> set[str]:
     body = struct.pack("=BxHiHBB", socket.AF_BRIDGE, 0, 0, 0, 0, 0) + only
     entries = (attributes_of(message, 12) for message in dump(RTM_GETNEIGH, body))
     return {_mac(entry[2]) for entry in entries if 1 in entry and 2 in entry}
+
+
+def forwarding() -> Iterator[Entry]:
+    """Yield the entries of all bridges and of all VXLAN ports."""
+    for message in dump(RTM_GETNEIGH, struct.pack("=BxHiHBB", socket.AF_BRIDGE, 0, 0, 0, 0, 0)):
+        _, _, index, state, _, _ = struct.unpack_from("=BxHiHBB", message)
+        attributes = attributes_of(message, 12)
+        vtep = str(ip_address(attributes[1])) if 1 in attributes else ""
+        own = bool(state & 0x80)  # NUD_PERMANENT, linux/neighbour.h
+        yield Entry(index, _mac(attributes.get(2, b"")), _int(attributes.get(9)), vtep, own)

@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import re
 import select
 import sys
 import traceback
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from generator.errors import EvpnHostError, Refused, text_of
+from generator.errors import EvpnHostError, Refused, printable, text_of
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -113,6 +114,22 @@ class Folder(click.Path):
         if not os.fspath(value):
             self.fail("is empty", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class Address(click.types.StringParamType):
+    """An IP address, or a MAC."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return it in its usual form."""
+        from ipaddress import ip_address  # noqa: PLC0415  # only this verb pays for it
+
+        mac = value.replace("-", ":").lower()
+        if re.fullmatch(r"([0-9a-f]{2}:){5}[0-9a-f]{2}", mac):
+            return mac
+        try:
+            return str(ip_address(value))
+        except ValueError:
+            self.fail(f"{printable(value)} is no IP address and no MAC", param, ctx)
 
 
 def a_number(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:

@@ -5,9 +5,10 @@ from pathlib import Path
 import click
 
 from generator.activation.backends import NAMES
-from generator.verbs.command import Filled, Folder, a_number
+from generator.verbs.command import Address, Filled, Folder, a_number
 
 TEXT = Filled()
+ADDRESS = Address()
 DIR = Folder(path_type=Path, file_okay=False)
 
 payload = click.option(

@@ -51,6 +51,7 @@ GATE = {
     "test_silent_guests.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_router_advertisements.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_guest_ports.py": ("trixie-ifupdown",),
+    "test_trace.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_emulated.py": ("trixie-netplan",),
     "test_backends_agree.py": ("bookworm-netplan", "bookworm-ifupdown"),
     "test_docs_on_a_host.py": ("trixie-netplan",),

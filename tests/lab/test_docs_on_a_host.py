@@ -19,7 +19,7 @@ from tests.lab.k8s01 import payload
 
 FOLDER = "/srv/documents"  # not below /root, which the units can't read
 # The allowed exit codes of commands that report a result by their exit code.
-EXIT_CODES = {"evpn-host diff": {0, 1}, "evpn-host status": {0, 1}}
+EXIT_CODES = {"evpn-host diff": {0, 1}, "evpn-host status": {0, 1}, "evpn-host trace": {0, 1}}
 # These pages come first: they turn the machine into the host that the other pages' commands need.
 FIRST = ["docs/index.md", "README.md"]
 

@@ -323,6 +323,51 @@ def test_vxlan_comes_from_the_fabric_alone(
     assert closed == dict.fromkeys(outside, 0) | {"leaf": 5}
 
 
+@pytest.mark.claim("17.33", "trace says what the host's firewall drops, and packets agree with it")
+def test_trace_says_what_is_dropped(host: Host, guests: Guests) -> None:
+    """Rules of nftables and a policy of iptables, bridged and routed, in both families."""
+    two, other = guests.a[1], guests.b[1]
+    drop = "nft add rule inet mine c"
+    forward = "'{ type filter hook forward priority 0; }'"
+    host.run(["nft", "-f", "/etc/nftables.d/evpn-host.nft"])  # ours drops nothing of a guest
+    host.run(["bash", "-c", f"nft add table inet mine; nft add chain inet mine c {forward}"])
+    assert firewall(host, other.ipv4)["ok"]
+    host.run(["bash", "-c", f"{drop} tcp dport 80 ip daddr 172.20.9.0/24 drop"])
+    assert firewall(host, other.ipv4)["ok"] is None  # only some of it
+    assert routed(guests)
+    host.run(["bash", "-c", f"{drop} iifname 'Vrf_*' ip daddr 172.20.9.0/24 counter drop"])
+    said = firewall(host, other.ipv4)
+    assert not said["ok"]
+    assert "what is routed to it: table inet mine, chain c: iifname Vrf_* ip daddr" in said["text"]
+    assert not routed(guests)
+    host.run(["nft", "flush", "ruleset"])
+    host.run(["modprobe", "br_netfilter"])
+    for each in ("iptables", "ip6tables"):
+        host.run([each, "-P", "FORWARD", "DROP"])
+        host.run([each, "-A", "FORWARD", "-i", "docker0", "-j", "ACCEPT"])
+    assert bridged(guests) == [False, False]
+    for address in (two.ipv4, two.ipv6):
+        said = firewall(host, address, "--vnet", "60")
+        assert "what is bridged to it: table ip" in said["text"]
+        assert said["text"].endswith("chain FORWARD: policy drop")
+    page(host, "iptables", "ip6tables")
+    eventually(lambda: all(bridged(guests)))
+    for address in (two.ipv4, two.ipv6):
+        assert firewall(host, address, "--vnet", "60")["ok"]
+    closed = "'{ type filter hook input priority 0; policy drop; }'"
+    host.run(["bash", "-c", f"nft add table ip mine; nft add chain ip mine c {closed}"])
+    said = firewall(host, two.ipv4, "--vnet", "60")
+    assert "VXLAN from ens4: table ip mine, chain c: policy drop" in said["text"]
+
+
+def firewall(host: Host, *arguments: str) -> dict[str, Any]:
+    """Return the last step of `trace`."""
+    answer = host.evpn_host("trace", "--json", *arguments, check=False).json
+    step: dict[str, Any] = answer["steps"][-1]
+    assert step["name"] == "firewall"
+    return step
+
+
 def test_its_disk_outlives_a_power_cut(host: Host) -> None:
     """After a power cut a synced file is there, and a file in memory is not."""
     text = "".join(f"{number}\n" for number in range(100_000))

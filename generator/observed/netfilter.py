@@ -1,0 +1,267 @@
+"""What an nftables ruleset does with a packet: pure, from the text of `nft --json list ruleset`.
+
+The rules of iptables-nft are among them. A rule is followed as far as it is understood: addresses,
+devices, protocols, ports, the state of a connection, jumps. What is not understood may or may not
+match.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import ip_address, ip_network
+from typing import Literal
+
+import msgspec
+
+Json = object  # what a rule is made of differs with each kind of expression
+Outcome = Literal["accept", "drop", "maybe", "unsure"]
+_DEEPEST = 16  # jumps, NFT_JUMP_STACK_SIZE (net/netfilter/nf_tables.h)
+_SEES = {"ip": {"ip", "inet"}, "ip6": {"ip6", "inet"}, "bridge": {"bridge"}}  # by kind of packet
+_NEUTRAL = {"counter", "log", "comment", "notrack", "mangle", "meta", "ct"}
+
+
+class Packet(msgspec.Struct, frozen=True, kw_only=True):
+    """A packet as a hook sees it; a field that is not given may have any value."""
+
+    what: str  # for a person
+    kind: Literal["ip", "ip6", "bridge"]
+    hooks: frozenset[str]
+    fields: Mapping[str, str]  # `ip daddr`, `iifname`, `ct state`, `fib saddr oifname`
+
+
+class Drop(msgspec.Struct, frozen=True):
+    """Why a packet is dropped, or may be."""
+
+    packet: str
+    rule: str
+    surely: bool
+
+
+class _Table(msgspec.Struct, frozen=True):
+    family: str
+    name: str
+
+
+class _Chain(msgspec.Struct, frozen=True):
+    family: str
+    table: str
+    name: str
+    hook: str = ""  # "" for one that is jumped to
+    policy: str = "accept"
+
+
+class _Set(msgspec.Struct, frozen=True):
+    family: str
+    table: str
+    name: str
+    elem: list[Json] = []
+
+
+class _Rule(msgspec.Struct, frozen=True):
+    family: str
+    table: str
+    chain: str
+    expr: list[dict[str, Json]] = []
+
+
+class _Item(msgspec.Struct, frozen=True):
+    chain: _Chain | None = None
+    rule: _Rule | None = None
+    set: _Set | None = None
+    map: dict[str, Json] | None = None
+
+
+class _Listing(msgspec.Struct, frozen=True):
+    nftables: list[_Item]
+
+
+class Ruleset:
+    """The chains of a ruleset with their rules."""
+
+    def __init__(self, text: str) -> None:
+        """Take the text. Raises `msgspec.DecodeError`."""
+        items = msgspec.json.decode(text, type=_Listing).nftables
+        self._chains = {_key(i.chain, i.chain.name): i.chain for i in items if i.chain}
+        self._sets = {_key(i.set, i.set.name): i.set.elem for i in items if i.set}
+        self._rules: dict[tuple[str, str, str], list[_Rule]] = {}
+        for rule in (item.rule for item in items if item.rule):
+            self._rules.setdefault(_key(rule, rule.chain), []).append(rule)
+
+    def drops(self, packets: Iterable[Packet]) -> Iterator[Drop]:
+        """Yield what drops packets, or may do so."""
+        for packet in packets:
+            for chain in self._chains.values():
+                if chain.hook in packet.hooks and chain.family in _SEES[packet.kind]:
+                    yield from self._base(chain, packet)
+
+    def _base(self, chain: _Chain, packet: Packet) -> Iterator[Drop]:
+        place = f"table {chain.family} {chain.table}, chain {chain.name}"
+        perhaps: list[Drop] = []
+        surely = True
+        for outcome, text in self._walk(chain, chain.name, packet, 0):
+            if outcome == "accept":
+                break
+            if outcome == "unsure":
+                surely = False
+            elif outcome == "drop":
+                yield Drop(packet.what, f"{place}: {text}", surely)
+                return
+            else:
+                perhaps.append(Drop(packet.what, f"{place}: {text}", False))
+        else:
+            if chain.policy == "drop":
+                yield Drop(packet.what, f"{place}: policy drop", surely)
+                return
+        yield from perhaps
+
+    def _walk(
+        self, base: _Chain, name: str, packet: Packet, depth: int
+    ) -> Iterator[tuple[Outcome, str]]:
+        """Yield where a packet ends: `accept` or `drop`.
+
+        Before that, `maybe` for a rule that may drop it, `unsure` for one that may accept it.
+        """
+        for rule in self._rules.get(_key(base, name), []) if depth < _DEEPEST else []:
+            matches = self._matches(rule, packet)
+            if matches is False:
+                continue
+            verb, target = _verdict(rule)
+            text = _text(rule)
+            if verb in {"drop", "reject"}:
+                yield "drop" if matches else "maybe", text
+            elif verb == "accept":
+                yield "accept" if matches else "unsure", text
+            elif verb in {"jump", "goto"}:
+                for outcome, inner in self._walk(base, target, packet, depth + 1):
+                    yield outcome if matches else _UNCERTAIN[outcome], inner
+            if verb in {"return", "goto"} and matches:
+                return
+
+    def _matches(self, rule: _Rule, packet: Packet) -> bool | None:
+        """Whether a rule is for a packet; None: perhaps."""
+        result: bool | None = True
+        for expression in rule.expr:
+            [(kind, value)] = list(expression.items())[:1]
+            if kind == "match" and isinstance(value, dict):
+                one = self._match(rule, value, packet)
+            elif kind in _NEUTRAL or kind in _VERDICTS:
+                one = True
+            else:
+                one = None  # a limit, or a match of iptables
+            if one is False:
+                return False
+            result = result if one else None
+        return result
+
+    def _match(self, rule: _Rule, match: dict[str, Json], packet: Packet) -> bool | None:
+        field = _field(match.get("left"))
+        if _foreign(field, packet):
+            return False
+        own = packet.fields.get(field)
+        if own is None:
+            return None
+        inside = self._inside(rule, match.get("right"), own)
+        return (not inside) if match.get("op") == "!=" and inside is not None else inside
+
+    def _inside(self, rule: _Rule, right: Json, own: str) -> bool | None:
+        """Whether a value is among those that a rule names; None: not understood."""
+        if isinstance(right, str) and right.startswith("@"):
+            right = self._sets.get(_key(rule, right[1:]), right)
+        if isinstance(right, dict):
+            if "set" in right:
+                right = right["set"]
+            elif "elem" in right and isinstance(right["elem"], dict):
+                return self._inside(rule, right["elem"].get("val"), own)
+        if isinstance(right, list):
+            found = [self._inside(rule, each, own) for each in right]
+            return True if True in found else None if None in found else False
+        if isinstance(right, dict):
+            return _in_prefix(right, own)
+        if isinstance(right, str) and right.endswith("*"):
+            return own.startswith(right[:-1])
+        return str(right) == own if isinstance(right, str | int) else None
+
+
+# What an outcome becomes behind a jump that perhaps is not taken.
+_UNCERTAIN: dict[Outcome, Outcome] = {
+    "accept": "unsure", "unsure": "unsure", "drop": "maybe", "maybe": "maybe",
+}  # fmt: skip
+_VERDICTS = {"accept", "drop", "reject", "jump", "goto", "return", "continue"}
+
+
+def _key(each: _Chain | _Rule | _Set, name: str) -> tuple[str, str, str]:
+    return each.family, each.table, name
+
+
+def _verdict(rule: _Rule) -> tuple[str, str]:
+    for expression in rule.expr:
+        for kind, value in expression.items():
+            if kind in _VERDICTS:
+                target = value.get("target") if isinstance(value, dict) else ""
+                return kind, str(target)
+    return "", ""
+
+
+def _field(left: Json) -> str:
+    """Return what a rule looks at: `ip daddr`, `iifname`, `ct state`."""
+    if not isinstance(left, dict):
+        return ""
+    if isinstance(payload := left.get("payload"), dict):
+        return f"{payload.get('protocol', '')} {payload.get('field', '')}".strip()
+    if isinstance(meta := left.get("meta"), dict):
+        key = str(meta.get("key", ""))
+        return {"iif": "iifname", "oif": "oifname"}.get(key, key)
+    if isinstance(ct := left.get("ct"), dict):
+        return f"ct {ct.get('key', '')}"
+    if isinstance(fib := left.get("fib"), dict):
+        flags = fib.get("flags", [])
+        words = flags if isinstance(flags, list) else [flags]
+        return " ".join(["fib", *map(str, words), str(fib.get("result", ""))])
+    return ""
+
+
+def _foreign(field: str, packet: Packet) -> bool:
+    """Whether a field is of a protocol that a packet does not have."""
+    protocol = field.partition(" ")[0]
+    family = {"ip": "ip", "ip6": "ip6"}.get(protocol)
+    if family and packet.kind != "bridge":
+        return family != packet.kind
+    own = packet.fields.get("l4proto")
+    return own is not None and protocol in {"tcp", "udp", "icmp", "icmpv6", "sctp"} - {own}
+
+
+def _in_prefix(right: Mapping[str, Json], own: str) -> bool | None:
+    try:
+        if isinstance(prefix := right.get("prefix"), dict):
+            return ip_address(own) in ip_network(f"{prefix['addr']}/{prefix['len']}", strict=False)
+        if isinstance(ends := right.get("range"), list):
+            first, last = map(str, ends)
+            if own.isdigit():
+                return int(first) <= int(own) <= int(last)
+            low, high, value = ip_address(first), ip_address(last), ip_address(own)
+            return low.packed <= value.packed <= high.packed
+    except (ValueError, KeyError):
+        return None
+    return None
+
+
+def _text(rule: _Rule) -> str:
+    """Return a rule nearly as nft prints it."""
+    words = []
+    for expression in rule.expr:
+        for kind, value in expression.items():
+            if kind == "match" and isinstance(value, dict):
+                op = value.get("op", "==")
+                words += [_field(value.get("left")), *([] if op in {"==", "in"} else [str(op)])]
+                words.append(_value(value.get("right")))
+            elif kind in _VERDICTS:
+                words.append(kind)
+    return " ".join(filter(None, words))
+
+
+def _value(right: Json) -> str:
+    if isinstance(right, dict):
+        if isinstance(prefix := right.get("prefix"), dict):
+            return f"{prefix.get('addr')}/{prefix.get('len')}"
+        right = right.get("set", right.get("range", right))
+    if isinstance(right, list):
+        return f"{{ {', '.join(map(_value, right))} }}"
+    return str(right)
