@@ -168,8 +168,12 @@ def test_lldp_names_the_leaf_without_a_session(lab: Lab) -> None:
     daemon = leaf.start(["lldpd", "-d", "-u", socket, "-I", "swp9s1"])
     try:
         eventually(lambda: leaf.run(["test", "-S", socket], check=False).code == 0)
-        leaf.run(["lldpcli", "-u", socket, "configure", "system", "hostname", "ns-leaf-3"])
+        cli = ["lldpcli", "-u", socket]
+        leaf.run([*cli, "configure", "lldp", "tx-interval", "2"])
+        leaf.run([*cli, "configure", "system", "hostname", "ns-leaf-3"])
         host.run(["systemctl", "start", "lldpd"])
+        # Without this it leaves virtual NICs alone, as those of the lab are.
+        host.run("lldpcli configure system interface pattern ens4".split())
         text = "ens4 is connected to ns-leaf-3, the payload says ns-leaf-0"
         eventually(lambda: text in host.evpn_host("status", check=False).out)
         host.machine.write("/root/payload.json", json.dumps(payload()))
