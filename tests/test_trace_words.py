@@ -253,6 +253,15 @@ def test_who_is_named_comes_first() -> None:
     assert verdict(but(FAR, answers=answers)).endswith(": ens5 lets 1500 pass")
 
 
+def test_a_mac_without_an_address() -> None:
+    """FRR 10 does not tell its routes, which is not wrong."""
+    near = but(NEAR, subject=MAC, address="", bgp=Bgp(mac=LOCAL))
+    assert f"- frr: {MAC} is this host's own; FRR does not tell if it is announced" in lines(near)
+    far = but(FAR, subject=MAC, address="", bgp=Bgp(mac=REMOTE))
+    assert f"+ frr: {MAC} is behind {_AT}" in lines(far)
+    assert verdict(near).startswith("nothing is wrong")
+
+
 def test_the_type_of_a_route() -> None:
     """By the VNIs of the paths; FRR 8 does not tell them."""
     for vni, kind in (("40/1033", "type 2"), ("1033", "type 5"), ("", "EVPN")):

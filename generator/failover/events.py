@@ -56,11 +56,7 @@ def listen() -> Iterator[socket.socket]:
 
 def watch(sock: socket.socket, indexes: Collection[int]) -> None:
     """Have the socket also become readable when a link or an address of these devices changes."""
-    attach(sock, _filter(indexes))
-
-
-def attach(sock: socket.socket, steps: Collection[tuple[int, int, int, int]]) -> None:
-    """Give a socket a filter: the kernel drops what the program lets not pass."""
+    steps = _filter(indexes)
     buffer = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
     program = struct.pack("HL", len(steps), ctypes.addressof(buffer))
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)

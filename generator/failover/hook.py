@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,7 @@ from generator.activation.commands import Log, Step
 from generator.desired.model import Management
 from generator.desired.target import FormerAddress, Target
 from generator.errors import ActivationFailed, EvpnHostError, Refused, text_of
-from generator.failover import announce, events, place, takeover
+from generator.failover import announce, events, place
 from generator.failover.fabric import Fabric
 from generator.failover.pace import Damping, Schedule
 from generator.failover.place import Move
@@ -307,7 +306,6 @@ def follow(root: Path, log: Log) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: signals.append(number))
     hook = Hook(root, log)
-    threading.Thread(target=takeover.follow, args=(root, log), daemon=True).start()
     with events.listen() as listener:
         _notify("READY=1")
         while not signals:

@@ -161,10 +161,12 @@ def _frr(facts: Facts) -> Said:
         return _unknown(facts)
     if duplicate := _duplicates(facts):
         return _duplicate(facts, max(each.detection_count for each in duplicate))
-    if facts.remote:
-        what = "by type 2" if bgp.paths else "but bgpd has no type-2 route for it"
-        return Said(bool(bgp.paths), f"{_guest(facts)} is behind {_vtep(facts)}, {what}")
-    return _announced(facts)
+    if not facts.remote:
+        return _announced(facts)
+    behind = f"{_guest(facts)} is behind {_vtep(facts)}"
+    if bgp.paths or not facts.address:  # FRR 10 lists no routes of MACs that have no address
+        return Said(True, f"{behind}, by type 2" if bgp.paths else behind)
+    return Said(False, f"{behind}, but bgpd has no type-2 route for it")
 
 
 def _announced(facts: Facts) -> Said:
@@ -174,6 +176,10 @@ def _announced(facts: Facts) -> Said:
         return Said(False, f"{facts.address} is inactive: it has stopped answering")
     if any(not path.origin for path in bgp.paths):
         return Said(True, f"{_guest(facts)} is this host's own, announced as type 2")
+    if not facts.address:  # FRR 10 lists no routes of MACs that have no address
+        return Said(
+            None, f"{_guest(facts)} is this host's own; FRR does not tell if it is announced"
+        )
     return Said(False, f"{_guest(facts)} is known to zebra, but bgpd does not announce it")
 
 

@@ -1,4 +1,4 @@
-"""Guests that have said nothing, or nothing for long, are reached; so is an address that moves.
+"""Guests that have said nothing, or nothing for long, are reached; so is one that moved.
 
 V-Nets 40 and 41 have gateways of both families on K8S01, on K8S02 and on every leaf. Whoever asks
 for a guest of V-Net 40 is in V-Net 41, and so reaches the guest by a gateway.
@@ -235,34 +235,3 @@ def announce(guest: Node, address: str) -> None:
         guest.machine.run(["ip", "netns", "exec", guest.name, "python3", "-c", ADVERTISE, address])
     else:
         guest.run(["arping", "-U", "-c", "2", "-I", "eth0", address], check=False)
-
-
-FOLLOW = """
-import pathlib
-from generator.failover import takeover
-takeover.follow(pathlib.Path("/"), print)
-"""
-
-
-@each_family
-@pytest.mark.claim("8.7", "An address that a guest takes over from one on another host is reached")
-def test_an_address_that_moves(lab: Lab, host: Host, askers: Askers, family: int) -> None:
-    """Both guests stay, as with VRRP: the address moves to K8S01, back to K8S02, and here again."""
-    here, there = speaking(host), speaking(host)
-    plug(there, host, askers.second)
-    for other in FAMILIES:
-        eventually(partial(there.ping, GATEWAYS[other], count=1, family=other))
-    address = f"10.188.4.{next(_numbers)}" if family == 4 else f"fd00:188:4::{next(_numbers)}"
-    owner, former = there, here
-    inside = ["ip", "netns", "exec", askers.second.name, "env", "PYTHONPATH=/opt/repo"]
-    hook = lab.machine.start([*inside, "python3", "-B", "-c", FOLLOW])  # that of K8S02
-    try:
-        for _ in range(4):
-            add(owner, address)
-            announce(owner, address)
-            for asker in askers.nodes:
-                reached(asker, address, family)
-            owner.run(["ip", "address", "flush", "to", address, "dev", "eth0"])
-            owner, former = former, owner
-    finally:
-        hook.stop()
