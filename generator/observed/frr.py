@@ -172,6 +172,7 @@ class _Summary(_Answer, frozen=True):
 class _Neighbor(_Answer, frozen=True):
     """A neighbor in `show bgp neighbors NAME json`."""
 
+    bgp_state: str = ""
     nexthop_global: str = ""
     remote_router_id: str = ""
     hostname: str = ""  # that the other end gives itself (draft-walton-bgp-hostname-capability)
@@ -307,8 +308,9 @@ def router_ids(root: Path) -> set[str]:
 def hostnames(root: Path) -> dict[str, str]:
     """Return the names that neighbors with a session give themselves. Raises `Silent`."""
     answer = show("bgpd", "show bgp neighbors json", dict[str, _Neighbor], root)
-    unknown = {"", "Unknown"}  # without a session, or without the capability
-    return {name: peer.hostname for name, peer in answer.items() if peer.hostname not in unknown}
+    unknown = {"", "Unknown"}  # without the capability; it remembers that of an ended session
+    up = {name: peer for name, peer in answer.items() if peer.bgp_state == "Established"}
+    return {name: peer.hostname for name, peer in up.items() if peer.hostname not in unknown}
 
 
 def local_as(root: Path) -> int | None:
@@ -322,10 +324,7 @@ def vnis(root: Path) -> dict[int, EvpnVni]:
 
 
 def underlay_routes(family: str, root: Path) -> dict[str, list[Route]]:
-    """Return BGP's routes of the default VRF by prefix; `family` is `ip` or `ipv6`.
-
-    Raises `Silent`.
-    """
+    """Return BGP's routes outside VRFs by prefix; `family`: `ip` or `ipv6`. Raises `Silent`."""
     return show("zebra", f"show {family} route bgp json", dict[str, list[Route]], root)
 
 
