@@ -329,6 +329,16 @@ commands.run(backends.named("netplan").check(Path({str(tmp_path)!r}), 9), print)
     assert not root.run("find /run /etc/systemd/network -name 10-netplan*".split()).out
 
 
+def test_which_netplan_knows_an_optional_vrf(root: Root) -> None:
+    """Debian 12's refuses the key, and with it the whole file."""
+    script = (
+        "from generator.activation.netplan import Netplan; print(Netplan()._knows_optional_vrfs())"
+    )
+    argv = ["/opt/evpn-host/bin/python", "-c", script]
+    output = root.run(argv, cwd="/opt/repo", env={"PYTHONDONTWRITEBYTECODE": "1"}).out
+    assert output.strip() == str(root.suite != "bookworm")
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_tool_finds_a_fault(root: Root, fault: str, tmp_path: Path) -> None:
     """Each tool complains about a spoilt file, so its silence above means something."""

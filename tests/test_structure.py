@@ -315,8 +315,9 @@ def rendered_watched(
             for backend in backends.NAMES:
                 for local in ("", "ip prefix-list MINE seq 5 permit 192.0.2.0/24\n"):
                     render.render(host, backend, local, guest_bgp=bool(local))
-                foreign = {"lo": "20-lo.network"}  # as an operator with files of networkd has it
-                render.render(msgspec.structs.replace(host, foreign_files=foreign), backend)
+                # As an operator with files of networkd, and a new netplan, has it.
+                machine = {"foreign_files": {"lo": "20-lo.network"}, "optional_vrfs": True}
+                render.render(msgspec.structs.replace(host, **machine), backend)
     return branches, taken
 
 

@@ -3,9 +3,12 @@
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as Names
 from pathlib import Path
+
+import msgspec
 
 from generator.activation import commands, devices, management, netplan_nics
 from generator.activation.backend import Activation, Remedy
@@ -30,6 +33,11 @@ GENERATORS = (
     "/usr/libexec/netplan/configure",
     "/usr/libexec/netplan/generate",
     "/lib/netplan/generate",
+)
+
+
+_OPTIONAL_VRF = (
+    b"network: {version: 2, vrfs: {Vrf_1: {table: 1001, interfaces: [], optional: true}}}"
 )
 
 
@@ -59,8 +67,26 @@ class Netplan:
         return root == Path("/") and unit.is_dir()
 
     def placed(self, root: Path, host: Host) -> Host:
-        """Return the host with networkd's files that decide for its NICs."""
-        return netplan_nics.placed(host, netplan_nics.read(root, FILE, host))
+        """Return the host with the files that decide for its NICs, and with what netplan knows."""
+        on_nics = netplan_nics.placed(host, netplan_nics.read(root, FILE, host))
+        if not host.vrfs or root != Path("/"):  # of another machine nobody knows the netplan
+            return on_nics
+        return msgspec.structs.replace(on_nics, optional_vrfs=self._knows_optional_vrfs())
+
+    def _knows_optional_vrfs(self) -> bool:
+        """Whether netplan takes `optional` for a VRF.
+
+        From 1.1 on a boot waits for each device that is not optional to be `degraded`, which a VRF
+        never is: whatever needs the network would start after two minutes. Debian 12's 0.106
+        refuses the whole file for this key, and lets no boot wait. So it is asked.
+        """
+        with tempfile.TemporaryDirectory(prefix="evpn-host-") as folder:
+            stage = Path(folder)
+            files.write(stage, FILE, _OPTIONAL_VRF, 0o600)
+            with contextlib.suppress(ActivationFailed):
+                commands.run(self.check(stage, 1), commands.silent)
+                return True
+        return False
 
     def conflicts(self, root: Path, host: Host) -> list[Problem]:
         """Return why NICs can't be taken as the operator has them."""
@@ -71,7 +97,9 @@ class Netplan:
         own = [path for path in netplan.paths(root) if path != FILE]
         kinds = ("nbr-", "vxlan", "Vrf_", "l3br-", "l3vx-")
         made = tuple(f"{_PREFIX}{kind}" for kind in kinds)
-        stamps = [networkd.stamp(root, path) for path in own]
+        # Another netplan may know more.
+        stamps = [networkd.stamp(root, path.lstrip("/")) for path in GENERATORS]
+        stamps += [networkd.stamp(root, path) for path in own]
         return plan.digest(*stamps, networkd.digest(root, made))
 
     def refuse_devices(self, root: Path, host: Host) -> None:

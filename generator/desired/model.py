@@ -201,6 +201,7 @@ class Host(Model, frozen=True):
     # By NIC, lo among them, the networkd file that decides for it, where that is another one than
     # netplan makes of a section with the NIC's name.
     foreign_files: dict[str, str] = {}
+    optional_vrfs: bool = False  # whether this machine's netplan can have a boot not wait for VRFs
 
     @cached_property
     def loopback_file(self) -> NetworkFile:
