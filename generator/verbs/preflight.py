@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from generator.activation import backends, firewall, frr, lldp, staging
+from generator.activation import backends, firewall, frr, lldp, nat, staging
 from generator.activation.commands import Log
 from generator.desired import plan
 from generator.desired.plan import Plan
@@ -204,7 +204,10 @@ def _later_settings(root: Path, planned: Plan) -> list[Finding]:
 
 
 def _firewall(planned: Plan, log: Log) -> list[Finding]:
-    return list(firewall.findings([uplink.ifname for uplink in planned.host.uplinks], log))
+    host = planned.host
+    gateways = [address for bridge in host.bridges for address in bridge.addresses]
+    dropped = firewall.findings([uplink.ifname for uplink in host.uplinks], log)
+    return [*dropped, *nat.findings(gateways, log)]
 
 
 def _has_files_of_ours(root: Path) -> bool:
