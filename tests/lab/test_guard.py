@@ -123,18 +123,24 @@ def test_a_person_may_do_without(lab: Lab) -> None:
     eventually(lambda: established(host) == {"ens4", "ens5"})
 
 
+def wrong_leaves(host: Host) -> list[str]:
+    """The cables of which `status` warns."""
+    warnings = host.evpn_host("status", "--json").json["warnings"]
+    return [text for text in warnings if " is connected to " in text]
+
+
 @pytest.mark.claim("18.4", "A cable to another leaf than the payload says is named")
 def test_names_a_leaf_that_is_another_one(lab: Lab) -> None:
     """`apply` warns and `status` goes on to: the cable, or the payload, is wrong."""
     host = lab.host
     host.apply(payload())
     eventually(lambda: established(host) == {"ens4", "ens5"})
-    assert host.evpn_host("status", "--json").json["warnings"] == []
+    assert wrong_leaves(host) == []
     result = host.apply(json.loads(json.dumps(payload()).replace("ns-leaf-0", "ns-leaf-7")))
     assert "warning: ens4 is connected to ns-leaf-0: the payload says ns-leaf-7" in result.err
     eventually(lambda: established(host) == {"ens4", "ens5"})
     text = "ens4 is connected to ns-leaf-0, the payload says ns-leaf-7"
-    assert host.evpn_host("status", "--json").json["warnings"] == [text]
+    assert wrong_leaves(host) == [text]
     assert f"warning: {text}" in host.evpn_host("status").out
     host.apply(payload())
 
