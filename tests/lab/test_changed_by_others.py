@@ -195,7 +195,6 @@ FRR = {
     "one path": ([BGP, IPV4, "maximum-paths 1"], "`maximum-paths 1` of router bgp"),
     "forwarding": (["no ip forwarding"], "net/ipv4/ip_forward: is 0, not 1"),
     "next-hop objects": (["zebra nexthop kernel enable"], "`no zebra nexthop kernel enable`"),
-    "NIC shut down": (["interface ens5", "shutdown"], "ens5: up is off, not on"),
     "static route of a VPC": (
         ["vrf Vrf_33", "ip route 192.0.2.0/24 blackhole"],
         "`ip route 192.0.2.0/24 blackhole` of vrf Vrf_33 is not in its file",
