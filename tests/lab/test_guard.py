@@ -164,34 +164,6 @@ def test_a_link_that_comes_back(lab: Lab) -> None:
         eventually(lambda: host.ping("10.2.0.2", count=2))  # its loopback
 
 
-@pytest.mark.claim("18.6", "The leaf that LLDP names at a port without a session is told")
-def test_lldp_names_the_leaf_without_a_session(lab: Lab) -> None:
-    """The port of ens4 is no underlay port yet, and its leaf sends LLDP."""
-    host, leaf = lab.host, lab.fabric.leaf("ns-leaf-0")
-    host.apply(payload())
-    leaf.underlay(on=False)
-    socket = "/run/lldpd-of-leaf.socket"
-    daemon = leaf.start(["lldpd", "-d", "-u", socket, "-I", "swp9s1"])
-    try:
-        eventually(lambda: leaf.run(["test", "-S", socket], check=False).code == 0)
-        cli = ["lldpcli", "-u", socket]
-        leaf.run([*cli, "configure", "lldp", "tx-interval", "2"])
-        leaf.run([*cli, "configure", "system", "hostname", "ns-leaf-3"])
-        host.run(["systemctl", "start", "lldpd"])
-        # Without this it leaves virtual NICs alone, as those of the lab are.
-        host.run("lldpcli configure system interface pattern ens4".split())
-        text = "ens4 is connected to ns-leaf-3, the payload says ns-leaf-0"
-        eventually(lambda: text in host.evpn_host("status", check=False).out)
-        host.machine.write("/root/payload.json", json.dumps(payload()))
-        findings = host.evpn_host("preflight", "-p", "/root/payload.json", "--json").json
-        assert {"ens4 is connected to ns-leaf-3"} <= {each["what"] for each in findings}
-    finally:
-        host.run(["systemctl", "stop", "lldpd"])
-        daemon.stop()
-        leaf.underlay(on=True)
-    eventually(lambda: established(host) == {"ens4", "ens5"})
-
-
 @pytest.mark.claim("18.7", "The controller no longer answers the host: what was before is back")
 def test_goes_back_when_the_controller_does_not_answer(lab: Lab) -> None:
     """All sessions are up and the gateway answers, but the controller does not know the address."""
