@@ -167,7 +167,7 @@ FRR = {
     "peer-group's EVPN": ([BGP, EVPN, "no neighbor LEAVES activate"], "`neighbor LEAVES activate`"),
     "all VNIs": ([BGP, EVPN, "no advertise-all-vni"], "`advertise-all-vni` of router bgp"),
     "router-id": ([BGP, "bgp router-id 192.0.2.1"], "`bgp router-id 10.2.0.101` of router bgp"),
-    "route-map": (["no route-map OWN"], "`route-map OWN permit 10`"),
+    "route-map": (["no route-map OWN"], "route-map OWN permit 10"),
     "route-map denies": (["route-map FABRIC deny 5"], "`route-map FABRIC deny 5`"),
     "prefix-list": (["no ip prefix-list NOT-DEFAULT seq 5"], "`ip prefix-list NOT-DEFAULT seq 5"),
     "AS path list": (["no bgp as-path access-list OWN"], "`bgp as-path access-list OWN seq 5"),
