@@ -127,6 +127,16 @@ def test_what_is_new_may_be_somebody_elses() -> None:
     assert finding.stops
 
 
+def test_a_plugin_may_have_made_the_bridge() -> None:
+    """It becomes ours, unless it is no bridge or nothing of ours was ever here."""
+    ours = {device.name for device in DEVICES} - {"nbr-26"}
+    early = machine(nic(9, "nbr-26", kind="bridge"))
+    assert preflight.findings(HOST, DEVICES, early, first=False, ours=ours) == []
+    dummy = machine(nic(9, "nbr-26", kind="dummy"))
+    [finding] = preflight.findings(HOST, DEVICES, dummy, first=False, ours=ours)
+    assert finding.what == "nbr-26 is there already"
+
+
 def test_bgpd_of_frr_is_no_other_speaker() -> None:
     """It may listen already."""
     assert findings(machine(tcp_listeners={179: "bgpd"}, bgp_runs=True)) == []

@@ -134,18 +134,26 @@ def taken(
     new = [device for device in devices if device.name not in ours]
     others = [link for link in machine.links.values() if link.name not in ours]
     remedy = "remove the other one, or choose another id in the payload"
-    for what, why in (*_taken_devices(new, others), *_taken_tables(new, others, machine)):
+    for what, why in (
+        *_taken_devices(new, others, first=first),
+        *_taken_tables(new, others, machine),
+    ):
         yield Finding(what=what, why=why, remedy=remedy, stops=True)
     if first:
         yield from _ports(machine)
 
 
-def _taken_devices(new: list[Device], others: list[Link]) -> Iterator[tuple[str, str]]:
-    """Yield which names and VNIs somebody else has, and why that matters."""
-    names = {device.name for device in new}
+def _taken_devices(
+    new: list[Device], others: list[Link], *, first: bool
+) -> Iterator[tuple[str, str]]:
+    """Yield which names and VNIs somebody else has, and why that matters.
+
+    On a host of ours a plugin of Kubernetes may have made a bridge before us. It becomes ours.
+    """
+    kinds = {device.name: device.kind for device in new}
     vnis = {device.vni: device.name for device in new if device.vni}
     for link in others:
-        if link.name in names:
+        if link.name in kinds and (first or link.kind != kinds[link.name]):
             yield f"{link.name} is there already", "evpn-host makes a device of this name"
         elif link.kind == "vxlan" and link.vni in vnis and link.port == VXLAN:
             yield f"VNI {link.vni} is the one of {link.name}", f"{vnis[link.vni]} needs it"
