@@ -31,7 +31,7 @@ def differences(host: Host) -> list[str]:
 
 
 def test_a_failed_activation_goes_back_while_traffic_goes_on(lab: Lab) -> None:
-    """Another device has the VNI: exit 3, files and devices as before, no packet lost."""
+    """Another device has the VNI: refused; else exit 3, files and devices as before, no loss."""
     host = lab.host
     host.apply(payload())  # removes the V-Net of a previous test
     gpu = bare_metal(lab.fabric, "gpu", 26, "10.188.0.254", 20)
@@ -40,8 +40,12 @@ def test_a_failed_activation_goes_back_while_traffic_goes_on(lab: Lab) -> None:
     host.run(["ip", "link", "add", "theirs", "type", "vxlan", "id", "80", "dstport", "4789"])
     before = _files(host)
     try:
+        refused = host.apply(payload(ADDED), check=False)
+        assert (refused.code, _files(host)) == (1, before)
+        assert "VNI 80 is the one of theirs" in refused.err
         with pod.pinging(gpu, interval=0.05) as running:
-            result = host.apply(payload(ADDED), check=False)
+            # Without the guard preflight only warns.
+            result = host.apply(payload(ADDED), "--no-guard", check=False)
     finally:
         host.run(["ip", "link", "delete", "theirs"])
     assert result.code == 3, result.err
