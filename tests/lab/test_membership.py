@@ -48,6 +48,12 @@ def state(host: Host) -> dict[str, str]:
     }
 
 
+def commands(log: str) -> list[str]:
+    """The commands that `apply -v` ran, without those that only look."""
+    lines = [line for line in log.splitlines() if line.startswith("+")]
+    return [line for line in lines if "  # whether " not in line]
+
+
 @pytest.mark.claim("3.2", "A generic server yields nothing: refused as a Host, left out of a Fleet")
 def test_a_generic_server_yields_nothing(host: Host) -> None:
     """It gets no file, device, address, route or rule; a Fleet's other hosts are rendered."""
