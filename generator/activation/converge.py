@@ -33,7 +33,7 @@ def converge(activation: Activation, log: Log, say: Log) -> list[str]:
     devices.remove_stale_addresses(activation, log)
     _wait_for_devices(activation, log, say)
     repaired = frr.activate(activation, log, say)
-    devices.mend(activation, log)  # what a native tool took along with it
+    devices.mend(activation, log, all_nics=True)  # also what a native tool took along with it
     management.start_hook(activation, log, say)
     return repaired
 

@@ -83,15 +83,18 @@ def restore_rules(log: Log) -> None:
 # --- Devices ---
 
 
-def mend(activation: Activation, log: Log) -> None:
+def mend(activation: Activation, log: Log, *, all_nics: bool = False) -> None:
     """Put right what others have changed of devices that were to stay as they were.
+
+    With `all_nics` also what no tool has set of NICs that were to change: FRR's start script gives
+    uplinks the loopback's address, and a new loopback comes without a start of FRR.
 
     Of what a line of `ip` puts right the backends need not hear. networkd, for example, does not
     change a bridge's STP. What is shut down in FRR comes up by FRR alone: set up by somebody else
     it would stay down for FRR.
     """
     for _ in range(_ROUNDS):
-        changed = [each for each in _changed_by_others(activation) if each.line]
+        changed = [each for each in _changed_by_others(activation, all_nics=all_nics) if each.line]
         shut = running.shut_down(activation.root) if changed else set()
         lines = [each.line for each in changed if each.device not in shut]
         if not lines:
@@ -105,13 +108,13 @@ def mend(activation: Activation, log: Log) -> None:
         commands.run(step, log)
 
 
-def _changed_by_others(activation: Activation) -> list[Difference]:
+def _changed_by_others(activation: Activation, *, all_nics: bool) -> list[Difference]:
     before = activation.previous.target if activation.previous else None
     if before is None:
         return []
     known = {*before.devices, *before.nics}
     expected = [device for device in activation.target.devices if device in known]
-    current = [nic for nic in activation.target.nics if nic in known]
+    current = [nic for nic in activation.target.nics if all_nics or nic in known]
     kernel = devices.read()
     target = msgspec.structs.replace(activation.target, nics=current)
     management = [*before.moving_addresses, *target.moving_addresses]
