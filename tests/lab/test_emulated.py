@@ -366,7 +366,7 @@ def firewall(host: Host, *arguments: str) -> dict[str, Any]:
 
 @pytest.mark.claim("13.11", "After a power cut the packet filter is there before the first device")
 def test_after_a_power_cut(host: Host) -> None:
-    """The filter's unit has ended before networkd starts; who flushes all tables brings it back.
+    """The filter's unit has ended before any network's may start; who flushes all tables brings it back.
 
     The machine's disk outlives the power cut: a synced file is there, and one in memory is not.
     """
@@ -381,7 +381,7 @@ def test_after_a_power_cut(host: Host) -> None:
     assert host.run(["test", "-e", "/run/file"], check=False).code == 1
     listed = "nft list table inet evpn-host".split()
     eventually(lambda: "th,96,24" in host.run(listed, check=False).out)
-    units = ("evpn-host-nftables.service", "systemd-networkd.service")
+    units = ("evpn-host-nftables.service", "network-pre.target")
     times = [
         int(host.run(["systemctl", "show", "-P", "ActiveEnterTimestampMonotonic", unit]).out)
         for unit in units
