@@ -366,7 +366,7 @@ def firewall(host: Host, *arguments: str) -> dict[str, Any]:
 
 @pytest.mark.claim("13.11", "After a power cut the packet filter is there before the first device")
 def test_after_a_power_cut(host: Host) -> None:
-    """The filter's unit has ended before any network's may start; who flushes all tables brings it back.
+    """The filter comes before any network; who flushes all tables brings it back.
 
     The machine's disk outlives the power cut: a synced file is there, and one in memory is not.
     """
