@@ -20,6 +20,7 @@ from generator.errors import ActivationFailed, NotInstalled, Problem
 from generator.observed import netlink, netplan, networkd
 from generator.state import files, tree
 from generator.state.changes import Change
+from generator.state.lock import STAGE
 
 FILE = "etc/netplan/60-evpn-host.yaml"
 NETWORKD_CONF = "etc/systemd/networkd.conf.d/90-evpn-host.conf"
@@ -80,7 +81,7 @@ class Netplan:
         never is: whatever needs the network would start after two minutes. Debian 12's 0.106
         refuses the whole file for this key, and lets no boot wait. So it is asked.
         """
-        with tempfile.TemporaryDirectory(prefix="evpn-host-") as folder:
+        with tempfile.TemporaryDirectory(prefix=STAGE) as folder:
             stage = Path(folder)
             files.write(stage, FILE, _OPTIONAL_VRF, 0o600)
             with contextlib.suppress(ActivationFailed):
