@@ -1,5 +1,7 @@
 """Loads the packet filter: who may send VXLAN into V-Nets, and what guests reach of the host."""
 
+from pathlib import Path
+
 from generator.activation import commands, services
 from generator.activation.backend import Activation
 from generator.activation.commands import Log, Step
@@ -21,8 +23,17 @@ def load(activation: Activation, log: Log, say: Log) -> None:
         remove(log)
         return
     changed = activation.whole or FILE in activation.changed_files
-    if not changed and not packet_filter.differences(target, root):
+    if changed or packet_filter.differences(target, root):
+        _load(root, log, say)
+    if packet_filter.limits(root):
         return
+    if services.is_installed(UNIT, root):
+        services.enable(UNIT, "the filter is there before the first device", log)
+    elif changed:
+        say(f"warning: {UNIT} is not installed: after a boot nothing filters until the next apply")
+
+
+def _load(root: Path, log: Log, say: Log) -> None:
     step = Step(("nft", "-f", str(root / FILE)), "only the fabric sends VXLAN into V-Nets")
     try:
         commands.run(step, log)
@@ -30,12 +41,8 @@ def load(activation: Activation, log: Log, say: Log) -> None:
         reason = str(failure).partition("\n")[0]
         unfiltered.write(root, packet_filter.here(reason))
         say(f"warning: {packet_filter.warning(root)}")
-        return
-    unfiltered.remove(root)
-    if services.is_installed(UNIT, root):
-        services.enable(UNIT, "the filter is there before the first device", log)
     else:
-        say(f"warning: {UNIT} is not installed: after a boot nothing filters until the next apply")
+        unfiltered.remove(root)
 
 
 def remove(log: Log) -> None:
