@@ -4,7 +4,7 @@ A lab test shares two processors with others, so it may fail for reasons that ha
 with a change. When all tests have ended, each lab test that failed runs once more: in a process and
 a lab of its own, with nothing beside it. If all pass, the run is green. Its summary shows both
 outcomes, and each such test gets a line in a file beside the lab's images, which `--flaky` prints.
-There is no second try when a test outside the lab failed, or more than three lab tests.
+There is no second try when a test outside the lab failed, or more than two lab tests.
 
 pytest-rerunfailures, the usual plugin, repeats a test at once: in the same lab, beside the others.
 """
@@ -21,7 +21,7 @@ import pytest
 
 from lab import build
 
-MOST = 3  # of some 400
+MOST = 2
 """How many lab tests may fail in a run and get a second try."""
 REPO = Path(__file__).parents[1]
 

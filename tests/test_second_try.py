@@ -103,13 +103,13 @@ def test_a_failure_at_the_second_try_keeps_the_run_red(run: Run) -> None:
     assert not lines
 
 
-@pytest.mark.parametrize(("flaky", "more"), [(4, ""), (1, OUTSIDE)], ids=["four", "outside"])
+@pytest.mark.parametrize(("flaky", "more"), [(3, ""), (1, OUTSIDE)], ids=["three", "outside"])
 def test_other_failures_get_no_second_try(run: Run, flaky: int, more: str) -> None:
-    """Four lab tests failed, or one outside the lab: the run is red, and nothing runs again."""
+    """Three lab tests failed, or one outside the lab: the run is red, and nothing runs again."""
     result, lines = run(flaky, more)
     assert result.ret == 1
     assert "then passed" not in result.stdout.str()
     result.stdout.fnmatch_lines(
-        ["none: * failed; only up to 3 lab tests, and nothing else, may fail"]
+        ["none: * failed; only up to 2 lab tests, and nothing else, may fail"]
     )
     assert not lines
