@@ -3,7 +3,7 @@
 import copy
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def test_a_fleet_is_what_its_ports_by_hand_would_be(document: Json) -> None:
 # --- Builders ---
 
 
-def a_host(number: int = 1, labels: list[str] | None = None, **fields: Any) -> Json:
+def a_host(number: int = 1, labels: Sequence[object] | None = None, **fields: Any) -> Json:
     """Return a VTEP of two links, eth9 and eth10 at the controller."""
     ports = [f"swp{number}@leaf{leaf}" for leaf in (1, 2)]
     links = [
@@ -104,7 +104,7 @@ def a_host(number: int = 1, labels: list[str] | None = None, **fields: Any) -> J
     return {"server": entry | ({"labels": labels} if labels else {}), "links": links} | fields
 
 
-def metal(name: str = "gpu", labels: list[str] | None = None) -> Json:
+def metal(name: str = "gpu", labels: Sequence[object] | None = None) -> Json:
     links = [
         {"local": {"name": f"eth{9 + n}@{name}"}, "remote": {"name": f"{name}@leaf{3 + n}"}}
         for n in range(2)
@@ -271,8 +271,8 @@ def test_a_label_of_no_nic_is_refused() -> None:
 @pytest.mark.parametrize("text", ["eth9 = red", "iface. = red", "iface.eth9", "iface.eth9 =", 5])
 def test_refuses_what_is_no_label(text: object) -> None:
     """A typing error must not silently drop a tenant's network."""
-    assert places(a_fleet(a_host(labels=[text]))) == ["hosts[0].server.labels[0]"]  # type: ignore[list-item]
-    assert places(a_fleet(metal(labels=[text]))) == ["hosts[0].server.labels[0]"]  # type: ignore[list-item]
+    assert places(a_fleet(a_host(labels=[text]))) == ["hosts[0].server.labels[0]"]
+    assert places(a_fleet(metal(labels=[text]))) == ["hosts[0].server.labels[0]"]
 
 
 def test_warns_of_labels_that_do_nothing() -> None:

@@ -1,6 +1,5 @@
 """The words of `trace`: from facts to steps and a verdict; which V-Net is meant; firewalls."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -653,7 +652,7 @@ def test_what_frr_says(monkeypatch: pytest.MonkeyPatch) -> None:
         evpn.type2(41, MAC, "", ROOT)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may send echo requests by itself")
+@pytest.mark.usefixtures("root_user")  # only root may send echo requests by itself
 def test_probes_are_answered() -> None:
     """This computer answers itself, small or large, of an even or an odd size; nobody else does."""
     sent = [Probe("127.0.0.1", "lo", 65536, size) for size in (SMALL, 1550, 1551)]
