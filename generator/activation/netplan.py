@@ -101,7 +101,7 @@ class Netplan:
         # Another netplan may know more.
         stamps = [networkd.stamp(root, path.lstrip("/")) for path in GENERATORS]
         stamps += [networkd.stamp(root, path) for path in own]
-        return plan.digest(*stamps, networkd.digest(root, made))
+        return plan.digest(*stamps, networkd.digest(root, made, _PREFIX))
 
     def refuse_devices(self, root: Path, host: Host) -> None:
         """Refuse nothing: netplan makes each device that a payload can ask for."""

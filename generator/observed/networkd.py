@@ -206,10 +206,11 @@ def file_of(index: int) -> str:
     return dict(_pairs(_STATES / str(index))).get("NETWORK_FILE", "").rpartition("/")[2]
 
 
-def digest(root: Path, made: tuple[str, ...]) -> str:
+def digest(root: Path, made: tuple[str, ...], generated: str) -> str:
     """Return a digest of the files and drop-ins that others have, without reading them.
 
-    Names that begin with one of `made` are left out: with 1,000 V-Nets there are thousands.
+    Names that begin with one of `made` are left out: with 1,000 V-Nets there are thousands. So are
+    files below /run whose names begin with `generated`: their tool writes them anew each time.
     """
     parts = []
     for folder in FOLDERS:
@@ -217,6 +218,8 @@ def digest(root: Path, made: tuple[str, ...]) -> str:
             if name.startswith(made):
                 continue
             if name.endswith(".network"):
+                if folder.startswith("run/") and name.startswith(generated):
+                    continue
                 parts.append(stamp(root, f"{folder}/{name}"))
             elif name.endswith(".network.d"):
                 below = tree.names(root, f"{folder}/{name}")
