@@ -155,6 +155,9 @@ def test_uninstall_says_that_it_did_not_end(
         full.setattr(before, "remove_folders", _full_disk)
         with pytest.raises(Stranded, match=r"No space left.*\n.*run uninstall again"):
             uninstall(on_a_tree, commands.silent, commands.silent)
+    half = record.read(options.root)
+    assert half
+    assert (half.ok, half.detail) == (False, "uninstall begun, not ended")
     uninstall(on_a_tree, commands.silent, commands.silent)
     assert not files_of(options.root)
     assert record.read(options.root) is None

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
+import msgspec
+
 from generator.activation import (
     before,
     commands,
@@ -23,6 +25,8 @@ from generator.state.lock import RUN, lock
 from generator.state.record import Record
 from generator.verbs import awaiting
 from generator.verbs.options import Options
+
+_BEGUN = "uninstall begun, not ended"  # the record's `detail` meanwhile
 
 
 def preview(root: Path) -> Iterator[str]:
@@ -49,11 +53,14 @@ def _own_files(root: Path) -> list[str]:
 def uninstall(options: Options, log: Log, say: Log) -> list[str]:
     """Remove all that is ours, and restore what ours replaced; return the removed paths.
 
-    Raises `Refused` (nothing was changed) or `Stranded`.
+    Raises `Refused` or `OSError` (nothing was changed), or `Stranded`.
     """
     with lock(options.root, uninstalls=True), commands.interruptible():
         applied = record.read(options.root)
         known = before.read(options.root)
+        if applied:
+            begun = msgspec.structs.replace(applied, ok=False, detail=_BEGUN)
+            record.begin(options.root, begun, applied)
         try:
             return _remove(applied, known, options, log, say)
         except Exception as failure:  # noqa: BLE001  # whatever it is, a person has to know

@@ -44,7 +44,7 @@ def joins_the_fabric(lab: Lab, document: Payload | None = None) -> None:
     eventually(lambda: established(host) == nics)
     eventually(lambda: fabric.controller.ping("10.12.0.101", count=1))
     assert SECOND in addresses(host, nic_of(document))
-    eventually(lambda: not differences(lab))
+    eventually(lambda: nothing_differs(lab))
 
 
 def nic_of(document: Payload) -> str:
@@ -54,6 +54,13 @@ def nic_of(document: Payload) -> str:
 def differences(lab: Lab) -> list[str]:
     shown = json.loads(lab.host.evpn_host("status", "--json", check=False).out)
     return list(shown["differences"])
+
+
+def nothing_differs(lab: Lab) -> bool:
+    """Whether `status` finds the host as applied; what differs is the error."""
+    found = differences(lab)
+    assert not found, found
+    return True
 
 
 def is_refused(lab: Lab, *words: str, document: Payload | None = None) -> None:

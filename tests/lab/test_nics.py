@@ -12,7 +12,14 @@ import pytest
 
 from lab.fabric import Lab, eventually
 from tests.lab.k8s01 import addresses, payload
-from tests.lab.nics import MANAGEMENT, SECOND, differences, is_refused, joins_the_fabric
+from tests.lab.nics import (
+    MANAGEMENT,
+    SECOND,
+    differences,
+    is_refused,
+    joins_the_fabric,
+    nothing_differs,
+)
 
 OPERATOR = "/etc/netplan/50-operator.yaml"
 MANAGED = "addresses: [10.12.0.101/16, 10.254.254.10/24], routes: [{to: default, via: 10.12.0.1}]"
@@ -96,7 +103,7 @@ def test_sessions_that_can_not_come_up_are_named(lab: Lab) -> None:
     """Somebody takes the link-local address of an uplink away: status names the uplink."""
     host = lab.host
     host.apply(payload())
-    eventually(lambda: not differences(lab))
+    eventually(lambda: nothing_differs(lab))
     path = "/etc/systemd/network/10-netplan-ens5.network.d/zz-hardening.conf"
     lab.machine.write(path, "[Network]\nLinkLocalAddressing=no\n")
     host.run(["networkctl", "reload"])
@@ -107,7 +114,7 @@ def test_sessions_that_can_not_come_up_are_named(lab: Lab) -> None:
     expected = "ens5: networkd has taken 05-all.network"
     eventually(lambda: any(expected in each for each in differences(lab)))
     host.apply(payload())
-    eventually(lambda: not differences(lab))
+    eventually(lambda: nothing_differs(lab))
 
 
 def test_a_bond(lab: Lab) -> None:
