@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from generator import __version__
-from generator.activation import before, commands, converge, staging
+from generator.activation import before, commands, conffiles, converge, staging
 from generator.activation.backend import Activation
 from generator.activation.commands import Log
 from generator.activation.guard import Guard
@@ -145,6 +145,7 @@ def carry_out(run: Run, data: bytes, stage: Path) -> Outcome:
 def _activate(run: Run, stage: Path) -> list[str]:
     """Bring the host to its target, and see that it is there; return what was put right."""
     root = run.options.root
+    conffiles.divert(root, run.log)
     # What others have changed since the last apply, if this one changes nothing else.
     found = [] if run.is_new else comparison.of_kernel(run.target, root)
     repaired = converge.converge(_activation(run, stage), run.log, run.say)
