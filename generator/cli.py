@@ -1,7 +1,6 @@
 """The command line: verbs, options and exit codes. What a verb needs is imported when it runs."""
 
 import gc
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -11,7 +10,15 @@ import click
 from generator import __version__, history_verbs, payload_verbs
 from generator.errors import EvpnHostError, Refused, text_of
 from generator.verbs import parameters
-from generator.verbs.command import TROUBLE, Diff, Verbs, a_number, prepare_streams
+from generator.verbs.command import (
+    TROUBLE,
+    Diff,
+    Verbs,
+    a_number,
+    colour,
+    is_coloured,
+    prepare_streams,
+)
 
 if TYPE_CHECKING:
     from generator.activation.commands import Log
@@ -27,8 +34,8 @@ def evpn_host() -> None:
     """Make this Linux server a VTEP of an EVPN/VXLAN fabric.
 
     Exit codes: 0 done or nothing to do, 1 refused and nothing changed, 2 wrong usage, 3 activation
-    failed and the generation before is active, 4 that failed too and a person is needed. For diff:
-    0 same, 1 differs, 2 trouble.
+    failed and the generation before is active, 4 that failed too and a person is needed. For diff
+    and review: 0 same, 1 differs, 2 trouble.
     """
 
 
@@ -60,16 +67,9 @@ def diff(
         click.echo(context.json(preview.difference, indent=2))
     else:
         lines = [*preview.summary(), *(() if stat else preview.files())]
-        colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         for line in lines:
-            click.echo(click.style(line, fg=_colour(line)) if colour else line)
+            click.echo(click.style(line, fg=colour(line)) if is_coloured() else line)
     sys.exit(1 if preview.differs else 0)
-
-
-def _colour(line: str) -> str | None:
-    if line.startswith(("--- ", "+++ ")):
-        return None
-    return {"+": "green", "-": "red", "~": "yellow", "@": "cyan"}.get(line[:1])
 
 
 @evpn_host.command()
@@ -189,7 +189,7 @@ def _show(outcome: "Outcome", say: "Log") -> None:
     for line in outcome.summary:
         click.echo(line)
     if outcome.summary:
-        from generator.desired.summary import total
+        from generator.desired.change import total
 
         click.echo(total(outcome.summary))
 

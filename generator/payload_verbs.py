@@ -7,6 +7,7 @@ import click
 
 from generator.activation.backends import NAMES
 from generator.verbs import parameters
+from generator.verbs.command import Diff, colour, is_coloured
 
 _PLATFORMS = ("libvirt", "nad", "incus")
 
@@ -37,6 +38,39 @@ def render(source: str | None, output: Path, host: str | None, backend: str, as_
         return
     for line in verb.lines(done):
         click.echo(line)
+
+
+@click.command(cls=Diff)
+@click.argument("old", metavar="OLD", type=parameters.TEXT)
+@click.argument("new", metavar="NEW", type=parameters.TEXT)
+@click.option("--json", "as_json", is_flag=True, help="every change with its hosts, for a script")
+@click.option("--markdown", is_flag=True, help="a comment for a pull request")
+@click.option("--fail-on-risk", is_flag=True, help="end with 1 only if a change is marked with !")
+def review(old: str, new: str, as_json: bool, markdown: bool, fail_on_risk: bool) -> None:
+    """Say what changes between two payloads or two rendered trees, for all their hosts.
+
+    OLD and NEW are each a payload (a path, - or an http(s) URL), a folder that render wrote, or
+    REV:path in the Git repository that you are in: a payload or such a folder at that revision.
+
+    Equal changes of many hosts are one line. What is risky is marked with ! and says why.
+
+    The exit code is 0 if no host changes, 1 if one does, 2 in trouble. With --fail-on-risk it is 1
+    only if a change is marked.
+    """
+    from generator.verbs import context, review_text
+    from generator.verbs import review as verb
+
+    if as_json and markdown:
+        raise click.UsageError("--json and --markdown: give one of them")
+    found = verb.review(old, new)
+    if as_json:
+        click.echo(context.json(found.answer, indent=2))
+    elif markdown:
+        click.echo(review_text.markdown(found))
+    else:
+        for line in review_text.lines(found):
+            click.echo(click.style(line, fg=colour(line)) if is_coloured() else line)
+    sys.exit(1 if (found.risk if fail_on_risk else found.differs) else 0)
 
 
 @click.command()
@@ -133,4 +167,4 @@ def schema() -> None:
     click.echo(json.dumps(verb.schema(), indent=2, ensure_ascii=False))
 
 
-VERBS = (render, check, guests, schema)
+VERBS = (render, review, check, guests, schema)

@@ -400,9 +400,9 @@ def test_diff_begins_with_a_summary(
     apply(OLD)
     source = payload_file(tmp_path, NEW)
     lines = [
-        "~ V-Net vnet-26 (26): MTU 1500 to 1400",
-        "- V-Net vnet-31 (31)",
-        "+ V-Net vnet-32 (32)",
+        "~ V-Net vnet-26: MTU 1500 → 1400",
+        "- V-Net vnet-31 (VNI 31, 10.31.0.1/24, fd00:31::1/64, VPC coke)",
+        "+ V-Net vnet-32 (VNI 32, 10.32.0.1/24, fd00:32::1/64, VPC coke)",
     ]
     argv = ["diff", "--root", root, "-p", source]
     whole = evpn_host(*argv).out.splitlines()

@@ -61,10 +61,10 @@ def test_an_apply_that_changes_no_file_is_an_entry(applied: Options) -> None:
     assert [each.number for each in listed] == [4, 3, 2, 1]
     assert [each.outcome for each in listed] == ["current", "applied", "applied", "applied"]
     assert {each.started_by for each in listed} == {"ada"}
-    assert listed[0].summary[0].startswith("+ management address")
-    assert listed[1].summary == ["+ session ens5"]
-    assert listed[2].summary == ["- session ens5"]
-    assert "+ V-Net red (26)" in listed[3].summary
+    assert listed[0].summary[0].startswith("~ management address")
+    assert listed[1].summary == ["+ uplink ens5 (swp1@leaf2)"]
+    assert listed[2].summary == ["- uplink ens5 (swp1@leaf2)"]
+    assert "+ V-Net red (VNI 26, 10.26.0.1/24, VPC coke)" in listed[3].summary
 
 
 def test_rollback_skips_nothing(applied: Options) -> None:
@@ -138,7 +138,7 @@ def test_the_command(applied: Options, evpn_host: Command) -> None:
     shown = evpn_host("history", "--root", applied.root)
     assert shown.code == 0
     assert shown.out.splitlines()[0].startswith("4  2")
-    assert "    - session ens5" in shown.out.splitlines()
+    assert "    - uplink ens5 (swp1@leaf2)" in shown.out.splitlines()
     objects = json.loads(evpn_host("history", "--root", applied.root, "--json").out)
     assert [each["number"] for each in objects] == [4, 3, 2, 1]
     assert evpn_host("history", "--root", applied.root / "other").out == "nothing was applied yet\n"

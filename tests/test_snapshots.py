@@ -15,6 +15,7 @@ from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 
 from generator.verbs.guests import FORMATS
 from lab.result import Result
+from tests import fabrics
 from tests.conftest import ACCEPTED, BACKENDS, REFUSED, REPO
 
 SNAPSHOTS = REPO / "snapshots"
@@ -72,10 +73,22 @@ def shown(evpn_host: Callable[..., Result], folder: Path) -> Iterator[tuple[str,
         done = evpn_host("guests", "--format", platform, "-p", K8S01)
         assert done.code == 0, done.err
         yield f"guests/k8s01-{platform}.txt", done.out
+    yield from _reviewed(evpn_host, folder)
     for case in REFUSED:
         done = evpn_host("check", "-p", case)
         assert done.code == 1, f"{case.stem} was not refused"
         yield f"refused/{case.stem}.txt", done.err
+
+
+def _reviewed(evpn_host: Callable[..., Result], folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield the review of a fleet of 500 hosts in each form."""
+    sources = [folder / "before.json", folder / "after.json"]
+    for source, document in zip(sources, (fabrics.before(), fabrics.after()), strict=True):
+        source.write_bytes(fabrics.text(document))
+    for name, options in (("txt", ()), ("md", ("--markdown",)), ("json", ("--json",))):
+        done = evpn_host("review", *sources, *options)
+        assert done.code == 1, done.err
+        yield f"reviewed/500-hosts.{name}", done.out
 
 
 def _diff(path: str, text: str) -> str:

@@ -128,7 +128,17 @@ def test_imports_run_one_way() -> None:
 
 
 # Modules that neither read nor change a host. Jinja2 reads the templates, which are a part of us.
-PURE = {"collections", "functools", "hashlib", "inspect", "jinja2", "json", "msgspec", "netaddr"}
+PURE = {
+    "collections",
+    "difflib",
+    "functools",
+    "hashlib",
+    "inspect",
+    "jinja2",
+    "json",
+    "msgspec",
+    "netaddr",
+}
 PURE |= {"ipaddress", "itertools", "re", "ruamel", "types", "typing", "unicodedata"}
 
 

@@ -41,6 +41,11 @@ T = TypeVar("T")
 
 def run(step: Step, log: Log) -> str:
     """Run a step; return its standard output. Raises `ActivationFailed` with the tool's message."""
+    return _text(read(step, log))
+
+
+def read(step: Step, log: Log) -> bytes:
+    """Run a step; return its standard output as it is. Raises `ActivationFailed`."""
     log(str(step))
     try:
         done = _run(
@@ -60,7 +65,8 @@ def run(step: Step, log: Log) -> str:
         ) from None
     if done.returncode and not step.may_fail:
         # A tool repeats lines of its files: FRR's with a password in them.
-        lines = mask_frr(done.stderr.strip() or done.stdout.strip()).splitlines()[-5:]
+        text = _text(done.stderr).strip() or _text(done.stdout).strip()
+        lines = mask_frr(text).splitlines()[-5:]
         raise ActivationFailed(
             f"{step.command} failed with {done.returncode} ({step.reason})",
             *(f"  {printable(line, 200)}" for line in lines),
@@ -68,7 +74,7 @@ def run(step: Step, log: Log) -> str:
     return done.stdout
 
 
-def _run(step: Step, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def _run(step: Step, environment: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
     """Run a tool to its end. Whatever ends the wait for it, ends it with all that it started.
 
     It has a process group of its own. So a terminal that goes away, as one over SSH may when the
@@ -79,18 +85,21 @@ def _run(step: Step, environment: dict[str, str]) -> subprocess.CompletedProcess
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
         env=environment,
         process_group=0,
     ) as process:
         try:
-            out, err = process.communicate(step.input, timeout=step.timeout)
+            given = step.input.encode(errors="replace")
+            out, err = process.communicate(given, timeout=step.timeout)
         except BaseException:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             raise
     return subprocess.CompletedProcess(step.argv, process.returncode, out, err)
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
 
 
 @contextlib.contextmanager

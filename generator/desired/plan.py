@@ -7,7 +7,7 @@ import msgspec
 
 from generator.desired.model import Device, Host, devices, leaf
 from generator.desired.render import render
-from generator.desired.target import Target, nics_of, vni_of
+from generator.desired.target import Sessions, Target, links_of, nics_of, vni_of
 
 # In older versions the line names the payload's generation.
 _SIGNED = re.compile(
@@ -67,6 +67,10 @@ def target(plan: Plan) -> Target:
         },
         nics=nics_of(host),
         numbered=[(each.ifname, each.address) for each in host.uplinks if each.address],
+        links=links_of(host),
+        bgp=Sessions(host.bgp.bfd, host.bgp.keepalive, host.bgp.holdtime),
+        imports={vrf.name: list(vrf.import_targets) for vrf in host.vrfs},
+        exports={vrf.name: list(vrf.export_targets) for vrf in host.vrfs},
     )
 
 

@@ -26,6 +26,25 @@ class Nic(msgspec.Struct, frozen=True):
     peers: tuple[tuple[str, str], ...] = ()
 
 
+class Link(msgspec.Struct, frozen=True):
+    """An uplink and the session on it."""
+
+    name: str  # of the NIC
+    neighbor: str  # how FRR names the session
+    port: str = ""  # of the switch, such as `swp9s1@ns-leaf-0`
+    remote_as: str = ""
+    address: str | None = None  # ours on a numbered link, with length
+    mtu: int | None = None  # None: the NIC's own
+
+
+class Sessions(msgspec.Struct, frozen=True):
+    """What all sessions share; the times are in seconds."""
+
+    bfd: bool
+    keepalive: int
+    holdtime: int
+
+
 class FormerAddress(msgspec.Struct, frozen=True):
     """A management address of before. The operator's own file may still have it on the NIC."""
 
@@ -55,6 +74,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     vpcs: dict[int, str] = {}  # their names, by id
     leaves: dict[str, str] = {}  # the switch at the other end, by neighbor
     advertised: list[int] = []  # VNIs of V-Nets whose gateway sends router advertisements
+    # What a summary of changes says. None: of a version that did not record it.
+    links: list[Link] | None = None
+    bgp: Sessions | None = None
+    imports: dict[str, list[str]] | None = None  # route targets by VRF, [] where FRR derives them
+    exports: dict[str, list[str]] | None = None
 
     @property
     def moving_addresses(self) -> list[str]:
@@ -81,6 +105,14 @@ def nics_of(host: Host) -> list[Nic]:
             Nic(each.ifname, (each.address,) if each.address else (), each.mtu, peers)
             for each in host.uplinks
         ),
+    ]
+
+
+def links_of(host: Host) -> list[Link]:
+    """Return a host's uplinks as a summary of changes shows them."""
+    return [
+        Link(each.ifname, each.neighbor, each.label, each.remote_as, each.address, each.mtu)
+        for each in host.uplinks
     ]
 
 

@@ -172,3 +172,15 @@ class Diff(click.Command):
         except Exception:  # noqa: BLE001  # a fault of ours is trouble, and no difference
             traceback.print_exc()
             sys.exit(TROUBLE)
+
+
+def is_coloured() -> bool:
+    """Whether results are for a terminal whose user has not turned colours off."""
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
+
+
+def colour(line: str) -> str | None:
+    """Return the colour of a line by the sign that it begins with."""
+    if line.startswith(("--- ", "+++ ")):
+        return None
+    return {"+": "green", "-": "red", "~": "yellow", "@": "cyan"}.get(line[:1])

@@ -6,7 +6,9 @@ import msgspec
 
 from generator.activation import staging
 from generator.desired import plan
-from generator.desired.summary import summary, total
+from generator.desired.change import Change as Words
+from generator.desired.change import total
+from generator.desired.summary import changes as summary
 from generator.state import changes, record
 from generator.state.changes import Change
 from generator.verbs.options import Options
@@ -20,10 +22,18 @@ class File(msgspec.Struct, frozen=True):
     change: str  # added, changed, removed
 
 
+class Risk(msgspec.Struct, frozen=True):
+    """A change that a person should look at, and why."""
+
+    change: str  # a line of the summary
+    risks: tuple[str, ...]
+
+
 class Difference(msgspec.Struct, frozen=True):
     """All that `diff --json` says."""
 
     summary: list[str]  # in network terms
+    risks: list[Risk]
     files: list[File]
     removed_devices: list[str]
 
@@ -38,7 +48,7 @@ class Preview:
         target = plan.target(planned)
         self._changes = staging.changes(options.root, planned.files)
         self._removed = record.removed_devices(applied, target)
-        self._summary = summary(applied.target if applied else None, target)
+        self._summary: list[Words] = summary(applied.target if applied else None, target)
 
     @property
     def differs(self) -> bool:
@@ -49,13 +59,15 @@ class Preview:
     def difference(self) -> Difference:
         """Return what differs, for a script."""
         files = [File(f"/{each.path}", _kind(each)) for each in self._changes]
-        return Difference(self._summary, files, [device.name for device in self._removed])
+        texts = [each.text for each in self._summary]
+        risks = [Risk(each.text, each.risks) for each in self._summary if each.risks]
+        return Difference(texts, risks, files, [device.name for device in self._removed])
 
     def summary(self) -> Iterator[str]:
-        """Yield what changes in network terms, a line each, then how much."""
-        yield from self._summary
+        """Yield what changes in network terms, a line each with its risks, then how much."""
+        yield from (each.marked for each in self._summary)
         if self._summary:
-            yield total(self._summary)
+            yield total([each.sign for each in self._summary])
 
     def files(self) -> Iterator[str]:
         """Yield a unified diff of the files, then the devices that go."""

@@ -1,0 +1,512 @@
+"""`review`: what changes between two payloads or two trees, for all their hosts."""
+
+import copy
+import json
+import os
+import random
+import re
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import markdown  # type: ignore[import-untyped]
+import msgspec
+import pytest
+
+from generator.desired import comparison, written
+from generator.desired.change import Change
+from generator.desired.grouped import Group, folded, grouped, listed
+from generator.desired.payload import load
+from generator.desired.plan import body
+from generator.desired.render import render
+from generator.verbs import review_text
+from generator.verbs.review import Hosts, Review
+from lab.result import Result
+from tests import fabrics
+from tests.conftest import BACKENDS
+from tests.strategies import LEAF1, LEAF2, Json, host, link, server, tagged, vnet
+
+Command = Callable[..., Result]
+PORTS = tagged(LEAF1, LEAF2)
+RED = vnet(26, name="red", prefixes=["10.26.0.1/24"], ports=PORTS)
+
+
+def file(folder: Path, name: str, document: Json) -> Path:
+    path = folder / name
+    path.write_bytes(fabrics.text(document))
+    return path
+
+
+def git(folder: Path, *argv: str) -> None:
+    """Run git without the user's settings."""
+    own = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
+    who = ("-c", "user.name=ada", "-c", "user.email=ada@example.net")
+    subprocess.run(["git", *who, *argv], cwd=folder, env=os.environ | own, check=True)
+
+
+@pytest.fixture
+def sources(evpn_host: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a repository with a Fleet and its tree, committed, and changed in the work tree."""
+    git(tmp_path, "init", "-q")
+    for number, document in enumerate((fabrics.before(60), changed_60())):
+        file(tmp_path, "fleet.json", document)
+        done = evpn_host("render", "-p", tmp_path / "fleet.json", "-o", tmp_path / "hosts")
+        assert done.code == 0, done.err
+        if number == 0:
+            git(tmp_path, "add", "-A")
+            git(tmp_path, "commit", "-q", "-m", "one")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def changed_60() -> Json:
+    document = fabrics.before(60)
+    ports = [{"name": port} for port in fabrics.ports_of(7, 33)]
+    new = vnet(4155, name="red-new", prefixes=["10.50.5.254/24"], ports=ports)
+    document["vnets"].append(new)
+    document["hosts"][42]["server"]["asn"] += 5000
+    return document
+
+
+CHANGES_60 = [
+    "+ V-Net red-new (VNI 4155, 10.50.5.254/24, VPC red)   2 hosts: srv0007, srv0033",
+    "~ AS number: 4200000142 → 4200005142                  1 host: srv0042   ! all sessions end",
+    "  57 of 60 hosts unchanged",
+    "1 added, 1 changed; 1 marked with !",
+]
+
+
+# --- Sources ---
+
+
+@pytest.mark.parametrize("old", ["HEAD:fleet.json", "HEAD:hosts", "HEAD:./hosts/"])
+@pytest.mark.parametrize("new", ["fleet.json", "hosts", "hosts/"])
+def test_any_two_sources_say_the_same(
+    evpn_host: Command, sources: Path, old: str, new: str
+) -> None:
+    """A payload and the tree that it gives, on disk and in Git, each against each."""
+    del sources
+    done = evpn_host("review", old, new)
+    assert done.out.splitlines() == CHANGES_60
+    assert (done.code, done.err) == (1, "")
+    assert evpn_host("review", new, new).code == 0
+
+
+def test_two_revisions(evpn_host: Command, sources: Path) -> None:
+    """Also of the index, and of a tree in which most hosts are not read at all."""
+    git(sources, "add", "-A")
+    assert evpn_host("review", "HEAD:hosts", ":fleet.json").out.splitlines() == CHANGES_60
+    git(sources, "commit", "-q", "-m", "two")
+    for old, new in (("HEAD~1:hosts", "HEAD:hosts"), ("HEAD~1:fleet.json", "@:fleet.json")):
+        assert evpn_host("review", old, new).out.splitlines() == CHANGES_60
+
+
+def test_the_tree_of_one_host(evpn_host: Command, tmp_path: Path, backend: str) -> None:
+    """Its files name it; a payload on the other side is rendered for the same backend."""
+    old, new = file(tmp_path, "old.json", host()), file(tmp_path, "new.json", host(RED))
+    evpn_host("render", "-p", old, "-o", tmp_path / "tree", "-b", backend)
+    for before, after in ((old, new), (tmp_path / "tree", new)):
+        assert evpn_host("review", before, after).out.splitlines() == [
+            "+ V-Net red (VNI 26, 10.26.0.1/24, VPC coke)   1 host: K8S01",
+            "+ VPC coke (Vrf_33, L3VNI 1033)                1 host: K8S01",
+            "  0 of 1 host unchanged",
+            "2 added",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("no.json", "no.json: can't be read"),
+        ("HEAD:no.json", "is no file, folder, or REV:path"),
+        ("no:hosts", "is no file, folder, or REV:path"),
+        ("HEAD:", "has no rendered host in it"),
+        (".", "has no rendered host in it"),
+        ("bad.json", "bad.json: apiVersion: is required"),
+        ("--output=x:y", "No such option"),
+        ("HEAD:a\nb", "HEAD:a\\nb: can't be read"),
+    ],
+)
+def test_trouble(evpn_host: Command, sources: Path, source: str, words: str) -> None:
+    """The exit code is 2, and the message names the source."""
+    file(sources, "bad.json", {"kind": "Host"})
+    for pair in ((source, "fleet.json"), ("fleet.json", source)):
+        done = evpn_host("review", *pair)
+        assert done.code == 2
+        assert words in done.err
+
+
+def test_wrong_usage(evpn_host: Command, sources: Path) -> None:
+    """Standard input twice, and two forms at once."""
+    del sources
+    assert evpn_host("review", "-", "-").code == 2
+    assert evpn_host("review", "--json", "--markdown", "hosts", "hosts").code == 2
+
+
+def test_no_repository(evpn_host: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Git's own words say what is wrong."""
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.chdir(tmp_path)
+    done = evpn_host("review", "HEAD:a", "HEAD:b")
+    assert done.code == 2
+    assert "not a git repository" in done.err
+
+
+def test_no_link_is_followed(evpn_host: Command, sources: Path) -> None:
+    """A host's folder that is a link, on disk and in Git, is no host."""
+    (sources / "hosts/srv9999").symlink_to("srv0000")
+    git(sources, "add", "-A")
+    git(sources, "commit", "-q", "-m", "link")
+    assert "60 of 60 hosts unchanged" in evpn_host("review", "HEAD:hosts", "hosts").out
+
+
+# --- Rendered files ---
+
+
+def files_of(document: Json, backend: str, name: str | None = None) -> dict[str, str]:
+    found = load(fabrics.text(document)).host(name)
+    return {path: body(text) for path, text in render(found, backend).items()}
+
+
+def test_every_payload_is_read_back(accepted: Path, backend: str) -> None:
+    """From its rendered files, but for the management address, which is in none."""
+    for each in load(accepted.read_bytes()).hosts:
+        files = {path: body(text) for path, text in render(each, backend).items()}
+        read = written.read(files, BACKENDS)
+        assert read is not None
+        assert read.backend == backend
+        found = read.host
+        expected = msgspec.structs.replace(each, management=found.management)
+        assert found == expected
+        assert (found.management is None) == (each.management is None)
+        if found.management and each.management:
+            assert found.management.bridge == each.management.bridge
+
+
+def test_files_that_are_not_ours_alone_are_named(backend: str) -> None:
+    """One line more, and no words are made of the host: its files that differ are named."""
+    old, new = files_of(host(), backend), files_of(host(RED), backend)
+    for path in new:
+        edited = new | {path: new[path] + "# mine\n"}
+        assert written.read(edited, BACKENDS) is None
+        lines = [each.text for each in comparison.of_files(old, edited, BACKENDS)]
+        assert f"file /{path}" in "\n".join(lines)
+        assert not any("V-Net" in line for line in lines)
+
+
+def test_another_backend() -> None:
+    """The words of the host are the same, and the backend is one change."""
+    old, new = files_of(host(), "netplan"), files_of(host(RED), "ifupdown")
+    assert [each.text for each in comparison.of_files(old, new, BACKENDS)] == [
+        "+ V-Net red (VNI 26, 10.26.0.1/24, VPC coke)",
+        "+ VPC coke (Vrf_33, L3VNI 1033)",
+        "~ backend: netplan → ifupdown",
+    ]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_any_edit_is_no_fault(seed: int, backend: str) -> None:
+    """Lines that go, come twice, or say something else: the host is read whole, or not at all."""
+    chance = random.Random(seed)  # noqa: S311
+    files = files_of(host(RED), backend)
+    edited = dict(files)
+    for _ in range(chance.randint(1, 4)):
+        path = chance.choice(sorted(edited))
+        lines = edited[path].splitlines(keepends=True)
+        place = chance.randrange(len(lines))
+        other = [[], [lines[place]] * 2, [chance.choice(lines)], ["x\n"], [lines[place][:9] + "\n"]]
+        lines[place : place + 1] = chance.choice(other)
+        edited[path] = "".join(lines)
+        if not chance.randrange(5):
+            del edited[path]
+    found = written.read(edited, BACKENDS)
+    if found:
+        assert {p: body(t) for p, t in render(found.host, backend).items()} == edited
+    changes = comparison.of_files(files, edited, BACKENDS)
+    assert bool(changes) == (files != edited)
+
+
+def test_equal_differences_are_one_line(evpn_host: Command, sources: Path) -> None:
+    """Of files that words can't describe. The difference is shown, without passwords."""
+    git(sources, "add", "-A")
+    git(sources, "commit", "-q", "-m", "two")
+    for number in (3, 4):
+        path = sources / f"hosts/{fabrics.name(number)}/etc/frr/frr.conf"
+        path.write_text(path.read_text() + " neighbor LEAVES password hunter22\n")
+    done = evpn_host("review", "HEAD:hosts", "hosts")
+    assert done.out.splitlines() == [
+        "~ file /etc/frr/frr.conf   2 hosts: srv0003, srv0004",
+        "",
+        "~ file /etc/frr/frr.conf of 2 hosts: srv0003, srv0004",
+        "    @@",
+        "    + neighbor LEAVES password (not shown)",
+        "  58 of 60 hosts unchanged",
+        "1 changed",
+    ]
+    for form in ("--json", "--markdown"):
+        assert "hunter22" not in evpn_host("review", form, "HEAD:hosts", "hosts").out
+
+
+def test_files_of_others_are_left_out(evpn_host: Command, sources: Path) -> None:
+    """A file without our first line, or with a path that we never write, is not looked at."""
+    (sources / "hosts/srv0001/etc/hosts").write_text("x\n")
+    (sources / "hosts/srv0001/etc/netplan/60-evpn-host.yaml").write_text("network: {}\n")
+    (sources / "hosts/README").write_text("x\n")
+    out = evpn_host("review", "fleet.json", "hosts").out
+    assert out.splitlines()[0].startswith("- file /etc/netplan/60-evpn-host.yaml"), out
+    assert "etc/hosts" not in out
+
+
+def test_another_gateway_than_others_have(evpn_host: Command, sources: Path) -> None:
+    """On one host of a tree: what the other hosts of the V-Net keep is said."""
+    git(sources, "add", "-A")
+    git(sources, "commit", "-q", "-m", "two")
+    document = changed_60()
+    document["vnets"][1]["gateways"] = [{"prefix": "10.50.1.1/24"}]
+    file(sources, "one.json", document)
+    evpn_host("render", "-p", "one.json", "-o", "one")
+    (sources / "hosts/srv0005").rename(sources / "aside")
+    (sources / "one/srv0005").rename(sources / "hosts/srv0005")
+    done = evpn_host("review", "HEAD:hosts", "hosts", "--json")
+    (change,) = json.loads(done.out)["changes"]
+    assert change["text"] == "~ V-Net red-a: gateway 10.50.1.254/24 → 10.50.1.1/24"
+    (risk,) = change["risks"]
+    assert risk.startswith("59 other hosts have 10.50.1.254/24, ")
+    # All of them at once is no risk.
+    assert not json.loads(evpn_host("review", "HEAD:hosts", "one", "--json").out)["risk"]
+
+
+# --- Risks, and what a host's models differ in ---
+
+
+def words(old: Json, new: Json) -> list[str]:
+    pair = (load(fabrics.text(each)).host(None) for each in (old, new))
+    return [each.marked for each in comparison.of_hosts(*pair)]
+
+
+def test_another_password_is_not_shown() -> None:
+    """It is a change that leaves must make too."""
+    old, new = (host(server=server(bgp={"password": each})) for each in ("hunter22", "hunter33"))
+    (line,) = words(old, new)
+    assert line.startswith("~ BGP: another password   ! sessions stay down")
+    assert "hunter" not in line
+
+
+def test_no_difference_is_left_unsaid() -> None:
+    """What router advertisements say has words of its own; all else is at least named."""
+    gateways = {"gateways": [{"prefix": "fd00:26::1/64"}]}
+    told = [
+        RED | gateways | {"ipv6NeighborDiscovery": {"mode": "enabled", "managed": each}}
+        for each in (False, True)
+    ]
+    assert words(*map(host, told)) == ["~ V-Net red: what router advertisements say"]
+    one, two = (load(fabrics.text(host(RED))).host(None) for _ in range(2))
+    assert comparison.of_hosts(one, two) == []
+    odd = msgspec.structs.replace(two, foreign_files={"lo": "x.network"})
+    assert [each.text for each in comparison.of_hosts(one, odd)] == ["~ other settings of the host"]
+
+
+def test_the_last_session() -> None:
+    """Each uplink that goes has the mark when none is left."""
+    only = {"links": [], "vnets": [], "server": {k: v for k, v in server().items() if k != "mgmt"}}
+    marked = [line for line in words(host(), host() | only) if "uplink" in line]
+    assert marked == [
+        "- uplink ens4 (swp1@leaf1)   ! leaves no session",
+        "- uplink ens5 (swp1@leaf2)   ! leaves no session",
+    ]
+
+
+def test_hosts_that_are_new_or_gone(evpn_host: Command, tmp_path: Path) -> None:
+    """They are one line each, however many V-Nets they have."""
+    old, new = fabrics.before(20), fabrics.before(24)
+    new["hosts"] = new["hosts"][2:]
+    pair = [file(tmp_path, f"{n}.json", each) for n, each in enumerate((old, new))]
+    done = evpn_host("review", *pair)
+    assert done.out.splitlines() == [
+        "+ host (2 uplinks, 2 V-Nets)   4 hosts: srv0020–srv0023",
+        "- host (2 uplinks, 2 V-Nets)   2 hosts: srv0000, srv0001",
+        "  18 of 24 hosts unchanged",
+        "1 added, 1 removed",
+    ]
+    answer = json.loads(evpn_host("review", *pair, "--json").out)
+    assert answer["hosts"]["added"] == ["srv0020", "srv0021", "srv0022", "srv0023"]
+    assert answer["hosts"]["removed"] == ["srv0000", "srv0001"]
+    assert answer["hosts"]["changed"] == []
+
+
+# --- Groups and lists of hosts ---
+
+
+@pytest.mark.parametrize(
+    ("hosts", "text"),
+    [
+        (["a"], "a"),
+        (["srv01", "srv02"], "srv01, srv02"),
+        (["srv08", "srv09", "srv10"], "srv08–srv10"),
+        (["srv8", "srv9", "srv10"], "srv8–srv10"),
+        (["srv9", "srv10", "srv011"], "srv9, srv10, srv011"),
+        (["a1", "a2", "a3", "b4"], "a1–a3, b4"),
+        (["r1-1", "r1-2", "r1-3", "r2-4"], "r1-1–r1-3, r2-4"),
+        (["a1", "a3", "a5", "a7", "a8", "a9"], "a1, a3, a5 and 3 more"),
+    ],
+)
+def test_a_list_of_hosts(hosts: list[str], text: str) -> None:
+    """Three names or more in a row are a range; what is too much is counted."""
+    assert listed(hosts, 3) == text
+
+
+def test_groups_are_sorted_and_have_all_hosts() -> None:
+    """By kind, then by name with numbers by value; hosts too."""
+    changes = {
+        "h10": [Change("~", "AS number", "1 → 2"), Change("+", "V-Net v10")],
+        "h9": [Change("+", "V-Net v10"), Change("+", "V-Net v9")],
+    }
+    assert [(each.change.text, each.hosts) for each in grouped(changes)] == [
+        ("+ V-Net v9", ["h9"]),
+        ("+ V-Net v10", ["h9", "h10"]),
+        ("~ AS number: 1 → 2", ["h10"]),
+    ]
+
+
+def test_many_details_are_one_line() -> None:
+    """An AS number of its own on each host: one line of all, but a line each where they are few."""
+    many = [Group(Change("~", "AS number", f"{n} → 9{n}"), [f"h{n}"]) for n in range(1, 51)]
+    assert list(folded(many[:3])) == many[:3]
+    (one,) = folded(many)
+    assert one.change.text == "~ AS number: 1 → 91 and 49 others"
+    assert len(one.hosts) == 50
+
+
+# --- Forms ---
+
+
+def test_exit_codes(evpn_host: Command, sources: Path) -> None:
+    """Those of diff; with --fail-on-risk a change that is not marked ends with 0."""
+    harmless = fabrics.before(60)
+    harmless["vnets"][1]["gateways"] = [{"prefix": "10.50.1.1/24"}]
+    file(sources, "harmless.json", harmless)
+    for new, codes in (("harmless.json", (1, 0)), ("fleet.json", (1, 1)), ("HEAD:hosts", (0, 0))):
+        argv = ("review", "HEAD:fleet.json", new)
+        assert (evpn_host(*argv).code, evpn_host(*argv, "--fail-on-risk").code) == codes
+        assert evpn_host(*argv, "--fail-on-risk", "--json").code == codes[1]
+    assert evpn_host("review", "--fail-on-risk", "no", "HEAD:hosts").code == 2
+
+
+def test_json(evpn_host: Command, sources: Path) -> None:
+    """Every change with all its hosts."""
+    del sources
+    answer = json.loads(evpn_host("review", "HEAD:hosts", "hosts", "--json").out)
+    assert answer["format"] == 1
+    assert answer["risk"] is True
+    assert answer["hosts"] == {
+        "total": 60,
+        "unchanged": 57,
+        "changed": ["srv0007", "srv0033", "srv0042"],
+        "added": [],
+        "removed": [],
+    }
+    assert answer["changes"][1] == {
+        "sign": "~",
+        "subject": "AS number",
+        "detail": "4200000142 → 4200005142",
+        "text": "~ AS number: 4200000142 → 4200005142",
+        "risks": ["all sessions end"],
+        "hosts": ["srv0042"],
+        "diff": "",
+    }
+
+
+class _Tags(HTMLParser):
+    """Collects the elements of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        del attrs
+        self.tags.add(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "a|b",
+    "`x`",
+    "``` \n<b>",
+    "[x](javascript:alert(1))",
+    "![x](https://example.net/x.png)",
+    "@everyone #1",
+    "</summary></details><h1>x",
+    "line\nend\r\u2028\x1b[31m",
+    "https://example.net",
+    "&lt;b&gt;",
+    "\\",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_texts_stay_text(text: str) -> None:
+    """In Markdown each is shown as it is; nothing ends a line or a cell, or is an element."""
+    changes = [
+        Change("+", f"V-Net {text}", text, (text,)),
+        Change("~", f"file /{text}", diff=f"+{text}\n+```\n"),
+    ]
+    groups = [Group(each, [text, "h1"]) for each in changes]
+    found = Review(Hosts(2, 0, [text], [], []), groups)
+    page = review_text.markdown(found)
+    shown = _Tags(markdown.markdown(page, extensions=["tables", "fenced_code", "md_in_html"]))
+    own = {"h3", "p", "strong", "table", "thead", "tbody", "tr", "th", "td", "code", "pre"}
+    assert shown.tags <= own | {"details", "summary"}
+    assert page.count("\n| ") == 6  # two tables of one row each
+    for line in review_text.lines(found):
+        assert line.isprintable()
+
+
+def test_a_comment_stays_below_the_limit() -> None:
+    """Whatever there is, it is cut with a count, and each folded part ends."""
+    changes = [Change("+", f"V-Net {n}", "x" * 300, ("risk",) * (n % 2)) for n in range(2000)]
+    changes += [Change("~", f"file /{n}", diff="+y\n" * 1000) for n in range(100)]
+    found = Review(Hosts(9, 0, ["h"], [], []), [Group(each, ["h"] * 5) for each in changes])
+    page = review_text.markdown(found)
+    assert len(page.encode()) < 65_536
+    assert page.count("<details>") == page.count("</details>") > 0
+    (left,) = re.findall(r"… and (\d+) changes more", page)[:1]
+    assert int(left) > 500
+
+
+def test_a_comment_is_folded_beyond_a_size(evpn_host: Command, tmp_path: Path) -> None:
+    """A few changes stand open, many are behind a line that counts them."""
+    few = [Group(Change("+", f"V-Net {n}"), ["h"]) for n in range(12)]
+    hosts = Hosts(1, 0, ["h"], [], [])
+    assert "<details>" not in review_text.markdown(Review(hosts, few))
+    many = [*few, Group(Change("+", "V-Net 13"), ["h"])]
+    assert "<summary>13 changes</summary>" in review_text.markdown(Review(hosts, many))
+    path = file(tmp_path, "a.json", host())
+    assert evpn_host("review", path, path, "--markdown").out == (
+        "### evpn-host: no host changes (1 of 1 host unchanged)\n\n"
+    )
+
+
+def test_diff_uses_the_same_words(evpn_host: Command, tmp_path: Path) -> None:
+    """Of one host, with the same marks."""
+    old = file(tmp_path, "old.json", host(RED))
+    changed = copy.deepcopy(host(RED)) | {"links": [link("ens4", LEAF1)]}
+    new = file(tmp_path, "new.json", changed)
+    root = tmp_path / "root"
+    assert evpn_host("apply", "-p", old, "--root", root, "-b", "ifupdown").code == 0
+    argv = ("diff", "-p", new, "--root", root, "-b", "ifupdown")
+    mark = "- uplink ens5 (swp1@leaf2)   ! leaves one session"
+    assert evpn_host(*argv, "--stat").out.splitlines()[0] == mark
+    reviewed = evpn_host("review", old, new).out.splitlines()[0]
+    assert re.sub(r" +1 host: K8S01", "", reviewed) == mark
+    answer = json.loads(evpn_host(*argv, "--json").out)
+    assert answer["summary"] == ["- uplink ens5 (swp1@leaf2)"]
+    assert answer["risks"] == [
+        {"change": "- uplink ens5 (swp1@leaf2)", "risks": ["leaves one session"]}
+    ]
