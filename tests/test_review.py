@@ -144,6 +144,15 @@ def test_wrong_usage(evpn_host: Command, sources: Path) -> None:
     assert evpn_host("review", "--json", "--markdown", "hosts", "hosts").code == 2
 
 
+def test_a_lower_generation(evpn_host: Command, sources: Path) -> None:
+    """It is a warning: hosts would refuse that payload."""
+    file(sources, "newer.json", fabrics.before(60) | {"generation": 3})
+    done = evpn_host("review", "newer.json", "HEAD:fleet.json")
+    assert (done.code, done.out) == (0, "  60 of 60 hosts unchanged\n")
+    assert done.err.startswith("warning: NEW has generation 1, OLD 3: a host that has OLD refuses")
+    assert evpn_host("review", "HEAD:fleet.json", "newer.json").err == ""
+
+
 def test_no_repository(evpn_host: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Git's own words say what is wrong."""
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))

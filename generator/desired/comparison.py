@@ -110,13 +110,3 @@ def _file(path: str, was: str | None, becomes: str | None) -> Change:
         rest = hashlib.sha256(text.encode()).hexdigest()[:12]
         text = f"{text[:_LONGEST_DIFF]}\n… (all of it: SHA-256 {rest}…)"
     return Change(sign, f"file /{printable(path, 200)}", diff=text)
-
-
-def gateways(files: Files, backends: Sequence[str]) -> dict[int, str]:
-    """Return the gateways and the MAC of each V-Net whose gateway is on a host, by VNI."""
-    found = written.read(files, backends)
-    return {
-        bridge.port.vni: ", ".join((*sorted(bridge.addresses), bridge.mac))
-        for bridge in (found.host.bridges if found else ())
-        if bridge.gateways
-    }

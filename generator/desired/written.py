@@ -28,7 +28,8 @@ Files = Mapping[str, str]  # path to text, without our first line
 
 _FRR = "etc/frr/frr.conf"
 _SYSCTL = "etc/sysctl.d/90-evpn-host.conf"
-_FILES = ("etc/netplan/60-evpn-host.yaml", "etc/network/interfaces.d/evpn-host")
+# In which a backend has its devices.
+MAIN_FILES = ("etc/netplan/60-evpn-host.yaml", "etc/network/interfaces.d/evpn-host")
 _DROP_IN = "etc/systemd/network/10-netplan-{}.network.d/evpn-host.conf"
 _BRIDGE = re.compile(r"(nbr|l3br)-(\d+)")
 _VRF = re.compile(r"Vrf_(\d+)")
@@ -92,13 +93,28 @@ def read(files: Files, backends: Iterable[str]) -> Written | None:
         return None
 
 
+def gateways(files: Files, vnis: Iterable[int]) -> dict[int, str]:
+    """Return the gateways and the MAC of V-Nets whose gateway is on a host, by VNI.
+
+    It needs the main file alone, and believes it.
+    """
+    text = "".join(files[path] for path in MAIN_FILES if path in files)
+    names = {vni: f"nbr-{vni}" for vni in vnis}
+    sections = _sections(text) if any(name in text for name in names.values()) else {}
+    found = {}
+    for vni, name in names.items():
+        if name in sections and (addresses := sections[name].all("address")):
+            found[vni] = ", ".join([*sorted(addresses), sections[name].first("mac") or "no MAC"])
+    return found
+
+
 def _bodies(host: Host, backend: str) -> dict[str, str]:
     return {path: plan.body(text) for path, text in render(host, backend).items()}
 
 
 def _host(files: Files) -> Host:
     frr = _Frr(files[_FRR])
-    sections = _sections("".join(files[path] for path in _FILES if path in files))
+    sections = _sections("".join(files[path] for path in MAIN_FILES if path in files))
     loopback = _one(r"^ bgp router-id (\S+)$", frr.text)
     vrf_of = _vrfs_of_bridges(sections)
     with_ipv6 = set(

@@ -3,7 +3,7 @@
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -38,6 +38,16 @@ def read(root: Path, base: str, files: re.Pattern[str], above: re.Pattern[str]) 
         return dict(_below(descriptor, "", files, above))
     finally:
         os.close(descriptor)
+
+
+def some(root: Path, base: str, paths: Iterable[str]) -> dict[str, bytes]:
+    """Return those of some files below `root/base` that are there. Raises `OSError`."""
+    folders_ = {path[:end] for path in paths for end, each in enumerate(path) if each == "/"}
+    return read(root, base, _any_of(paths), _any_of(folders_))
+
+
+def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, texts)))
 
 
 def _below(

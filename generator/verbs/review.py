@@ -6,7 +6,7 @@ from collections.abc import Callable
 import msgspec
 
 from generator.activation.backends import NAMES
-from generator.desired import comparison
+from generator.desired import comparison, written
 from generator.desired.change import Change
 from generator.desired.grouped import Group, grouped, natural
 from generator.desired.payload import Payload
@@ -20,6 +20,7 @@ from generator.verbs.workers import spread
 FORMAT = 1
 Side = Payload | Tree
 Changes = dict[str, list[Change]]  # by host
+_LOWER = "NEW has generation {}, OLD {}: a host that has OLD refuses NEW, unless it is forced"
 _TWICE = "standard input can be read once: give another OLD or NEW"
 
 
@@ -100,8 +101,10 @@ def review(old_source: str, new_source: str) -> Review:
         new = sides.read(new_source)
     names = sorted({*old.names, *new.names}, key=natural)
     if isinstance(old, Payload) and isinstance(new, Payload):
-        changes = _compare(names, _of_payloads(old, new))
         # All hosts of a payload have the same gateway and MAC of a V-Net.
+        changes = _compare(names, _of_payloads(old, new))
+        if new.generation < old.generation:
+            context.say(f"warning: {_LOWER.format(new.generation, old.generation)}")
     else:
         trees = sides.rendered(old, new), sides.rendered(new, old)
         changes = _compare(names, _of_trees(*trees))
@@ -162,8 +165,7 @@ def _with_disagreements(changes: Changes, new: Tree) -> Changes:
         return changes
 
     def gateways(name: str) -> dict[int, str]:
-        found = comparison.gateways(new.files(name), NAMES)
-        return {vni: each for vni, each in found.items() if vni in vnis}
+        return written.gateways(new.files(name, written.MAIN_FILES), vnis)
 
     of_hosts = [each for part in spread(gateways, new.names) for each in part]
     counts: dict[int, Counter[str]] = {}

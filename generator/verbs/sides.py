@@ -1,7 +1,7 @@
 """The two sides of a review: payloads, or trees of rendered files, on disk or in Git."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -32,8 +32,8 @@ class Tree(Protocol):
     def names(self) -> list[str]:
         """The names of the hosts, sorted."""
 
-    def files(self, host: str) -> Files:
-        """Return the files of ours of a host. Raises `Refused`."""
+    def files(self, host: str, only: Sequence[str] = ()) -> Files:
+        """Return the files of ours of a host, or some of them. Raises `Refused`."""
 
     def same(self, host: str, other: "Tree") -> bool:
         """Whether a host's files are known to be those of another tree, unread."""
@@ -89,9 +89,9 @@ class _Rendered:
         self._backend = backend
         self.names = checked.names
 
-    def files(self, host: str) -> Files:
+    def files(self, host: str, only: Sequence[str] = ()) -> Files:
         texts = render(self._payload.host(host), self._backend)
-        return {path: plan.body(text) for path, text in texts.items()}
+        return {path: plan.body(text) for path, text in texts.items() if not only or path in only}
 
     def same(self, host: str, other: Tree) -> bool:
         del host, other
@@ -112,12 +112,14 @@ class _Folder:
         if not self.names and any(self._root.iterdir()):
             raise _no_hosts(source)
 
-    def files(self, host: str) -> Files:
-        return _ours(self._read(self._bases[host]))
+    def files(self, host: str, only: Sequence[str] = ()) -> Files:
+        return _ours(self._read(self._bases[host], only))
 
-    def _read(self, base: str) -> dict[str, bytes]:
+    def _read(self, base: str, only: Sequence[str] = ()) -> dict[str, bytes]:
         names = names_of_files()
         try:
+            if only:
+                return rendered_tree.some(self._root, base, only)
             return rendered_tree.read(self._root, base, names.files, names.folders)
         except OSError as error:
             place = printable(str(self._root / base))
@@ -145,11 +147,11 @@ class _OfGit:
         if not self.names:
             raise _no_hosts(source)
 
-    def files(self, host: str) -> Files:
-        return _ours(self._read(self._bases[host]))
+    def files(self, host: str, only: Sequence[str] = ()) -> Files:
+        return _ours(self._read(self._bases[host], only))
 
-    def _read(self, base: str) -> dict[str, bytes]:
-        ids = self._of[base]
+    def _read(self, base: str, only: Sequence[str] = ()) -> dict[str, bytes]:
+        ids = {path: id_ for path, id_ in self._of[base].items() if not only or path in only}
         contents = repository.files(list(ids.values()))
         return {path: contents[file] for path, file in ids.items()}
 
