@@ -128,18 +128,8 @@ def test_imports_run_one_way() -> None:
 
 
 # Modules that neither read nor change a host. Jinja2 reads the templates, which are a part of us.
-PURE = {
-    "collections",
-    "difflib",
-    "functools",
-    "hashlib",
-    "inspect",
-    "jinja2",
-    "json",
-    "msgspec",
-    "netaddr",
-}
-PURE |= {"ipaddress", "itertools", "re", "ruamel", "types", "typing", "unicodedata"}
+PURE = {"collections", "functools", "hashlib", "inspect", "jinja2", "json", "msgspec", "netaddr"}
+PURE |= {"difflib", "ipaddress", "itertools", "re", "ruamel", "types", "typing", "unicodedata"}
 
 
 def test_what_is_desired_is_pure() -> None:
