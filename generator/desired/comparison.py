@@ -27,7 +27,7 @@ def of_hosts(old: Host | None, new: Host | None) -> list[Change]:
     if old is None or new is None:
         return [_host(new or old, ADDED if new else REMOVED)]
     found = changes(target_of(old), target_of(new))
-    found += _secret(old, new)
+    found += _unrecorded(old, new)
     return found or [Change(CHANGED, "other settings of the host")]
 
 
@@ -36,7 +36,7 @@ def target_of(host: Host) -> Target:
     return plan.target(plan.Plan(host, 0, "", {}, list(devices(host))))
 
 
-def _secret(old: Host, new: Host) -> Iterator[Change]:
+def _unrecorded(old: Host, new: Host) -> Iterator[Change]:
     """Yield what a target does not have, because it is recorded and compared with older ones."""
     if old.bgp.password != new.bgp.password:
         risk = ("sessions stay down until the leaves have the same",)
