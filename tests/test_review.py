@@ -287,6 +287,20 @@ def test_another_gateway_than_others_have(evpn_host: Command, sources: Path) -> 
     assert not json.loads(evpn_host("review", "HEAD:hosts", "one", "--json").out)["risk"]
 
 
+def test_a_new_host_with_another_gateway(evpn_host: Command, sources: Path) -> None:
+    """Its V-Nets are compared with those of the other hosts too."""
+    document = fabrics.before(61)
+    document["vnets"][1]["gateways"] = [{"prefix": "10.50.1.1/24"}]
+    file(sources, "one.json", document)
+    evpn_host("render", "-p", "one.json", "-o", "one")
+    (sources / "one/srv0060").rename(sources / "hosts/srv0060")
+    done = evpn_host("review", "fleet.json", "hosts", "--json")
+    (change,) = json.loads(done.out)["changes"]
+    assert change["text"] == "+ host (2 uplinks, 2 V-Nets)"
+    (risk,) = change["risks"]
+    assert risk.startswith("V-Net 4101: 60 other hosts have 10.50.1.254/24, ")
+
+
 # --- Risks, and what a host's models differ in ---
 
 

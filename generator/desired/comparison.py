@@ -17,6 +17,7 @@ from generator.errors import printable
 from generator.secrets import mask_frr
 
 _LONGEST_DIFF = 4000  # characters that are kept of a file's difference
+HOST = "host"  # the subject of a change that is a whole host
 Files = Mapping[str, str]
 
 
@@ -55,10 +56,10 @@ def _advertises_anew(was: Bridge, becomes: Bridge) -> bool:
 
 def _host(host: Host | None, sign: str) -> Change:
     if host is None:
-        return Change(sign, "host")
+        return Change(sign, HOST)
     target = target_of(host)
     counts = (len(target.sessions), "uplink"), (len(segments(target)), "V-Net")
-    return Change(sign, "host", ", ".join(f"{n} {what}{'s' * (n != 1)}" for n, what in counts))
+    return Change(sign, HOST, ", ".join(f"{n} {what}{'s' * (n != 1)}" for n, what in counts))
 
 
 def of_files(old: Files | None, new: Files | None, backends: Sequence[str]) -> list[Change]:

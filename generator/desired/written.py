@@ -93,18 +93,19 @@ def read(files: Files, backends: Iterable[str]) -> Written | None:
         return None
 
 
-def gateways(files: Files, vnis: Iterable[int]) -> dict[int, str]:
-    """Return the gateways and the MAC of V-Nets whose gateway is on a host, by VNI.
+def gateways(files: Files) -> dict[int, str]:
+    """Return the gateways and the MAC of each V-Net whose gateway is on a host, by VNI.
 
     It needs the main file alone, and believes it.
     """
     text = "".join(files[path] for path in MAIN_FILES if path in files)
-    names = {vni: f"nbr-{vni}" for vni in vnis}
-    sections = _sections(text) if any(name in text for name in names.values()) else {}
     found = {}
-    for vni, name in names.items():
-        if name in sections and (addresses := sections[name].all("address")):
-            found[vni] = ", ".join([*sorted(addresses), sections[name].first("mac") or "no MAC"])
+    for name, section in _sections(text).items():
+        bridge = _BRIDGE.fullmatch(name)
+        if bridge and bridge[1] == "nbr" and (addresses := section.all("address")):
+            found[int(bridge[2])] = ", ".join(
+                [*sorted(addresses), section.first("mac") or "no MAC"]
+            )
     return found
 
 

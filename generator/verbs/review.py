@@ -7,7 +7,7 @@ import msgspec
 
 from generator.activation.backends import NAMES
 from generator.desired import comparison, written
-from generator.desired.change import Change
+from generator.desired.change import ADDED, Change
 from generator.desired.grouped import Group, grouped, natural
 from generator.desired.payload import Payload
 from generator.errors import Refused
@@ -161,11 +161,13 @@ def _of_trees(old: Tree, new: Tree) -> Callable[[str], list[Change]]:
 def _with_disagreements(changes: Changes, new: Tree) -> Changes:
     """Return the changes with a mark where other hosts keep another gateway or MAC of a V-Net."""
     vnis = {each.vni for found in changes.values() for each in found if each.vni}
+    added = [name for name, found in changes.items() if any(map(_is_new, found))]
+    vnis |= {vni for name in added for vni in _gateways(new, name)}
     if not vnis:
         return changes
 
     def gateways(name: str) -> dict[int, str]:
-        return written.gateways(new.files(name, written.MAIN_FILES), vnis)
+        return {vni: each for vni, each in _gateways(new, name).items() if vni in vnis}
 
     of_hosts = [each for part in spread(gateways, new.names) for each in part]
     counts: dict[int, Counter[str]] = {}
@@ -179,13 +181,21 @@ def _with_disagreements(changes: Changes, new: Tree) -> Changes:
     }
 
 
+def _gateways(tree: Tree, name: str) -> dict[int, str]:
+    return written.gateways(tree.files(name, written.MAIN_FILES))
+
+
+def _is_new(change: Change) -> bool:
+    return (change.sign, change.subject) == (ADDED, comparison.HOST)
+
+
 def _marked(change: Change, own: dict[int, str], counts: dict[int, Counter[str]]) -> Change:
-    vni = change.vni
-    if vni is None or vni not in own:
-        return change
-    others = [(value, count) for value, count in counts[vni].items() if value != own[vni]]
-    risks = tuple(_keeps(value, count) for value, count in sorted(others))
-    return msgspec.structs.replace(change, risks=change.risks + risks)
+    risks = []
+    for vni in own if _is_new(change) else (each for each in own if each == change.vni):
+        others = [(value, count) for value, count in counts[vni].items() if value != own[vni]]
+        whose = f"V-Net {vni}: " if _is_new(change) else ""
+        risks += [whose + _keeps(value, count) for value, count in sorted(others)]
+    return msgspec.structs.replace(change, risks=(*change.risks, *risks))
 
 
 def _keeps(value: str, count: int) -> str:
