@@ -38,6 +38,7 @@ GATE = {
     "test_both_ends.py": ("trixie-netplan",),
     "test_changed_by_others.py": ("trixie-netplan",),
     "test_boot.py": ("trixie-netplan",),
+    "test_neighbours.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_steps.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_faults.py": ("trixie-netplan",),
     "test_power_cuts.py": ("bookworm-ifupdown",),
