@@ -1,5 +1,6 @@
 """Compares the kernel's devices and rules with those that a host should have."""
 
+import itertools
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -8,7 +9,11 @@ import msgspec
 from generator.desired.model import UNREACHABLE_METRIC, Device
 from generator.observed import netlink
 
+VRF_RULE = 1000  # priority that the kernel gives it
+LOCAL_RULE = 32765  # priority at which we put table local
+_MAIN_RULE = 32766
 _LOCAL_TABLE = 255
+_TABLES = {253: "default", 254: "main", 255: "local"}  # rt_tables
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _UNREACHABLE = 7  # RTN_UNREACHABLE, linux/rtnetlink.h
 
@@ -194,33 +199,76 @@ def _text(value: object) -> str:
 
 
 def rule_order() -> Iterable[Difference]:
-    """Yield the families in which the kernel looks in table local before the VRFs' tables.
+    """Yield the families in which the kernel looks in another table before it should.
 
-    A tenant must meet its VRF's table before the host's own addresses (kernel doc, vrf.rst).
+    A tenant must meet its VRF's table before the host's own addresses (kernel doc, vrf.rst), and
+    before a table of somebody else, which may lead anywhere. The host's own addresses come before
+    such a table too.
     """
     rules = netlink.rules()
     for family in _FAMILIES:
         ours = [rule for rule in rules if rule.family == family]
         vrf = min((rule.priority for rule in ours if rule.l3mdev), default=None)
-        local = _local_rules(ours)
-        name = "IPv4" if family == socket.AF_INET else "IPv6"
+        local = min((rule.priority for rule in ours if _is_local(rule)), default=None)
+        name = "IPv4 rules" if family == socket.AF_INET else "IPv6 rules"
         if vrf is None:
-            yield Difference(f"{name} rules", "no rule for VRFs (l3mdev)")
-        elif not local:
-            yield Difference(f"{name} rules", "no rule for table local")
-        elif min(local) < vrf:
-            text = f"table local (priority {min(local)}) stands before the VRFs' ({vrf})"
-            yield Difference(f"{name} rules", text)
+            yield Difference(name, "no rule for VRFs (l3mdev)")
+        elif local is None:
+            yield Difference(name, "no rule for table local")
+        elif first := _first(ours, lambda rule: rule.l3mdev):
+            yield Difference(name, f"{_words(first)} stands before the VRFs' ({vrf})")
+        elif first := _first(ours, _is_local):
+            yield Difference(name, f"{_words(first)} stands before table local ({local})")
 
 
-def early_local_rules(priority: int) -> Iterable[tuple[int, int]]:
-    """Yield family and priority of the rules for table local that stand before a priority."""
-    rules = netlink.rules()
-    for family in _FAMILIES:
-        ours = _local_rules(rule for rule in rules if rule.family == family)
-        yield from ((family, each) for each in ours if each < priority)
+class RulePlaces(msgspec.Struct, frozen=True):
+    """The priorities at which rules belong, before those of others that every packet meets."""
+
+    vrf: int
+    local: int
 
 
-def _local_rules(rules: Iterable[netlink.Rule]) -> list[int]:
-    """Return the priorities of rules by which every packet meets table local."""
-    return [rule.priority for rule in rules if rule.table == _LOCAL_TABLE and rule.plain]
+def rule_places(family: int) -> RulePlaces:
+    """Return where the VRFs' rule belongs, and that of table local after it.
+
+    The kernel's own rule for table local does not count: it is moved.
+    """
+    rules = [rule for rule in netlink.rules() if rule.family == family and _takes_all(rule)]
+    others = min((rule.priority for rule in rules if not _is_local(rule)), default=_MAIN_RULE)
+    local = min(LOCAL_RULE, max(1, others - 1))
+    present = (rule.priority for rule in rules if _is_local(rule) and rule.priority)
+    return RulePlaces(min(VRF_RULE, min(local, *present, others) - 1), local)
+
+
+def vrf_rules(family: int) -> list[int]:
+    """Return the priorities of the VRFs' rules."""
+    return [rule.priority for rule in netlink.rules() if rule.family == family and rule.l3mdev]
+
+
+def is_local_moved(family: int) -> bool:
+    """Whether somebody else has put table local at another priority than the kernel and we do."""
+    ours = {0, LOCAL_RULE, rule_places(family).local}
+    rules = [rule for rule in netlink.rules() if rule.family == family]
+    return any(_is_local(rule) and rule.priority not in ours for rule in rules)
+
+
+def _first(
+    rules: Iterable[netlink.Rule], what: Callable[[netlink.Rule], bool]
+) -> netlink.Rule | None:
+    """Return the first rule for every packet that stands before the first one of a kind."""
+    before = itertools.takewhile(lambda rule: not what(rule), rules)
+    return next(filter(_takes_all, before), None)
+
+
+def _takes_all(rule: netlink.Rule) -> bool:
+    """Whether every packet meets a rule, and is looked up in a table by it."""
+    return bool(rule.plain and rule.table and not rule.l3mdev)
+
+
+def _is_local(rule: netlink.Rule) -> bool:
+    return rule.plain and rule.table == _LOCAL_TABLE
+
+
+def _words(rule: netlink.Rule) -> str:
+    table = _TABLES.get(rule.table, str(rule.table))
+    return f"table {table} (priority {rule.priority})"
