@@ -1,4 +1,4 @@
-"""Verbs that need a payload and no host: they act on nothing."""
+"""Verbs that need no host, only payloads or reports: they act on nothing."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ import click
 
 from generator.activation.backends import NAMES
 from generator.verbs import parameters
-from generator.verbs.command import Diff, colour, is_coloured
+from generator.verbs.command import Diff, a_number, colour, is_coloured
 
 _PLATFORMS = ("libvirt", "nad", "incus")
 
@@ -158,6 +158,82 @@ def guests(
 
 
 @click.command()
+@parameters.payload
+@click.option("-o", "--output", required=True, metavar="DIR", type=parameters.DIR)
+@click.option(
+    "--switches",
+    metavar="FILE",
+    type=parameters.TEXT,
+    help="loopback, AS number and uplinks of the leaves, which no payload has",
+)
+@click.option("--json", "as_json", is_flag=True, help="what became of leaves and files")
+def leaves(source: str | None, output: Path, switches: str | None, as_json: bool) -> None:
+    """Make DIR what each leaf needs for the hosts at its ports: frr.conf and interfaces.
+
+    A leaf's files are below DIR/<leaf>/etc. Without --switches words stand in them in place of the
+    leaf's loopback and, if the payload does not have it, its AS number.
+
+    Needs no root and reads nothing of this machine. DIR is for leaves alone: render removes what it
+    does not know.
+    """
+    from generator.verbs import context
+    from generator.verbs import leaves as verb
+
+    done = verb.leaves(context.payload_of(source), verb.known(switches), output)
+    for warning in done.warnings:
+        context.say(f"warning: {warning}")
+    if as_json:
+        click.echo(context.json(done, indent=2))
+        return
+    for line in verb.lines(done):
+        click.echo(line)
+
+
+@click.command("fleet-status", cls=Diff)
+@click.argument("folder", metavar="DIR", type=parameters.DIR)
+@click.option(
+    "-p",
+    "--payload",
+    "source",
+    metavar="FLEET",
+    type=parameters.TEXT,
+    help="also name its hosts that never reported, and those of another generation",
+)
+@click.option(
+    "--stale",
+    metavar="MINUTES",
+    type=click.FloatRange(0, min_open=True),
+    default=15,
+    show_default=True,
+    callback=a_number,
+    help="a host that has not reported for MINUTES needs a person",
+)
+@click.option("--json", "as_json", is_flag=True, help="for a script")
+def fleet_status(folder: Path, source: str | None, stale: float, as_json: bool) -> None:
+    """Show which host of a fleet has what, from the reports that hosts posted into DIR.
+
+    Hosts that need a person come first: the health is not ok or waiting, something differs, the
+    report is stale. A file that is no report is named, and hides no other.
+
+    The exit code is 0 if nobody is needed, 1 if somebody is, 2 in trouble.
+    """
+    from generator.desired import payload
+    from generator.verbs import context
+    from generator.verbs import fleet_status as verb
+
+    known = payload.load(context.data_of(source)) if source else None
+    with context.progress(verbose=False) as log:
+        log("# the reports are read")
+        status = verb.look(folder, known, stale * 60)
+    if as_json:
+        click.echo(context.json(status, indent=2))
+    else:
+        for line in verb.lines(status):
+            click.echo(line)
+    sys.exit(0 if status.ok else 1)
+
+
+@click.command()
 def schema() -> None:
     """Print the payload's JSON Schema."""
     import json
@@ -167,4 +243,4 @@ def schema() -> None:
     click.echo(json.dumps(verb.schema(), indent=2, ensure_ascii=False))
 
 
-VERBS = (render, review, check, guests, schema)
+VERBS = (render, review, check, guests, leaves, fleet_status, schema)
