@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.lab.k8s01 import Payload, bring_up, established, payload, vnet
 from tests.lab.systems import SYSTEMS
 
 CONFIG = "/etc/evpn-host/config.yaml"
+LEAF_LLDP = "/run/lldpd-of-leaf.socket"
 NEXT_HOP = "ip neighbour show 169.254.0.1 dev ens5".split()
 ADDED = vnet(70, 33, "10.188.70.254/24")
 
@@ -125,7 +127,7 @@ def test_a_person_may_do_without(lab: Lab) -> None:
 
 def wrong_leaves(host: Host) -> list[str]:
     """The cables of which `status` warns."""
-    warnings = host.evpn_host("status", "--json").json["warnings"]
+    warnings = host.evpn_host("status", "--json", check=False).json["warnings"]
     return [text for text in warnings if " is connected to " in text]
 
 
@@ -143,6 +145,55 @@ def test_names_a_leaf_that_is_another_one(lab: Lab) -> None:
     assert wrong_leaves(host) == [text]
     assert f"warning: {text}" in host.evpn_host("status").out
     host.apply(payload())
+
+
+@pytest.fixture
+def lldp(lab: Lab) -> Iterator[Host]:
+    """The port of ens4 is no underlay port yet; its leaf sends LLDP, and lldpd runs on the host."""
+    host, leaf = lab.host, lab.fabric.leaf("ns-leaf-0")
+    host.apply(payload())
+    leaf.underlay(on=False)
+    eventually(lambda: established(host) == {"ens5"})
+    assert wrong_leaves(host) == []
+    # Two daemons on one machine: each has a socket, and a file for its process, of its own.
+    daemon = leaf.start(["lldpd", "-d", "-u", LEAF_LLDP, "-I", "swp9s1", "-S", "a switch"])
+    cli = ["lldpcli", "-u", LEAF_LLDP, "configure"]
+    try:
+        eventually(lambda: leaf.run([*cli, "lldp", "tx-interval", "1"], check=False).code == 0)
+        leaf.run([*cli, "system", "hostname", "ns-leaf-0"])
+        host.run(["systemctl", "start", "lldpd"])
+        # Without a pattern lldpd leaves virtual NICs alone, as those of the lab are.
+        host.run("lldpcli configure system interface pattern ens4".split())
+        eventually(lambda: "ns-leaf-0" in host.run("lldpcli show neighbors".split()).out)
+        yield host
+    finally:
+        host.run(["systemctl", "stop", "lldpd"])
+        daemon.stop()
+        leaf.underlay(on=True)
+        host.apply(payload())
+        eventually(lambda: established(host) == {"ens4", "ens5"})
+
+
+@pytest.mark.claim("18.6", "A port without a session: the switch that LLDP names is told")
+def test_lldp_names_the_leaf_without_a_session(lldp: Host) -> None:
+    """The payload has the two leaves the other way round: `preflight`, `apply`, `status` say so."""
+    assert wrong_leaves(lldp) == []
+    swapped = payload()
+    names = [link["remote"]["name"] for link in swapped["links"]]
+    for link, name in zip(swapped["links"], reversed(names), strict=True):
+        link["remote"]["name"] = name
+    lldp.machine.write("/root/swapped.json", json.dumps(swapped))
+    findings = lldp.evpn_host("preflight", "-p", "/root/swapped.json", "--json").json
+    assert {each["what"]: each["why"] for each in findings}.items() >= {
+        ("ens4 is connected to ns-leaf-0", "the payload says ns-leaf-1"),
+        ("ens5 is connected to ns-leaf-1", "the payload says ns-leaf-0"),
+    }
+    told = lldp.apply(swapped).err
+    assert "warning: ens4 is connected to ns-leaf-0: the payload says ns-leaf-1" in told
+    text = "ens4 is connected to ns-leaf-0, the payload says ns-leaf-1"
+    assert text in wrong_leaves(lldp)
+    lldp.run(["systemctl", "stop", "lldpd"])
+    assert text not in wrong_leaves(lldp)  # nothing else has named it
 
 
 @pytest.mark.claim("18.5", "A link taken away and given back: apply ends when packets pass there")
