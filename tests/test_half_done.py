@@ -21,7 +21,7 @@ from generator.verbs import apply as verb
 from generator.verbs.options import Options
 from generator.verbs.rollback import rollback
 from generator.verbs.uninstall import uninstall
-from tests.strategies import LEAF1, LEAF2, encoded, host, tagged, vnet
+from tests.strategies import LEAF1, LEAF2, encoded, host, mgmt, server, tagged, vnet
 
 PORTS = tagged(LEAF1, LEAF2)
 OLD = host(vnet(26, prefixes=["10.26.0.1/24"], ports=PORTS))
@@ -76,6 +76,38 @@ def test_goes_back(
     previous = record.read(options.root)
     assert (previous is None) == first
     assert previous is None or previous.target.generation == 1
+
+
+def test_the_hook_reads_what_to_go_back_to(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two addresses by turns each is known as a former one: the record says which it is now."""
+    numbers = ["10.12.0.101/16", "10.12.0.77/16", "10.12.0.101/16", "10.12.0.77/16"]
+    documents = [
+        OLD | {"generation": number, "server": server(mgmt=mgmt(ipv4=address))}
+        for number, address in enumerate(numbers, start=1)
+    ]
+    operator = options.root / "etc/netplan/50-operator.yaml"  # so that none is forgotten
+    operator.parent.mkdir(parents=True, exist_ok=True)
+    operator.write_text(f"network: {{ethernets: {{ens4: {{addresses: {numbers[:2]}}}}}}}\n")
+    for document in documents[:3]:
+        apply(document, options)
+    during: list[record.Record | None] = []
+
+    def fail_once(*_: object) -> list[str]:
+        during.append(record.read(options.root))
+        if len(during) == 1:
+            raise ActivationFailed("the gateway does not answer")
+        return []
+
+    monkeypatch.setattr(converge, "converge", fail_once)
+    with pytest.raises(ActivationFailed, match="the gateway"):
+        apply(documents[3], options)
+    there, back = (each and each.target.management for each in during)
+    assert there
+    assert there.ipv4 == numbers[3]
+    assert back
+    assert back.ipv4 == numbers[2]
 
 
 def test_says_when_going_back_fails(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,10 +45,9 @@ def go_back(attempt: Attempt) -> None:
         try:
             staging.commit(root, [Change(c.path, c.new, c.old) for c in attempt.changes])
             restored = _restored(attempt)
-            if restored and restored != attempt.previous:  # in its former addresses
+            if restored and _has_other_management(attempt, restored):
                 # The hook reads the record: it has to bring the address back now.
-                going = msgspec.structs.replace(restored, ok=False, detail=record.GOING_BACK)
-                record.write(root, going)
+                record.write(root, _going_back(attempt, restored))
             if attempt.options.activate:
                 _activate(attempt)
             if restored:
@@ -73,6 +72,26 @@ def _restored(attempt: Attempt) -> Record | None:
         return None
     former = record.former_addresses(attempt.failed, attempt.previous.target)
     return msgspec.structs.replace(attempt.previous, former_addresses=former)
+
+
+def _has_other_management(attempt: Attempt, restored: Record) -> bool:
+    """Whether the hook has to act otherwise than the record of the attempt says."""
+    failed = attempt.failed
+    return (failed.target.management, failed.former_addresses) != (
+        restored.target.management,
+        restored.former_addresses,
+    )
+
+
+def _going_back(attempt: Attempt, restored: Record) -> Record:
+    """Return the record while the host goes back: what the attempt has made may still be there."""
+    return msgspec.structs.replace(
+        restored,
+        ok=False,
+        detail=record.GOING_BACK,
+        remaining_devices=record.removed_devices(attempt.failed, restored.target),
+        remaining_numbered=attempt.failed.possible_numbered,
+    )
 
 
 def _activate(attempt: Attempt) -> None:

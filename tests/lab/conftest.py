@@ -35,9 +35,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add the routers' state to the report of a test that failed in the lab."""
+    """Add the routers' state to the report of a test that failed in the lab, or in its fixture."""
     report = yield
-    if report.failed and call.when == "call":
+    if report.failed and call.when != "teardown":
         fixtures = getattr(item, "funcargs", {}).values()
         labs = [each if isinstance(each, Lab) else getattr(each, "lab", None) for each in fixtures]
         for lab in dict.fromkeys(each for each in labs if each):
