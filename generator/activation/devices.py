@@ -15,7 +15,8 @@ from generator.observed import devices, netlink, nics, running, settings
 from generator.observed.devices import Difference
 
 SYSCTL = settings.FILE
-_VRF_RULE = 1000  # priority that the kernel gives it
+_FAMILIES = {socket.AF_INET: "-4", socket.AF_INET6: "-6"}
+_LOCAL = "table local"
 _ROUNDS = 3  # what a device is given may be lost when it is put right in another way
 MODULES = "etc/modules-load.d/evpn-host.conf"
 
@@ -34,50 +35,59 @@ def sysctl(root: Path) -> Step:
 
 
 def order_rules(target: Target, log: Log) -> None:
-    """Have the kernel look in the VRFs' tables before table local, if the target has VRFs."""
+    """Have the kernel look in the VRFs' tables before all others, if the target has VRFs."""
     if vrfs(target) and any(devices.rule_order()):
         commands.run_all(_ordered_rules(), log)
 
 
 def _ordered_rules() -> list[Step]:
-    """Add table local after the VRFs' rule in both families, then delete the old rule for it.
+    """Move the kernel's rule for table local after the VRFs' rule, in both families.
+
+    A rule of somebody else that every packet meets stays where it is: Cilium puts table local at
+    100, behind rules of its own, and NetBird table main. The VRFs get another rule before it.
 
     The kernel makes the VRFs' own rule with the first VRF of its life, and never again. If it is
     gone (uninstall deletes it) it is made here. `protocol kernel` keeps networkd from ever removing
     these rules.
     """
     reason = "a tenant meets its own table before the host's addresses"
-    lines = [
-        line
-        for family in ("-4", "-6")
+    return [
+        _rule(option, line, reason)
+        for family, option in _FAMILIES.items()
         for line in (
-            f"ip {family} rule add pref {_VRF_RULE} l3mdev protocol kernel",
-            f"ip {family} rule add pref 32765 table local protocol kernel",
+            *(
+                f"add pref {place} l3mdev protocol kernel"
+                for place in sorted({devices.VRF_RULE, devices.vrf_rule_place(family)})
+            ),
+            f"add pref {devices.LOCAL_RULE} {_LOCAL} protocol kernel",
+            f"del pref 0 {_LOCAL}",
         )
     ]
-    lines += [
-        f"ip {'-4' if family == socket.AF_INET else '-6'} rule del pref {priority} table local"
-        for family, priority in devices.early_local_rules(_VRF_RULE)
-    ]
-    return [Step(tuple(line.split()), reason, may_fail=True) for line in lines]
 
 
 def restore_rules(log: Log) -> None:
-    """Restore the kernel's own rules, unless someone else has VRFs, which need ours."""
+    """Restore the kernel's own rules, unless someone else has VRFs, which need ours.
+
+    Where somebody else has moved table local, such as Cilium, it stays there.
+    """
     if any(link.kind == "vrf" for link in netlink.links().values()):
         return
+    reason = "rules as the kernel makes them"
     steps = [
-        Step(
-            ("ip", family, "rule", *words.split()), "rules as the kernel makes them", may_fail=True
-        )
-        for family in ("-4", "-6")
-        for words in (
-            "add pref 0 table local protocol kernel",
-            "del pref 32765",
-            "del pref 1000 l3mdev",  # the kernel never deletes it
+        _rule(option, line, reason)
+        for family, option in _FAMILIES.items()
+        for line in (
+            *([] if devices.is_local_moved(family) else [f"add pref 0 {_LOCAL} protocol kernel"]),
+            f"del pref {devices.LOCAL_RULE} {_LOCAL}",
+            # The kernel never deletes its own.
+            *(f"del pref {place} l3mdev" for place in devices.vrf_rules(family)),
         )
     ]
     commands.run_all(steps, log)
+
+
+def _rule(option: str, line: str, reason: str) -> Step:
+    return Step(("ip", option, "rule", *line.split()), reason, may_fail=True)
 
 
 # --- Devices ---

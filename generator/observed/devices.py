@@ -1,5 +1,6 @@
 """Compares the kernel's devices and rules with those that a host should have."""
 
+import itertools
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -8,7 +9,10 @@ import msgspec
 from generator.desired.model import UNREACHABLE_METRIC, Device
 from generator.observed import netlink
 
+VRF_RULE = 1000  # priority that the kernel gives it
+LOCAL_RULE = 32765  # priority at which we put table local
 _LOCAL_TABLE = 255
+_TABLES = {253: "default", 254: "main", 255: "local"}  # rt_tables
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _UNREACHABLE = 7  # RTN_UNREACHABLE, linux/rtnetlink.h
 
@@ -194,33 +198,61 @@ def _text(value: object) -> str:
 
 
 def rule_order() -> Iterable[Difference]:
-    """Yield the families in which the kernel looks in table local before the VRFs' tables.
+    """Yield the families in which the kernel looks in another table before the VRFs' tables.
 
-    A tenant must meet its VRF's table before the host's own addresses (kernel doc, vrf.rst).
+    A tenant must meet its VRF's table before the host's own addresses (kernel doc, vrf.rst), and
+    before a table of somebody else, which may lead anywhere.
     """
     rules = netlink.rules()
     for family in _FAMILIES:
         ours = [rule for rule in rules if rule.family == family]
         vrf = min((rule.priority for rule in ours if rule.l3mdev), default=None)
-        local = _local_rules(ours)
         name = "IPv4" if family == socket.AF_INET else "IPv6"
         if vrf is None:
             yield Difference(f"{name} rules", "no rule for VRFs (l3mdev)")
-        elif not local:
+        elif not any(map(_is_local, ours)):
             yield Difference(f"{name} rules", "no rule for table local")
-        elif min(local) < vrf:
-            text = f"table local (priority {min(local)}) stands before the VRFs' ({vrf})"
+        elif first := next(_before_vrfs(ours), None):
+            table = _TABLES.get(first.table, str(first.table))
+            text = f"table {table} (priority {first.priority}) stands before the VRFs' ({vrf})"
             yield Difference(f"{name} rules", text)
 
 
-def early_local_rules(priority: int) -> Iterable[tuple[int, int]]:
-    """Yield family and priority of the rules for table local that stand before a priority."""
-    rules = netlink.rules()
-    for family in _FAMILIES:
-        ours = _local_rules(rule for rule in rules if rule.family == family)
-        yield from ((family, each) for each in ours if each < priority)
+def vrf_rule_place(family: int) -> int:
+    """Return the priority at which the VRFs' rule stands before all rules for every packet.
+
+    The kernel's own rule for table local does not count: it is moved.
+    """
+    others = (
+        rule.priority
+        for rule in netlink.rules()
+        if rule.family == family and _takes_all(rule)
+        if rule.priority or not _is_local(rule)
+    )
+    return min(VRF_RULE, max(0, min(others, default=VRF_RULE) - 1))
 
 
-def _local_rules(rules: Iterable[netlink.Rule]) -> list[int]:
-    """Return the priorities of rules by which every packet meets table local."""
-    return [rule.priority for rule in rules if rule.table == _LOCAL_TABLE and rule.plain]
+def vrf_rules(family: int) -> list[int]:
+    """Return the priorities of the VRFs' rules."""
+    return [rule.priority for rule in netlink.rules() if rule.family == family and rule.l3mdev]
+
+
+def is_local_moved(family: int) -> bool:
+    """Whether somebody else has put table local at another priority than the kernel and we do."""
+    ours = {0, LOCAL_RULE}
+    rules = [rule for rule in netlink.rules() if rule.family == family]
+    return any(_is_local(rule) and rule.priority not in ours for rule in rules)
+
+
+def _before_vrfs(rules: Iterable[netlink.Rule]) -> Iterator[netlink.Rule]:
+    """Yield the rules that a tenant's packet meets before that of the VRFs."""
+    return filter(_takes_all, itertools.takewhile(lambda rule: not rule.l3mdev, rules))
+
+
+def _takes_all(rule: netlink.Rule) -> bool:
+    """Whether every packet meets a rule, and is looked up in a table by it."""
+    return bool(rule.plain and rule.table and not rule.l3mdev)
+
+
+def _is_local(rule: netlink.Rule) -> bool:
+    return rule.plain and rule.table == _LOCAL_TABLE
