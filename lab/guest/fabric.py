@@ -184,10 +184,14 @@ def converge() -> None:
         _configure(leaf, desired, only_removals=True)
         devices[leaf.name] = _make_devices(leaf, desired)
     new_servers = _make_servers(desired)
+    access = False
     for leaf in LEAVES:
         ports = _place_ports(leaf, desired, None if new_servers else devices[leaf.name])
         _configure(leaf, desired)
         _flush_macs(leaf, ports)
+        access |= HOST_PORT in ports
+    if access and not desired["underlay"]:
+        _forget_host()
     _ping_gateways(new_servers)
 
 
@@ -415,6 +419,38 @@ def _flush_macs(leaf: Router, ports: list[str]) -> None:
         while "Master interface" not in ask(leaf.name, command) and time.monotonic() < deadline:
             time.sleep(0.05)
     _ip(leaf.name, [f"link set {port} type bridge_slave fdb_flush" for port in ports])
+
+
+def _forget_host() -> None:
+    """Wait until no leaf has neighbours behind the host any more, and delete what zebra left.
+
+    While a route is withdrawn, zebra 10.3 may take its neighbour for a local one. It then leaves
+    the entry in the kernel, which sends all packets to the old MAC, whatever the neighbour says:
+    the management address is silent on the port where it is now.
+    """
+    loopbacks = {leaf.loopback for leaf in LEAVES}
+    deadline = time.monotonic() + 10
+    for leaf in LEAVES:
+        known = _neighbours(leaf)
+        while not _vteps(known) <= loopbacks and time.monotonic() < deadline:
+            time.sleep(0.1)
+            known = _neighbours(leaf)
+        bridge = f"br-{MANAGEMENT_VNI}"
+        show = ["ip", "-n", leaf.name, "-json", "neighbour", "show", "dev", bridge, "nud", "noarp"]
+        entries = [e["dst"] for e in json.loads(_run(show) or "[]") if "extern_learn" in e]
+        stale = [each for each in entries if known.get(each, {}).get("type") != "remote"]
+        _ip(leaf.name, [f"neighbour delete {each} dev {bridge}" for each in stale])
+
+
+def _vteps(neighbours: dict[str, dict[str, Any]]) -> set[str]:
+    """Return the VTEPs behind which neighbours are."""
+    return {each["remoteVtep"] for each in neighbours.values() if "remoteVtep" in each}
+
+
+def _neighbours(leaf: Router) -> dict[str, dict[str, Any]]:
+    """Return what zebra knows of the management V-Net's neighbours, by address."""
+    known = json.loads(ask(leaf.name, f"show evpn arp-cache vni {MANAGEMENT_VNI} json") or "{}")
+    return {address: each for address, each in known.items() if isinstance(each, dict)}
 
 
 def _stanzas(router: Router, desired: dict[str, Any]) -> dict[str, str]:
