@@ -40,7 +40,7 @@ def findings(
     monkeypatch.setattr(commands, "run", run)
     monkeypatch.setattr(nat, "_NF_TABLES", folder)
     monkeypatch.setattr(nat, "_LEGACY", {"iptables": str(legacy)})
-    return [finding.what for finding in nat.findings(GATEWAYS, commands.silent)]
+    return [finding.what for finding in nat.findings(GATEWAYS, commands.silent, filtered=True)]
 
 
 TAKES_IN = {

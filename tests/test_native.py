@@ -463,3 +463,15 @@ def test_which_nics_a_section_is_about(root: Root, tmp_path: Path) -> None:
         for path in tmp_path.glob("run/systemd/network/*.network")
     }
     assert made == {file.name: file.match for file in expected}
+
+
+def test_nft_takes_a_filter_that_keeps_guests_addresses(root: Root, tmp_path: Path) -> None:
+    """`guest_nat: false`: a chain more, whose rules count."""
+    k8s01 = load((SNAPSHOTS.parent / "examples/k8s01.json").read_bytes()).hosts[0]
+    planned = plan.make(k8s01, "netplan", guest_nat=False)
+    file = tmp_path / FILTER
+    file.parent.mkdir(parents=True)
+    file.write_text(planned.files[FILTER])
+    assert nft(root, [tmp_path]) == [""]
+    default = plan.target(plan.make(k8s01, "netplan"))
+    assert plan.target(planned).filter_rules == default.filter_rules + 3

@@ -314,7 +314,8 @@ def rendered_watched(
         for host in load(case.read_bytes()).hosts:
             for backend in backends.NAMES:
                 for local in ("", "ip prefix-list MINE seq 5 permit 192.0.2.0/24\n"):
-                    render.render(host, backend, local, guest_bgp=bool(local))
+                    nat = not local
+                    render.render(host, backend, local, guest_bgp=bool(local), guest_nat=nat)
                 # As an operator with files of networkd, and a new netplan, has it.
                 machine = {"foreign_files": {"lo": "20-lo.network"}, "optional_vrfs": True}
                 render.render(msgspec.structs.replace(host, **machine), backend)
@@ -409,7 +410,7 @@ def test_vocabulary_is_complete() -> None:
     text = (REPO / "templates/README.md").read_text()
     listed = re.findall(r"^\| `([a-z0-9_.\[\]]+)` \|", text, re.MULTILINE)
     assert sorted(listed) == sorted(
-        {*vocabulary(), "banner", "guest_bgp", "local", *_placeholders()}
+        {*vocabulary(), "banner", "guest_bgp", "guest_nat", "local", *_placeholders()}
     )
 
 

@@ -13,6 +13,7 @@ from generator.observed.preflight import Finding
 
 _LEGACY = {"iptables": "/proc/net/ip_tables_names", "ip6tables": "/proc/net/ip6_tables_names"}
 _NF_TABLES = Path("/sys/module/nf_tables")
+KEPT = "type nat hook postrouting"  # of our packet filter, where guests keep their addresses
 _GUESTS = ("nbr-", "l3br-", "Vrf_")
 _CHAIN = re.compile(r"^\tchain .*?^\t\}", re.MULTILINE | re.DOTALL)
 # A rule that translates the source, as `nft list ruleset` and as `iptables -S` print it.
@@ -23,10 +24,11 @@ _DEVICE = re.compile(r'(?:\boifname |(?<!! )-o )"?([\w.+*-]+)')
 _EXEMPTS = re.compile(r"(nbr-|l3br-).*(\baccept\b|\breturn\b|-j (ACCEPT|RETURN)\b)")
 
 
-def findings(gateways: Collection[str], log: Log) -> Iterator[Finding]:
+def findings(gateways: Collection[str], log: Log, *, filtered: bool) -> Iterator[Finding]:
     """Yield which translation takes in a V-Net, for its owner to exempt.
 
-    `gateways` are addresses with lengths. The tools run only where the kernel has tables already.
+    `gateways` are addresses with lengths; `filtered` says whether this host has our packet filter.
+    The tools run only where the kernel has tables already.
     """
     networks = {ip_interface(each).network for each in gateways}
     for rules in _rules(log):
@@ -42,7 +44,10 @@ def findings(gateways: Collection[str], log: Log) -> Iterator[Finding]:
                     yield Finding(
                         what=f"a rule translates addresses of {network}: {line.strip()}",
                         why="guests of that V-Net would appear with an address of this host",
-                        remedy=f"{tool} -t nat -I POSTROUTING -o nbr-+ -j RETURN, and -o l3br-+",
+                        remedy="guest_nat: false in /etc/evpn-host/config.yaml keeps them"
+                        if filtered
+                        else f"{tool} -t nat -I POSTROUTING -o nbr-… -j RETURN for each bridge of"
+                        " its VPC, but not for that of the management",
                     )
 
 

@@ -48,6 +48,7 @@ class Config(msgspec.Struct, frozen=True):
     retries: Count = 3
     guard: Seconds = 90.0  # in which all that was reachable before an apply must be so again
     guest_bgp: Switch = False  # whether guests may reach BGP and BFD of this host
+    guest_nat: Switch = True  # whether rules of others may translate guests' addresses
     keep: Entries = 20  # entries of the history
     report: Url | None = None  # where `status --json` goes after a run
     metrics: File | None = None  # a file for Prometheus' node exporter, rewritten by each run

@@ -15,7 +15,7 @@ _SIGNED = re.compile(
 )
 
 # A rule of the packet filter (templates/kernel/etc/nftables.d).
-_RULE = re.compile(r"^\t\t[^#\n]* (?:accept|drop)$", re.MULTILINE)
+_RULE = re.compile(r"^\t\t[^#\n]* (?:accept|drop|saddr)$", re.MULTILINE)
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -28,15 +28,22 @@ class Plan(msgspec.Struct, frozen=True):
     devices: list[Device]
 
 
-def make(
-    host: Host, backend: str, local: str = "", *, guest_bgp: bool = False, generation: int = 0
+def make(  # noqa: PLR0913  # what a person has set
+    host: Host,
+    backend: str,
+    local: str = "",
+    *,
+    guest_bgp: bool = False,
+    guest_nat: bool = True,
+    generation: int = 0,
 ) -> Plan:
     """Return the plan of a host; `local` is the text of the operator's frr.conf.local.
 
-    `guest_bgp`: whether guests may reach BGP and BFD of this host. The generation is for the record
-    alone: no file depends on it.
+    `guest_bgp`: whether guests may reach BGP and BFD of this host. `guest_nat`: whether rules of
+    others may translate guests' addresses. The generation is for the record alone: no file depends
+    on it.
     """
-    files = render(host, backend, local, guest_bgp=guest_bgp)
+    files = render(host, backend, local, guest_bgp=guest_bgp, guest_nat=guest_nat)
     return Plan(host, generation, backend, files, list(devices(host)))
 
 

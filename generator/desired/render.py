@@ -78,17 +78,20 @@ def _outputs(env: Any, backend: str) -> list[_Output]:
     return outputs
 
 
-def render(host: Host, backend: str, local: str = "", *, guest_bgp: bool = False) -> dict[str, str]:
+def render(
+    host: Host, backend: str, local: str = "", *, guest_bgp: bool = False, guest_nat: bool = True
+) -> dict[str, str]:
     """Return a host's files: path without leading slash to content, sorted by path.
 
-    `local` is the operator's frr.conf.local, and `guest_bgp` lets guests reach BGP and BFD. The
-    same arguments give the same bytes.
+    `local` is the operator's frr.conf.local. `guest_bgp` lets guests reach BGP and BFD, and
+    `guest_nat` lets others translate their addresses. The same arguments give the same bytes.
     """
     context = {
         "host": host,
         "banner": BANNER,
         "local": local.rstrip("\n"),
         "guest_bgp": guest_bgp,
+        "guest_nat": guest_nat,
     }
     files: dict[str, str] = {}
     for output in _outputs(environment(), backend):

@@ -118,6 +118,7 @@ def options_of(  # noqa: PLR0913  # one parameter an option
         backend=(backend or source.settings.backend) if source else None,
         host=source.host if source else None,
         guest_bgp=bool(source and source.settings.guest_bgp),
+        guest_nat=source is None or source.settings.guest_nat,
         activate=activate,
         full=full,
         force=force,

@@ -18,6 +18,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     keep: int = 20  # entries of the history
     person: bool = False  # whether a person named the payload, whose word counts
     guest_bgp: bool = False  # whether guests may reach BGP and BFD
+    guest_nat: bool = True  # whether rules of others may translate guests' addresses
     replace_frr: bool = False  # whether a BGP instance of the operator may end
     confirm: float | None = None  # seconds in which somebody has to confirm; None: nobody has to
     guard: float | None = None  # seconds in which all must be reachable again; None: no guard

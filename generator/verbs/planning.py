@@ -34,7 +34,12 @@ def make_plan(data: bytes, options: Options) -> tuple[Plan, Payload, str]:
     local = frr_local(options.root)
     host = backends.named(backend).placed(options.root, payload.host(name))
     planned = plan.make(
-        host, backend, local, guest_bgp=options.guest_bgp, generation=payload.generation
+        host,
+        backend,
+        local,
+        guest_bgp=options.guest_bgp,
+        guest_nat=options.guest_nat,
+        generation=payload.generation,
     )
     backends.named(backend).refuse_devices(options.root, planned.host)
     return planned, payload, inputs_of(data, local, options)
@@ -43,7 +48,8 @@ def make_plan(data: bytes, options: Options) -> tuple[Plan, Payload, str]:
 def inputs_of(data: bytes, local: str, options: Options) -> str:
     """Return the digest of all that the files are made from."""
     settings = (options.backend or "", options.host or "", str(options.guest_bgp))
-    return plan.digest(__version__, data, local, *settings)
+    later = () if options.guest_nat else ("guest_nat",)  # by default the digest is as before
+    return plan.digest(__version__, data, local, *settings, *later)
 
 
 def previous_record(options: Options) -> Record | None:

@@ -1,14 +1,16 @@
 """`evpn-host preflight`: what would stop an apply on this machine, or surprise its operator."""
 
 import re
+import shutil
 from pathlib import Path
 
-from generator.activation import backends, firewall, frr, lldp, nat, staging
+from generator.activation import backends, firewall, frr, lldp, nat, nftables, staging
 from generator.activation.commands import Log
 from generator.desired import plan
 from generator.desired.plan import Plan
 from generator.desired.target import FormerAddress, Target
 from generator.errors import Problem, Refused
+from generator.observed import filter as packet_filter
 from generator.observed import machine, preflight, settings
 from generator.observed.preflight import Finding
 from generator.state import changes as reading
@@ -34,7 +36,7 @@ def look(planned: Plan, previous: Record | None, root: Path, log: Log) -> list[F
         *_stale_files(root, planned, previous),
         *_later_settings(root, planned),
         *_foreign_files(planned),
-        *_firewall(planned, log),
+        *_firewall(root, planned, log),
     ]
     return sorted(listed, key=lambda finding: not finding.stops)
 
@@ -119,7 +121,7 @@ def heed(  # noqa: PLR0913, PLR0917  # what is planned, what is, and who hears o
         new = preflight.taken(
             planned.devices, machine.read({}), first=False, ours=_possible_places(previous)
         )
-        findings = [*new, *_firewall(planned, log)]
+        findings = [*new, *_firewall(options.root, planned, log)]
     stopping = [each for each in findings if each.stops]
     if stopping and options.guard is not None:
         raise refusal(stopping)
@@ -203,11 +205,14 @@ def _later_settings(root: Path, planned: Plan) -> list[Finding]:
     ]
 
 
-def _firewall(planned: Plan, log: Log) -> list[Finding]:
+def _firewall(root: Path, planned: Plan, log: Log) -> list[Finding]:
     host = planned.host
+    dropped = list(firewall.findings([uplink.ifname for uplink in host.uplinks], log))
+    filtered = shutil.which("nft") is not None and not packet_filter.limits(root)
+    if filtered and nat.KEPT in planned.files.get(nftables.FILE, ""):
+        return dropped
     gateways = [address for bridge in host.bridges for address in bridge.addresses]
-    dropped = firewall.findings([uplink.ifname for uplink in host.uplinks], log)
-    return [*dropped, *nat.findings(gateways, log)]
+    return [*dropped, *nat.findings(gateways, log, filtered=filtered)]
 
 
 def _has_files_of_ours(root: Path) -> bool:
