@@ -17,6 +17,7 @@ from generator.observed.devices import Difference
 SYSCTL = settings.FILE
 _FAMILIES = {socket.AF_INET: "-4", socket.AF_INET6: "-6"}
 _LOCAL = "table local"
+_BY = "protocol kernel"  # networkd never removes such a rule
 _ROUNDS = 3  # what a device is given may be lost when it is put right in another way
 MODULES = "etc/modules-load.d/evpn-host.conf"
 
@@ -44,22 +45,20 @@ def _ordered_rules() -> list[Step]:
     """Move the kernel's rule for table local after the VRFs' rule, in both families.
 
     A rule of somebody else that every packet meets stays where it is: Cilium puts table local at
-    100, behind rules of its own, and NetBird table main. The VRFs get another rule before it.
+    100, behind rules of its own, and NetBird table main. The VRFs, and table local where it would
+    come later, get another rule before it.
 
     The kernel makes the VRFs' own rule with the first VRF of its life, and never again. If it is
-    gone (uninstall deletes it) it is made here. `protocol kernel` keeps networkd from ever removing
-    these rules.
+    gone (uninstall deletes it) it is made here.
     """
     reason = "a tenant meets its own table before the host's addresses"
     return [
         _rule(option, line, reason)
         for family, option in _FAMILIES.items()
+        for places in [devices.rule_places(family)]
         for line in (
-            *(
-                f"add pref {place} l3mdev protocol kernel"
-                for place in sorted({devices.VRF_RULE, devices.vrf_rule_place(family)})
-            ),
-            f"add pref {devices.LOCAL_RULE} {_LOCAL} protocol kernel",
+            *(f"add pref {p} l3mdev {_BY}" for p in sorted({places.vrf, devices.VRF_RULE})),
+            *(f"add pref {p} {_LOCAL} {_BY}" for p in sorted({places.local, devices.LOCAL_RULE})),
             f"del pref 0 {_LOCAL}",
         )
     ]
@@ -77,8 +76,11 @@ def restore_rules(log: Log) -> None:
         _rule(option, line, reason)
         for family, option in _FAMILIES.items()
         for line in (
-            *([] if devices.is_local_moved(family) else [f"add pref 0 {_LOCAL} protocol kernel"]),
-            f"del pref {devices.LOCAL_RULE} {_LOCAL}",
+            *([] if devices.is_local_moved(family) else [f"add pref 0 {_LOCAL} {_BY}"]),
+            *(
+                f"del pref {place} {_LOCAL}"
+                for place in {devices.LOCAL_RULE, devices.rule_places(family).local}
+            ),
             # The kernel never deletes its own.
             *(f"del pref {place} l3mdev" for place in devices.vrf_rules(family)),
         )

@@ -11,6 +11,7 @@ from generator.observed import netlink
 
 VRF_RULE = 1000  # priority that the kernel gives it
 LOCAL_RULE = 32765  # priority at which we put table local
+_MAIN_RULE = 32766
 _LOCAL_TABLE = 255
 _TABLES = {253: "default", 254: "main", 255: "local"}  # rt_tables
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
@@ -198,38 +199,45 @@ def _text(value: object) -> str:
 
 
 def rule_order() -> Iterable[Difference]:
-    """Yield the families in which the kernel looks in another table before the VRFs' tables.
+    """Yield the families in which the kernel looks in another table before it should.
 
     A tenant must meet its VRF's table before the host's own addresses (kernel doc, vrf.rst), and
-    before a table of somebody else, which may lead anywhere.
+    before a table of somebody else, which may lead anywhere. The host's own addresses come before
+    such a table too.
     """
     rules = netlink.rules()
     for family in _FAMILIES:
         ours = [rule for rule in rules if rule.family == family]
         vrf = min((rule.priority for rule in ours if rule.l3mdev), default=None)
-        name = "IPv4" if family == socket.AF_INET else "IPv6"
+        local = min((rule.priority for rule in ours if _is_local(rule)), default=None)
+        name = "IPv4 rules" if family == socket.AF_INET else "IPv6 rules"
         if vrf is None:
-            yield Difference(f"{name} rules", "no rule for VRFs (l3mdev)")
-        elif not any(map(_is_local, ours)):
-            yield Difference(f"{name} rules", "no rule for table local")
-        elif first := next(_before_vrfs(ours), None):
-            table = _TABLES.get(first.table, str(first.table))
-            text = f"table {table} (priority {first.priority}) stands before the VRFs' ({vrf})"
-            yield Difference(f"{name} rules", text)
+            yield Difference(name, "no rule for VRFs (l3mdev)")
+        elif local is None:
+            yield Difference(name, "no rule for table local")
+        elif first := _first(ours, lambda rule: rule.l3mdev):
+            yield Difference(name, f"{_words(first)} stands before the VRFs' ({vrf})")
+        elif first := _first(ours, _is_local):
+            yield Difference(name, f"{_words(first)} stands before table local ({local})")
 
 
-def vrf_rule_place(family: int) -> int:
-    """Return the priority at which the VRFs' rule stands before all rules for every packet.
+class RulePlaces(msgspec.Struct, frozen=True):
+    """The priorities at which rules belong, before those of others that every packet meets."""
+
+    vrf: int
+    local: int
+
+
+def rule_places(family: int) -> RulePlaces:
+    """Return where the VRFs' rule belongs, and that of table local after it.
 
     The kernel's own rule for table local does not count: it is moved.
     """
-    others = (
-        rule.priority
-        for rule in netlink.rules()
-        if rule.family == family and _takes_all(rule)
-        if rule.priority or not _is_local(rule)
-    )
-    return min(VRF_RULE, max(0, min(others, default=VRF_RULE) - 1))
+    rules = [rule for rule in netlink.rules() if rule.family == family and _takes_all(rule)]
+    others = min((rule.priority for rule in rules if not _is_local(rule)), default=_MAIN_RULE)
+    local = min(LOCAL_RULE, max(1, others - 1))
+    present = (rule.priority for rule in rules if _is_local(rule) and rule.priority)
+    return RulePlaces(min(VRF_RULE, min(local, *present, others) - 1), local)
 
 
 def vrf_rules(family: int) -> list[int]:
@@ -239,14 +247,17 @@ def vrf_rules(family: int) -> list[int]:
 
 def is_local_moved(family: int) -> bool:
     """Whether somebody else has put table local at another priority than the kernel and we do."""
-    ours = {0, LOCAL_RULE}
+    ours = {0, LOCAL_RULE, rule_places(family).local}
     rules = [rule for rule in netlink.rules() if rule.family == family]
     return any(_is_local(rule) and rule.priority not in ours for rule in rules)
 
 
-def _before_vrfs(rules: Iterable[netlink.Rule]) -> Iterator[netlink.Rule]:
-    """Yield the rules that a tenant's packet meets before that of the VRFs."""
-    return filter(_takes_all, itertools.takewhile(lambda rule: not rule.l3mdev, rules))
+def _first(
+    rules: Iterable[netlink.Rule], what: Callable[[netlink.Rule], bool]
+) -> netlink.Rule | None:
+    """Return the first rule for every packet that stands before the first one of a kind."""
+    before = itertools.takewhile(lambda rule: not what(rule), rules)
+    return next(filter(_takes_all, before), None)
 
 
 def _takes_all(rule: netlink.Rule) -> bool:
@@ -256,3 +267,8 @@ def _takes_all(rule: netlink.Rule) -> bool:
 
 def _is_local(rule: netlink.Rule) -> bool:
     return rule.plain and rule.table == _LOCAL_TABLE
+
+
+def _words(rule: netlink.Rule) -> str:
+    table = _TABLES.get(rule.table, str(rule.table))
+    return f"table {table} (priority {rule.priority})"

@@ -33,6 +33,7 @@ PARTS = (
     (13, "Isolation"),
     (14, "Life of a host"),
     (18, "An apply over SSH"),
+    (19, "Neighbours on the same host"),
 )
 INTRODUCTION = """\
 # Claims, and the systems on which they hold

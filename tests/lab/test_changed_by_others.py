@@ -225,7 +225,9 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
 
 @pytest.fixture
 def host(lab: Lab) -> Host:
-    """The host, as planned before each test."""
+    """The host, as planned before each test, without rules of an earlier one."""
+    for priority in ("499", "500"):
+        lab.host.run(["ip", "-6", "rule", "del", "pref", priority], check=False)
     if differences(lab.host):
         lab.host.evpn_host("apply", "-p", "/root/payload.json", check=False)
     eventually(lambda: established(lab.host) == {"ens4", "ens5"})

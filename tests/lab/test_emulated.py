@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, redirect_stderr
@@ -246,6 +247,95 @@ def test_bgp_and_bfd_are_closed_to_guests(host: Host, guests: Guests) -> None:
     finally:
         host.machine.write("/etc/evpn-host/config.yaml", settings)
         host.apply(later())
+
+
+# As Docker writes it; its default network is the prefix of tenant A's V-Net here.
+DOCKER = "-s 172.20.0.0/16 ! -o docker0 -j MASQUERADE"
+HEAR = """
+import socket
+sock = socket.socket(type=socket.SOCK_DGRAM)
+sock.bind(("0.0.0.0", 7777))
+print("ready", flush=True)
+print(sock.recvfrom(100)[1][0], flush=True)
+"""
+SAY = """
+import socket, sys
+socket.socket(type=socket.SOCK_DGRAM).sendto(b"x", (sys.argv[1], 7777))
+"""
+
+
+def arrives_from(sender: Node, receiver: Node) -> str:
+    """Return the address from which a datagram of one guest comes to another."""
+    listener = receiver.start(["python3", "-c", HEAR])
+    eventually(lambda: "ready" in listener.output)
+    sender.run(["python3", "-c", SAY, receiver.ipv4])
+    eventually(lambda: not listener.running)
+    return listener.output.split()[-1]
+
+
+@pytest.mark.claim("19.6", "Docker's translation takes in no guest where the operator says so")
+def test_docker_translates_no_guest(host: Host, guests: Guests) -> None:
+    """It is named. With `guest_nat: false` guests keep their addresses, and containers do not."""
+    one, other = guests.b
+    assert arrives_from(one, other) == one.ipv4
+    host.run(f"iptables -t nat -A POSTROUTING {DOCKER}".split())
+    assert arrives_from(one, other) != one.ipv4  # what must not be
+    said = host.apply(later()).err
+    assert "a rule translates addresses of 172.20.0.0/24" in said
+    assert "guest_nat: false in /etc/evpn-host/config.yaml" in said
+    settings = host.machine.read("/etc/evpn-host/config.yaml")
+    host.machine.write("/etc/evpn-host/config.yaml", f"{settings}guest_nat: false\n")
+    try:
+        assert "translates" not in host.apply(later()).err
+        assert arrives_from(one, other) == one.ipv4
+        assert "nftables" not in host.evpn_host("status", check=False).out
+        for line in (
+            "link add docker0 type bridge",
+            "address add 172.20.128.1/24 dev docker0",
+            "link set docker0 up",
+            "address add 10.99.0.1/24 dev nbr-14",
+        ):
+            host.run(["ip", *line.split()])
+        container = host.pod("container", "docker0", "172.20.128.2/24", "172.20.128.1")
+        member = host.pod("behind", "nbr-14", "10.99.0.51/24")
+        # A container still leaves by the management bridge, with the host's address.
+        assert arrives_from(container, member) == "10.99.0.1"
+    finally:
+        host.machine.write("/etc/evpn-host/config.yaml", settings)
+        host.run("ip address del 10.99.0.1/24 dev nbr-14".split(), check=False)
+        host.apply(later())
+
+
+INPUT = """
+table inet filter {
+  chain input {
+    type filter hook input priority 0; policy drop;
+    ct state established,related accept
+    iif lo accept
+    meta l4proto { icmp, ipv6-icmp } accept
+    tcp dport 22 accept
+  }
+}
+"""
+
+
+@pytest.mark.claim("19.7", "A firewall that drops BGP, BFD and VXLAN is named, with what to let in")
+def test_a_firewall_that_lets_in_what_was_asked_for(host: Host, guests: Guests) -> None:
+    """`preflight` and `apply` name it; with the rule of the message nothing is said any more."""
+    del guests
+    host.machine.write("/root/input.nft", INPUT)
+    host.run(["nft", "-f", "/root/input.nft"])
+    host.machine.write("/root/later.json", json.dumps(later()))
+    found = host.evpn_host("preflight", "-p", "/root/later.json", "--json", check=False).json
+    [finding] = [each for each in found if "the firewall drops" in each["what"]]
+    assert finding["what"] == "the firewall drops BGP, BFD, VXLAN that comes in"
+    assert "udp port 4789" in finding["remedy"]
+    assert finding["what"] in host.apply(later()).err
+    for match in ("tcp dport 179", "udp dport { 3784, 4789 }"):
+        rule = f'insert rule inet filter input iifname {{ "ens4", "ens5" }} {match} accept'
+        host.run(["nft", rule])
+    assert "the firewall drops" not in host.apply(later()).err
+    host.run(["nft", "delete", "table", "inet", "filter"])
 
 
 @pytest.fixture
