@@ -1,4 +1,4 @@
-"""Verbs that need a payload and no host: they act on nothing."""
+"""Verbs that need no host, only payloads or reports: they act on nothing."""
 
 import sys
 from pathlib import Path
@@ -7,6 +7,7 @@ import click
 
 from generator.activation.backends import NAMES
 from generator.verbs import parameters
+from generator.verbs.command import Diff, a_number
 
 _PLATFORMS = ("libvirt", "nad", "incus")
 
@@ -123,6 +124,50 @@ def guests(
         click.echo(path)
 
 
+@click.command("fleet-status", cls=Diff)
+@click.argument("folder", metavar="DIR", type=parameters.DIR)
+@click.option(
+    "-p",
+    "--payload",
+    "source",
+    metavar="FLEET",
+    type=parameters.TEXT,
+    help="also name its hosts that never reported, and those of another generation",
+)
+@click.option(
+    "--stale",
+    metavar="MINUTES",
+    type=click.FloatRange(0, min_open=True),
+    default=15,
+    show_default=True,
+    callback=a_number,
+    help="a host that has not reported for MINUTES needs a person",
+)
+@click.option("--json", "as_json", is_flag=True, help="for a script")
+def fleet_status(folder: Path, source: str | None, stale: float, as_json: bool) -> None:
+    """Show which host of a fleet has what, from the reports that hosts posted into DIR.
+
+    Hosts that need a person come first: the health is not ok or waiting, something differs, the
+    report is stale. A file that is no report is named, and hides no other.
+
+    The exit code is 0 if nobody is needed, 1 if somebody is, 2 in trouble.
+    """
+    from generator.desired import payload
+    from generator.verbs import context
+    from generator.verbs import fleet_status as verb
+
+    known = payload.load(context.data_of(source)) if source else None
+    with context.progress(verbose=False) as log:
+        log("# the reports are read")
+        status = verb.look(folder, known, stale * 60)
+    if as_json:
+        click.echo(context.json(status, indent=2))
+    else:
+        for line in verb.lines(status):
+            click.echo(line)
+    sys.exit(0 if status.ok else 1)
+
+
 @click.command()
 def schema() -> None:
     """Print the payload's JSON Schema."""
@@ -133,4 +178,4 @@ def schema() -> None:
     click.echo(json.dumps(verb.schema(), indent=2, ensure_ascii=False))
 
 
-VERBS = (render, check, guests, schema)
+VERBS = (render, check, guests, fleet_status, schema)

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import trustme
 
@@ -28,8 +29,9 @@ from generator.controller.config import Config
 from generator.controller.http import LONG_PAUSE, Access
 from generator.desired.payload.decode import MAX_BYTES
 from generator.errors import ActivationFailed, Unreachable
-from generator.reporting import journal, report
+from generator.reporting import fleet, journal, report
 from generator.reporting.report import Outcome
+from generator.reporting.status import NOTHING_APPLIED
 from generator.state import record
 from lab.result import Result
 from tests import endless
@@ -805,6 +807,18 @@ def test_the_controller_keeps_a_report(tree: Tree, controller: RecordingControll
     assert json.loads((controller.folder / "reports/K8S01.json").read_bytes()) == {"host": "K8S01"}
     with pytest.raises(Unreachable, match="answers 400 Bad Request"):
         access(tree).report(url, b"{")
+
+
+def test_fleet_status_reads_what_the_controller_keeps(
+    tree: Tree, controller: RecordingController
+) -> None:
+    """A report that a host posts is a row of the table."""
+    url = f"{controller.url}/racks/1/K8S01.json"  # type: ignore[attr-defined]
+    access(tree).report(url, msgspec.json.encode(NOTHING_APPLIED))
+    kept = fleet.read(controller.folder / "reports")
+    assert [(host.name, host.report) for host in kept.hosts.values()] == [
+        ("K8S01", "racks/1/K8S01.json")
+    ]
 
 
 def test_a_run_does_not_wait_for_its_report(

@@ -1,0 +1,187 @@
+"""`evpn-host fleet-status`: which host has what, from the reports that hosts have posted."""
+
+import datetime
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from generator.desired.payload import Payload
+from generator.errors import Refused, printable
+from generator.observed.health import GOOD
+from generator.reporting import fleet
+from generator.reporting.fleet import Damaged, Host
+
+# Why a person is needed, the most urgent first.
+_URGENCY = (
+    "failed",
+    "down",
+    "never reported",
+    "stale",
+    "degraded",
+    "unconfirmed",
+    "differs",
+    "nothing applied",
+    "behind",
+    "ahead",
+    "not in the fleet",
+)
+_HEADINGS = ("HOST", "HEALTH", "GENERATION", "DIFFERENCES", "LAST CONTACT", "WHY")
+
+
+class Row(msgspec.Struct, frozen=True):
+    """What is known of a host."""
+
+    host: str
+    attention: list[str]  # why a person is needed, the most urgent first; empty if nobody is
+    health: str | None  # None: it has never reported
+    reason: str
+    generation: int | None
+    difference_count: int
+    differences: list[str]  # the first of them
+    left_alone: str  # which payload is not applied, and why
+    last_contact: str | None  # ISO 8601, UTC
+    age_seconds: int | None  # since then
+    report: str | None  # path of its file below the folder
+
+
+class Fleet(msgspec.Struct, frozen=True):
+    """All that `fleet-status --json` says."""
+
+    ok: bool
+    generation: int | None  # of the Fleet that was given
+    attention: dict[str, int]  # how many hosts need a person most of all because of what
+    hosts: list[Row]  # those that need a person come first
+    damaged: list[Damaged]
+
+
+def look(folder: Path, payload: Payload | None, stale: float, now: float | None = None) -> Fleet:
+    """Return how a fleet is by the reports in a folder; one older than `stale` seconds is marked.
+
+    Raises `OSError`, or `Refused` if there is no report and no payload names a host.
+    """
+    now = time.time() if now is None else now
+    reports = fleet.read(folder)
+    if not reports.hosts and not reports.damaged and payload is None:
+        raise Refused(f"{printable(str(folder))}: there is no report in it")
+    expected = {name.lower(): name for name in payload.names} if payload else {}
+    rows = [
+        _row(host, payload, stale, now, known=payload is None or key in expected)
+        for key, host in reports.hosts.items()
+    ]
+    rows += [_silent(name) for key, name in expected.items() if key not in reports.hosts]
+    rows.sort(key=_order)
+    attention = Counter(row.attention[0] for row in rows if row.attention)
+    return Fleet(
+        ok=not attention and not reports.damaged,
+        generation=payload.generation if payload else None,
+        attention={word: attention[word] for word in sorted(attention, key=_urgency)},
+        hosts=rows,
+        damaged=sorted(reports.damaged, key=lambda each: each.report),
+    )
+
+
+def _row(host: Host, payload: Payload | None, stale: float, now: float, *, known: bool) -> Row:
+    seconds = max(0, int(now - host.contact))
+    attention = [] if host.health in GOOD else [host.health]
+    attention += ["stale"] if seconds > stale else []
+    attention += ["differs"] if host.total else []
+    if host.generation is None:
+        attention.append("nothing applied")
+    elif payload and known and host.generation != payload.generation:
+        attention.append("behind" if host.generation < payload.generation else "ahead")
+    attention += [] if known else ["not in the fleet"]
+    contact = datetime.datetime.fromtimestamp(host.contact, datetime.UTC)
+    return Row(
+        host=host.name,
+        attention=sorted(attention, key=_urgency),
+        health=host.health,
+        reason=host.reason,
+        generation=host.generation,
+        difference_count=host.total,
+        differences=host.differences,
+        left_alone=host.left_alone,
+        last_contact=contact.isoformat(timespec="seconds"),
+        age_seconds=seconds,
+        report=host.report,
+    )
+
+
+def _silent(name: str) -> Row:
+    """Return the row of a host that has never reported."""
+    return Row(name, ["never reported"], None, "", None, 0, [], "", None, None, None)
+
+
+def _urgency(word: str) -> int:
+    """Return the place of a word in the order of urgency: first what a newer version may say."""
+    return _URGENCY.index(word) if word in _URGENCY else -1
+
+
+def _order(row: Row) -> tuple[object, ...]:
+    urgency = _urgency(row.attention[0]) if row.attention else len(_URGENCY)
+    parts = re.split(r"(\d+)", row.host.lower())
+    name = [(int(part), "") if part.isdigit() else (0, part) for part in parts]
+    return urgency, row.health == "ok", name, row.host
+
+
+def lines(status: Fleet) -> Iterator[str]:
+    """Yield a fleet as a person reads it: a summary, a table, and files that are no reports."""
+    yield _summary(status)
+    cells = [_HEADINGS, *map(_cells, status.hosts)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells if status.hosts else ():
+        texts = (text.ljust(width) for text, width in zip(row, widths, strict=True))
+        yield "  ".join(texts).rstrip()
+    for each in status.damaged:
+        yield f"{each.report}: {each.reason}"
+
+
+def _summary(status: Fleet) -> str:
+    total, needed = len(status.hosts), sum(status.attention.values())
+    hosts = f"{total} host{'s' if total != 1 else ''}"
+    generation = f", generation {status.generation}" if status.generation is not None else ""
+    damaged = f"; {len(status.damaged)} damaged" if status.damaged else ""
+    if not needed:
+        return f"{hosts}{generation}: nobody is needed{damaged}"
+    need = "needs" if needed == 1 else "need"
+    why = ", ".join(f"{count} {word}" for word, count in status.attention.items())
+    return f"{hosts}{generation}: {needed} {need} a person ({why}){damaged}"
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.host,
+        row.health or "-",
+        "-" if row.generation is None else str(row.generation),
+        "-" if row.health is None else str(row.difference_count),
+        "never" if row.age_seconds is None else f"{_ago(row.age_seconds)} ago",
+        "; ".join(_why(row)),
+    )
+
+
+def _ago(seconds: int) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def _why(row: Row) -> Iterator[str]:
+    """Yield why a host needs a person, then what else it says."""
+    details = {"differs": _differences(row), row.health or "": row.reason}
+    for word in row.attention:
+        detail = details.get(word)
+        yield f"{word}: {detail}" if detail else word
+    if row.reason and row.health not in row.attention:
+        yield row.reason
+    if row.left_alone:
+        yield row.left_alone
+
+
+def _differences(row: Row) -> str:
+    more = row.difference_count - 1
+    first = row.differences[0] if row.differences else ""
+    return f"{first} and {more} more" if more > 0 else first
