@@ -124,6 +124,38 @@ def guests(
         click.echo(path)
 
 
+@click.command()
+@parameters.payload
+@click.option("-o", "--output", required=True, metavar="DIR", type=parameters.DIR)
+@click.option(
+    "--switches",
+    metavar="FILE",
+    type=parameters.TEXT,
+    help="loopback, AS number and uplinks of the leaves, which no payload has",
+)
+@click.option("--json", "as_json", is_flag=True, help="what became of leaves and files")
+def leaves(source: str | None, output: Path, switches: str | None, as_json: bool) -> None:
+    """Make DIR what each leaf needs for the hosts at its ports: frr.conf and interfaces.
+
+    A leaf's files are below DIR/<leaf>/etc. Without --switches words stand in them in place of the
+    leaf's loopback and, if the payload does not have it, its AS number.
+
+    Needs no root and reads nothing of this machine. DIR is for leaves alone: render removes what it
+    does not know.
+    """
+    from generator.verbs import context
+    from generator.verbs import leaves as verb
+
+    done = verb.leaves(context.payload_of(source), verb.known(switches), output)
+    for warning in done.warnings:
+        context.say(f"warning: {warning}")
+    if as_json:
+        click.echo(context.json(done, indent=2))
+        return
+    for line in verb.lines(done):
+        click.echo(line)
+
+
 @click.command("fleet-status", cls=Diff)
 @click.argument("folder", metavar="DIR", type=parameters.DIR)
 @click.option(
@@ -178,4 +210,4 @@ def schema() -> None:
     click.echo(json.dumps(verb.schema(), indent=2, ensure_ascii=False))
 
 
-VERBS = (render, check, guests, fleet_status, schema)
+VERBS = (render, check, guests, leaves, fleet_status, schema)

@@ -19,6 +19,9 @@ from tests.conftest import ACCEPTED, BACKENDS, REFUSED, REPO
 
 SNAPSHOTS = REPO / "snapshots"
 K8S01 = REPO / "examples/k8s01.json"
+# Payloads of which the leaves are shown too; what no payload says of leaves is in the other file.
+WITH_LEAVES = ("coke-cluster", "fleet-leaves", "fleet-two-hosts")
+SWITCHES = REPO / "tests/switches.yml"
 
 
 class HostFiles(SingleFileSnapshotExtension):
@@ -63,9 +66,12 @@ def shown(evpn_host: Callable[..., Result], folder: Path) -> Iterator[tuple[str,
             tree = folder / f"{case.stem}-{backend}"
             done = evpn_host("render", "-p", case, "-o", tree, "-b", backend)
             assert done.code == 0, done.err
-            for file in tree.rglob("*"):
-                if file.is_file():
-                    yield str(file.relative_to(folder)), file.read_text()
+            yield from _files(tree, folder)
+        if case.stem in WITH_LEAVES:
+            tree = folder / f"leaves-{case.stem}"
+            done = evpn_host("leaves", "-p", case, "-o", tree, "--switches", SWITCHES)
+            assert done.code == 0, done.err
+            yield from _files(tree, folder)
         if warnings := evpn_host("check", "-p", case).err:
             yield f"warned/{case.stem}.txt", warnings
     for platform in FORMATS:
@@ -76,6 +82,12 @@ def shown(evpn_host: Callable[..., Result], folder: Path) -> Iterator[tuple[str,
         done = evpn_host("check", "-p", case)
         assert done.code == 1, f"{case.stem} was not refused"
         yield f"refused/{case.stem}.txt", done.err
+
+
+def _files(tree: Path, folder: Path) -> Iterator[tuple[str, str]]:
+    for file in tree.rglob("*"):
+        if file.is_file():
+            yield str(file.relative_to(folder)), file.read_text()
 
 
 def _diff(path: str, text: str) -> str:

@@ -24,12 +24,14 @@ from jinja2 import UndefinedError, nodes
 from generator.activation import backends
 from generator.desired import model, plan, render
 from generator.desired.payload import load
+from generator.desired.payload.leaves import Leaves, switches
 from tests.strategies import parsed
 
 REPO = Path(__file__).parents[1]
 # Folders that are not ours: a tool made them, or they belong to another program.
 ASIDE = {".git", ".venv", ".pytest_cache", ".hypothesis", ".mypy_cache", ".ruff_cache", "site"}
 GENERATOR = REPO / "generator"
+LEAVES, SWITCHES = REPO / "tests/payloads/fleet-leaves.yaml", REPO / "tests/switches.yml"
 
 # A room imports from itself and from the rooms before it.
 ROOMS = (
@@ -310,6 +312,9 @@ def rendered_watched(
     env = render.environment.__wrapped__()
     monkeypatch.setattr(render, "environment", lambda: env)
     branches, taken = _watch(env, monkeypatch)
+    leaves = Leaves(load(LEAVES.read_bytes()), switches(SWITCHES.read_bytes()))
+    for name in leaves.names:
+        render.render_leaf(leaves.leaf(name))
     for case in cases:
         for host in load(case.read_bytes()).hosts:
             for backend in backends.NAMES:

@@ -245,6 +245,45 @@ class Host(Model, frozen=True):
         return self.neighbour_limit // 4, self.neighbour_limit // 2, self.neighbour_limit
 
 
+class Port(Model, frozen=True):
+    """A port of a leaf, to a host of the fleet or to another server."""
+
+    name: str
+    label: str  # what is at the other end
+    bridge: str | None  # of the V-Net that it is an access port of; None: it is routed
+    mtu: int | None
+    # Of a routed port, to which a host has a session.
+    address: str | None = None  # the leaf's on a numbered link, with length
+    neighbor: str = ""  # how FRR names the session
+    remote_as: int = 0
+    loopback: str = ""  # the host's, which is all that it announces
+    bgp: Bgp | None = None
+
+
+class Leaf(Model, frozen=True):
+    """What a leaf needs for the hosts and servers at its ports."""
+
+    name: str
+    asn: str  # a number, or what stands in its place
+    loopback: str  # an address, or what stands in its place
+    uplinks: tuple[str, ...]  # ports to the spines
+    ports: tuple[Port, ...]
+    vrfs: tuple[Vrf, ...]
+    bridges: tuple[Bridge, ...]
+
+    @cached_property
+    def routed(self) -> list[Port]:
+        return [port for port in self.ports if port.bridge is None]
+
+    @cached_property
+    def vxlans(self) -> list[Vxlan]:
+        return [bridge.port for bridge in self.bridges]
+
+    @cached_property
+    def l3vnis(self) -> list[Vrf]:
+        return [vrf for vrf in self.vrfs if vrf.vni is not None]
+
+
 def _network_file(name: str, foreign: dict[str, str]) -> str:
     return foreign.get(name, f"10-netplan-{name}.network")
 

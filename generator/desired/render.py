@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
-from generator.desired.model import Host
+from generator.desired.model import Host, Leaf
 
 # The first line of every file, in a comment. A generation or a time in it would differ between two
 # payloads of the same host, and a review would show that host as changed.
@@ -27,6 +27,7 @@ _EACH: dict[str, Callable[[Host], Iterable[Any]]] = {
     "network_file": lambda host: host.network_files,
     "loopback_file": lambda host: [host.loopback_file],
 }
+_LEAF = "leaves/frr/"  # what the path of a leaf's template begins with
 _PLACEHOLDER = re.compile(r"\[(\w+)\]")
 
 
@@ -97,6 +98,24 @@ def render(host: Host, backend: str, local: str = "", *, guest_bgp: bool = False
         elif (text := _text(output.template, context)).strip():
             files[output.path] = text
     return dict(sorted(files.items()))
+
+
+def render_leaf(leaf: Leaf) -> dict[str, str]:
+    """Return a leaf's files: path without leading slash to content, sorted by path."""
+    env = environment()
+    # Partials that hosts have too call it `host`.
+    context = {"leaf": leaf, "host": leaf, "banner": BANNER}
+    return {
+        path: _text(env.get_template(f"{_LEAF}{path}.j2"), context) for path in _leaf_paths(env)
+    }
+
+
+@cache
+def _leaf_paths(env: Any) -> list[str]:
+    """Return the paths of a leaf's files, sorted."""
+    names = env.list_templates(extensions=["j2"])
+    top = f"{_LEAF}etc/"
+    return [n.removeprefix(_LEAF).removesuffix(".j2") for n in names if n.startswith(top)]
 
 
 class Names(NamedTuple):

@@ -3,7 +3,7 @@
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from generator.verbs.workers import spread
 
 
 class Hosts(msgspec.Struct):
-    """The names of hosts, by what became of their files."""
+    """The names of hosts, or of leaves, by what became of their files."""
 
     new: list[str] = []
     changed: list[str] = []
@@ -49,29 +49,52 @@ def render(payload: Payload, host: str | None, backend: str, output: Path) -> Do
 
     Raises `Refused` or `OSError`.
     """
-    done = Done(Hosts(), Counts(), [each.name for each in payload.left_out])
     single = payload.host(host).name if payload.kind == "Host" or host is not None else None
+
+    def texts(name: str) -> dict[str, str]:
+        return texts_of(payload.host(name), backend)
+
+    hosts, files = bring(output, payload.names, texts, single=single, others=host is None)
+    return Done(hosts, files, [each.name for each in payload.left_out])
+
+
+def bring(
+    output: Path,
+    names: list[str],
+    texts: Callable[[str], dict[str, str]],
+    *,
+    single: str | None = None,
+    others: bool = True,
+) -> tuple[Hosts, Counts]:
+    """Make a folder the files of hosts, or of leaves; return what became of them.
+
+    `texts` returns the files of a name. Those of `single` are in the folder itself, of others in a
+    folder of their name. Without `others` the folders of names that are not known stay.
+    """
+    hosts, counts = Hosts(), Counts()
     output.mkdir(parents=True, exist_ok=True)
     with _alone(output):
-        trees = list(_trees(payload, single, output, others=host is None))
+        trees = list(_trees(names, single, output, others=others))
+        of_ours = names_of_files()
+        ours = Ours(of_ours.files, of_ours.folders, of_ours.drop_ins, plan.ours)
 
-        names = names_of_files()
-        ours = Ours(names.files, names.folders, names.drop_ins, plan.ours)
-
-        def bring(tree: _Tree) -> Counts:
+        def write(tree: _Tree) -> Counts:
             files = {}
             if tree.host is not None:
-                texts = texts_of(payload.host(tree.host), backend)
-                files = {path: File(text.encode(), plan.mode(path)) for path, text in texts.items()}
+                files = {
+                    path: File(text.encode(), plan.mode(path))
+                    for path, text in texts(tree.host).items()
+                }
             return rendered.bring(output, tree.base, files, ours)
 
         with counted(len(trees), "the files are written") as advance:
             pending = iter(trees)
-            for part in spread(bring, trees):
-                for counts in part:
-                    _note(done, next(pending), counts)
+            for part in spread(write, trees):
+                for each in part:
+                    counts.add(each)
+                    _note(hosts, next(pending), each)
                 advance(len(part))
-    return done
+    return hosts, counts
 
 
 @contextlib.contextmanager
@@ -86,18 +109,18 @@ def _alone(output: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _trees(payload: Payload, single: str | None, output: Path, *, others: bool) -> Iterator[_Tree]:
-    """Yield the trees that the payload's hosts have, then those that may be of hosts before.
+def _trees(names: list[str], single: str | None, output: Path, *, others: bool) -> Iterator[_Tree]:
+    """Yield the trees that these names have, then those that may be of names before.
 
     Without `others` they are left alone: one host was asked for, and the payload may have them.
     """
     yield _Tree("", single)
-    names = set() if single else set(payload.names)
-    yield from (_Tree(name, name) for name in sorted(names))
+    known = set() if single else set(names)
+    yield from (_Tree(name, name) for name in sorted(known))
     if others:
         with os.scandir(output) as entries:
             folders = {each.name for each in entries if each.is_dir(follow_symlinks=False)}
-        yield from (_Tree(name, None) for name in sorted(folders - names) if _may_be_a_host(name))
+        yield from (_Tree(name, None) for name in sorted(folders - known) if _may_be_a_host(name))
 
 
 def _may_be_a_host(folder: str) -> bool:
@@ -108,28 +131,31 @@ def _may_be_a_host(folder: str) -> bool:
     return True
 
 
-def _note(done: Done, tree: _Tree, counts: Counts) -> None:
+def _note(hosts: Hosts, tree: _Tree, counts: Counts) -> None:
     """Add what became of a tree."""
-    done.files.add(counts)
     if tree.host is None:
         if tree.base and counts.removed:
-            done.hosts.removed.append(tree.base)
+            hosts.removed.append(tree.base)
     elif not (counts.new or counts.changed or counts.removed):
-        done.hosts.same.append(tree.host)
+        hosts.same.append(tree.host)
     elif counts.new and not (counts.changed or counts.removed or counts.same):
-        done.hosts.new.append(tree.host)
+        hosts.new.append(tree.host)
     else:
-        done.hosts.changed.append(tree.host)
+        hosts.changed.append(tree.host)
 
 
 def lines(done: Done) -> Iterator[str]:
     """Yield a line for each host that changed, then how much there was of what."""
-    hosts, files = done.hosts, done.files
+    yield from lines_of("hosts", done.hosts, done.files)
+
+
+def lines_of(what: str, hosts: Hosts, files: Counts) -> Iterator[str]:
+    """Yield a line for each name that changed, then how much there was of what."""
     marked = [("+", hosts.new), ("~", hosts.changed), ("-", hosts.removed)]
     for name, mark in sorted((name, mark) for mark, names in marked for name in names):
         yield f"{mark} {name}"
     of_hosts = Counts(*map(len, (hosts.new, hosts.changed, hosts.removed, hosts.same)))
-    yield f"hosts: {_text(of_hosts)}; files: {_text(files)}"
+    yield f"{what}: {_text(of_hosts)}; files: {_text(files)}"
 
 
 def _text(counts: Counts) -> str:

@@ -58,6 +58,7 @@ GATE = {
     "test_backends_agree.py": ("bookworm-netplan", "bookworm-ifupdown"),
     "test_docs_on_a_host.py": ("trixie-netplan",),
     "test_lab.py": ("trixie-netplan",),
+    "test_leaves.py": ("trixie-netplan", "bookworm-ifupdown"),
 }
 # Single tests that run on more systems than their module does.
 MORE = {

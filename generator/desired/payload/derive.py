@@ -30,7 +30,7 @@ def derive(server: Server, links: list[Link], segments: Segments, gateways: Gate
     bridges = []
     for place, (vnet, untagged) in members.items():
         if place not in gateways:
-            gateways[place] = _gateways(vnet)
+            gateways[place] = gateways_of(vnet)
         tagged = not untagged.pop()
         bridges.append(_vnet_bridge(vnet, gateways[place] if tagged else (), server))
     routed: dict[int, list[Bridge]] = {}
@@ -41,9 +41,10 @@ def derive(server: Server, links: list[Link], segments: Segments, gateways: Gate
     for id_, inside in sorted(routed.items()):
         vpc = segments.vpc_by_id[id_]
         if vpc.vni:
-            inside.append(_l3_bridge(vpc.vni, vpc.name, f"Vrf_{id_}", inside, server))
+            local = str(server.main_address)
+            inside.append(l3_bridge(vpc.vni, vpc, inside, local, local))
             bridges.append(inside[-1])
-        vrfs.append(_vrf(vpc, inside))
+        vrfs.append(vrf_of(vpc, inside))
     return Host(
         name=server.name,
         asn=int(server.asn),
@@ -57,29 +58,31 @@ def derive(server: Server, links: list[Link], segments: Segments, gateways: Gate
         management=_management(server, segments),
         uplinks=tuple(_uplinks(server, links, segments)),
         vrfs=tuple(vrfs),
-        bridges=_sorted(bridges),
+        bridges=by_vni(bridges),
     )
 
 
-def _vrf(vpc: Vpc, bridges: list[Bridge]) -> Vrf:
+def vrf_of(vpc: Vpc, bridges: list[Bridge]) -> Vrf:
+    """Return the VRF of a VPC that has these bridges."""
     targets = vpc.route_targets
     return Vrf(
         id=vpc.id,
         label=label(vpc.name),
         vni=vpc.vni or None,
-        bridges=tuple(bridge.name for bridge in _sorted(bridges)),
+        bridges=tuple(bridge.name for bridge in by_vni(bridges)),
         import_targets=tuple(sorted(set(targets.import_))),
         export_targets=tuple(sorted(set(targets.export))),
     )
 
 
-def _sorted(bridges: list[Bridge]) -> tuple[Bridge, ...]:
+def by_vni(bridges: list[Bridge]) -> tuple[Bridge, ...]:
+    """Return bridges sorted by VNI."""
     return tuple(sorted(bridges, key=lambda bridge: bridge.port.vni))
 
 
-def _own_mac(server: Server, bridge: str) -> str:
+def own_mac(owner: str, bridge: str) -> str:
     """Return a MAC for a bridge without an anycast MAC: stable, and different on every host."""
-    digest = hashlib.sha256(f"{server.main_address} {bridge}".encode()).digest()
+    digest = hashlib.sha256(f"{owner} {bridge}".encode()).digest()
     return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))  # locally administered
 
 
@@ -87,7 +90,7 @@ def _manages_ipv6(server: Server, vnet: Vnet) -> bool:
     return bool(server.mgmt and server.mgmt.vnet == vnet.name and server.mgmt.ipv6)
 
 
-def _gateways(vnet: Vnet) -> tuple[Gateway, ...]:
+def gateways_of(vnet: Vnet) -> tuple[Gateway, ...]:
     """Return IPv4 before IPv6; a family's first is its primary address, the others are sorted."""
     found = []
     for family in (4, 6):
@@ -110,37 +113,41 @@ def _vnet_bridge(vnet: Vnet, gateways: tuple[Gateway, ...], server: Server) -> B
             suppress=True,
         ),
         mtu=vnet.mtu,
-        mac=str(vnet.anycast_mac) if gateways else _own_mac(server, name),
+        mac=str(vnet.anycast_mac) if gateways else own_mac(str(server.main_address), name),
         vrf=f"Vrf_{vnet.vpc.id}" if gateways else None,
         gateways=gateways,
         ipv6=bool(gateways) or _manages_ipv6(server, vnet),
-        advertisements=_advertisements(vnet) if gateways else None,
+        advertisements=advertisements_of(vnet) if gateways else None,
     )
 
 
-def _advertisements(vnet: Vnet) -> Advertisements | None:
+def advertisements_of(vnet: Vnet) -> Advertisements | None:
+    """Return what a V-Net's gateways advertise, None for nothing."""
     prefixes = [g.prefix.cidr for g in vnet.gateways if g.prefix.version == 6]
     return advertisements.derive(vnet.ipv6_neighbor_discovery, prefixes)
 
 
-def _l3_bridge(vni: int, vpc: str, vrf: str, routed: list[Bridge], server: Server) -> Bridge:
-    """Return the bridge of an L3VNI; its MAC is the router's MAC (RFC 9135)."""
+def l3_bridge(vni: int, vpc: Vpc, routed: list[Bridge], local: str, owner: str) -> Bridge:
+    """Return the bridge of a VPC's L3VNI; its MAC is the router's MAC (RFC 9135).
+
+    `local` is the VTEP's address, and `owner` what the MAC is made of.
+    """
     name = f"l3br-{vni}"
     mtu = max(bridge.mtu for bridge in routed)
     return Bridge(
         name=name,
-        label=label(vpc),
+        label=label(vpc.name),
         port=Vxlan(
             name=f"l3vx-{vni}",
             vni=vni,
             bridge=name,
-            local=str(server.main_address),
+            local=local,
             mtu=mtu,
             suppress=False,
         ),
         mtu=mtu,
-        mac=_own_mac(server, name),
-        vrf=vrf,
+        mac=own_mac(owner, name),
+        vrf=f"Vrf_{vpc.id}",
         gateways=(),
         ipv6=True,
     )

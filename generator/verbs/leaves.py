@@ -1,0 +1,60 @@
+"""`evpn-host leaves`: a folder with what each leaf needs for the hosts at its ports."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from generator.controller import source
+from generator.desired.payload import Payload
+from generator.desired.payload.leaves import Leaves, Switch, switches
+from generator.desired.render import render_leaf
+from generator.errors import Problem, Refused, printable
+from generator.state.rendered import Counts
+from generator.verbs import render
+from generator.verbs.render import Hosts
+
+
+class Done(msgspec.Struct, frozen=True):
+    """All that `leaves --json` says."""
+
+    leaves: Hosts
+    files: Counts
+    warnings: list[str]
+
+
+def known(path: str | None) -> dict[str, Switch]:
+    """Return what a file says of leaves, nothing without one. Raises `Refused`."""
+    if path is None:
+        return {}
+    data = source.local(path)
+    try:
+        return switches(data)
+    except Refused as refused:
+        # The reader of payloads calls what it reads that.
+        whose = [each._replace(rule=_of_file(each.rule, path)) for each in refused.problems]
+        raise Refused(*(_in_file(each, path) for each in whose)) from None
+
+
+def _of_file(rule: str, path: str) -> str:
+    return rule.replace("the payload", printable(path))
+
+
+def _in_file(problem: Problem, path: str) -> Problem:
+    return problem._replace(whose=printable(path)) if problem.place else problem
+
+
+def leaves(payload: Payload, of_leaves: dict[str, Switch], output: Path) -> Done:
+    """Make a folder exactly what a payload says of leaves. Raises `Refused` or `OSError`."""
+    fabric = Leaves(payload, of_leaves)
+
+    def texts(name: str) -> dict[str, str]:
+        return render_leaf(fabric.leaf(name))
+
+    done, files = render.bring(output, fabric.names, texts)
+    return Done(done, files, list(fabric.warnings))
+
+
+def lines(done: Done) -> Iterator[str]:
+    """Yield a line for each leaf that changed, then how much there was of what."""
+    yield from render.lines_of("leaves", done.leaves, done.files)
