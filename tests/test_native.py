@@ -20,6 +20,9 @@ from generator.activation import netplan_nics
 from generator.activation.netplan import FILE, GENERATORS
 from generator.desired import plan
 from generator.desired.payload import load
+from generator.desired.payload.leaves import Leaves, Switch, switches
+from generator.desired.render import render_leaf
+from generator.errors import Refused
 from generator.observed import networkd as networkd_files
 from generator.state import files
 from lab.image import RELEASES, SUITES
@@ -397,6 +400,65 @@ def test_accepts_any_host(root: Root, tmp_path: Path) -> None:
     }
     answers["networkd"] = {"all": networkd(root, trees(tmp_path, FILES["netplan"]))}
     assert answers == {tool: {} for tool in FILES} | {"networkd": {"all": ""}}
+
+
+def _with_ports_of_switches(document: Json) -> Json:
+    """Return a document whose links lead to ports of two leaves, in place of any text."""
+    ports = {}
+    for index, link in enumerate(document.get("links", ())):
+        ports[link["remote"]["name"]] = f"swp{index}@leaf{index % 2}"
+        link["remote"].pop("asn", None)
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: renamed(inside) for key, inside in value.items()}
+        if isinstance(value, list):
+            return list(map(renamed, value))
+        return ports.get(value, value) if isinstance(value, str) else value
+
+    changed = document | {"links": renamed(document.get("links", []))}
+    for vnet in changed.get("vnets", ()):
+        vnet["ports"] = renamed(vnet.get("ports", []))
+    return changed
+
+
+def _switch(index: int) -> Switch:
+    text = f"x: {{loopback: 203.0.113.{index}, asn: {4200009000 + index}, uplinks: [swp51]}}"
+    return switches(text.encode())["x"]
+
+
+def test_accepts_any_leaf(root: Root, tmp_path: Path) -> None:
+    """FRR and ifupdown2 read what we render for the leaves of any accepted document.
+
+    Two hosts of one leaf with the same address, for example, are refused.
+    """
+    number = itertools.count(1)
+
+    @settings(
+        max_examples=rounds(short=8, long=200),
+        database=None,
+        phases=[Phase.generate],  # the tools judge all of them together afterwards
+    )
+    @given(documents())
+    def render_any(document: Json) -> None:
+        payload = load(encoded(_with_ports_of_switches(document)))
+        try:
+            names = Leaves(payload, {}).names
+            known = {name: _switch(index) for index, name in enumerate(names, 1)}
+            leaves = Leaves(payload, known)
+        except Refused:
+            return
+        for name in leaves.names:
+            tree = tmp_path / str(next(number))
+            for path, text in render_leaf(leaves.leaf(name)).items():
+                files.write(tree, path, text.encode(), 0o644)
+
+    render_any()
+    judged = judges(root)
+    tools = ("frr", "bgpd", "ifupdown")
+    answers = {tool: complaints(judged[tool], trees(tmp_path, FILES[tool])) for tool in tools}
+    assert answers == {tool: {} for tool in tools}
+    assert len(list(tmp_path.iterdir())) > 3
 
 
 def _renamed(value: Any, names: dict[str, str], key: str = "") -> Any:
