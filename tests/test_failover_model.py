@@ -26,10 +26,11 @@ from generator.failover.announce import _advertisement, _arps, _checksum, _solic
 from generator.failover.fabric import Fabric
 from generator.failover.pace import REFILL
 from generator.observed import frr
-from generator.observed.management import Default, Observation
 from generator.observed.management import Device as Place
+from generator.observed.management import Observation
+from generator.observed.routing import MAIN, Default
 from generator.state import placement
-from generator.state.placement import Original
+from generator.state.placement import Original, Route
 from tests.profiles import rounds
 
 NIC, BRIDGE, OTHER = "nic0-under-test", "nbr-14-of-test", "other-of-test"
@@ -37,6 +38,20 @@ MINE4, MINE6 = "10.12.0.101/16", "fd12::101/64"
 LEASE, NEIGHBOUR = "10.254.254.10/24", "10.12.0.102/16"
 STAND_IN, NEXT_HOP = "10.2.0.101/32", "100::a02:65/128"
 GATEWAY4, GATEWAY6 = "10.12.0.1", "fd12::1"
+SOURCES = {101: ["10.12.0.101/32"]}
+# What moves with the address, and what stays on the NIC.
+MOVING = [
+    Route(2, MAIN, "203.0.113.0/24", 0, 77, GATEWAY4, NIC, "proto 4 src 10.12.0.101 mtu 1400"),
+    Route(2, MAIN, "203.0.113.128/25", 0, 0, "10.12.0.5", NIC, "proto 3 scope global"),
+    Route(2, 101, "default", 0, 0, GATEWAY4, NIC, "proto 4 scope global"),
+    Route(2, 101, "10.12.0.0/16", 0, 0, "", NIC, "proto 4 scope link"),
+]
+STAYING = [
+    Route(2, MAIN, "192.0.2.128/25", 0, 0, "10.254.254.1", NIC, "proto 4 scope global"),
+    Route(2, 101, "10.254.254.0/24", 0, 0, "", NIC, "proto 4 scope link"),
+    Route(2, 102, "10.12.0.0/16", 0, 0, "", NIC, "proto 4 scope link"),
+    Route(2, MAIN, "192.0.2.64/26", 0, 0, "", NIC, "proto 4 scope link"),
+]
 SINGLE = Management(NIC, BRIDGE, MINE4, GATEWAY4, None, None)
 DUAL = Management(NIC, BRIDGE, MINE4, GATEWAY4, MINE6, GATEWAY6)
 
@@ -52,6 +67,7 @@ class Kernel:
         self.up = {NIC: True, BRIDGE: True}
         self.on: dict[str, dict[str, str]] = {NIC: {}, BRIDGE: {}, OTHER: {}}
         self.routes: list[tuple[str, str, str, str, int]] = []  # prefix, gateway, device, text …
+        self.further: list[Route] = []  # those that move along, and those that must not
         self.ipv6 = True  # whether bridges take addresses of that family
         self.promotes = False  # secondary addresses stay, net.ipv4.conf.*.promote_secondaries
         self.mine = {MINE4}  # the management address, and those of before
@@ -69,12 +85,14 @@ class Kernel:
             if prefix == "default"
         ]
         on = {name: dict(has) for name, has in self.on.items() if name in devices}
-        return Observation(devices, on, defaults)
+        return Observation(devices, on, defaults, list(self.further), dict(SOURCES))
 
     def do(self, line: str) -> None:
         words = line.split()
         if words[0] == "address":
             self._address(words[1], words[2], words[4], " ".join(words[5:]))
+        elif "table" in words:
+            self._further(words[1], words[2:])
         else:
             self._route(words[1], words[4], words[6], words[7:])
         self.nowhere |= not any(self.mine & has.keys() for has in self.on.values())
@@ -92,15 +110,39 @@ class Kernel:
             return
         source = f"src {address.partition('/')[0]}"
         self.routes = [r for r in self.routes if r[2] != device or source not in r[3]]
+        self.further = [r for r in self.further if f"src {r.source}" != source or r.table != MAIN]
         if ":" not in address:
             if not any(":" not in left for left in self.on[device]):  # fib_disable_ip
                 self.routes = [r for r in self.routes if r[2] != device or ":" in r[1]]
+                self.further = [r for r in self.further if r.device != device]
             subnet = ip_interface(address).network
             for left in (
                 [] if self.promotes else list(self.on[device])
             ):  # secondary addresses go with their primary
                 if ":" not in left and ip_interface(left).network == subnet:
                     del self.on[device][left]
+
+    def _further(self, verb: str, words: list[str]) -> None:
+        values = dict(zip(words[1::2], words[2::2], strict=False))
+        device, gateway = values["dev"], values.get("via", "")
+        text = " ".join(words[words.index("table") + 2 :])
+        metric = int(values.get("metric", 0))
+        text = text.removeprefix(f"metric {metric} ")
+        new = Route(2, int(values["table"]), words[0], 0, metric, gateway, device, text)
+        same = [route for route in self.further if route.key == new.key]
+        if verb == "delete":
+            matches = [r for r in same if (r.gateway, r.device) == (gateway, device)]
+            self.further = [r for r in self.further if r not in matches[:1]]
+            return
+        addresses = [ip_interface(each) for each in self.on.get(device, ()) if ":" not in each]
+        reached = not gateway or any(ip_interface(gateway).ip in a.network for a in addresses)
+        everywhere = {each.partition("/")[0] for on in self.on.values() for each in on}
+        if not reached or not self.up.get(device) or new.source not in {"", *everywhere}:
+            return
+        if verb == "replace" and same:
+            self.further[self.further.index(same[0])] = new
+        elif new not in self.further:
+            self.further.append(new)
 
     def _route(self, verb: str, gateway: str, device: str, rest: list[str]) -> None:
         family = ":" in gateway
@@ -196,6 +238,7 @@ class World:
             self.kernel.do(f"route append default via {GATEWAY6} dev {NIC} proto 4 metric 1024")
         self.kernel.routes.append(("198.51.100.0/24", "10.254.254.1", NIC, "proto 4", 0))
         self.kernel.routes.append(("10.2.0.1/32", "169.254.0.1", NIC, "proto bgp", 20))
+        self.kernel.further = [*MOVING, *STAYING]
         self.first = self.kernel.state()
         self.others = [route for route in self.kernel.routes if route[0] != "default"]
         self.target = Target(
@@ -248,6 +291,7 @@ class Life(RuleBasedStateMachine):
     def begin(self, management: Management, routes: list[str]) -> None:
         self.world = World(management, routes)
         self.touched = False  # whether somebody changed an operator's setting
+        self.forgotten = False  # whether routes went by hand, and then the hook that knew of them
         self.world.settle(1)
 
     @rule(sessions=st.sampled_from([[], ["ens4"], ["ens5"], ["ens4", "ens5"], None]))
@@ -262,6 +306,7 @@ class Life(RuleBasedStateMachine):
     @rule(lines=st.integers(0, 12))
     def killed(self, lines: int) -> None:
         """The hook dies after so many lines, and starts again with the state that it wrote."""
+        self.forgotten |= not self.world.places()
         self.world.lines_to_live = lines
         with contextlib.suppress(Killed):
             self.world.hook.settle()
@@ -278,6 +323,12 @@ class Life(RuleBasedStateMachine):
         assume(self.world.management is SINGLE and self.world.kernel.on.get(device))
         self.touched = True
         self.world.kernel.do(f"route replace default via {GATEWAY4} dev {device} proto 4")
+
+    @rule(route=st.sampled_from(MOVING))
+    def put_route_back(self, route: Route) -> None:
+        """The operator's tools set a route on the NIC again."""
+        if MINE4 in self.world.kernel.on[NIC] or not route.gateway:
+            self.world.kernel.do(f"route replace {route.words(NIC)} {route.text}")
 
     @rule(device=st.sampled_from([NIC, BRIDGE]))
     def take_away(self, device: str) -> None:
@@ -301,6 +352,7 @@ class Life(RuleBasedStateMachine):
         kernel = self.world.kernel
         kernel.on.pop(BRIDGE)
         kernel.routes = [route for route in kernel.routes if route[2] != BRIDGE]
+        kernel.further = [route for route in kernel.further if route.device != BRIDGE]
 
     @rule()
     def bridge_comes(self) -> None:
@@ -320,6 +372,9 @@ class Life(RuleBasedStateMachine):
         assert set(gateways.values()) <= {right}
         if world.hook.placement.original.routes.get(GATEWAY4):
             assert gateways[GATEWAY4] == right
+        moved = [msgspec.structs.replace(each, device=right) for each in MOVING]
+        further = sorted(map(repr, world.kernel.further))
+        assert self.forgotten or further == sorted(map(repr, [*moved, *STAYING]))
         before = msgspec.json.encode(world.kernel.state())
         world.kernel.nowhere = False
         world.settle(2)
@@ -362,6 +417,55 @@ def test_the_address_is_never_nowhere(world: World) -> None:
         world.settle(3)
     assert not world.kernel.nowhere
     assert world.hook.placement.moves == 4
+
+
+def test_routes_move_with_the_address(world: World) -> None:
+    """Those that belong to it do, there and back, word for word; those that do not stay."""
+    for sessions, device in ((["ens4"], BRIDGE), ([], NIC)):
+        world.sessions = sessions
+        world.hook.settle()
+        moved = [msgspec.structs.replace(each, device=device) for each in MOVING]
+        assert sorted(map(repr, world.kernel.further)) == sorted(map(repr, [*moved, *STAYING]))
+        assert world.hook.placement.stuck == []
+
+
+def test_a_route_that_names_the_address_stays_where_it_is(world: World) -> None:
+    """It is on a device of its own. The kernel deletes it in a move, and the hook sets it again."""
+    world.kernel.on[OTHER]["192.0.2.1/24"] = ""
+    world.kernel.up[OTHER] = True
+    route = Route(2, MAIN, "203.0.113.64/26", 0, 0, "192.0.2.2", OTHER, "proto 4 src 10.12.0.101")
+    world.kernel.further.append(route)
+    for sessions in (["ens4"], []):
+        world.sessions = sessions
+        world.hook.settle()
+        assert route in world.kernel.further
+
+
+def test_a_route_that_the_kernel_does_not_take_is_named(world: World) -> None:
+    """The hook does not try again and again; the others have moved."""
+    world.kernel.further.append(
+        Route(2, MAIN, "192.0.2.0/28", 0, 0, "10.12.9.9", NIC, "proto 4 src 192.0.2.77")
+    )
+    world.sessions = ["ens4"]
+    world.settle(3)
+    assert world.hook.placement.stuck == [f"192.0.2.0/28 via 10.12.9.9 dev {BRIDGE} table 254"]
+    assert world.hook.placement.repairs == 0
+    assert {r.device for r in world.kernel.further if r.table == 101 and r.gateway} == {BRIDGE}
+
+
+def test_what_the_operator_does_with_routes(world: World) -> None:
+    """One that he deletes on the NIC stays deleted; one that he adds on the bridge comes along."""
+    gone, *others = MOVING
+    world.kernel.do(f"route delete {gone.words(NIC)}")
+    world.settle(1)
+    world.sessions = ["ens4"]
+    world.settle(1)
+    new = Route(2, MAIN, "192.0.2.192/26", 0, 0, "10.12.0.9", BRIDGE, "proto 3 scope global")
+    world.kernel.do(f"route append {new.words(BRIDGE)} {new.text}")
+    world.sessions = []
+    world.settle(2)
+    expected = [*others, msgspec.structs.replace(new, device=NIC), *STAYING]
+    assert sorted(map(repr, world.kernel.further)) == sorted(map(repr, expected))
 
 
 def test_damps_moves_after_the_first_two(world: World) -> None:

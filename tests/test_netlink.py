@@ -42,6 +42,7 @@ route add default via 192.0.2.254 onlink dev nic1
 rule add pref 32765 table local
 rule del pref 0
 rule add pref 500 from 10.0.0.0/8 table 5000
+rule add pref 501 iif nic1 oif nic2 table 5001
 neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev nic1 nud permanent
 neigh add 192.0.2.3 dev nic1 nud failed
 """
@@ -242,6 +243,8 @@ def test_rules(both: Both) -> None:
             "table": int(rule["table"]),
             "l3mdev": False,
             "plain": rule["src"] == "all" and not SELECTING & rule.keys(),
+            "source": f"{rule['src']}/{rule['srclen']}" if "srclen" in rule else "",
+            "devices": [rule[word] for word in ("iif", "oif") if word in rule],
         }
         for family, name in ((socket.AF_INET, "rules4"), (socket.AF_INET6, "rules6"))
         for rule in shown[name]

@@ -12,6 +12,7 @@ _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # links, addresses and routes of bo
 _SO_ATTACH_FILTER = 26
 _PAUSE = 0.03  # seconds between two looks, however many events there are
 _NEWROUTE, _DELROUTE, _NEWLINK, _MAIN = 24, 25, 16, 254
+_OPERATORS = (3, 4, 16)  # RTPROT_BOOT, STATIC, DHCP (linux/rtnetlink.h)
 
 # Classic BPF (linux/filter.h): (code, jump if true, jump if false, value). It reads numbers as
 # big-endian, which those of netlink are not.
@@ -20,16 +21,19 @@ _NEW = 0xFFFFFFFF  # ifi_change of a device that was just made
 
 
 def _filter(indexes: Collection[int]) -> list[tuple[int, int, int, int]]:
-    """Build a filter: default routes of table main, these devices' events, and new devices pass.
+    """Build a filter: an operator's routes, these devices' events, and new devices pass.
 
-    Neither tenants' events nor FRR's routes to the loopbacks of the fabric wake anybody.
+    So do default routes of table main, whoever makes them. Neither tenants' events nor FRR's routes
+    to the loopbacks of the fabric wake anybody.
     """
     count = len(indexes)
     ours = [(_EQUAL, count + 3 - n, 0, socket.htonl(i)) for n, i in enumerate(indexes)]
     return [
         (_LOAD_HALF, 0, 0, 4),  # nlmsghdr.nlmsg_type
         (_EQUAL, 1, 0, socket.htons(_NEWROUTE)),
-        (_EQUAL, 0, 4, socket.htons(_DELROUTE)),
+        (_EQUAL, 0, 8, socket.htons(_DELROUTE)),
+        (_LOAD_BYTE, 0, 0, 16 + 5),  # rtmsg.rtm_protocol
+        *((_EQUAL, count + 11 - n, 0, protocol) for n, protocol in enumerate(_OPERATORS)),
         (_LOAD_BYTE, 0, 0, 16 + 1),  # rtmsg.rtm_dst_len
         (_EQUAL, 0, count + 8, 0),
         (_LOAD_BYTE, 0, 0, 16 + 4),  # rtmsg.rtm_table

@@ -1,4 +1,4 @@
-"""The management-IP hook: it brings the address and its default route to where the fabric is.
+"""The management-IP hook: it brings the address and its routes to where the fabric is.
 
 Level-triggered: what the kernel has and what FRR says decide where the address belongs. A move
 comes to the same however often it is made. Netlink events wake the hook, and a slow poll covers
@@ -21,7 +21,7 @@ from generator.activation.commands import Log, Step
 from generator.desired.model import Management
 from generator.desired.target import FormerAddress, Target
 from generator.errors import ActivationFailed, EvpnHostError, Refused, text_of
-from generator.failover import announce, events, place
+from generator.failover import announce, events, further, place
 from generator.failover.fabric import Fabric
 from generator.failover.pace import Damping, Schedule
 from generator.failover.place import Move
@@ -141,15 +141,17 @@ class Hook:
         observed: Observation,
     ) -> Observation:
         """Bring back what somebody else took away from its place, or added elsewhere."""
-        self._remember(management, observed)
+        self._remember(management, observed, here[0])
         lines = place.steps(self._move(target, management, here, observed), observed)
         if not lines:
             return observed
         self._run(lines, here[0])
         self.placement.repairs += 1
         self._schedule.restart()
+        observed = self._observe(management)[2]
+        self._note_stuck(here, observed)
         self._write()
-        return self._observe(management)[2]
+        return observed
 
     def _bring(
         self,
@@ -160,12 +162,15 @@ class Hook:
     ) -> None:
         """Move the address to its destination. Raises `ActivationFailed` if it is not there."""
         moves = destination != (self.placement.place, self.placement.device)
-        self._remember(management, observed)
+        self._remember(management, observed, destination[0])
+        if moves:
+            self.placement.stuck = []
         move = self._move(target, management, destination, observed)
         if lines := place.steps(move, observed):
             self._write()  # what a move takes from the NIC is on record before it goes
             self._run(lines, destination[0])
             observed = self._observe(management)[2]
+            self._note_stuck(destination, observed)
             move = self._move(target, management, destination, observed)
             if left := place.steps(move, observed):
                 raise ActivationFailed(
@@ -210,14 +215,24 @@ class Hook:
             loopback=loopback,
             original=self.placement.original,
             former=self._former,
+            stuck=self.placement.stuck,
         )
 
-    def _remember(self, management: Management, observed: Observation) -> None:
+    def _note_stuck(self, destination: tuple[Place, str], observed: Observation) -> None:
+        """Remember which routes the kernel did not take in their new place: nobody tries again."""
+        stuck = further.missing(self.placement.original.further, observed, destination[1])
+        for route in stuck:
+            if route not in self.placement.stuck:
+                _say(f"this route could not move with the management address: {route}")
+        self.placement.stuck = stuck
+
+    def _remember(self, management: Management, observed: Observation, moves_to: Place) -> None:
         """Remember what the operator has on the NIC, to put it back one day."""
         if nic := observed.devices.get(management.ifname):
             self.placement.index = nic.index
         self.placement.original = place.remember(
-            self.placement.original, management, observed, self._former
+            *(self.placement.original, management, observed, self._former),
+            (self.placement.place, moves_to),
         )
 
     def _run(self, lines: list[str], destination: Place) -> None:
@@ -264,7 +279,7 @@ class Hook:
         if target.management is None:
             return
         management, _, observed = self._observe(target.management)
-        self._remember(management, observed)
+        self._remember(management, observed, "nic")
         move = self._move(target, management, ("nic", management.ifname), observed)
         if lines := place.steps(move, observed):
             self._run(lines, "nic")

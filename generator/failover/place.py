@@ -1,7 +1,7 @@
 """Decides where the management address belongs, and which commands bring it there.
 
 Everything here is pure, and comes to the same however often it is run. The commands change nothing
-but the management address, its default route, and the substitutes that we put in its place.
+but the management address, its routes, and the substitutes that we put in its place.
 """
 
 import socket
@@ -12,11 +12,14 @@ import msgspec
 
 from generator.desired.model import Management
 from generator.desired.target import FormerAddress
+from generator.failover import further
 from generator.observed.management import Observation
 from generator.state.placement import Original, Place
 
 _IPV4, _IPV6 = socket.AF_INET, socket.AF_INET6
 _DISCARD = IPv6Address("100::")  # RFC 6666: a packet to it reaches nobody
+# A number: where a batch has both, iproute2 takes a name for the number before it (seen with 6.1).
+_STATIC = "proto 4"
 _METRIC6 = 1024  # what the kernel makes of an IPv6 route without a metric (IP6_RT_PRIO_USER)
 
 
@@ -42,6 +45,7 @@ def remember(
     management: Management,
     observed: Observation,
     former: Sequence[FormerAddress] = (),
+    way: further.Way = (None, "nic"),
 ) -> Original:
     """Return what the operator has on the NIC, by what is observed. Nothing known is forgotten.
 
@@ -63,7 +67,8 @@ def remember(
             rests = holders == [nic] and not defaults and not succeeds
             if on_nic or (rests and gateway not in routes):
                 routes[gateway] = on_nic
-    return Original(addresses, routes)
+    moving = further.remember(original.further, management, observed, way)
+    return Original(addresses, routes, moving)
 
 
 class Move(msgspec.Struct, frozen=True):
@@ -76,6 +81,7 @@ class Move(msgspec.Struct, frozen=True):
     loopback: str | None
     original: Original
     former: list[FormerAddress] = []
+    stuck: list[str] = []  # routes that the kernel does not take there
 
     @property
     def former_addresses(self) -> set[str]:
@@ -117,19 +123,23 @@ def steps(move: Move, observed: Observation) -> list[str]:
         if ":" in address and not (here in observed.devices and observed.devices[here].ipv6):
             continue
         set_routes, delete_routes = _routes(move, observed, gateway) if gateway else ([], [])
+        more = further.lines(
+            move.original.further, observed, address, here, move.others, move.stuck
+        )
         holders = [name for name in move.others if address in present[name]]
         if address not in present[here]:
             lines += [*_make_room(move, address, present[here]), _add(move, address)]
         if address not in present[here] or holders or not _routes_are_set(move, observed, gateway):
             lines += set_routes
+        lines += more.missing
         for name in holders:
             if name in {nic, *(f.ifname for f in move.former)} and ":" not in address:
                 lines += _substitute(move, name, present[name])
             lines.append(f"address delete {address} dev {name}")
             lines += _add_others_again(address, name, present[name])
         if holders:
-            lines += set_routes
-        lines += delete_routes
+            lines += set_routes + more.again
+        lines += delete_routes + more.delete
     lines += _take_former_away(move, observed, present)
     if move.place == "nic" and move.substitute in present[nic]:
         lines.append(f"address delete {move.substitute} dev {nic}")
@@ -233,11 +243,11 @@ def _default_routes(move: Move, observed: Observation, gateway: str) -> list[str
         family = _IPV6 if ":" in gateway else _IPV4
         own = {gateway, *move.former_gateways}
         others = [d for d in observed.defaults if d.family == family and d.gateway not in own]
-        return [] if others else ["proto static"]
+        return [] if others else [_STATIC]
     if known is not None and move.place == "nic":
         return known
     metrics = sorted({_metric(text, gateway) for text in known or old or []})
-    return ["proto static" + (f" metric {m}" if m else "") for m in metrics]
+    return [_STATIC + (f" metric {m}" if m else "") for m in metrics]
 
 
 def _of_former_gateway(move: Move, gateway: str) -> list[str] | None:

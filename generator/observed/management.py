@@ -3,21 +3,20 @@
 import os
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
 import msgspec
 
-from generator.observed import netlink
+from generator.observed import netlink, routing
+from generator.observed.routing import Default
+from generator.state.placement import Route
 
 HOOK = "evpn-host-failover.service"
-_MAIN_TABLE = 254
-_IPV4, _IPV6 = socket.AF_INET, socket.AF_INET6
+_IPV4 = socket.AF_INET
 _SCOPE_LINK = 253  # RT_SCOPE_LINK, linux/rtnetlink.h
-_NOPREFIXROUTE, _ONLINK = 0x200, 4  # IFA_F_NOPREFIXROUTE, RTNH_F_ONLINK
-# RTAX_… (linux/rtnetlink.h), as ip-route(8) names them.
-_METRICS = {2: "mtu", 8: "advmss", 10: "hoplimit", 11: "initcwnd", 14: "initrwnd", 15: "quickack"}
+_NOPREFIXROUTE = 0x200  # IFA_F_NOPREFIXROUTE
 
 
 class Device(msgspec.Struct, frozen=True):
@@ -28,22 +27,15 @@ class Device(msgspec.Struct, frozen=True):
     ipv6: bool  # whether it takes IPv6 addresses
 
 
-class Default(msgspec.Struct, frozen=True):
-    """A default route of table main; `text` is the rest of it, as ip-route(8) reads it."""
-
-    family: int
-    gateway: str
-    device: str
-    metric: int
-    text: str
-
-
 class Observation(msgspec.Struct, frozen=True):
-    """What the kernel has: the NIC and the bridges that exist, their addresses, default routes."""
+    """What the kernel has: the NIC and the bridges that exist, their addresses, routes."""
 
     devices: dict[str, Device]
     addresses: dict[str, dict[str, str]]  # device to address to what ip-address(8) adds to it
     defaults: list[Default]
+    routes: list[Route] = []  # the operator's, of all tables that a rule looks up
+    sources: dict[int, list[str]] = {}  # table to the prefixes whose packets it is for
+    rules: list[tuple[int, tuple[str, ...]]] = []  # those for devices: priority and their names
 
 
 def hook_runs(root: Path) -> bool:
@@ -52,12 +44,12 @@ def hook_runs(root: Path) -> bool:
 
 
 def observe(names: set[str]) -> Observation:
-    """Read what the kernel has of the devices of these names, and all default routes."""
+    """Read what the kernel has of the devices of these names, and the operator's routes."""
     devices = {name: device for name in names if (device := _device(name))}
     addresses = {name: dict(_addresses(device.index)) for name, device in devices.items()}
     by_index = {device.index: name for name, device in devices.items()}
-    defaults = [*_defaults(_IPV4, by_index), *_defaults(_IPV6, by_index)]
-    return Observation(devices, addresses, defaults)
+    found = routing.read(by_index)
+    return Observation(devices, addresses, *msgspec.structs.astuple(found))
 
 
 def _device(name: str) -> Device | None:
@@ -102,48 +94,6 @@ def _addresses(index: int) -> Iterator[tuple[str, str]]:
         # To the kernel an address with a peer is not the same as that address without one.
         with_peer = f" peer {ip_address(peer)}" if peer != raw else ""
         yield f"{ip_address(raw)}{with_peer}/{length}", " ".join(words)
-
-
-def _defaults(family: int, names: Mapping[int, str]) -> Iterator[Default]:
-    """Yield default routes by a gateway. Only table main is dumped: tenants' tables are long."""
-    request = struct.pack("=BBBBBBBBI", family, 0, 0, 0, _MAIN_TABLE, 0, 0, 0, 0)
-    try:
-        for message in netlink.dump(netlink.RTM_GETROUTE, request):
-            _, length, _, _, table, protocol, _, _, flags = struct.unpack_from(
-                "=BBBBBBBBI", message
-            )
-            if length or table != _MAIN_TABLE:
-                continue
-            attributes = netlink.attributes_of(message, 12)
-            if 5 not in attributes or 4 not in attributes:  # RTA_GATEWAY, RTA_OIF
-                continue
-            index = _number(attributes[4])
-            try:
-                device = names.get(index) or socket.if_indextoname(index)
-            except OSError:  # removed meanwhile
-                continue
-            metric = _number(attributes[6]) if 6 in attributes else 0  # RTA_PRIORITY
-            gateway = str(ip_address(attributes[5]))
-            text = " ".join(_route_words(protocol, metric, flags, attributes))
-            yield Default(family, gateway, device, metric, text)
-    except OSError:  # a kernel without this table, or without IPv6, has no such route
-        return
-
-
-def _route_words(
-    protocol: int, metric: int, flags: int, attributes: netlink.Attributes
-) -> Iterator[str]:
-    yield f"proto {protocol}"
-    if metric:
-        yield f"metric {metric}"
-    if 7 in attributes:  # RTA_PREFSRC
-        yield f"src {ip_address(attributes[7])}"
-    if flags & _ONLINK:
-        yield "onlink"
-    if 8 in attributes:  # RTA_METRICS
-        for kind, value in netlink.attributes_of(attributes[8], 0).items():
-            if kind in _METRICS:
-                yield f"{_METRICS[kind]} {_number(value)}"
 
 
 def _number(data: bytes) -> int:

@@ -76,6 +76,8 @@ class Rule(msgspec.Struct, frozen=True):
     table: int
     l3mdev: bool
     plain: bool = True  # it is for every packet, whatever its addresses, devices or marks
+    source: str = ""  # the prefix that it is for, "" if it is for all
+    devices: tuple[str, ...] = ()  # by which a packet comes or goes
 
 
 class Neighbour(msgspec.Struct, frozen=True):
@@ -160,6 +162,10 @@ def _mac(data: bytes) -> str:
     return data.hex(":")
 
 
+def _text(data: bytes) -> str:
+    return data.rstrip(b"\0").decode(errors="replace")
+
+
 def links() -> dict[str, Link]:
     """Return every device of this network namespace by name."""
     found = {}
@@ -168,7 +174,7 @@ def links() -> dict[str, Link]:
         attributes = attributes_of(message, 16)
         link = Link(
             index=index,
-            name=attributes[3].rstrip(b"\0").decode(errors="replace"),  # IFLA_IFNAME
+            name=_text(attributes[3]),  # IFLA_IFNAME
             up=bool(flags & 1),
             mtu=_int(attributes.get(4)),
             mac=_mac(attributes.get(1, b"")),
@@ -194,7 +200,7 @@ def _strings(data: bytes) -> Iterator[str]:
         length, _ = _ATTRIBUTE.unpack_from(data, offset)
         if length < 4:
             return
-        yield data[offset + 4 : offset + length].rstrip(b"\0").decode(errors="replace")
+        yield _text(data[offset + 4 : offset + length])
         offset += (length + 3) & ~3
 
 
@@ -269,13 +275,14 @@ def routes(family: int) -> Iterator[Route]:
         if table == 255:
             continue
         zero = bytes(4 if family == socket.AF_INET else 16)
-        hops = tuple(sorted(_hops(attributes)))
+        hops = tuple(sorted(hops_of(attributes)))
         prefix = f"{ip_address(attributes.get(1, zero))}/{length}"
         metric = _int(attributes.get(6))
         yield Route(family, table, prefix, type_, protocol, metric, hops)
 
 
-def _hops(attributes: Attributes) -> Iterable[tuple[str, int]]:
+def hops_of(attributes: Attributes) -> Iterable[tuple[str, int]]:
+    """Yield a route's next hops, each (address or "", device index)."""
     if 9 not in attributes:  # RTA_MULTIPATH
         yield _via(attributes), _int(attributes.get(4))
         return
@@ -304,7 +311,10 @@ def rules() -> list[Rule]:
             # Lengths of addresses and the TOS, then FRA_… of linux/fib_rules.h.
             plain = not any(message[1:4]) and not _SELECTING & attributes.keys()
             l3mdev = bool(attributes.get(19))
-            found.append(Rule(family, _int(attributes.get(6)), table, l3mdev, plain))
+            priority = _int(attributes.get(6))
+            source = f"{ip_address(attributes[2])}/{message[2]}" if 2 in attributes else ""
+            devices = tuple(_text(attributes[n]) for n in (3, 17) if n in attributes)
+            found.append(Rule(family, priority, table, l3mdev, plain, source, devices))
     return found
 
 

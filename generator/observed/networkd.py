@@ -7,6 +7,7 @@ Drop-ins in `<file>.d` add to a file.
 
 import contextlib
 import fnmatch
+import socket
 from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
@@ -204,6 +205,17 @@ def _pairs(path: Path, prefix: str = "") -> Iterator[tuple[str, str]]:
 def file_of(index: int) -> str:
     """Return the name of the file that networkd has taken for a device, "" if it has none."""
     return dict(_pairs(_STATES / str(index))).get("NETWORK_FILE", "").rpartition("/")[2]
+
+
+def dns_servers(name: str) -> str:
+    """Return the DNS servers that networkd has for a device, where systemd-resolved runs."""
+    if not Path("/run/systemd/resolve").is_dir():
+        return ""
+    try:
+        index = socket.if_nametoindex(name)
+    except OSError:
+        return ""
+    return dict(_pairs(_STATES / str(index))).get("DNS", "")
 
 
 def digest(root: Path, made: tuple[str, ...], generated: str) -> str:

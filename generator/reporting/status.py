@@ -13,9 +13,12 @@ from generator.desired.target import Target
 from generator.errors import Refused
 from generator.observed import (
     comparison,
+    following,
     frr,
     health,
+    management,
     netlink,
+    networkd,
     others,
     preflight,
     settings,
@@ -131,10 +134,23 @@ def _warnings(root: Path, target: Target, leaves: Mapping[str, str]) -> Iterator
     if warning := packet_filter.warning(root):
         yield warning
     if root == Path("/"):
+        yield from _staying(target)
         yield from map(str, settings.later(root))
         # Files of the operator that may be what sets back what differs.
         patterns = backends.named(target.backend).nic_files
         yield from others.setters(root, patterns, comparison.of_devices(target))
+
+
+def _staying(target: Target) -> Iterator[str]:
+    """Yield what does not move with the management address, or could not."""
+    if (planned := target.management) is None:
+        return
+    observed = management.observe({planned.ifname, planned.bridge})
+    servers = networkd.dns_servers(planned.ifname)
+    yield from map(str, following.staying(planned, observed, servers))
+    placed = placement.read(Path("/"))
+    for route in placed.stuck if placed else ():
+        yield f"the kernel did not take this route with the management address: {route}"
 
 
 def _health(

@@ -14,6 +14,41 @@ Place = Literal["nic", "bridge"]
 FILE = Path("run/evpn-host/failover.json")
 
 
+class Route(msgspec.Struct, frozen=True):
+    """A route of the operator's, as ip-route(8) reads it."""
+
+    family: int
+    table: int
+    prefix: str  # "default", "::/0", or with its length
+    tos: int
+    metric: int
+    gateway: str  # "": what it leads to is on the link
+    device: str
+    text: str  # the rest: protocol, source, metrics, scope
+    obstacle: str = ""  # what it has that we can't write down
+
+    @property
+    def key(self) -> tuple[int, int, str, int, int]:
+        """What the kernel tells routes apart by when it replaces one."""
+        return self.family, self.table, self.prefix, self.tos, self.metric
+
+    @property
+    def source(self) -> str:
+        """The source address that it prefers, "" if it prefers none."""
+        words = self.text.split()
+        return words[words.index("src") + 1] if "src" in words else ""
+
+    def words(self, device: str) -> str:
+        """Return the route on a device, without its attributes."""
+        tos = f" tos {self.tos:#x}" if self.tos else ""
+        via = f" via {self.gateway}" if self.gateway else ""
+        metric = f" metric {self.metric}" if self.metric else ""
+        return f"{self.prefix}{tos}{via} dev {device} table {self.table}{metric}"
+
+    def __str__(self) -> str:
+        return self.words(self.device).replace(" table 254", "")
+
+
 class Original(msgspec.Struct):
     """What the operator has on the NIC, to be put back there one day.
 
@@ -22,6 +57,7 @@ class Original(msgspec.Struct):
 
     addresses: dict[str, str] = {}  # each with what ip-address(8) adds to it
     routes: dict[str, list[str]] = {}  # gateway to its default routes
+    further: list[Route] = []  # other routes that move with the address
 
 
 class Placement(msgspec.Struct):
@@ -34,6 +70,7 @@ class Placement(msgspec.Struct):
     moves: int = 0
     repairs: int = 0  # how often somebody else had put it elsewhere
     index: int = 0  # of the NIC, which may be renamed
+    stuck: list[str] = []  # routes that the kernel did not take in their new place
     original: Original = msgspec.field(default_factory=Original, name="own")
 
 

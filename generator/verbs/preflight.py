@@ -11,7 +11,8 @@ from generator.desired.plan import Plan
 from generator.desired.target import FormerAddress, Target
 from generator.errors import Problem, Refused
 from generator.observed import filter as packet_filter
-from generator.observed import machine, preflight, settings
+from generator.observed import following, machine, networkd, preflight, settings
+from generator.observed import management as observing
 from generator.observed.preflight import Finding
 from generator.state import changes as reading
 from generator.state import record, tree
@@ -36,6 +37,7 @@ def look(planned: Plan, previous: Record | None, root: Path, log: Log) -> list[F
         *_stale_files(root, planned, previous),
         *_later_settings(root, planned),
         *_foreign_files(planned),
+        *_staying(planned),
         *_firewall(root, planned, log),
     ]
     return sorted(listed, key=lambda finding: not finding.stops)
@@ -64,6 +66,21 @@ def _foreign_files(planned: Plan) -> list[Finding]:
         )
         for nic, file in planned.host.foreign_files.items()
     ]
+
+
+def _staying(planned: Plan) -> list[Finding]:
+    """Find what the management address leaves on the NIC, and what an uplink loses."""
+    host = planned.host
+    if host.management is None:
+        return []
+    names = {each.ifname for each in host.uplinks}
+    observed = observing.observe({*names, host.management.ifname, host.management.bridge})
+    servers = networkd.dns_servers(host.management.ifname)
+    found = [
+        *following.staying(host.management, observed, servers),
+        *following.advertised(names, observed),
+    ]
+    return [Finding(what=each.what, why=each.why, remedy=each.remedy) for each in found]
 
 
 def _possible_places(previous: Record | None) -> set[str]:

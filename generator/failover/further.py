@@ -1,0 +1,108 @@
+"""Decides where the routes go that move with the management address. Pure.
+
+The default route of table main by its gateway is `place`'s.
+"""
+
+from collections.abc import Collection
+from ipaddress import ip_address, ip_interface
+from typing import NamedTuple
+
+from generator.desired.model import Management
+from generator.observed.following import following
+from generator.observed.management import Observation
+from generator.observed.routing import IPV6
+from generator.state.placement import Place, Route
+
+Way = tuple[Place | None, Place]  # where the address was put last, and where it belongs
+
+
+def remember(
+    known: list[Route], management: Management, observed: Observation, way: Way
+) -> list[Route]:
+    """Return the routes that have moved, or would move now, as the operator has them on the NIC.
+
+    What is on the NIC is the operator's, whenever somebody puts it there. One that he deletes there
+    is forgotten, unless it may have gone in a move. What came to the bridge while the address was
+    there goes to the NIC with it: the kernel would delete it.
+    """
+    nic = management.ifname
+    on_nic = [r for r in following(management, observed, {nic}) if not r.obstacle]
+    if way == ("nic", "nic") and _rests(management, observed):
+        return on_nic
+    new = {(r.key, r.gateway) for r in on_nic}
+    merged = [r for r in known if (r.key, r.gateway) not in new and _is_current(r, management)]
+    merged += on_nic
+    if way[0] != "nic" and way[1] == "nic":
+        keys = {r.key for r in merged}
+        others = following(management, observed, observed.devices.keys() - {nic})
+        merged += [r for r in others if r.key not in keys and not r.obstacle]
+    return merged
+
+
+def _rests(management: Management, observed: Observation) -> bool:
+    """Whether each address is on the NIC alone: nothing looks like half of a move."""
+    return all(
+        [name for name, present in observed.addresses.items() if address in present]
+        == [management.ifname]
+        for address, _ in management.pairs
+    )
+
+
+def _is_current(route: Route, management: Management) -> bool:
+    """Whether a route that moved is still by the management address's subnet."""
+    interfaces = [ip_interface(address) for address, _ in management.pairs]
+    if route.source or not route.gateway:
+        return not route.source or any(route.source == str(i.ip) for i in interfaces)
+    return any(ip_address(route.gateway) in interface.network for interface in interfaces)
+
+
+class Lines(NamedTuple):
+    """Lines for `ip -batch` that bring routes to a device."""
+
+    missing: list[str]  # set what it lacks
+    again: list[str]  # set again what names an address that was deleted elsewhere
+    delete: list[str]  # delete what is elsewhere
+
+
+def lines(  # noqa: PLR0913, PLR0917  # what is known, what is, and where to
+    known: list[Route],
+    observed: Observation,
+    address: str,
+    device: str,
+    others: Collection[str],
+    stuck: Collection[str],
+) -> Lines:
+    """Return lines that bring the routes of an address's family to where the address is.
+
+    `stuck` are those that the kernel did not take there: nothing is done about them.
+    """
+    result = Lines([], [], [])
+    source = address.partition("/")[0]
+    routes = [r for r in known if (r.family == IPV6) == (":" in address)]
+    for route in sorted(routes, key=lambda r: bool(r.gateway)):  # next hops need those on the link
+        words = route.words(device)
+        if words in stuck:
+            continue
+        same = [r for r in observed.routes if r.key == route.key]
+        # `replace` replaces whatever route has that key. It must not replace somebody else's.
+        ours = all(r.device in {device, *others} for r in same)
+        alone = ours and sum(r.key == route.key for r in routes) == 1
+        line = f"route {'replace' if alone else 'append'} {words} {route.text}"
+        present = not missing([route], observed, device)
+        if not present:
+            result.missing.append(line)
+        if route.source == source:
+            result.again.append(line)
+        if present or not alone:
+            away = [r for r in same if r.device in others and r.gateway == route.gateway]
+            result.delete.extend(f"route delete {r.words(r.device)}" for r in away)
+    for route in observed.routes:  # the kernel deletes them too
+        if route.source == source and route.device not in {device, *others}:
+            result.again.append(f"route append {route.words(route.device)} {route.text}")
+    return result
+
+
+def missing(known: list[Route], observed: Observation, device: str) -> list[str]:
+    """Return the routes that a device lacks, in the words of `Route.words`."""
+    there = [(r.key, r.gateway, r.text) for r in observed.routes if r.device == device]
+    return [r.words(device) for r in known if (r.key, r.gateway, r.text) not in there]

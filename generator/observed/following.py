@@ -1,0 +1,121 @@
+"""Finds what belongs to the management address and is on the NIC with it. Pure.
+
+Routes by a next hop of its subnet, routes with it as their source, and routes on the link in a
+table that a rule chooses for it. The default route of table main by its gateway is handled apart.
+"""
+
+from collections.abc import Collection, Iterator
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
+
+import msgspec
+
+from generator.desired.model import Management
+from generator.observed.management import Observation
+from generator.observed.routing import DEFAULTS, IPV6, MAIN
+from generator.state.placement import Route
+
+Network = IPv4Network | IPv6Network
+
+
+def following(
+    management: Management, observed: Observation, devices: Collection[str]
+) -> list[Route]:
+    """Return the routes on these devices that belong to the management address."""
+    return [
+        route
+        for route in observed.routes
+        if route.device in devices and _belongs(route, management, observed)
+    ]
+
+
+def _belongs(route: Route, management: Management, observed: Observation) -> bool:
+    for address, gateway in management.pairs:
+        if (":" in address) != (route.family == IPV6):
+            continue
+        interface = ip_interface(address)
+        if (route.table, route.prefix, route.gateway) == (MAIN, DEFAULTS[route.family], gateway):
+            return False
+        if route.source == str(interface.ip):
+            return True
+        others = _other_subnets(management, observed, route.family)
+        if route.gateway:
+            smaller = [s for s in others if s.prefixlen > interface.network.prefixlen]
+            hop = ip_address(route.gateway)
+            return hop in interface.network and not any(hop in subnet for subnet in smaller)
+        sources = observed.sources.get(route.table, ())
+        return any(interface.ip in ip_network(source) for source in sources) and not any(
+            _inside(route.prefix, subnet) for subnet in others
+        )
+    return False
+
+
+def _other_subnets(management: Management, observed: Observation, family: int) -> list[Network]:
+    """Return the subnets of the NIC's other addresses."""
+    own = {ip_interface(address).network for address, _ in management.pairs}
+    on_nic = observed.addresses.get(management.ifname, {})
+    found = {ip_interface(address).network for address in on_nic if "peer" not in address}
+    return [each for each in found - own if (each.version == 6) == (family == IPV6)]
+
+
+def _inside(prefix: str, subnet: Network) -> bool:
+    if prefix in DEFAULTS.values():
+        return False
+    network = ip_network(prefix)
+    return network.network_address in subnet and network.prefixlen >= subnet.prefixlen
+
+
+class Staying(msgspec.Struct, frozen=True):
+    """What stays on the NIC when the management address moves to the bridge."""
+
+    what: str
+    why: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.why} ({self.remedy})"
+
+
+def staying(management: Management, observed: Observation, servers: str) -> Iterator[Staying]:
+    """Yield what can't move with the management address; `servers` are the NIC's DNS servers."""
+    nic, bridge = management.ifname, management.bridge
+    why = f"it stays on {nic} when the management address moves to {bridge}"
+    for route in following(management, observed, {nic}):
+        if route.obstacle:
+            what = f"the route {route} has {route.obstacle}"
+            yield Staying(what, why, "write it with one next hop")
+    for priority, devices in observed.rules:
+        if nic in devices and bridge not in devices:
+            why_rule = f"it does not apply while the management address is on {bridge}"
+            remedy = "have the rule name the management address in place of the NIC"
+            yield Staying(f"the routing rule {priority} names {nic}", why_rule, remedy)
+    for address in _neighbours(management, observed):
+        what = f"{nic} has {address}, another address of the management subnet"
+        yield Staying(what, why, "use the management address, or a V-Net for this address")
+    if servers:
+        what = f"{nic} has DNS servers of its own: {servers}"
+        asks = f"systemd-resolved asks them by {nic} alone, also when the address is on {bridge}"
+        yield Staying(what, asks, f"DNS={servers} in /etc/systemd/resolved.conf is for all links")
+
+
+def _neighbours(management: Management, observed: Observation) -> list[str]:
+    """Return the NIC's other addresses of the management subnet."""
+    own = [ip_interface(address) for address, _ in management.pairs]
+    return sorted(
+        address
+        for address in observed.addresses.get(management.ifname, {})
+        if "peer" not in address
+        if all(ip_interface(address).ip != each.ip for each in own)
+        if any(ip_interface(address).ip in each.network for each in own)
+    )
+
+
+def advertised(names: Collection[str], observed: Observation) -> Iterator[Staying]:
+    """Yield the uplinks that have their IPv6 default route from router advertisements."""
+    for default in observed.defaults:
+        if default.device in names and "proto 9" in default.text:  # RTPROT_RA
+            yield Staying(
+                f"{default.device} has its IPv6 default route from router advertisements",
+                "an uplink takes none: on a routed port they would be a leaf's. The route ends,"
+                " and so do the addresses that came with it",
+                "give the NIC a static one in your own file; mgmt.ipv6 and mgmt.gateway6 move it",
+            )

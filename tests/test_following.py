@@ -1,0 +1,95 @@
+"""What belongs to the management address, and what of it can't move and is named."""
+
+import pytest
+
+from generator.desired.model import Management
+from generator.observed import following
+from generator.observed.management import Observation
+from generator.observed.routing import MAIN, Default
+from generator.state.placement import Route
+
+NIC, BRIDGE = "ens4", "nbr-14"
+MANAGEMENT = Management(NIC, BRIDGE, "10.12.0.101/16", "10.12.0.1", "fd12::101/64", "fd12::1")
+ADDRESSES = {NIC: dict.fromkeys(["10.12.0.101/16", "10.12.9.1/24", "192.0.2.5/24"], "")}
+SOURCES = {101: ["10.12.0.0/24"], 102: ["192.0.2.5/32"]}
+
+
+def route(prefix: str, gateway: str = "", **fields: object) -> Route:
+    """A route on the NIC."""
+    known: dict[str, object] = {
+        "family": 10 if ":" in prefix else 2,
+        "table": MAIN,
+        "tos": 0,
+        "metric": 0,
+    }
+    known |= {"device": NIC, "text": "proto 4", "obstacle": "", **fields}
+    return Route(prefix=prefix, gateway=gateway, **known)  # type: ignore[arg-type]
+
+
+def observation(*routes: Route, **fields: object) -> Observation:
+    return Observation({}, ADDRESSES, [], list(routes), SOURCES, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("one", "belongs"),
+    [
+        (route("198.51.100.0/24", "10.12.0.5"), True),
+        (route("default", "10.12.0.5", metric=7), True),
+        (route("default", "10.12.0.1"), False),  # the hook handles it apart
+        (route("default", "10.12.0.1", table=500), True),
+        (route("2001:db8::/32", "fd12::9"), True),
+        (route("2001:db8::/32", "fe80::9"), False),
+        (route("198.51.100.0/24", "192.0.2.1"), False),
+        (route("198.51.100.0/24", "10.12.9.2"), False),  # of the smaller subnet, which stays
+        (route("198.51.100.0/24", "192.0.2.1", text="proto 4 src 10.12.0.101"), True),
+        (route("10.12.0.0/16", table=101), True),
+        (route("default", table=101), True),
+        (route("192.0.2.0/24", table=101), False),
+        (route("10.12.0.0/16", table=102), False),
+        (route("198.51.100.0/24"), False),
+        (route("198.51.100.0/24", "10.12.0.5", device="ens6"), False),
+    ],
+    ids=str,
+)
+def test_what_belongs_to_the_address(one: Route, belongs: bool) -> None:
+    """A route by its next hop or its source; one on the link by the rule for its table."""
+    found = following.following(MANAGEMENT, observation(one), {NIC})
+    assert (one in found) == belongs
+
+
+def test_what_can_not_move_is_named() -> None:
+    """Each with what it is, why that matters, and the way out."""
+    several = route("198.51.100.0/24", "10.12.0.5", obstacle="several next hops")
+    observed = observation(
+        several, rules=[(1234, (NIC,)), (1235, (NIC, BRIDGE)), (1236, ("eth9",))]
+    )
+    texts = list(map(str, following.staying(MANAGEMENT, observed, "10.12.0.5")))
+    why = "it stays on ens4 when the management address moves to nbr-14"
+    assert texts == [
+        (
+            "the route 198.51.100.0/24 via 10.12.0.5 dev ens4 has several next hops:"
+            f" {why} (write it with one next hop)"
+        ),
+        (
+            "the routing rule 1234 names ens4: it does not apply while the management address is on"
+            " nbr-14 (have the rule name the management address in place of the NIC)"
+        ),
+        (
+            f"ens4 has 10.12.9.1/24, another address of the management subnet: {why}"
+            " (use the management address, or a V-Net for this address)"
+        ),
+        (
+            "ens4 has DNS servers of its own: 10.12.0.5: systemd-resolved asks them by ens4 alone,"
+            " also when the address is on nbr-14 (DNS=10.12.0.5 in /etc/systemd/resolved.conf is"
+            " for all links)"
+        ),
+    ]
+    assert list(following.staying(MANAGEMENT, Observation({}, {}, []), "")) == []
+
+
+def test_router_advertisements_of_an_uplink_are_named() -> None:
+    """Those of other NICs go on."""
+    defaults = [Default(10, "fe80::1", name, 1024, "proto 9") for name in ("ens4", "ens6")]
+    defaults.append(Default(10, "fd12::1", "ens5", 1024, "proto 4"))
+    found = following.advertised({"ens4", "ens5"}, Observation({}, {}, defaults))
+    assert [each.what.split()[0] for each in found] == ["ens4"]

@@ -1,0 +1,124 @@
+"""Routes move with the management address, on this computer's kernel, in a network namespace."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import unavailable
+
+SETUP = """
+link set lo up
+link add ens4 type veth peer name leaf4
+link add nbr-14 type bridge
+link add port type veth peer name leaf14
+link set port master nbr-14
+link set ens4 up
+link set leaf4 up
+link set nbr-14 up
+link set port up
+link set leaf14 up
+address add 10.2.0.101/32 dev lo
+address add 10.12.0.101/16 brd + dev ens4
+address add 10.254.254.10/24 dev ens4
+"""
+# The operator's, each after `ip route replace`. The last two do not belong to the address.
+ROUTES = """
+default via 10.12.0.1 dev ens4 proto static
+default via 10.12.0.2 dev ens4 proto dhcp metric 300
+198.51.100.0/24 via 10.12.0.1 dev ens4 metric 77 mtu lock 1400 src 10.12.0.101 proto static
+203.0.113.0/24 via 10.12.0.5 dev ens4 onlink realms 3/4 rto_min 300ms advmss 1300
+203.0.113.0/24 tos 0x10 via 10.12.0.6 dev ens4 proto 77 initcwnd 20 congctl reno
+192.0.2.0/25 dev ens4 src 10.12.0.101
+10.12.0.0/16 dev ens4 table 1101
+default via 10.12.0.1 dev ens4 table 1101
+192.0.2.128/25 via 10.254.254.1 dev ens4
+10.254.254.0/24 dev ens4 table 1101
+"""
+SCRIPT = """
+import json, subprocess, sys
+from generator.desired.model import Management
+from generator.failover import further, place
+from generator.observed import management as observing
+from generator.state.placement import Original
+setup, routes = sys.argv[1].strip().splitlines(), sys.argv[2].strip().splitlines()
+management = Management("ens4", "nbr-14", "10.12.0.101/16", "10.12.0.1", None, None)
+devices = {"ens4", "nbr-14"}
+original, at = Original(), None
+def ip(lines):
+    text = "".join(line + chr(10) for line in lines)
+    done = subprocess.run(["ip", "-force", "-batch", "-"], input=text, text=True, check=False)
+def show():
+    argv = "ip -4 route show table all".split()
+    lines = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+    print(json.dumps(sorted(" ".join(line.split()) for line in lines if "table local" not in line
+                            and "proto kernel" not in line)))
+def look(to, device, first=99):
+    global original, at
+    observed = observing.observe(devices)
+    original = place.remember(original, management, observed, (), (at, to))
+    others = sorted(devices - {device})
+    move = place.Move(management, to, device, others, "10.2.0.101", original)
+    lines = place.steps(move, observed)
+    ip(lines[:first])
+    at = to if first > len(lines) else at
+    return len(lines)
+ip([*setup, *("route replace " + line for line in routes)])
+ip(["rule add from 10.12.0.101 table 1101"])
+show()
+look("nic", "ens4")
+look("bridge", "nbr-14")
+show()
+ip(["address replace 10.12.0.101/16 brd + dev ens4"])  # the operator's tools
+ip("route replace " + line for line in routes)
+look("bridge", "nbr-14")
+show()
+count, killed = 1, 0
+while killed < count:  # a move, either way, that ends after so many lines
+    for to, device in (("nic", "ens4"), ("bridge", "nbr-14")):
+        count = max(count, look(to, device, killed))
+        look(to, device)
+    killed += 1
+show()
+look("nic", "ens4")
+show()
+"""
+
+
+@pytest.fixture(scope="module")
+def shown(root_user: None) -> list[list[str]]:
+    """The routes at first, on the bridge, after the operator's tools, after kills, at the end."""
+    del root_user
+    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
+    if probe.returncode:
+        unavailable(f"no network namespace: {probe.stderr.decode().strip()}")
+    script = 'mount -t sysfs none /sys && exec "$@"'
+    done = subprocess.run(
+        [
+            *("unshare", "--net", "--mount", "sh", "-c", script, "-"),
+            *(sys.executable, "-c", SCRIPT, SETUP, ROUTES),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[1],
+    )
+    assert not done.returncode, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_routes_move_word_for_word(shown: list[list[str]]) -> None:
+    """On the bridge they have all their attributes, and on the NIC in the end."""
+    before, moved, after_tools, after_kills, back = shown
+    assert len(before) == len(ROUTES.split("\n")) - 2
+    staying = ("10.254.254.",)
+    expected = [
+        line if any(each in line for each in staying) else line.replace("ens4", "nbr-14")
+        for line in before
+    ]
+    assert moved == sorted(expected)
+    assert after_tools == moved
+    assert after_kills == moved
+    assert back == before
