@@ -37,11 +37,11 @@ def known(path: str | None) -> dict[str, Switch]:
 
 
 def _of_file(rule: str, path: str) -> str:
-    return rule.replace("the payload", printable(path))
+    return rule.replace("the payload", printable(path, 200))
 
 
 def _in_file(problem: Problem, path: str) -> Problem:
-    return problem._replace(whose=printable(path)) if problem.place else problem
+    return problem._replace(whose=printable(path, 200)) if problem.place else problem
 
 
 def leaves(payload: Payload, of_leaves: dict[str, Switch], output: Path) -> Done:
