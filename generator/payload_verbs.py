@@ -45,8 +45,17 @@ def render(source: str | None, output: Path, host: str | None, backend: str, as_
 @click.argument("new", metavar="NEW", type=parameters.TEXT)
 @click.option("--json", "as_json", is_flag=True, help="every change with its hosts, for a script")
 @click.option("--markdown", is_flag=True, help="a comment for a pull request")
+@click.option(
+    "--html",
+    "page",
+    metavar="FILE",
+    type=parameters.FILE,
+    help="also write FILE, a page to look at",
+)
 @click.option("--fail-on-risk", is_flag=True, help="end with 1 only if a change is marked with !")
-def review(old: str, new: str, as_json: bool, markdown: bool, fail_on_risk: bool) -> None:
+def review(
+    old: str, new: str, as_json: bool, markdown: bool, page: Path | None, fail_on_risk: bool
+) -> None:
     """Say what changes between two payloads or two rendered trees, for all their hosts.
 
     OLD and NEW are each a payload (a path, - or an http(s) URL), a folder that render wrote, or
@@ -62,7 +71,12 @@ def review(old: str, new: str, as_json: bool, markdown: bool, fail_on_risk: bool
 
     if as_json and markdown:
         raise click.UsageError("--json and --markdown: give one of them")
-    found = verb.review(old, new)
+    sides = verb.read(old, new)
+    found = verb.review(*sides)
+    if page:
+        from generator.verbs import review_page
+
+        review_page.write(found, *sides, (old, new), page)
     if as_json:
         click.echo(context.json(found.answer, indent=2))
     elif markdown:

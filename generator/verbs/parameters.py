@@ -9,6 +9,7 @@ from generator.verbs.command import Address, Filled, Folder, a_number
 
 TEXT = Filled()
 ADDRESS = Address()
+FILE = click.Path(path_type=Path, dir_okay=False)
 DIR = Folder(path_type=Path, file_okay=False)
 
 payload = click.option(

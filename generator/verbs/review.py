@@ -90,15 +90,19 @@ def _entry(group: Group) -> Entry:
     )
 
 
-def review(old_source: str, new_source: str) -> Review:
-    """Compare what two sources say of all their hosts. Raises `Refused`."""
+def read(old_source: str, new_source: str) -> tuple[Side, Side]:
+    """Return the two sides of a review. Raises `Refused`."""
     if old_source == new_source == "-":
         raise Refused(_TWICE)
     with context.progress(verbose=False) as log:
         log("# OLD is read")
         old = sides.read(old_source)
         log("# NEW is read")
-        new = sides.read(new_source)
+        return old, sides.read(new_source)
+
+
+def review(old: Side, new: Side) -> Review:
+    """Compare what two sides say of all their hosts. Raises `Refused`."""
     names = sorted({*old.names, *new.names}, key=natural)
     if isinstance(old, Payload) and isinstance(new, Payload):
         # All hosts of a payload have the same gateway and MAC of a V-Net.

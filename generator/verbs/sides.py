@@ -54,10 +54,13 @@ def read(source: str) -> Payload | Tree:
 
 
 def rendered(side: Payload | Tree, other: Payload | Tree) -> Tree:
-    """Return the tree of a side: of a payload as the backend of the other side has it."""
+    """Return the tree of a side: of a payload as the backend of the other side has it.
+
+    Two payloads are rendered for the backend that is registered first.
+    """
     if not isinstance(side, Payload):
         return side
-    return _Rendered(side, "" if isinstance(other, Payload) else _backend(other))
+    return _Rendered(side, backends.NAMES[0] if isinstance(other, Payload) else _backend(other))
 
 
 def _payload(source: str, data: bytes) -> Payload:

@@ -1,0 +1,239 @@
+"""A review as one HTML page that opens from a file: the fabric as a picture, VPCs, hosts, files.
+
+The page has all that it shows as JSON, and makes text of it, never HTML. Nothing is fetched.
+"""
+
+from collections.abc import Callable, Iterator
+from difflib import unified_diff
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import msgspec
+
+from generator.activation.backends import NAMES
+from generator.desired import written
+from generator.desired.model import Bridge, Host, leaf
+from generator.desired.payload import Payload
+from generator.desired.render import environment
+from generator.errors import printable
+from generator.secrets import mask, mask_frr
+from generator.state import files
+from generator.verbs import sides
+from generator.verbs.review import Entry, Review
+from generator.verbs.review_text import unchanged
+from generator.verbs.sides import Tree
+from generator.verbs.workers import spread
+
+TEMPLATE = "review/page.html.j2"
+_CONTEXT = 3  # lines around a difference
+_ROOM = 1_500_000  # characters of all differences: a page of 1,000 hosts stays below 3 MB
+_LONGEST_LINE = 300  # characters of a line of a file
+
+Side = Payload | Tree
+Item = TypeVar("Item")
+VNet = tuple[int, str, int, int, tuple[str, ...]]
+"""VNI, name, id of its VPC (0: none), MTU, gateways."""
+
+
+class _Node(msgspec.Struct, frozen=True):
+    """A host as the picture has it. Numbers are places in the page's lists."""
+
+    name: str
+    state: str  # same, changed, added, removed
+    asn: int
+    loopback: str
+    links: list[tuple[str, int, str]]  # NIC or peer's address, leaf, same, added or removed
+    set: int  # its V-Nets
+
+
+class _Change(msgspec.Struct, frozen=True):
+    text: str
+    risks: tuple[str, ...]
+    hosts: list[int]
+
+
+class _Difference(msgspec.Struct, frozen=True):
+    """A difference of a file that these hosts have."""
+
+    path: str
+    lines: list[str]  # of a unified diff
+    hosts: list[int]
+
+
+class _Page(msgspec.Struct, frozen=True):
+    """All that the page shows."""
+
+    old: str
+    new: str
+    summary: str
+    leaves: list[str]
+    vpcs: list[tuple[int, str, int]]  # id, name, L3VNI (0: none)
+    vnets: list[VNet]
+    sets: list[list[int]]  # of V-Nets: many hosts have the same ones
+    hosts: list[_Node]
+    changes: list[_Change]
+    files: list[_Difference]
+    left_out: int  # differences of files for which there was no room
+
+
+class _Places(Generic[Item]):
+    """A list without repetitions, and the place of each item in it."""
+
+    def __init__(self) -> None:
+        self._places: dict[Item, int] = {}
+
+    def of(self, item: Item) -> int:
+        """Return the place of an item, which is added if it is new."""
+        return self._places.setdefault(item, len(self._places))
+
+    @property
+    def items(self) -> list[Item]:
+        return list(self._places)
+
+
+def write(review: Review, old: Side, new: Side, sources: tuple[str, str], path: Path) -> None:
+    """Write the page. Raises `Refused` or `OSError`."""
+    data = msgspec.json.encode(_page(review, old, new, sources)).decode()
+    # In a script element the browser looks for its end alone, which begins with this character.
+    data = data.replace("<", "\\u003c")
+    text = environment().get_template(TEMPLATE).render(data=data)
+    files.write_plain(path.absolute().parent, path.name, text.encode(), 0o644)
+
+
+def _page(review: Review, old: Side, new: Side, sources: tuple[str, str]) -> _Page:
+    hosts = review.hosts
+    states = dict.fromkeys(hosts.changed, "changed")
+    states |= dict.fromkeys(hosts.added, "added") | dict.fromkeys(hosts.removed, "removed")
+    names = list(dict.fromkeys([*new.names, *hosts.removed]))
+    place = {name: number for number, name in enumerate(names)}
+    leaves, vpcs = _Places[str](), _Places[tuple[int, str, int]]()
+    vnets, sets = _Places[VNet](), _Places[tuple[int, ...]]()
+    nodes = []
+    for name, (host, links) in zip(names, _hosts(names, states, old, new), strict=True):
+        own = []
+        if host:
+            of_bridge = _vpcs(host, vpcs)
+            own = [
+                vnets.of(_vnet(bridge, of_bridge)) for bridge in host.bridges if not bridge.l3vni
+            ]
+        nodes.append(
+            _Node(
+                name=name,
+                state=states.get(name, "same"),
+                asn=host.asn if host else 0,
+                loopback=host.loopback if host else "",
+                links=[(nic, leaves.of(leaf_), state) for nic, leaf_, state in links],
+                set=sets.of(tuple(own)),
+            )
+        )
+    differences, left_out = _differences(list(states), place, old, new)
+    return _Page(
+        old=mask(printable(sources[0])),
+        new=mask(printable(sources[1])),
+        summary=unchanged(review),
+        leaves=leaves.items,
+        vpcs=vpcs.items,
+        vnets=vnets.items,
+        sets=list(map(list, sets.items)),
+        hosts=nodes,
+        changes=[_change(each, place) for each in review.answer.changes],
+        files=differences,
+        left_out=left_out,
+    )
+
+
+def _change(entry: Entry, place: dict[str, int]) -> _Change:
+    return _Change(entry.text, entry.risks, [place[name] for name in entry.hosts])
+
+
+Link = tuple[str, str, str]
+"""NIC or peer's address, leaf, and what becomes of it."""
+
+
+def _hosts(
+    names: list[str], states: dict[str, str], old: Side, new: Side
+) -> Iterator[tuple[Host | None, list[Link]]]:
+    """Yield each host as it will be, or as it was if it goes, with the links of both.
+
+    None: its files do not say what it is.
+    """
+
+    def read(name: str) -> tuple[Host | None, list[Link]]:
+        state = states.get(name, "same")
+        was = _host(old, name) if state in {"changed", "removed"} else None
+        host = was if state == "removed" else _host(new, name)
+        if host is None:
+            return None, []
+        before, after = _links(was) if was else _links(host), _links(host)
+        links = [(*pair, "same" if pair in before else "added") for pair in after]
+        return host, [*links, *((*pair, "removed") for pair in before if pair not in after)]
+
+    for part in spread(read, names):
+        yield from part
+
+
+def _host(side: Side, name: str) -> Host | None:
+    if isinstance(side, Payload):
+        return side.host(name)
+    found = written.read(side.files(name), NAMES)
+    return found.host if found else None
+
+
+def _links(host: Host) -> list[tuple[str, str]]:
+    return [(uplink.neighbor, leaf(uplink)) for uplink in host.uplinks]
+
+
+def _vpcs(host: Host, vpcs: _Places[tuple[int, str, int]]) -> dict[str, int]:
+    """Return the id of the VPC of each bridge that is in one, and add the VPCs."""
+    for vrf in host.vrfs:
+        vpcs.of((vrf.id, vrf.label, vrf.vni or 0))
+    return {bridge: vrf.id for vrf in host.vrfs for bridge in vrf.bridges}
+
+
+def _vnet(bridge: Bridge, of_bridge: dict[str, int]) -> tuple[int, str, int, int, tuple[str, ...]]:
+    vpc = of_bridge.get(bridge.name, 0)
+    return bridge.port.vni, bridge.label, vpc, bridge.mtu, tuple(bridge.addresses)
+
+
+def _differences(
+    names: list[str], place: dict[str, int], old: Side, new: Side
+) -> tuple[list[_Difference], int]:
+    """Return equal differences of files once, those of most hosts first, and how many are more."""
+    hosts: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    pending = iter(names)
+    for part in spread(_diff(sides.rendered(old, new), sides.rendered(new, old)), names):
+        for found in part:
+            number = place[next(pending)]
+            for each in found:
+                hosts.setdefault(each, []).append(number)
+    room, shown = _ROOM, []
+    for (path, lines), numbers in sorted(hosts.items(), key=lambda item: -len(item[1])):
+        room -= sum(map(len, lines)) + 4 * (len(lines) + len(numbers)) + len(path)
+        if room < 0:
+            break
+        shown.append(_Difference(path, list(lines), numbers))
+    return shown, len(hosts) - len(shown)
+
+
+def _diff(old: Tree, new: Tree) -> Callable[[str], list[tuple[str, tuple[str, ...]]]]:
+    before, after = set(old.names), set(new.names)
+
+    def diff(name: str) -> list[tuple[str, tuple[str, ...]]]:
+        was = old.files(name) if name in before else {}
+        becomes = new.files(name) if name in after else {}
+        paths = sorted(was.keys() | becomes.keys())
+        return [
+            (f"/{path}", tuple(_lines(was.get(path, ""), becomes.get(path, ""))))
+            for path in paths
+            if was.get(path) != becomes.get(path)
+        ]
+
+    return diff
+
+
+def _lines(was: str, becomes: str) -> Iterator[str]:
+    before, after = (mask_frr(text).splitlines() for text in (was, becomes))
+    for number, line in enumerate(unified_diff(before, after, lineterm="", n=_CONTEXT)):
+        if number > 1:  # not the names of the files
+            # Line numbers differ between hosts whose files differ in the same.
+            yield "@@" if line.startswith("@@") else printable(line, _LONGEST_LINE)

@@ -1,0 +1,171 @@
+"""`review --html`: a page that opens from a file, and makes text of all that a payload says."""
+
+import copy
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from generator.verbs import review_page
+from lab.result import Result
+from tests import fabrics
+from tests.conftest import unavailable
+from tests.strategies import LEAF1, LEAF2, Json, encoded, host, server, tagged, vnet
+
+Command = Callable[..., Result]
+PORTS = tagged(LEAF1, LEAF2)
+
+
+def page(evpn_host: Command, folder: Path, old: Json, new: Json, *options: str) -> str:
+    """Return the page of a review of two payloads."""
+    for name, document in (("old.json", old), ("new.json", new)):
+        (folder / name).write_bytes(encoded(document))
+    sources = folder / "old.json", folder / "new.json"
+    done = evpn_host("review", *sources, "--html", folder / "page.html", *options)
+    assert done.code in {0, 1}, done.err
+    return (folder / "page.html").read_text()
+
+
+def data(text: str) -> dict[str, Any]:
+    """Return what a page shows."""
+    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL)
+    assert found
+    return dict(json.loads(found[1]))
+
+
+def test_shows_what_changes_on_which_host(evpn_host: Command, tmp_path: Path) -> None:
+    """Hosts with their leaves, VPCs and V-Nets; changes; an uplink that goes; files."""
+    shown = data(page(evpn_host, tmp_path, fabrics.before(), fabrics.after()))
+    assert shown["summary"] == "484 of 500 hosts unchanged"
+    hosts = {each["name"]: each for each in shown["hosts"]}
+    assert len(hosts) == 500
+    states = [each["state"] for each in hosts.values()]
+    assert (states.count("same"), states.count("changed")) == (484, 16)
+    links = [(nic, shown["leaves"][leaf], state) for nic, leaf, state in hosts["srv0042"]["links"]]
+    assert links == [("ens4", "leaf3", "same"), ("ens5", "leaf4", "removed")]
+    changes = {each["text"]: each for each in shown["changes"]}
+    gone = changes["- uplink ens5 (swp11@leaf4)"]
+    assert gone["risks"] == ["leaves one session"]
+    assert [shown["hosts"][n]["name"] for n in gone["hosts"]] == ["srv0042"]
+    own = [shown["vnets"][n] for n in shown["sets"][hosts["srv0007"]["set"]]]
+    assert [4155, "red-new", 33, 1500, ["10.50.5.254/24"]] in own
+    assert [33, "red", 1033] in shown["vpcs"]
+    most = shown["files"][0]
+    assert (most["path"], len(most["hosts"])) == ("/etc/netplan/60-evpn-host.yaml", 12)
+    assert '-        - "10.50.2.254/24"' in most["lines"]
+    assert '+        - "10.50.2.1/24"' in most["lines"]
+
+
+def test_hosts_that_come_and_go(evpn_host: Command, tmp_path: Path) -> None:
+    """One that goes is shown as it was."""
+    both = fabrics.before(3)
+    one = copy.deepcopy(both)
+    del one["hosts"][1]
+    for old, new, state in ((both, one, "removed"), (one, both, "added")):
+        shown = data(page(evpn_host, tmp_path, old, new))
+        node = next(each for each in shown["hosts"] if each["name"] == "srv0001")
+        assert node["state"] == state
+        assert [link[2] for link in node["links"]] == ["same", "same"]
+        assert shown["sets"][node["set"]]
+
+
+def test_rendered_trees(evpn_host: Command, tmp_path: Path) -> None:
+    """A host is read back from its files; of one that can't be, the files are shown."""
+    for name, document in (("a", fabrics.before(3)), ("b", fabrics.before(3))):
+        (tmp_path / f"{name}.json").write_bytes(encoded(document))
+        done = evpn_host("render", "-p", tmp_path / f"{name}.json", "-o", tmp_path / name)
+        assert done.code == 0
+    edited = tmp_path / "b/srv0001/etc/frr/frr.conf"
+    edited.write_text(edited.read_text() + "! by hand\n")
+    done = evpn_host("review", tmp_path / "a", tmp_path / "b", "--html", tmp_path / "page.html")
+    assert done.code == 1
+    shown = data((tmp_path / "page.html").read_text())
+    known = {each["name"]: each["asn"] for each in shown["hosts"]}
+    assert known == {"srv0000": 4200000100, "srv0001": 0, "srv0002": 4200000102}
+    assert [each["path"] for each in shown["files"]] == ["/etc/frr/frr.conf"]
+    assert "+! by hand" in shown["files"][0]["lines"]
+
+
+def test_no_text_is_html(evpn_host: Command, tmp_path: Path) -> None:
+    """No name ends the element with the data, and the page may fetch nothing."""
+    source = tmp_path / "<script><img src=x onerror=alert(1)>.json"
+    name = "</script><img src=x>"
+    source.write_bytes(encoded(host(vnet(26, name=name, ports=PORTS))))
+    done = evpn_host("review", source, source, "--html", tmp_path / "page.html")
+    assert done.code == 0
+    text = (tmp_path / "page.html").read_text()
+    assert "<script><img src=x" in data(text)["old"]
+    assert "<img" not in text
+    assert text.count("<script") == text.count("</script>") == 2
+    assert "default-src 'none'" in text
+    assert not re.search(r"""(?:src|href)=["']?https?:|@import|url\(|innerHTML""", text)
+
+
+def test_no_password(evpn_host: Command, tmp_path: Path) -> None:
+    """A password that changes is in no part of the page."""
+    was, becomes = (
+        host(vnet(26, name="red", ports=PORTS), server=server(bgp={"password": word}))
+        for word in ("secret-one", "secret-two")
+    )
+    text = page(evpn_host, tmp_path, was, becomes)
+    assert "another password" in text
+    assert "secret-" not in text
+
+
+def test_more_differences_than_there_is_room_for(
+    evpn_host: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of most hosts are shown, and the rest is counted."""
+    whole = data(page(evpn_host, tmp_path, fabrics.before(), fabrics.after()))
+    monkeypatch.setattr(review_page, "_ROOM", 1000)
+    cut = data(page(evpn_host, tmp_path, fabrics.before(), fabrics.after()))
+    assert cut["files"] == whole["files"][: len(cut["files"])]
+    assert len(cut["files"]) + cut["left_out"] == len(whole["files"])
+    assert cut["left_out"]
+
+
+PAGES = {
+    "changes": ("! leaves one session", "V-Net red-new", "12 hosts"),
+    "fabric": ("leaf31", "<svg", 'class="cable removed"'),
+    "vpcs": ("VPCs", "1033", "red"),
+    "vpc/33": ("VPC red", "10.50.5.254/24", "500 hosts"),
+    "host/42": ("Host srv0042", "leaf4, goes", "/etc/frr/frr.conf"),
+    "files": ("/etc/netplan/60-evpn-host.yaml", "on 12 hosts"),
+    "search/srv0401": ("1 host", "red-new"),
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_in_a_browser(
+    evpn_host: Command, tmp_path: Path, name: str, pytestconfig: pytest.Config
+) -> None:
+    """Chromium shows each part, and its console stays empty."""
+    browser = shutil.which("chromium")
+    if browser is None and not pytestconfig.getoption("all_of_it"):
+        pytest.skip("needs chromium")
+    if browser is None:
+        unavailable("chromium is not installed")
+    page(evpn_host, tmp_path, fabrics.before(), fabrics.after())
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000")
+    done = subprocess.run(
+        [
+            browser,
+            *options,
+            "--enable-logging=stderr",
+            "--dump-dom",
+            f"{(tmp_path / 'page.html').as_uri()}#{name}",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert "CONSOLE" not in done.stderr
+    for words in PAGES[name]:
+        assert words in done.stdout
