@@ -52,4 +52,6 @@ def warning(root: Path) -> str:
 
 def here(reason: str) -> Unfiltered:
     """Return why this kernel, with these tools, takes no packet filter."""
-    return Unfiltered(kernel=os.uname().release, nft=shutil.which("nft") or "", reason=reason)
+    # Not its path: that depends on the PATH that a run has from cron, systemd or a shell.
+    nft = "nft" if shutil.which("nft") else ""
+    return Unfiltered(kernel=os.uname().release, nft=nft, reason=reason)

@@ -17,7 +17,7 @@ class Unfiltered(msgspec.Struct, frozen=True):
     """With which kernel and which program it was tried, and what was said."""
 
     kernel: str
-    nft: str  # path of the program, "" without
+    nft: str  # name of the program, "" without
     reason: str
 
 
