@@ -6,11 +6,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from generator.activation import before
 from generator.activation.commands import silent
 from generator.controller import source
+from generator.desired.comparison import target_of
+from generator.desired.payload import load
+from generator.desired.target import Target
 from generator.errors import Refused
 from generator.failover.hook import Hook
 from generator.state import placement, record
@@ -148,3 +152,10 @@ def test_the_hook_goes_on_after_a_damaged_record(kind: str, tmp_path: Path) -> N
     damage(kind, tmp_path / record.RECORD)
     with pytest.raises(Refused, match=r"record\.json"):
         Hook(tmp_path, silent).settle()
+
+
+def test_a_target_comes_back_as_it_was(accepted: Path) -> None:
+    """Whatever payload it is of: a record can have no type of a payload's own."""
+    for host in load(accepted.read_bytes()).hosts:
+        target = target_of(host)
+        assert msgspec.json.decode(msgspec.json.encode(target), type=Target) == target

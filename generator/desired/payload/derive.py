@@ -70,8 +70,8 @@ def vrf_of(vpc: Vpc, bridges: list[Bridge]) -> Vrf:
         label=label(vpc.name),
         vni=vpc.vni or None,
         bridges=tuple(bridge.name for bridge in by_vni(bridges)),
-        import_targets=tuple(sorted(set(targets.import_))),
-        export_targets=tuple(sorted(set(targets.export))),
+        import_targets=tuple(sorted({str(each) for each in targets.import_})),
+        export_targets=tuple(sorted({str(each) for each in targets.export})),
     )
 
 
