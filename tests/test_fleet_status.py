@@ -21,7 +21,7 @@ from tests.conftest import REPO
 
 Command = Callable[..., Result]
 FLEET = REPO / "examples/fleet.json"
-NOW = time.time()
+NOW = 0.0  # of each test, see `now`
 WELL = Status(
     health="ok",
     health_reason="",
@@ -36,6 +36,12 @@ WELL = Status(
     management=None,
     differences=[],
 )
+
+
+@pytest.fixture(autouse=True)
+def now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin a test now, not when its module was read: a run of all tests takes long."""
+    monkeypatch.setattr(f"{__name__}.NOW", time.time())
 
 
 def post(folder: Path, host: str | None, *, file: str = "", minutes: float = 0, **but: Any) -> Path:
