@@ -48,6 +48,8 @@ TOKEN = "a-token-of-some-length"  # noqa: S105  # the token of a test's controll
 class RecordingController(Controller):
     """A controller that records its requests, and misbehaves where a test wants it."""
 
+    url: str  # once it serves
+
     def __init__(self, folder: Path, token: str = "", port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), folder, token)
         self.RequestHandlerClass = _RecordingHandler
@@ -112,7 +114,7 @@ def controller(tmp_path: Path, ca: trustme.CA) -> Iterator[RecordingController]:
     folder.mkdir()
     instance = RecordingController(folder)
     instance.give(OLD)
-    with serving(instance, ca.issue_cert("127.0.0.1"), tmp_path) as instance.url:  # type: ignore[attr-defined]
+    with serving(instance, ca.issue_cert("127.0.0.1"), tmp_path) as instance.url:
         yield instance
 
 
@@ -154,7 +156,7 @@ def tree(
     """Make a host that knows the controller, and tries twice."""
     instance = Tree(tmp_path / "root", evpn_host)
     instance.put("ca.pem", ca.cert_pem.bytes())
-    url = f"{controller.url}/{{host}}.json"  # type: ignore[attr-defined]
+    url = f"{controller.url}/{{host}}.json"
     instance.set(controller=url, host="K8S01", ca_file="/etc/evpn-host/ca.pem", retries=1)
     instance.set(timeout=60, connect_timeout=60)  # enough on a busy machine
     return instance
@@ -231,7 +233,7 @@ def test_uses_a_tag_for_its_own_url_and_payload_only(
     """For another URL, or when the stored payload has changed, apply fetches without the tag."""
     tree.run("apply")
     controller.give(OLD, "other.json")
-    tree.set(controller=f"{controller.url}/other.json")  # type: ignore[attr-defined]
+    tree.set(controller=f"{controller.url}/other.json")
     tree.run("apply")
     (tree.root / record.PAYLOAD).write_bytes(b"{}")
     tree.run("apply")
@@ -802,7 +804,7 @@ def access(tree: Tree, **settings: Any) -> Access:
 
 def test_the_controller_keeps_a_report(tree: Tree, controller: RecordingController) -> None:
     """It keeps the report as it was sent, and refuses what is not JSON."""
-    url = f"{controller.url}/K8S01.json"  # type: ignore[attr-defined]
+    url = f"{controller.url}/K8S01.json"
     access(tree).report(url, b'{"host": "K8S01"}')
     assert json.loads((controller.folder / "reports/K8S01.json").read_bytes()) == {"host": "K8S01"}
     with pytest.raises(Unreachable, match="answers 400 Bad Request"):
@@ -813,7 +815,7 @@ def test_fleet_status_reads_what_the_controller_keeps(
     tree: Tree, controller: RecordingController
 ) -> None:
     """A report that a host posts is a row of the table."""
-    url = f"{controller.url}/racks/1/K8S01.json"  # type: ignore[attr-defined]
+    url = f"{controller.url}/racks/1/K8S01.json"
     access(tree).report(url, msgspec.json.encode(NOTHING_APPLIED))
     kept = fleet.read(controller.folder / "reports")
     assert [(host.name, host.report) for host in kept.hosts.values()] == [
@@ -830,7 +832,7 @@ def test_a_run_does_not_wait_for_its_report(
     """
     monkeypatch.setattr("generator.controller.http.REPORT_TIMEOUT", 1.0)
     monkeypatch.setattr(Handler, "do_POST", sleeping)
-    url = f"{controller.url}/{{host}}.json"  # type: ignore[attr-defined]
+    url = f"{controller.url}/{{host}}.json"
     messages: list[str] = []
     settings = Config(report=url, ca_file=str(tree.root / "etc/evpn-host/ca.pem"))
     with report.reported(settings, "K8S01", messages.append, activates=True) as run:

@@ -1,5 +1,6 @@
 """What belongs to the management address, and what of it can't move and is named."""
 
+import msgspec
 import pytest
 
 from generator.desired.model import Management
@@ -16,18 +17,14 @@ SOURCES = {101: ["10.12.0.0/24"], 102: ["192.0.2.5/32"]}
 
 def route(prefix: str, gateway: str = "", **fields: object) -> Route:
     """A route on the NIC."""
-    known: dict[str, object] = {
-        "family": 10 if ":" in prefix else 2,
-        "table": MAIN,
-        "tos": 0,
-        "metric": 0,
-    }
-    known |= {"device": NIC, "text": "proto 4", "obstacle": "", **fields}
-    return Route(prefix=prefix, gateway=gateway, **known)  # type: ignore[arg-type]
+    family = 10 if ":" in prefix else 2
+    known = Route(family, MAIN, prefix, 0, 0, gateway, NIC, "proto 4")
+    return msgspec.structs.replace(known, **fields)
 
 
 def observation(*routes: Route, **fields: object) -> Observation:
-    return Observation({}, ADDRESSES, [], list(routes), SOURCES, **fields)  # type: ignore[arg-type]
+    known = Observation({}, ADDRESSES, [], list(routes), SOURCES)
+    return msgspec.structs.replace(known, **fields)
 
 
 @pytest.mark.parametrize(

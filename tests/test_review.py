@@ -10,7 +10,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
-import markdown  # type: ignore[import-untyped]
+import markdown
 import msgspec
 import pytest
 
