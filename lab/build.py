@@ -94,15 +94,29 @@ def _install_tools() -> None:
     if not shutil.which("apt-get"):
         raise LabUnavailable(f"the lab needs {', '.join(missing)}, and there is no apt-get")
     print(f"lab: installing {', '.join(missing)} with apt-get", file=sys.stderr, flush=True)
-    run(["apt-get", "update", "--quiet=2"])
-    run(["apt-get", "install", "--yes", "--quiet=2", *missing])
+    apt("install", "--yes", *missing)
 
 
-def run(argv: Sequence[str]) -> str:
+def apt(*arguments: str, folder: Path | None = None) -> None:
+    """Run apt-get in a folder. If that fails, fetch the lists of packages, and run it again.
+
+    Only one process fetches them at a time: apt-get itself does not wait. Raises `LabUnavailable`.
+    """
+    argv = ["apt-get", "--quiet=2", "--option=DPkg::Lock::Timeout=300", *arguments]
+    try:
+        run(argv, folder)
+    except LabUnavailable:
+        with _locked("apt"):
+            run(["apt-get", "--quiet=2", "update"])
+        run(argv, folder)
+
+
+def run(argv: Sequence[str], folder: Path | None = None) -> str:
     """Run a command of a build and return its output; raise LabUnavailable when it fails."""
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
     result = subprocess.run(
         argv,
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 
 from lab import uml
-from lab.build import REPO, built, debootstrap, run
+from lab.build import REPO, apt, built, debootstrap, run
 
 GUEST_REPO = "/opt/repo"
 # Debian's testing changes daily, so no gate waits for it: RELEASES leaves it out.
@@ -157,7 +157,7 @@ def _python_with_pip() -> str:
         pip = subprocess.run([python, "-m", "pip", "--version"], capture_output=True, check=False)
         if pip.returncode == 0:
             return python
-    run(["apt-get", "install", "--yes", "--quiet=2", "python3-pip"])
+    apt("install", "--yes", "python3-pip")
     return "/usr/bin/python3"
 
 

@@ -1,9 +1,10 @@
-"""Builds of this checkout, each made once: its Debian package, a next version, the single file."""
+"""What tests need, each made once: this checkout's packages and single file, programs of others."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ SOURCES = ("generator", "templates", "packaging", "docs", "examples")
 SINGLE = ("README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml")
 TOOLS = "debhelper dh-python lintian python3-click"
 NEXT = f"{__version__}+next"
+_BROWSER = "chromium-headless-shell"  # Debian's package, and its program
 
 # Makes an apt repository of all packages in /opt/debs: those of the suite's image and those that a
 # test puts there. Takes no arguments. From then on apt gets packages from nowhere else.
@@ -69,27 +71,45 @@ def program(name: str, package: str) -> str:
     if not copy.exists():
         build.cache().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=build.cache()) as folder:
-            script = (
-                f"{{ apt-get download {package} || {{ apt-get update && apt-get download"
-                f" {package}; }}; }} >&2 && dpkg-deb --extract {package}_*.deb ."
-            )
-            environment = os.environ | {"LC_ALL": "C.UTF-8"}
-            argv = ["sh", "-c", script]
-            done = subprocess.run(
-                argv, cwd=folder, env=environment, capture_output=True, text=True, check=False
-            )
-            if done.returncode:
-                raise LabUnavailable(f"no {name} here: {done.stderr.strip()[-300:]}")
+            try:
+                build.apt("download", package, folder=Path(folder))
+            except LabUnavailable as reason:
+                raise LabUnavailable(f"no {name} here: {reason}") from None
+            _extract(Path(folder), Path(folder))
             Path(folder, "usr/bin", name).rename(copy)
     return str(copy)
+
+
+def browser() -> tuple[str, dict[str, str]]:
+    """Return the path of a headless Chromium and the environment that it needs.
+
+    It and the libraries that this machine lacks are unpacked beside the lab's builds, and nothing
+    is installed.
+    """
+    folder = build.built("browser", [_BROWSER], _unpack_browser)
+    libraries = folder / "usr/lib" / f"{platform.machine()}-linux-gnu"
+    places = (libraries, libraries / "nss", libraries / "pulseaudio")
+    environment = os.environ | {"LD_LIBRARY_PATH": ":".join(map(str, places))}
+    return str(folder / "usr/lib/chromium" / _BROWSER), environment
+
+
+def _unpack_browser(folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder) as archives:
+        (Path(archives) / "partial").mkdir()
+        only = ("--yes", "--no-install-recommends", "--download-only")
+        build.apt(f"--option=Dir::Cache::archives={archives}", "install", *only, _BROWSER)
+        _extract(Path(archives), folder)
+
+
+def _extract(archives: Path, folder: Path) -> None:
+    for package in archives.glob("*.deb"):
+        build.run(["dpkg-deb", "--extract", str(package), str(folder)])
 
 
 def _build(folder: Path) -> None:
     missing = [tool for tool in ("dh", "dh_python3", "lintian") if not shutil.which(tool)]
     if missing or not Path("/usr/lib/python3/dist-packages/click").exists():
-        apt = ["apt-get", "--option", "DPkg::Lock::Timeout=300", "--quiet=2"]
-        build.run([*apt, "update"])
-        build.run([*apt, "install", "--yes", "--no-install-recommends", *TOOLS.split()])
+        build.apt("install", "--yes", "--no-install-recommends", *TOOLS.split())
     _run(REPO / "packaging/build-deb", folder)
     # python3-msgspec is cached apart: it seldom changes, and takes longer to build than evpn-host.
     recipe = [_digest("packaging/msgspec", "packaging/build-deb")]

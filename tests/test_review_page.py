@@ -3,7 +3,6 @@
 import copy
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Any
 import pytest
 
 from generator.verbs import review_page
-from lab.result import Result
+from lab.result import LabUnavailable, Result
 from tests import fabrics
 from tests.conftest import unavailable
+from tests.debs import browser
 from tests.strategies import LEAF1, LEAF2, Json, encoded, host, server, tagged, vnet
 
 Command = Callable[..., Result]
@@ -143,27 +143,35 @@ PAGES = {
 }
 
 
+@pytest.fixture(scope="session")
+def chromium(root_user: None) -> tuple[str, dict[str, str]]:
+    """Return a browser's path and environment."""
+    del root_user
+    try:
+        return browser()
+    except LabUnavailable as reason:
+        unavailable(str(reason))
+
+
+@pytest.mark.xdist_group("browser")
 @pytest.mark.parametrize("name", PAGES)
 def test_in_a_browser(
-    evpn_host: Command, tmp_path: Path, name: str, pytestconfig: pytest.Config
+    evpn_host: Command, tmp_path: Path, name: str, chromium: tuple[str, dict[str, str]]
 ) -> None:
     """Chromium shows each part, and its console stays empty."""
-    browser = shutil.which("chromium")
-    if browser is None and not pytestconfig.getoption("all_of_it"):
-        pytest.skip("needs chromium")
-    if browser is None:
-        unavailable("chromium is not installed")
     page(evpn_host, tmp_path, fabrics.before(), fabrics.after())
-    options = ("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000")
+    program, environment = chromium
     done = subprocess.run(
         [
-            browser,
-            *options,
+            program,
+            "--no-sandbox",
+            "--disable-gpu",
+            "--virtual-time-budget=5000",
             "--enable-logging=stderr",
             "--dump-dom",
             f"{(tmp_path / 'page.html').as_uri()}#{name}",
         ],
-        cwd=tmp_path,
+        env=environment,
         capture_output=True,
         text=True,
         timeout=120,
