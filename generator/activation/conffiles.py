@@ -1,18 +1,19 @@
 """Has dpkg put its own version of FRR's files beside ours when the package is upgraded.
 
-/etc/frr/frr.conf and /etc/frr/daemons are conffiles of Debian's package. Of one that somebody has
-changed dpkg asks at an upgrade which version it is to keep, and an upgrade that nobody watches
-stops there. With a diversion (dpkg-divert(1)) the package's version is beside ours, and dpkg
-compares that.
+/etc/frr/frr.conf and /etc/frr/daemons are conffiles of Debian's package. If somebody has changed a
+conffile, dpkg asks at an upgrade which version it is to keep. An upgrade that nobody watches stops
+there. With a diversion (dpkg-divert(1)) dpkg puts the package's version beside ours, and compares
+that one with the next.
 """
 
 from pathlib import Path, PurePath
 
 from generator.activation import commands, frr
 from generator.activation.commands import Log, Step
+from generator.errors import ActivationFailed
 from generator.state import files, record, tree
 
-SUFFIX = ".distrib"  # dpkg-divert's own default
+SUFFIX = ".distrib-evpn-host"  # nobody else's: dpkg-divert's own default is .distrib
 _SHIPPED = (frr.CONF, frr.DAEMONS)
 _CONFFILES = Path("var/lib/dpkg/info/frr.conffiles")  # not there: another distribution's FRR
 
@@ -24,35 +25,48 @@ def divert(root: Path, log: Log) -> None:
     """
     for path in _SHIPPED if tree.is_file(root, _CONFFILES) else ():
         copy = record.KEPT / path
-        if tree.is_file(root, copy) and _place(path, log) == PurePath("/", path):
+        if tree.is_file(root, copy) and _place(path, log) == f"/{path}":
             files.copy(root, copy, path + SUFFIX)
-            _run("--add", path, "an upgrade of FRR asks nothing about our file", log)
+            reason = "an upgrade of FRR asks nothing about our file"
+            commands.run(_step(path, "--add", reason, may_fail=True), log)
 
 
-def packaged(root: Path, path: str) -> str | None:
-    """Return the path of the diverted version, None if there is none.
+def packaged(root: Path, path: PurePath | str, log: Log) -> str | None:
+    """Return the path of the version that we have diverted, None if there is none.
 
     It was the operator's file, and has become another one only by upgrades of the package.
     """
-    diverted = path + SUFFIX
-    return diverted if path in _SHIPPED and tree.is_file(root, diverted) else None
+    diverted = f"{path}{SUFFIX}"
+    if str(path) in _SHIPPED and tree.is_file(root, diverted) and _is_ours(str(path), log):
+        return diverted
+    return None
 
 
 def restore(root: Path, log: Log) -> None:
-    """End our diversions. Files that were diverted are in their places already."""
+    """End our diversions. The diverted files are in their own places already.
+
+    Raises `OSError` or `ActivationFailed`.
+    """
     for path in _SHIPPED if tree.is_file(root, _CONFFILES) else ():
-        if _place(path, log) == PurePath("/", path + SUFFIX):
-            files.remove(root, path + SUFFIX)
-            _run("--remove", path, "the file is the package's again", log)
+        if _is_ours(path, log):
+            commands.run(_step(path, "--remove", "the file is the package's again"), log)
+        files.remove(root, path + SUFFIX)
 
 
-def _place(path: str, log: Log) -> PurePath:
-    """Return where dpkg puts the package's version of a file."""
+def _is_ours(path: str, log: Log) -> bool:
+    return _place(path, log) == f"/{path}{SUFFIX}"
+
+
+def _place(path: str, log: Log) -> str:
+    """Return where dpkg puts the package's version of a file, "" if it does not say."""
     step = Step(("dpkg-divert", "--truename", f"/{path}"), "whether dpkg knows that it is ours")
-    return PurePath(commands.run(step, log).strip())
+    try:
+        return commands.run(step, log).strip()
+    except ActivationFailed:
+        return ""
 
 
-def _run(action: str, path: str, reason: str, log: Log) -> None:
+def _step(path: str, action: str, reason: str, *, may_fail: bool = False) -> Step:
     diversion = ("--local", "--no-rename", "--divert", f"/{path}{SUFFIX}")
     argv = ("dpkg-divert", "--quiet", *diversion, action, f"/{path}")
-    commands.run(Step(argv, reason, may_fail=True), log)
+    return Step(argv, reason, may_fail=may_fail)

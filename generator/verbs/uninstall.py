@@ -115,7 +115,8 @@ def _restore_files(applied: Record | None, options: Options, log: Log, say: Log)
         str(PurePath(copy).relative_to(record.KEPT)): copy for copy in tree.walk(root, record.KEPT)
     }
     for path, copy in copies.items():  # takes the place of ours at once
-        files.copy(root, conffiles.packaged(root, path) or copy, path)
+        newer = conffiles.packaged(root, path, log) if options.activate else None
+        files.copy(root, newer or copy, path)
         say(f"/{path} is as it was before")
     staging.commit(root, [change for change in removed if change.path not in copies])
     if options.activate:

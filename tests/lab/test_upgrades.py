@@ -21,7 +21,7 @@ dpkg-query --listfiles frr | grep ^/ | while read -r path; do
     if ! [ -d "$path" ]; then echo "$path"; fi
 done | tar --create --files-from - | tar --extract --directory $new
 for file in frr.conf daemons; do
-    original=/etc/frr/$file.distrib
+    original=/etc/frr/$file.distrib-evpn-host
     [ -e $original ] || original=/etc/frr/$file
     cp $original $new/etc/frr/$file
     echo "# of package $1" >> $new/etc/frr/$file
@@ -67,11 +67,11 @@ def test_conffiles_of_frr(lab: Lab) -> None:
     ours = [lab.machine.read(path) for path in OURS]
     upgrade(lab, "new1")
     assert [lab.machine.read(path) for path in OURS] == ours
-    assert shipped(lab, ".distrib") == ["# of package new1"] * 2
+    assert shipped(lab, ".distrib-evpn-host") == ["# of package new1"] * 2
     eventually(lambda: established(host) == {"ens4", "ens5"})
     eventually(lambda: nothing_differs(lab))
     host.evpn_host("uninstall", "--yes")
     assert shipped(lab, "") == ["# of package new1"] * 2
-    assert not host.run(["sh", "-c", "ls /etc/frr/*.distrib"], check=False).out
+    assert not host.run(["sh", "-c", "ls /etc/frr/*.distrib*"], check=False).out
     upgrade(lab, "new2")
     assert shipped(lab, "") == ["# of package new2"] * 2
