@@ -1,5 +1,6 @@
 """What changes on a host, in network terms."""
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ from generator.desired.change import total
 from generator.desired.payload import load
 from generator.desired.summary import changes, summary
 from generator.desired.target import Target
+from tests.counting import instructions
 from tests.strategies import LEAF1, LEAF2, MAC, Json, encoded, host, link, server, tagged, vnet, vpc
 
 PORTS = tagged(LEAF1, LEAF2)
@@ -198,3 +200,19 @@ def test_a_record_of_an_older_version() -> None:
     assert [each.marked for each in changes(older, target(document))] == [
         "- uplink ens5 (leaf2)   ! leaves one session"
     ]
+
+
+def _with_vpcs(count: int, mtu: int) -> Target:
+    """Return the target of a host with so many V-Nets, each in a VPC of its own."""
+    vnets = [vnet(1000 + n, 100 + n, name=f"v{n}", ports=PORTS, mtu=mtu) for n in range(count)]
+    vpcs = [vpc(26), *(vpc(100 + n, vni=100_000 + n) for n in range(count))]
+    return target(host(*vnets, vpcs=vpcs))
+
+
+def test_the_work_grows_with_the_v_nets() -> None:
+    """Four times as many that change are four times the work, not sixteen."""
+    few, many = (
+        partial(changes, _with_vpcs(count, 1500), _with_vpcs(count, 1400)) for count in (50, 200)
+    )
+    assert len(few()) == 50
+    assert instructions(many) < 6 * instructions(few)

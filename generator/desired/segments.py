@@ -1,6 +1,6 @@
 """V-Nets of a target, and what differs between one before and after: pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -73,7 +73,20 @@ def vpc_name(target: Target, vrf: str) -> str:
     return (target.vpcs.get(int(number)) if number.isdecimal() else None) or vrf
 
 
-def vnet_changes(was: Segment, becomes: Segment, old: Target | None, new: Target) -> Change | None:
+class Widths(msgspec.Struct, frozen=True):
+    """How wide the uplinks of a host are, and how wide they had to be before."""
+
+    largest: int  # MTU of its V-Nets before, 0 without one
+    before: dict[str, int]  # by uplink, as `widths` returns it
+    after: dict[str, int]
+
+
+def widths_of(old: Target | None, new: Target, before: Iterable[Segment]) -> Widths:
+    """Return the widths of two targets' uplinks; `before` are the V-Nets of the old one."""
+    return Widths(max((each.mtu for each in before), default=0), widths(old), widths(new))
+
+
+def vnet_changes(was: Segment, becomes: Segment, uplinks: Widths) -> Change | None:
     """Return what differs of a V-Net, None if it is the same."""
     gateways = list(_gateways(was.gateways, becomes.gateways))
     details = [*_names(was, becomes), *gateways]
@@ -83,7 +96,7 @@ def vnet_changes(was: Segment, becomes: Segment, old: Target | None, new: Target
         risks.append("its devices are made anew")
     if was.mtu != becomes.mtu:
         details.append(f"MTU {arrow(was.mtu, becomes.mtu)}")
-        risks += mtu_risks(becomes, old, new)
+        risks += mtu_risks(becomes, uplinks)
     mac = bool(was.gateways and becomes.gateways and was.mac != becomes.mac)
     if mac:  # without a gateway a host has a MAC of its own there
         details.append(f"MAC {arrow(was.mac, becomes.mac)}")
@@ -99,14 +112,13 @@ def vnet_changes(was: Segment, becomes: Segment, old: Target | None, new: Target
     return Change(CHANGED, becomes.subject, ", ".join(details), tuple(risks), vni)
 
 
-def mtu_risks(becomes: Segment, old: Target | None, new: Target) -> list[str]:
+def mtu_risks(becomes: Segment, uplinks: Widths) -> list[str]:
     """Return the uplinks that were wide enough for the host's V-Nets, and are not for this one."""
-    before = widths(old)
-    widest = max((each.mtu for each in segments(old).values()), default=0)
+    before = uplinks.before
     return [
         f"MTU {becomes.mtu} + {VXLAN_OVERHEAD} does not fit uplink {name} ({mtu})"
-        for name, mtu in widths(new).items()
-        if name in before and lack(becomes.mtu, mtu) > lack(widest, before[name])
+        for name, mtu in uplinks.after.items()
+        if name in before and lack(becomes.mtu, mtu) > lack(uplinks.largest, before[name])
     ]
 
 

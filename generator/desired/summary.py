@@ -15,6 +15,7 @@ from generator.desired.segments import (
     vnet_changes,
     vpc_name,
     widths,
+    widths_of,
 )
 from generator.desired.target import Link, Target
 
@@ -44,15 +45,16 @@ def changes(old: Target | None, new: Target) -> list[Change]:
 def _vnets(old: Target | None, new: Target) -> Iterator[Change]:
     before, after = segments(old), segments(new)
     moved = _moved(before, after)
+    uplinks = widths_of(old, new, before.values())
     for vni in sorted(before.keys() | after.keys()):
         was, becomes = before.get(vni), after.get(moved.get(vni, vni))
         if was and becomes:
-            if change := vnet_changes(was, becomes, old, new):
+            if change := vnet_changes(was, becomes, uplinks):
                 yield change
         elif was:
             yield Change(REMOVED, was.subject, was.detail)
         elif becomes and vni not in moved.values():
-            risks = tuple(mtu_risks(becomes, old, new))
+            risks = tuple(mtu_risks(becomes, uplinks))
             yield Change(ADDED, becomes.subject, becomes.detail, risks, becomes.routed_vni)
 
 
@@ -75,7 +77,7 @@ def _vpcs(old: Target | None, new: Target) -> Iterator[Change]:
             yield Change(ADDED, f"VPC {vpc_name(new, vrf)}", _vrf_detail(vrf, after[vrf]))
         elif old and vrf not in after:
             yield Change(REMOVED, f"VPC {vpc_name(old, vrf)}", _vrf_detail(vrf, before[vrf]))
-        elif old and (details := list(_vpc_details(vrf, old, new))):
+        elif old and (details := list(_vpc_details(vrf, old, new, before[vrf], after[vrf]))):
             anew = before[vrf] != after[vrf] and before[vrf] and after[vrf]
             risks = ("the devices of its L3VNI are made anew",) if anew else ()
             yield Change(CHANGED, f"VPC {vpc_name(new, vrf)}", ", ".join(details), risks)
@@ -89,8 +91,10 @@ def _renumbered(old: Target | None, new: Target) -> dict[str, str]:
     return {vrf: by_name[name] for vrf, name in gone.items() if name in by_name}
 
 
-def _vpc_details(vrf: str, old: Target, new: Target) -> Iterator[str]:
-    was, becomes = _vrfs(old)[vrf], _vrfs(new)[vrf]
+def _vpc_details(
+    vrf: str, old: Target, new: Target, was: int | None, becomes: int | None
+) -> Iterator[str]:
+    """Yield what differs of a VPC; `was` and `becomes` are its L3VNI."""
     names = [vpc_name(each, vrf) for each in (old, new)]
     if vrf not in names and names[0] != names[1]:
         yield f"name {arrow(*names)}"

@@ -3,6 +3,7 @@
 The default route of table main by its gateway is `place`'s.
 """
 
+from collections import Counter
 from collections.abc import Collection
 from ipaddress import ip_address, ip_interface
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from generator.desired.model import Management
 from generator.observed.following import following
 from generator.observed.management import Observation
 from generator.observed.routing import IPV6
-from generator.state.placement import Place, Route
+from generator.state.placement import Key, Place, Route
 
 Way = tuple[Place | None, Place]  # where the address was put last, and where it belongs
 
@@ -79,21 +80,25 @@ def lines(  # noqa: PLR0913, PLR0917  # what is known, what is, and where to
     result = Lines([], [], [])
     source = address.partition("/")[0]
     routes = [r for r in known if (r.family == IPV6) == (":" in address)]
+    counts = Counter(r.key for r in routes)
+    present_by_key: dict[Key, list[Route]] = {}
+    for present in observed.routes:
+        present_by_key.setdefault(present.key, []).append(present)
     for route in sorted(routes, key=lambda r: bool(r.gateway)):  # next hops need those on the link
         words = route.words(device)
         if words in stuck:
             continue
-        same = [r for r in observed.routes if r.key == route.key]
+        same = present_by_key.get(route.key, [])
         # `replace` replaces whatever route has that key. It must not replace somebody else's.
         ours = all(r.device in {device, *others} for r in same)
-        alone = ours and sum(r.key == route.key for r in routes) == 1
+        alone = ours and counts[route.key] == 1
         line = f"route {'replace' if alone else 'append'} {words} {route.text}"
-        present = not missing([route], observed, device)
-        if not present:
+        is_there = any(_is_at(r, route, device) for r in same)
+        if not is_there:
             result.missing.append(line)
         if route.source == source:
             result.again.append(line)
-        if present or not alone:
+        if is_there or not alone:
             away = [r for r in same if r.device in others and r.gateway == route.gateway]
             result.delete.extend(f"route delete {r.words(r.device)}" for r in away)
     for route in observed.routes:  # the kernel deletes them too
@@ -102,7 +107,11 @@ def lines(  # noqa: PLR0913, PLR0917  # what is known, what is, and where to
     return result
 
 
+def _is_at(present: Route, route: Route, device: str) -> bool:
+    return (present.device, present.gateway, present.text) == (device, route.gateway, route.text)
+
+
 def missing(known: list[Route], observed: Observation, device: str) -> list[str]:
     """Return the routes that a device lacks, in the words of `Route.words`."""
-    there = [(r.key, r.gateway, r.text) for r in observed.routes if r.device == device]
+    there = {(r.key, r.gateway, r.text) for r in observed.routes if r.device == device}
     return [r.words(device) for r in known if (r.key, r.gateway, r.text) not in there]

@@ -14,6 +14,10 @@ Place = Literal["nic", "bridge"]
 FILE = Path("run/evpn-host/failover.json")
 
 
+Key = tuple[int, int, str, int, int]
+"""Family, table, prefix, TOS and metric: what the kernel tells routes apart by."""
+
+
 class Route(msgspec.Struct, frozen=True):
     """A route of the operator's, as ip-route(8) reads it."""
 
@@ -28,7 +32,7 @@ class Route(msgspec.Struct, frozen=True):
     obstacle: str = ""  # what it has that we can't write down
 
     @property
-    def key(self) -> tuple[int, int, str, int, int]:
+    def key(self) -> Key:
         """What the kernel tells routes apart by when it replaces one."""
         return self.family, self.table, self.prefix, self.tos, self.metric
 
