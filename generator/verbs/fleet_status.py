@@ -1,7 +1,6 @@
 """`evpn-host fleet-status`: which host has what, from the reports that hosts have posted."""
 
 import datetime
-import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from generator.desired.grouped import natural
 from generator.desired.payload import Payload
 from generator.errors import Refused, printable
 from generator.observed.health import GOOD
@@ -122,9 +122,7 @@ def _urgency(word: str) -> int:
 
 def _order(row: Row) -> tuple[object, ...]:
     urgency = _urgency(row.attention[0]) if row.attention else len(_URGENCY)
-    parts = re.split(r"(\d+)", row.host.lower())
-    name = [(int(part), "") if part.isdigit() else (0, part) for part in parts]
-    return urgency, row.health == "ok", name, row.host
+    return urgency, row.health == "ok", natural(row.host.lower()), row.host
 
 
 def lines(status: Fleet) -> Iterator[str]:
