@@ -435,6 +435,13 @@ def _files(top: Path) -> list[Path]:
     return [each for each in inside if each.is_file() and not each.is_symlink()]
 
 
+def test_no_large_file_is_shipped() -> None:
+    """A clone stays small: no wheel and no archive lies among the sources."""
+    known = {path for path in REPO.iterdir() if path.name not in ASIDE | {"build", "dist"}}
+    files = [each for path in known for each in (path, *path.rglob("*")) if each.is_file()]
+    assert {str(each.relative_to(REPO)) for each in files if each.stat().st_size > 500_000} == set()
+
+
 def test_mypy_and_ruff_read_all_python() -> None:
     """Their settings name every folder with modules, and each program without `.py`."""
     tools = tomllib.loads((REPO / "pyproject.toml").read_text())["tool"]
