@@ -50,6 +50,15 @@ def test_points() -> None:
     ]
 
 
+def test_nearest() -> None:
+    """A call is found again although the run has read another file before it."""
+    point = next(p for p in tracing.points(TRACE) if p.syscall == "renameat")
+    more = 'renameat(5</etc/frr>, ".y.new", 5</etc/frr>, "y") = 0\n' + TRACE
+    assert tracing.nearest(TRACE, point) == point.number == 1
+    assert tracing.nearest(more, point) == 2
+    assert tracing.nearest("", point) == 0
+
+
 def test_last() -> None:
     """A call is found again by its number; one that did not happen is not."""
     assert tracing.last(TRACE, "fsync", 3) is None

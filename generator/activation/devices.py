@@ -1,7 +1,7 @@
 """Changes devices, rules and addresses that no backend changes, or not in the order needed."""
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Set
 from pathlib import Path
 
 import msgspec
@@ -11,6 +11,7 @@ from generator.activation.backend import Activation
 from generator.activation.commands import Log, Step
 from generator.desired.model import UNREACHABLE_METRIC, UPLINK_PEERS, Device
 from generator.desired.target import Target, loopbacks
+from generator.errors import ActivationFailed, Problem
 from generator.observed import devices, netlink, nics, running, settings
 from generator.observed.devices import Difference
 
@@ -86,6 +87,11 @@ def restore_rules(log: Log) -> None:
         )
     ]
     commands.run_all(steps, log)
+    _see_gone(
+        f"ip {option} rule pref {place} l3mdev"
+        for family, option in _FAMILIES.items()
+        for place in devices.vrf_rules(family)
+    )
 
 
 def _rule(option: str, line: str, reason: str) -> Step:
@@ -147,13 +153,26 @@ def delete_unchangeable(target: Target, log: Log) -> None:
 
 
 def delete(removed: Iterable[Device], log: Log) -> None:
-    """Delete devices of ours; a VRF's routes before the VRF, or zebra may crash (10.3)."""
+    """Delete devices of ours; a VRF's routes before the VRF, or zebra may crash (10.3).
+
+    Raises `ActivationFailed` if one stays.
+    """
     removed = list(removed)
     vrfs = [device for device in removed if device.kind == "vrf"]
     _delete(_existing(device for device in removed if device.kind != "vrf"), log)
     if vrfs:
         commands.run_all(_empty_tables(vrfs), log)
     _delete(_existing(vrfs), log)
+    _see_gone(f"device {name}" for name in _existing(removed))
+
+
+def _see_gone(left: Iterable[str]) -> None:
+    """Raise `ActivationFailed` if something is left that was to go.
+
+    No record would name it any more, so no later run would look for it.
+    """
+    if problems := [Problem(name, "", "is still there") for name in left]:
+        raise ActivationFailed(*problems)
 
 
 def _existing(ours: Iterable[Device]) -> list[str]:
@@ -211,55 +230,60 @@ def _empty_tables(vrfs: Iterable[Device]) -> list[Step]:
 
 
 def remove_stale_addresses(activation: Activation, log: Log) -> None:
-    """Remove addresses that were ours and that the backend leaves where they are."""
-    _remove_loopbacks(activation, log)
-    _remove_uplink_loopbacks(activation, log)
-    _remove_numbered(activation, log)
+    """Remove addresses that were ours and that the backend leaves where they are.
+
+    Raises `ActivationFailed` if one stays.
+    """
+    _remove_addresses(lambda: _stale_addresses(activation), log)
 
 
 def remove_all_addresses(applied: Iterable[Device], log: Log) -> None:
-    """Remove the VTEP's addresses, from the loopback and from all uplinks."""
+    """Remove the VTEP's addresses, from the loopback and from all uplinks.
+
+    Raises `ActivationFailed` if one stays.
+    """
     ours = loopbacks(list(applied))
-    commands.run_all(map(_delete_loopback, sorted(ours)), log)
-    commands.run_all(_uplink_loopbacks(ours, set()), log)
+    _remove_addresses(lambda: [*_on_loopback(ours), *_on_uplinks(ours, set())], log)
 
 
-def _remove_loopbacks(activation: Activation, log: Log) -> None:
-    """Neither backend removes an address from `lo` that its files no longer have."""
-    stale = activation.previous_loopbacks - activation.target.loopbacks
-    present = netlink.addresses().get(1, set()) if stale else set()
-    for address in sorted(stale):
-        if f"{address}/32" in present:
-            commands.run(_delete_loopback(address), log)
+def _remove_addresses(present: Callable[[], list[Step]], log: Log) -> None:
+    """Delete what is `present`, and see that it is gone."""
+    if steps := present():
+        commands.run_all(steps, log)
+        _see_gone(f"address {' '.join(step.argv[3:])}" for step in present())
 
 
-def _delete_loopback(address: str) -> Step:
-    argv = ("ip", "address", "delete", f"{address}/32", "dev", "lo")
-    return Step(argv, "the VTEP goes", may_fail=True)
-
-
-def _remove_uplink_loopbacks(activation: Activation, log: Log) -> None:
-    """FRR's start script adds the VTEP's address to uplinks, and forgets a NIC that was one."""
-    if activation.target.uplinks is not None:
-        ours = activation.previous_loopbacks | activation.target.loopbacks
-        commands.run_all(_uplink_loopbacks(ours, set(activation.target.uplinks)), log)
-
-
-def _uplink_loopbacks(ours: frozenset[str], uplinks: set[str]) -> list[Step]:
-    """Remove the VTEP's address from NICs that are not uplinks."""
-    names = {link.index: link.name for link in netlink.links().values()}
+def _stale_addresses(activation: Activation) -> list[Step]:
+    """Return a step for each address that was ours and that the target does not have."""
+    ours = activation.previous_loopbacks | activation.target.loopbacks
+    uplinks = activation.target.uplinks
     return [
-        Step(
-            ("ip", "address", "delete", address, "peer", f"{peer}/32", "dev", names[index]),
-            f"{names[index]} is no uplink any more",
-            may_fail=True,
-        )
-        for index, address, peer in netlink.peers()
-        if peer in UPLINK_PEERS and address in ours and names.get(index, "lo") not in uplinks
+        *_on_loopback(activation.previous_loopbacks - activation.target.loopbacks),
+        *(_on_uplinks(ours, set(uplinks)) if uplinks is not None else ()),
+        *_numbered(activation),
     ]
 
 
-def _remove_numbered(activation: Activation, log: Log) -> None:
+def _on_loopback(stale: Set[str]) -> Iterator[Step]:
+    """Neither backend removes an address from `lo` that its files no longer have."""
+    present = netlink.addresses().get(1, set()) if stale else set()
+    for address in sorted(stale):
+        if f"{address}/32" in present:
+            argv = ("ip", "address", "delete", f"{address}/32", "dev", "lo")
+            yield Step(argv, "the VTEP goes", may_fail=True)
+
+
+def _on_uplinks(ours: Set[str], uplinks: Set[str]) -> Iterator[Step]:
+    """FRR's start script adds the VTEP's address to uplinks, and forgets a NIC that was one."""
+    names = {link.index: link.name for link in netlink.links().values()}
+    for index, address, peer in netlink.peers():
+        if peer in UPLINK_PEERS and address in ours and names.get(index, "lo") not in uplinks:
+            nic = names[index]
+            argv = ("ip", "address", "delete", address, "peer", f"{peer}/32", "dev", nic)
+            yield Step(argv, f"{nic} is no uplink any more", may_fail=True)
+
+
+def _numbered(activation: Activation) -> Iterator[Step]:
     """ifupdown2 removes no address from an uplink: it is told to leave the operator's alone."""
     stale = activation.previous_numbered.difference(activation.target.numbered)
     links, present = (netlink.links(), netlink.addresses()) if stale else ({}, {})
@@ -267,4 +291,4 @@ def _remove_numbered(activation: Activation, log: Log) -> None:
         if nic in links and address in present.get(links[nic].index, set()):
             argv = ("ip", "address", "delete", address, "dev", nic)
             reason = f"the session on {nic} has no address of ours any more"
-            commands.run(Step(argv, reason, may_fail=True), log)
+            yield Step(argv, reason, may_fail=True)

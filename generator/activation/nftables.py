@@ -46,7 +46,7 @@ def _load(root: Path, log: Log, say: Log) -> None:
 
 
 def remove(log: Log) -> None:
-    """Have the kernel forget the table, if it has one."""
+    """Have the kernel forget the table, if it has one. Raises `ActivationFailed` if it can't."""
     if packet_filter.rules():
         argv = ("nft", "delete", "table", "inet", packet_filter.TABLE)
-        commands.run(Step(argv, "nothing is filtered any more", may_fail=True), log)
+        commands.run(Step(argv, "nothing is filtered any more"), log)

@@ -79,7 +79,7 @@ def copy(root: Path, source: PurePath | str, target: PurePath | str) -> None:
 def _in_place_of(root: Path, path: PurePath | str) -> Iterator[tuple[int, str]]:
     """Yield a folder and the name for a new file in it. At the end that takes the path's place."""
     parent, name = os.path.split(path)
-    partial = f".{name}.new"
+    partial = _partial(name)
     make_folder(root, parent)
     with tree.folder(root, parent) as folder:
         _remove(partial, folder)  # of a run that was killed
@@ -93,18 +93,24 @@ def _in_place_of(root: Path, path: PurePath | str) -> Iterator[tuple[int, str]]:
         os.fsync(folder)
 
 
+def _partial(name: str) -> str:
+    """Return what a file is called while it is written."""
+    return f".{name}.new"
+
+
 def _remove(name: str, folder: int) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name, dir_fd=folder)
 
 
 def remove(root: Path, path: PurePath | str) -> None:
-    """Remove a file. A missing one is no error."""
+    """Remove a file, and what a killed run has written of it. A missing one is no error."""
     parent, name = os.path.split(path)
     with (
         contextlib.suppress(FileNotFoundError, NotADirectoryError),
         tree.folder(root, parent) as folder,
     ):
+        _remove(_partial(name), folder)
         os.unlink(name, dir_fd=folder)
         os.fsync(folder)
 

@@ -198,6 +198,8 @@ class Run:
     result: Result
     hit: str
     """What was hit; "" if the fault did not come."""
+    number: int = 0
+    """The number that the call of a file had in this run, 0 if it did not come."""
 
     @property
     def code(self) -> int:
@@ -281,10 +283,11 @@ class Bench:
         result = self._evpn_host(strace, argv, wrapped=point.starts)
         trace = self.machine.read(TRACE)
         call = tracing.last(trace, point.syscall, point.number)
+        if not point.starts:
+            hit = call[0].subject if call else ""
+            return Run(result, hit, tracing.nearest(trace, point))
         if call is None:
             return Run(result, "")
-        if not point.starts:
-            return Run(result, call[0].subject)
         # The tool did not come to run. Those before it say whether it was its turn.
         before = self._calls()[: tracing.starts_before(trace, point.syscall, point.number)]
         there = before.count(point.subject) == point.start - 1
@@ -429,8 +432,9 @@ class Judge:
             except (LabError, AssertionError) as error:  # the others still tell something
                 self.at = "?"
                 wrong = [f"the trial did not end: {error}"]
-            if wrong is not None:
+            if isinstance(wrong, list):
                 break
+            fault = replace(fault, point=replace(fault.point, number=wrong))
         else:
             counts.missed += 1
             self._say(f"MISSED {text}: the point was not reached")
@@ -439,8 +443,8 @@ class Judge:
         for each in wrong:
             self._say(f"WRONG {text}: {each}")
 
-    def _attempt(self, verb: Verb, fault: Fault, counts: Counts, text: str) -> list[str] | None:
-        """Return what was wrong; None if the fault did not come where it should."""
+    def _attempt(self, verb: Verb, fault: Fault, counts: Counts, text: str) -> list[str] | int:
+        """Return what was wrong, or another number to try if the fault came elsewhere."""
         host = self.bench.host
         self.go(verb.begins)
         sessions = (
@@ -460,7 +464,8 @@ class Judge:
             self._mend(verb)
         self._say(f"{text}: {run.code}{'' if hit else f' not there, but at {run.hit}'}")
         if not hit and not wrong and not wrong_end:
-            return None
+            point = fault.point
+            return point.number if point.starts else run.number or point.number + 1
         counts.kinds[fault.kind] += 1
         counts.codes[code_of(run.code)] += 1
         counts.right += not wrong_end

@@ -112,6 +112,15 @@ def last(trace: str, syscall: str, number: int) -> tuple[Point, str] | None:
     return None
 
 
+def nearest(trace: str, point: Point) -> int:
+    """Return the number of the call in a trace that does what a point does, 0 if none does.
+
+    A run that reads a file more or less counts its calls otherwise. Of several the nearest counts.
+    """
+    numbers = (call.number for call, _ in _calls(trace) if call.what == point.what)
+    return min(numbers, key=lambda number: abs(number - point.number), default=0)
+
+
 def _calls(trace: str) -> Iterator[tuple[Point, str]]:
     """Yield each call with the rest of its line."""
     counts: Counter[str] = Counter()

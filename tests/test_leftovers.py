@@ -1,0 +1,72 @@
+"""What a command could not delete is no success: no record would name it any more."""
+
+from pathlib import Path
+
+import pytest
+
+from generator.activation import commands, devices
+from generator.activation.commands import Log, Step
+from generator.desired.model import UPLINK_PEERS, Device
+from generator.errors import ActivationFailed
+from generator.observed import netlink
+from generator.state import files
+
+VTEP = "10.2.0.101"
+BRIDGE = Device(name="nbr-80", kind="bridge")
+PORT = Device(name="vxlan80", kind="vxlan", local=VTEP)
+PEER = min(UPLINK_PEERS)
+
+
+class Kernel:
+    """A bridge, and the VTEP's address on an uplink. `ip` deletes both, or nothing."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, obeys: bool) -> None:
+        """Take the place of netlink and of `ip`."""
+        self.obeys = obeys
+        link = netlink.Link(3, "nbr-80", up=True, mtu=1500, mac="", master=0, kind="bridge")
+        nic = netlink.Link(2, "ens4", up=True, mtu=1500, mac="", master=0, kind="")
+        self.links, self.peers = {"nbr-80": link, "ens4": nic}, [(2, VTEP, PEER)]
+        monkeypatch.setattr(netlink, "links", lambda: self.links)
+        monkeypatch.setattr(netlink, "peers", lambda: self.peers)
+        monkeypatch.setattr(netlink, "addresses", dict)
+        monkeypatch.setattr(commands, "run", self._run)
+        monkeypatch.setattr(commands, "run_all", lambda steps, _: [*map(self._run, steps)])
+
+    def _run(self, step: Step, log: Log = commands.silent) -> str:
+        del log
+        if self.obeys and "nbr-80" in (step.input or ""):
+            del self.links["nbr-80"]
+        elif self.obeys and VTEP in step.argv:
+            self.peers.clear()
+        return ""
+
+
+@pytest.mark.parametrize("obeys", [True, False])
+def test_a_device_that_stays(monkeypatch: pytest.MonkeyPatch, obeys: bool) -> None:
+    """`ip` failed: the harness found a rollback that said 0, and a bridge that nobody removed."""
+    kernel = Kernel(monkeypatch, obeys=obeys)
+    if obeys:
+        devices.delete([BRIDGE], commands.silent)
+        assert "nbr-80" not in kernel.links
+        return
+    with pytest.raises(ActivationFailed, match="device nbr-80: is still there"):
+        devices.delete([BRIDGE], commands.silent)
+
+
+@pytest.mark.parametrize("obeys", [True, False])
+def test_an_address_that_stays(monkeypatch: pytest.MonkeyPatch, obeys: bool) -> None:
+    """The VTEP's address on an uplink, which FRR's start script adds and nobody else removes."""
+    kernel = Kernel(monkeypatch, obeys=obeys)
+    if obeys:
+        devices.remove_all_addresses([PORT], commands.silent)
+        assert not kernel.peers
+        return
+    with pytest.raises(ActivationFailed, match=f"address {VTEP} peer {PEER}/32 dev ens4"):
+        devices.remove_all_addresses([PORT], commands.silent)
+
+
+def test_half_a_file_goes_with_the_file(tmp_path: Path) -> None:
+    """A run was killed while it wrote a file, and the next one does not want the file."""
+    (tmp_path / ".why.json.new").write_text("{")
+    files.remove(tmp_path, "why.json")
+    assert not list(tmp_path.iterdir())
