@@ -77,9 +77,9 @@ def diff(
 @parameters.host
 @click.option("--json", "as_json", is_flag=True, help="the findings, for a script")
 def preflight(source: str | None, host: str | None, as_json: bool) -> None:
-    """Name what would stop an apply on this machine, or surprise you.
+    """Name what would stop an apply, or surprise you.
 
-    Changes nothing. The exit code is 1 if something would stop it.
+    It looks at this machine and changes nothing. The exit code is 1 if something would stop it.
     """
     from generator.verbs import context, planning
     from generator.verbs import preflight as verb

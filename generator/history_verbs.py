@@ -11,9 +11,10 @@ from generator.verbs import parameters
 @parameters.root
 @click.option("--json", "as_json", is_flag=True, help="for a script")
 def history(root: Path | None, as_json: bool) -> None:
-    """List what was applied, the newest first: time, outcome, what it changed.
+    """List what was applied, the newest first.
 
-    rollback NUMBER makes an entry current again.
+    Each entry has its time, its outcome and what it changed. rollback NUMBER makes an entry
+    current again.
     """
     from generator.verbs import context
     from generator.verbs import history as verb

@@ -21,7 +21,7 @@ _PLATFORMS = ("libvirt", "nad", "incus")
 @click.option("-b", "--backend", type=click.Choice(NAMES), default=NAMES[0], show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="what became of hosts and files")
 def render(source: str | None, output: Path, host: str | None, backend: str, as_json: bool) -> None:
-    """Make DIR the files of a host, or of each host of a Fleet.
+    """Write the files of a host, or of each host of a Fleet.
 
     A host's files are below DIR/etc, those of a Fleet's hosts below DIR/<host>/etc. What evpn-host
     wrote there and the payload no longer has goes. Files of others stay, and a file that is the
@@ -56,7 +56,7 @@ def render(source: str | None, output: Path, host: str | None, backend: str, as_
 def review(
     old: str, new: str, as_json: bool, markdown: bool, page: Path | None, fail_on_risk: bool
 ) -> None:
-    """Say what changes between two payloads or two rendered trees, for all their hosts.
+    """Say what changes between two payloads or rendered trees.
 
     OLD and NEW are each a payload (a path, - or an http(s) URL), a folder that render wrote, or
     REV:path in the Git repository that you are in: a payload or such a folder at that revision.
@@ -182,10 +182,11 @@ def guests(
 )
 @click.option("--json", "as_json", is_flag=True, help="what became of leaves and files")
 def leaves(source: str | None, output: Path, switches: str | None, as_json: bool) -> None:
-    """Make DIR what each leaf needs for the hosts at its ports: frr.conf and interfaces.
+    """Write what each leaf needs for the hosts at its ports.
 
-    A leaf's files are below DIR/<leaf>/etc. Without --switches words stand in them in place of the
-    leaf's loopback and, if the payload does not have it, its AS number.
+    A leaf's frr.conf and its file for ifupdown2 are below DIR/<leaf>/etc. Without --switches they
+    have a word to replace where the leaf's loopback belongs, and where its AS number belongs if
+    the payload does not have it.
 
     Needs no root and reads nothing of this machine. DIR is for leaves alone: render removes what it
     does not know.
@@ -224,10 +225,11 @@ def leaves(source: str | None, output: Path, switches: str | None, as_json: bool
 )
 @click.option("--json", "as_json", is_flag=True, help="for a script")
 def fleet_status(folder: Path, source: str | None, stale: float, as_json: bool) -> None:
-    """Show which host of a fleet has what, from the reports that hosts posted into DIR.
+    """Show which host of a fleet has what.
 
-    Hosts that need a person come first: the health is not ok or waiting, something differs, the
-    report is stale. A file that is no report is named, and hides no other.
+    DIR has the reports that hosts posted. Hosts that need a person come first: the health is not
+    ok or waiting, something differs, the report is stale. A file that is no report is named, and
+    hides no other.
 
     The exit code is 0 if nobody is needed, 1 if somebody is, 2 in trouble.
     """

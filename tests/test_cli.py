@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -43,6 +44,13 @@ def test_module_and_command_are_the_same() -> None:
     command = Path(sys.executable).with_name("evpn-host")
     installed = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
     assert process("--version").out == installed.stdout == f"evpn-host, version {__version__}\n"
+
+
+def test_the_list_of_verbs_is_whole(evpn_host: Command) -> None:
+    """Each verb says in a short sentence what it does; none is cut."""
+    lines = evpn_host("--help").out.partition("Commands:\n")[2].splitlines()
+    assert len(lines) > 15
+    assert [line for line in lines if not re.fullmatch(r"  [\w-]+ +\S.*[^.]\.", line)] == []
 
 
 def test_renders_a_host(evpn_host: Command, tmp_path: Path) -> None:
