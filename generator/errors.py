@@ -144,3 +144,12 @@ class Stranded(EvpnHostError):
 
     exit_code = 4
     outcome = "stranded"
+
+
+def see_gone(left: Iterable[str]) -> None:
+    """Raise `ActivationFailed` if something is left that was to go.
+
+    The next record does not name it, so no later run would look for it.
+    """
+    if problems := [Problem(name, "", "is still there") for name in left]:
+        raise ActivationFailed(*problems)

@@ -4,12 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from generator.activation import commands, devices
+from generator.activation import commands, devices, units
 from generator.activation.commands import Log, Step
 from generator.desired.model import UPLINK_PEERS, Device
-from generator.errors import ActivationFailed
+from generator.errors import ActivationFailed, Stranded
 from generator.observed import netlink
-from generator.state import files
+from generator.state import files, record
+from generator.state.lock import lock
+from generator.verbs.apply import apply
+from generator.verbs.options import Options
+from generator.verbs.uninstall import uninstall
+from tests.strategies import LEAF1, LEAF2, encoded, host, tagged, vnet
 
 VTEP = "10.2.0.101"
 BRIDGE = Device(name="nbr-80", kind="bridge")
@@ -70,3 +75,52 @@ def test_half_a_file_goes_with_the_file(tmp_path: Path) -> None:
     (tmp_path / ".why.json.new").write_text("{")
     files.remove(tmp_path, "why.json")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_lock_sweeps_the_state(tmp_path: Path) -> None:
+    """Half a record goes, whoever runs next; what is written without the lock stays."""
+    half, origin, other = (
+        tmp_path / record.STATE / name
+        for name in (".record.json.new", files.partial_of(record.ORIGIN.name), "notes")
+    )
+    half.parent.mkdir(parents=True)
+    for path in (half, origin, other):
+        path.write_text("{")
+    with lock(tmp_path):
+        assert not half.exists()
+        assert origin.exists()
+        assert other.exists()
+
+
+def test_uninstall_says_what_it_could_not_remove(
+    folder_as_host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each was passed over in silence, with exit code 0."""
+    options = Options(root=folder_as_host, backend="netplan", activate=False)
+    document = encoded(host(vnet(26, prefixes=["10.26.0.1/24"], ports=tagged(LEAF1, LEAF2))))
+    apply(document, options, commands.silent, commands.silent)
+    with monkeypatch.context() as full:
+        full.setattr(files, "remove_folder", _full_disk)
+        with pytest.raises(Stranded, match=r"No space left.*\n.*run uninstall again"):
+            uninstall(options, commands.silent, commands.silent)
+    apply(document, options, commands.silent, commands.silent)
+    with monkeypatch.context() as full:
+        full.setattr(files, "remove_tree", lambda *_: None)
+        with pytest.raises(Stranded, match=r"/var/lib/evpn-host/record\.json: is still there"):
+            uninstall(options, commands.silent, commands.silent)
+    uninstall(options, commands.silent, commands.silent)
+    assert not (folder_as_host / record.STATE).exists()
+
+
+def test_a_unit_that_stays_enabled(tmp_path: Path) -> None:
+    """`systemctl disable` failed, and the link led to a unit that was removed."""
+    folder = tmp_path / units.UNITS / "timers.target.wants"
+    folder.mkdir(parents=True)
+    (folder / "other.timer").symlink_to("/none")
+    assert units.enabled(tmp_path) == []
+    (folder / "evpn-host.timer").symlink_to("/none")
+    assert units.enabled(tmp_path) == [str(units.UNITS / "timers.target.wants/evpn-host.timer")]
+
+
+def _full_disk(*_: object, **__: object) -> None:
+    raise OSError(28, "No space left on device", "/etc/iproute2/rt_tables.d")

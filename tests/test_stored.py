@@ -140,7 +140,7 @@ def test_a_damaged_generation_is_not_kept(kind: str, applied: Path, evpn_host: C
 def test_a_damaged_memory_is_none(kind: str, tmp_path: Path) -> None:
     """The hook looks anew, and the controller is asked without an ETag."""
     damage(kind, tmp_path / placement.FILE)
-    damage(kind, tmp_path / source.ORIGIN)
+    damage(kind, tmp_path / record.ORIGIN)
     assert placement.read(tmp_path) in (None, placement.Placement())
     assert Hook(tmp_path, silent).placement == placement.Placement()
     assert source._origin(tmp_path) is None

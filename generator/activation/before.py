@@ -5,7 +5,7 @@ a later one touches something new. What is in it was there before us, and is nev
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -123,21 +123,27 @@ def restore(root: Path, known: Before, log: Log) -> None:
     commands.run_all(steps, log)
 
 
-def sweep(root: Path) -> None:
-    """Remove folders that came with us and are empty: a run that was killed has left them."""
+def sweep(root: Path, paths: Iterable[str]) -> None:
+    """Remove what a run that was killed has left behind: half a file, and our empty folders.
+
+    `paths` are those of our files.
+    """
+    files.sweep(root, paths)
     for folder in reversed(read(root).folders):
         with contextlib.suppress(OSError):
             files.remove_folder(root, folder)
 
 
 def remove_folders(root: Path, known: Before) -> None:
-    """Remove the backends' notes, and folders that came with us and that nobody else uses."""
+    """Remove the backends' notes, and folders that came with us and that nobody else uses.
+
+    Raises `OSError`.
+    """
     for backend in backends.registered():
         # If the folder is the distribution's (Debian 12), the notes in it are still of our VRFs.
         folders = map(str, backend.folders)
         if known.notes is False or any(folder in known.folders for folder in folders):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(FileNotFoundError):
                 backend.remove_notes(root)
     for folder in reversed(known.folders):
-        with contextlib.suppress(OSError):
-            files.remove_folder(root, folder)
+        files.remove_folder(root, folder)

@@ -11,7 +11,7 @@ from generator.activation.backend import Activation
 from generator.activation.commands import Log, Step
 from generator.desired.model import UNREACHABLE_METRIC, UPLINK_PEERS, Device
 from generator.desired.target import Target, loopbacks
-from generator.errors import ActivationFailed, Problem
+from generator.errors import see_gone
 from generator.observed import devices, netlink, nics, running, settings
 from generator.observed.devices import Difference
 
@@ -87,7 +87,7 @@ def restore_rules(log: Log) -> None:
         )
     ]
     commands.run_all(steps, log)
-    _see_gone(
+    see_gone(
         f"ip {option} rule pref {place} l3mdev"
         for family, option in _FAMILIES.items()
         for place in devices.vrf_rules(family)
@@ -163,16 +163,7 @@ def delete(removed: Iterable[Device], log: Log) -> None:
     if vrfs:
         commands.run_all(_empty_tables(vrfs), log)
     _delete(_existing(vrfs), log)
-    _see_gone(f"device {name}" for name in _existing(removed))
-
-
-def _see_gone(left: Iterable[str]) -> None:
-    """Raise `ActivationFailed` if something is left that was to go.
-
-    No record would name it any more, so no later run would look for it.
-    """
-    if problems := [Problem(name, "", "is still there") for name in left]:
-        raise ActivationFailed(*problems)
+    see_gone(f"device {name}" for name in _existing(removed))
 
 
 def _existing(ours: Iterable[Device]) -> list[str]:
@@ -250,7 +241,7 @@ def _remove_addresses(present: Callable[[], list[Step]], log: Log) -> None:
     """Delete what is `present`, and see that it is gone."""
     if steps := present():
         commands.run_all(steps, log)
-        _see_gone(f"address {' '.join(step.argv[3:])}" for step in present())
+        see_gone(f"address {' '.join(step.argv[3:])}" for step in present())
 
 
 def _stale_addresses(activation: Activation) -> list[Step]:

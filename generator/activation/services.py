@@ -44,7 +44,7 @@ def disable_at_boot(unit: str, reason: str, log: Log) -> None:
 
 def disable(unit: str, reason: str, log: Log) -> None:
     """Have systemd end a unit, and not run it at boot any more."""
-    commands.run(Step(("systemctl", "disable", "--now", unit), reason, may_fail=True), log)
+    commands.run(Step(("systemctl", "disable", "--now", unit), reason), log)
 
 
 def run_later(name: str, seconds: float, arguments: tuple[str, ...], log: Log) -> None:

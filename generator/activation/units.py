@@ -97,6 +97,13 @@ def stop(root: Path) -> list[Step]:
     return [Step(argv, "nothing brings it back", may_fail=True) for argv in commands]
 
 
+def enabled(root: Path) -> list[str]:
+    """Return the links by which systemd starts our units at boot."""
+    names = {path.name for path, _ in _texts(cron=False)}
+    links = tree.find(root, f"{UNITS}/*.wants/*")
+    return [link for link in links if Path(link).name in names]
+
+
 def remove(root: Path, log: Log, *, reload: bool) -> list[str]:
     """Remove what `install` wrote; return the paths."""
     removed = []

@@ -14,7 +14,6 @@ from generator.errors import Refused, printable
 from generator.state import files, record, stored, tree
 
 _GLANCE = 5.0  # seconds in which a controller that has answered answers again
-ORIGIN = record.STATE / "origin.json"
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -80,7 +79,7 @@ class Source:
             return
         origin = Origin(self._named, self._tag, plan.digest(data))
         if origin != _origin(self.root):
-            files.write(self.root, ORIGIN, msgspec.json.encode(origin), 0o600)
+            files.write(self.root, record.ORIGIN, msgspec.json.encode(origin), 0o600)
 
     def _ask(self, tag: str) -> bytes | None:
         from generator.controller.http import Access  # noqa: PLC0415  # only who has one pays for it
@@ -121,6 +120,6 @@ def last_good(root: Path) -> bytes | None:
 
 def _origin(root: Path) -> Origin | None:
     try:
-        return stored.read(root, ORIGIN, Origin)
+        return stored.read(root, record.ORIGIN, Origin)
     except (OSError, msgspec.DecodeError):
         return None

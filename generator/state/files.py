@@ -11,12 +11,13 @@ import os
 import pwd
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 
 from generator.secrets import know_those_of_frr
 from generator.state import tree
 
+PARTIAL = ".new"  # how the name of a file ends that is being written
 FOLDER_MODE = 0o755  # of folders that are made on the way, whatever the umask
 # Why a folder is not removed: others have files in it, it is a mount point, or it is gone.
 _NOT_OURS_ALONE = {errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.ENOENT, errno.ENOTDIR}
@@ -79,7 +80,7 @@ def copy(root: Path, source: PurePath | str, target: PurePath | str) -> None:
 def _in_place_of(root: Path, path: PurePath | str) -> Iterator[tuple[int, str]]:
     """Yield a folder and the name for a new file in it. At the end that takes the path's place."""
     parent, name = os.path.split(path)
-    partial = _partial(name)
+    partial = partial_of(name)
     make_folder(root, parent)
     with tree.folder(root, parent) as folder:
         _remove(partial, folder)  # of a run that was killed
@@ -93,9 +94,20 @@ def _in_place_of(root: Path, path: PurePath | str) -> Iterator[tuple[int, str]]:
         os.fsync(folder)
 
 
-def _partial(name: str) -> str:
+def partial_of(name: str) -> str:
     """Return what a file is called while it is written."""
-    return f".{name}.new"
+    return f".{name}{PARTIAL}"
+
+
+def sweep(root: Path, paths: Iterable[PurePath | str]) -> None:
+    """Remove what a killed run has written of files that it did not finish."""
+    for path in paths:
+        parent, name = os.path.split(path)
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            tree.folder(root, parent) as folder,
+        ):
+            _remove(partial_of(name), folder)
 
 
 def _remove(name: str, folder: int) -> None:
@@ -110,7 +122,7 @@ def remove(root: Path, path: PurePath | str) -> None:
         contextlib.suppress(FileNotFoundError, NotADirectoryError),
         tree.folder(root, parent) as folder,
     ):
-        _remove(_partial(name), folder)
+        _remove(partial_of(name), folder)
         os.unlink(name, dir_fd=folder)
         os.fsync(folder)
 

@@ -47,12 +47,20 @@ def lock(root: Path, *, uninstalls: bool = False) -> Iterator[None]:
                         "another run of evpn-host has the lock and does not end"
                     ) from None
                 time.sleep(0.1)
-        for name in tree.names(root, RUN):
-            if name.startswith(STAGE):  # of a run that was killed
-                files.remove_tree(root, RUN / name)
+        _sweep(root)
         yield
     finally:
         os.close(descriptor)
+
+
+def _sweep(root: Path) -> None:
+    """Remove what a run that was killed has left behind."""
+    for name in tree.names(root, RUN):
+        if name.startswith(STAGE):
+            files.remove_tree(root, RUN / name)
+    for name in tree.names(root, record.STATE):
+        if name.endswith(files.PARTIAL) and name != files.partial_of(record.ORIGIN.name):
+            files.remove(root, record.STATE / name)
 
 
 def _open(root: Path) -> int:

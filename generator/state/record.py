@@ -20,6 +20,7 @@ from generator.state import files, stored, tree
 STATE = Path("var/lib/evpn-host")
 RECORD = STATE / "record.json"
 PAYLOAD = STATE / "payload.json"
+ORIGIN = STATE / "origin.json"  # of the payload; the one file that is written without the lock
 GENERATIONS = STATE / "generations"
 KEPT = STATE / "kept"
 GOING_BACK = "going back, not ended"  # the `detail` meanwhile

@@ -141,7 +141,7 @@ def _carry_out(  # noqa: PLR0913  # what is, what is to be, and who hears of it
         try:
             staging.commit(root, changes)
             if not current.ok:
-                before.sweep(root)
+                before.sweep(root, texts)
             if options.activate:
                 converge.converge(_activation(root, stage, pending, changes, current), log, say)
             guard.hold(target)

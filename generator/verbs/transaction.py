@@ -113,7 +113,7 @@ def carry_out(run: Run, data: bytes, stage: Path) -> Outcome:
     try:
         kept = staging.commit(root, run.changes)
         if run.previous and not run.previous.ok:
-            before.sweep(root)
+            before.sweep(root, run.plan.files)
         if not run.options.activate:
             record.write(root, run.record(ok=False, detail="written, not activated"), data)
             return outcome_of(run.target, changed=changed, kept=kept)

@@ -37,6 +37,7 @@ _NETLINK = re.compile(r"nlmsg_type=(?:(?P<name>[A-Z]\w+)|0x(?P<number>[0-9a-f]+)
 _RANDOM = (
     (re.compile(r"/evpn-host-stage-[^/]+"), "/evpn-host-stage-*"),
     (re.compile(r"/generations/(\.?)\d+"), r"/generations/\1N"),
+    (re.compile(r"^socket:\[\d+\]"), "a socket"),
 )
 
 
