@@ -140,6 +140,7 @@ print(json.dumps({
 }))
 """
 OUTCOMES = {0: ("changed", "unchanged"), 1: ("refused",), 3: ("failed",), 4: ("stranded",)}
+DONE = (0, 74)  # 74: all was done, and a result could not be printed
 NOTHING_CHANGED = (1, 130)
 WHAT_TO_DO = ("look at:", "run uninstall again", "run it again")
 
@@ -500,7 +501,7 @@ class Judge:
         old, new = self.states[verb.begins], self.states[verb.ends]
         now = self.bench.look()
         wrong = list(_not_whole(now, old, new))
-        if run.code == 0:
+        if run.code in DONE:
             wrong += _other(now, new)
         elif run.code in (*NOTHING_CHANGED, 3):
             wrong += _other(now, old)
@@ -527,9 +528,9 @@ class Judge:
         whole = now["files"] in (old["files"], new["files"])
         if not status["differences"] and not whole:
             wrong.append("status says that nothing differs, but files are of both sides")
-        if run.code in (0, 1, 3, 130) and status["differences"]:
+        if run.code in (*DONE, *NOTHING_CHANGED, 3) and status["differences"]:
             wrong.append(f"status: {status['differences'][:3]}")
-        if run.code in (0, 3) and not record["ok"]:
+        if run.code in (*DONE, 3) and not record["ok"]:
             wrong.append(f"the record is not ok: {_detail(record)}")
         if run.code in OUTCOMES and (outcome := self.bench.journal()) not in OUTCOMES[run.code]:
             wrong.append(f"the journal says {outcome or 'nothing'}")
