@@ -12,7 +12,8 @@ def printable(value: object, limit: int = 80) -> str:
     """Return text from outside, safe for a terminal: one short line without control characters."""
     text = value if isinstance(value, str) else _json(value)
     text = text[: limit + 1]
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return text if len(text) <= limit else text[:limit] + "…"
 
 

@@ -10,7 +10,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -103,17 +103,19 @@ class _Work:
         self._ours = ours
         self.counts = Counts()
 
-    def folder(self, parent: int, name: str, path: str, wanted: _Folder) -> bool:
-        """Bring a folder to what is wanted; return whether it went, because it became empty."""
-        is_new = False
+    def folder(
+        self, parent: int, name: str, path: str, wanted: _Folder, *, is_new: bool = False
+    ) -> bool:
+        """Bring a folder to what is wanted; return whether it went, because it became empty.
+
+        `is_new`: nothing is there yet. Trying to open it would cost as much as making it.
+        """
         try:
-            descriptor = os.open(name, _FOLDER, dir_fd=parent)
+            if not is_new:
+                descriptor = os.open(name, _FOLDER, dir_fd=parent)
         except FileNotFoundError:
             if not wanted:
                 return False
-            with self._place_of(path):
-                os.mkdir(name, dir_fd=parent)
-                descriptor = os.open(name, _FOLDER, dir_fd=parent)
             is_new = True
         except OSError as error:
             if error.errno in _NOT_OURS and not wanted:
@@ -121,6 +123,12 @@ class _Work:
             is_link = stat.S_ISLNK(os.lstat(name, dir_fd=parent).st_mode)
             what = _LINK if is_link else error.strerror
             raise OSError(error.errno, what, str(self._place / path)) from None
+        if is_new:
+            try:
+                os.mkdir(name, dir_fd=parent)
+                descriptor = os.open(name, _FOLDER, dir_fd=parent)
+            except OSError as error:
+                raise self._at(path, error) from None
         try:
             empty = self._inside(descriptor, path, wanted, is_new=is_new)
         finally:
@@ -141,7 +149,7 @@ class _Work:
         prefix = f"{path}/" if path else ""
         for name, below in wanted.folders.items():
             if not self._is_drop_in(folder, present.get(name), prefix + name, below):
-                self.folder(folder, name, prefix + name, below)
+                self.folder(folder, name, prefix + name, below, is_new=is_new)
         for name, file in wanted.files.items():
             self._file(folder, name, prefix + name, file, present.get(name))
         others = [
@@ -188,8 +196,10 @@ class _Work:
         begin = _begin(folder, entry.name)
         if begin is None or not (self._ours.line(begin) or (half and not begin)):
             return False
-        with self._place_of(path):
+        try:
             os.unlink(entry.name, dir_fd=folder)
+        except OSError as error:
+            raise self._at(path, error) from None
         self.counts.removed += not half  # a half is what a run that was killed has left
         return True
 
@@ -201,26 +211,21 @@ class _Work:
             self.counts.same += 1
             return
         partial = f".{name}{_PARTIAL}"
-        with self._place_of(path):
-            try:
-                _write(folder, partial, wanted)
-                os.replace(partial, name, src_dir_fd=folder, dst_dir_fd=folder)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    os.unlink(partial, dir_fd=folder)
-                raise
+        try:
+            _write(folder, partial, wanted)
+            os.replace(partial, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(partial, dir_fd=folder)
+            raise self._at(path, error) from None
         if entry:
             self.counts.changed += 1
         else:
             self.counts.new += 1
 
-    @contextlib.contextmanager
-    def _place_of(self, path: str) -> Iterator[None]:
-        """Have an error of the system name a path: it knows the last part alone."""
-        try:
-            yield
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self._place / path)) from None
+    def _at(self, path: str, error: OSError) -> OSError:
+        """Return an error of the system with the whole path: it knows the last part alone."""
+        return OSError(error.errno, error.strerror, str(self._place / path))
 
 
 def _write(folder: int, name: str, file: File) -> None:
