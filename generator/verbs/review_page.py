@@ -4,14 +4,13 @@ The page has all that it shows as JSON, and makes text of it, never HTML. Nothin
 """
 
 from collections.abc import Callable, Iterator
-from difflib import unified_diff
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import msgspec
 
 from generator.activation.backends import NAMES
-from generator.desired import written
+from generator.desired import lines, written
 from generator.desired.model import Bridge, Host, leaf
 from generator.desired.payload import Payload
 from generator.desired.render import environment
@@ -25,7 +24,6 @@ from generator.verbs.sides import Tree
 from generator.verbs.workers import spread
 
 TEMPLATE = "review/page.html.j2"
-_CONTEXT = 3  # lines around a difference
 _ROOM = 1_500_000  # characters of all differences: a page of 1,000 hosts stays below 3 MB
 _LONGEST_LINE = 300  # characters of a line of a file
 
@@ -207,11 +205,11 @@ def _differences(
             for each in found:
                 hosts.setdefault(each, []).append(number)
     room, shown = _ROOM, []
-    for (path, lines), numbers in sorted(hosts.items(), key=lambda item: -len(item[1])):
-        room -= sum(map(len, lines)) + 4 * (len(lines) + len(numbers)) + len(path)
+    for (path, text), numbers in sorted(hosts.items(), key=lambda item: -len(item[1])):
+        room -= sum(map(len, text)) + 4 * (len(text) + len(numbers)) + len(path)
         if room < 0:
             break
-        shown.append(_Difference(path, list(lines), numbers))
+        shown.append(_Difference(path, list(text), numbers))
     return shown, len(hosts) - len(shown)
 
 
@@ -232,8 +230,5 @@ def _diff(old: Tree, new: Tree) -> Callable[[str], list[tuple[str, tuple[str, ..
 
 
 def _lines(was: str, becomes: str) -> Iterator[str]:
-    before, after = (mask_frr(text).splitlines() for text in (was, becomes))
-    for number, line in enumerate(unified_diff(before, after, lineterm="", n=_CONTEXT)):
-        if number > 1:  # not the names of the files
-            # Line numbers differ between hosts whose files differ in the same.
-            yield "@@" if line.startswith("@@") else printable(line, _LONGEST_LINE)
+    for line in lines.difference(*(mask_frr(text).splitlines() for text in (was, becomes))):
+        yield printable(line, _LONGEST_LINE)
