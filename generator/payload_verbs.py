@@ -52,9 +52,21 @@ def render(source: str | None, output: Path, host: str | None, backend: str, as_
     type=parameters.FILE,
     help="also write FILE, a page to look at",
 )
+@click.option(
+    "--reports",
+    metavar="DIR",
+    type=parameters.DIR,
+    help="the page also shows how each host is, by the reports that hosts posted into DIR",
+)
 @click.option("--fail-on-risk", is_flag=True, help="end with 1 only if a change is marked with !")
 def review(
-    old: str, new: str, as_json: bool, markdown: bool, page: Path | None, fail_on_risk: bool
+    old: str,
+    new: str,
+    as_json: bool,
+    markdown: bool,
+    page: Path | None,
+    reports: Path | None,
+    fail_on_risk: bool,
 ) -> None:
     """Say what changes between two payloads or rendered trees.
 
@@ -71,12 +83,14 @@ def review(
 
     if as_json and markdown:
         raise click.UsageError("--json and --markdown: give one of them")
+    if reports and not page:
+        raise click.UsageError("--reports: its hosts are shown on the page of --html alone")
     sides = verb.read(old, new)
     found = verb.review(*sides)
     if page:
         from generator.verbs import review_page
 
-        review_page.write(found, *sides, (old, new), page)
+        review_page.write(found, sides, (old, new), page, reports)
     if as_json:
         click.echo(context.json(found.answer, indent=2))
     elif markdown:
@@ -218,7 +232,7 @@ def leaves(source: str | None, output: Path, switches: str | None, as_json: bool
     "--stale",
     metavar="MINUTES",
     type=click.FloatRange(0, min_open=True),
-    default=15,
+    default=parameters.STALE,
     show_default=True,
     callback=a_number,
     help="a host that has not reported for MINUTES needs a person",

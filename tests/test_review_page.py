@@ -16,6 +16,7 @@ from tests import fabrics
 from tests.conftest import unavailable
 from tests.debs import browser
 from tests.strategies import LEAF1, LEAF2, Json, encoded, host, server, tagged, vnet
+from tests.test_fleet_status import post
 
 Command = Callable[..., Result]
 PORTS = tagged(LEAF1, LEAF2)
@@ -132,13 +133,52 @@ def test_more_differences_than_there_is_room_for(
     assert cut["left_out"]
 
 
+def reports(folder: Path) -> Path:
+    """Return a folder with the reports of two hosts of the fleet, and one that is none."""
+    post(folder, "srv0007", generation=1)
+    post(folder, "srv0042", health="down", health_reason="no <b>session</b>", generation=0)
+    (folder / "srv0103.json").write_text("{")
+    for file in folder.iterdir():
+        file.touch()
+    return folder
+
+
+def test_how_the_fleet_is(evpn_host: Command, tmp_path: Path) -> None:
+    """The page has what hosts reported, and that others did not; without reports it has nothing."""
+    document = fabrics.before()
+    assert data(page(evpn_host, tmp_path, document, fabrics.after()))["fleet"] is None
+    options = ("--reports", str(reports(tmp_path / "reports")))
+    fleet = data(page(evpn_host, tmp_path, document, fabrics.after(), *options))["fleet"]
+    assert fleet["summary"].startswith("500 hosts, generation 1: 499 need a person (1 down, 498")
+    assert fleet["damaged"] == [["srv0103.json", "can't be read: Input data was truncated"]]
+    first, last = fleet["hosts"][0], fleet["hosts"][-1]
+    assert (first["name"], first["host"], first["needed"]) == ("srv0042", 42, True)
+    assert first["why"] == "down: no <b>session</b>; behind"
+    assert (last["name"], last["health"], last["generation"]) == ("srv0007", "ok", 1)
+    assert not last["needed"]
+    never = {each["contact"] for each in fleet["hosts"][1:-1]}
+    assert never == {"never"}
+
+
+def test_reports_are_for_the_page(evpn_host: Command, tmp_path: Path) -> None:
+    """Without --html nothing would show them. A folder that is not there is named."""
+    source = tmp_path / "fleet.json"
+    source.write_bytes(encoded(fabrics.before(3)))
+    done = evpn_host("review", source, source, "--reports", reports(tmp_path / "reports"))
+    assert (done.code, "--html" in done.err) == (2, True)
+    options = ("--html", tmp_path / "page.html", "--reports", tmp_path / "none")
+    done = evpn_host("review", source, source, *options)
+    assert (done.code, "none" in done.err) == (2, True)
+
+
 PAGES = {
     "changes": ("! leaves one session", "V-Net red-new", "12 hosts"),
-    "fabric": ("leaf31", "<svg", 'class="cable removed"'),
+    "fabric": ("leaf31", "<svg", 'class="cable removed"', 'class="needed"'),
     "vpcs": ("VPCs", "1033", "red"),
     "vpc/33": ("VPC red", "10.50.5.254/24", "500 hosts"),
-    "host/42": ("Host srv0042", "leaf4, goes", "/etc/frr/frr.conf"),
+    "host/42": ("Host srv0042", "leaf4, goes", "/etc/frr/frr.conf", "Last report:", "behind"),
     "files": ("/etc/netplan/60-evpn-host.yaml", "on 12 hosts"),
+    "status": ("1 down", "no &lt;b&gt;session&lt;/b&gt;", "never reported", "srv0103.json"),
     "search/srv0401": ("1 host", "red-new"),
 }
 
@@ -159,7 +199,8 @@ def test_in_a_browser(
     evpn_host: Command, tmp_path: Path, name: str, chromium: tuple[str, dict[str, str]]
 ) -> None:
     """Chromium shows each part, and its console stays empty."""
-    page(evpn_host, tmp_path, fabrics.before(), fabrics.after())
+    options = ("--reports", str(reports(tmp_path / "reports")))
+    page(evpn_host, tmp_path, fabrics.before(), fabrics.after(), *options)
     program, environment = chromium
     done = subprocess.run(
         [

@@ -127,7 +127,7 @@ def _order(row: Row) -> tuple[object, ...]:
 
 def lines(status: Fleet) -> Iterator[str]:
     """Yield a fleet as a person reads it: a summary, a table, and files that are no reports."""
-    yield _summary(status)
+    yield summary(status)
     cells = [_HEADINGS, *map(_cells, status.hosts)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells if status.hosts else ():
@@ -137,7 +137,8 @@ def lines(status: Fleet) -> Iterator[str]:
         yield f"{each.report}: {each.reason}"
 
 
-def _summary(status: Fleet) -> str:
+def summary(status: Fleet) -> str:
+    """Return how many hosts need a person, and why."""
     total, needed = len(status.hosts), sum(status.attention.values())
     hosts = f"{total} host{'s' if total != 1 else ''}"
     generation = f", generation {status.generation}" if status.generation is not None else ""
@@ -156,7 +157,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         "-" if row.generation is None else str(row.generation),
         "-" if row.health is None else str(row.difference_count),
         "never" if row.age_seconds is None else f"{_ago(row.age_seconds)} ago",
-        "; ".join(_why(row)),
+        "; ".join(why(row)),
     )
 
 
@@ -167,7 +168,7 @@ def _ago(seconds: int) -> str:
     return f"{seconds} s"
 
 
-def _why(row: Row) -> Iterator[str]:
+def why(row: Row) -> Iterator[str]:
     """Yield why a host needs a person, then what else it says."""
     details = {"differs": _differences(row), row.health or "": row.reason}
     for word in row.attention:

@@ -11,6 +11,7 @@ TEXT = Filled()
 ADDRESS = Address()
 FILE = click.Path(path_type=Path, dir_okay=False)
 DIR = Folder(path_type=Path, file_okay=False)
+STALE = 15  # minutes without a report after which a host needs a person
 
 payload = click.option(
     "-p",

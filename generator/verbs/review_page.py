@@ -3,6 +3,7 @@
 The page has all that it shows as JSON, and makes text of it, never HTML. Nothing is fetched.
 """
 
+import datetime
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -17,7 +18,8 @@ from generator.desired.render import environment
 from generator.errors import printable
 from generator.secrets import mask, mask_frr
 from generator.state import files
-from generator.verbs import sides
+from generator.verbs import fleet_status, sides
+from generator.verbs.parameters import STALE
 from generator.verbs.review import Entry, Review
 from generator.verbs.review_text import unchanged
 from generator.verbs.sides import Tree
@@ -58,6 +60,27 @@ class _Difference(msgspec.Struct, frozen=True):
     hosts: list[int]
 
 
+class _Report(msgspec.Struct, frozen=True):
+    """What a host has reported, or that it has not."""
+
+    name: str
+    host: int | None  # None: on no side of the review
+    needed: bool  # whether a person is
+    health: str
+    generation: int | None
+    contact: str
+    why: str
+
+
+class _Fleet(msgspec.Struct, frozen=True):
+    """How the fleet is now."""
+
+    summary: str
+    read: str  # when
+    hosts: list[_Report]  # those that need a person come first
+    damaged: list[tuple[str, str]]  # files that are no reports, and why
+
+
 class _Page(msgspec.Struct, frozen=True):
     """All that the page shows."""
 
@@ -72,6 +95,7 @@ class _Page(msgspec.Struct, frozen=True):
     changes: list[_Change]
     files: list[_Difference]
     left_out: int  # differences of files for which there was no room
+    fleet: _Fleet | None  # None: no reports were given
 
 
 class _Places(Generic[Item]):
@@ -89,9 +113,22 @@ class _Places(Generic[Item]):
         return list(self._places)
 
 
-def write(review: Review, old: Side, new: Side, sources: tuple[str, str], path: Path) -> None:
-    """Write the page. Raises `Refused` or `OSError`."""
-    data = msgspec.json.encode(_page(review, old, new, sources)).decode()
+def write(
+    review: Review,
+    both: tuple[Side, Side],
+    sources: tuple[str, str],
+    path: Path,
+    reports: Path | None = None,
+) -> None:
+    """Write the page; with the reports of a folder, also how the fleet is now.
+
+    Raises `Refused` or `OSError`.
+    """
+    page = _page(review, *both, sources)
+    if reports:
+        fleet = _fleet(reports, both[0], {node.name: n for n, node in enumerate(page.hosts)})
+        page = msgspec.structs.replace(page, fleet=fleet)
+    data = msgspec.json.encode(page).decode()
     # In a script element the browser looks for its end alone, which begins with this character.
     data = data.replace("<", "\\u003c")
     text = environment().get_template(TEMPLATE).render(data=data)
@@ -137,6 +174,30 @@ def _page(review: Review, old: Side, new: Side, sources: tuple[str, str]) -> _Pa
         changes=[_change(each, place) for each in review.answer.changes],
         files=differences,
         left_out=left_out,
+        fleet=None,
+    )
+
+
+def _fleet(folder: Path, old: Side, place: dict[str, int]) -> _Fleet:
+    """Return how the hosts are by their reports. What they should have by now is what OLD says."""
+    payload = old if isinstance(old, Payload) else None
+    status = fleet_status.look(folder, payload, STALE * 60)
+    return _Fleet(
+        summary=fleet_status.summary(status),
+        read=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        hosts=[
+            _Report(
+                name=row.host,
+                host=place.get(row.host),
+                needed=bool(row.attention),
+                health=row.health or "-",
+                generation=row.generation,
+                contact=row.last_contact or "never",
+                why=mask("; ".join(fleet_status.why(row))),
+            )
+            for row in status.hosts
+        ],
+        damaged=[(each.report, each.reason) for each in status.damaged],
     )
 
 
