@@ -21,7 +21,7 @@ PACKAGES = (
     "systemd systemd-sysv dbus udev kmod iproute2 iputils-ping iputils-arping procps ethtool"
     " tcpdump netplan.io frr frr-pythontools ifupdown2 python3 python3-venv nftables iperf3"
     " ca-certificates containernetworking-plugins libvirt-clients libxml2-utils"
-    " isc-dhcp-client udhcpd lldpd"
+    " isc-dhcp-client udhcpd lldpd git"
 ).split()
 # The packages that take the place of others in a suite. In trixie CNI's plugins depend on iptables.
 # strace stops a command of the product at a system call (tests/lab/faults.py).

@@ -1,7 +1,9 @@
 """The pages, the commands that they show, and where each command can run.
 
 A fenced block of the language `sh` holds commands. Those that act on a host run in the lab
-(tests/lab/test_docs_on_a_host.py), all others in a copy of the repository (tests/test_docs.py).
+(tests/lab/test_docs_on_a_host.py), all others in a copy of the repository (tests/test_docs.py). The
+blocks of one section need each other: they run one after the other
+(tests/lab/test_review_on_a_host.py).
 """
 
 import re
@@ -37,6 +39,9 @@ NOT_RUN = {
     "evpn-host guests --format incus | incus": "tests/test_guests.py::test_incus_takes_it does it",
 }
 
+# The page and the section whose blocks run one after the other.
+TOUR = ("docs/review.md", "From an empty folder to a host")
+
 # Programs and verbs that act on the machine on which they run.
 _PROGRAMS = {"systemctl", "journalctl", "ip", "bridge", "vtysh", "netplan", "ifreload", "virsh"}
 _VERBS = {"apply", "diff", "failover", "install-units", "rollback", "status", "trace", "uninstall"}
@@ -46,6 +51,7 @@ class Block(NamedTuple):
     """A fenced block of a page."""
 
     page: str  # path below the repository
+    section: str  # the heading above it
     line: int
     language: str  # "" when the page does not say
     text: str
@@ -55,7 +61,7 @@ def blocks() -> Iterator[Block]:
     """Yield every fenced block of every page; code of another form, which no test sees, fails."""
     for page in PAGES:
         content: list[str] | None = None
-        indent, language, start = "", "", 0
+        indent, language, start, section = "", "", 0, ""
         lines = page.read_text().splitlines()
         for number, line in enumerate(lines, 1):
             fence = re.match(r"^(\s*)```(.*)$", line)
@@ -63,11 +69,12 @@ def blocks() -> Iterator[Block]:
                 (indent, language), content, start = fence.groups(), [], number
             elif fence and content is not None:
                 name = str(page.relative_to(REPO))
-                yield Block(name, start, language.strip(), "\n".join(content) + "\n")
+                yield Block(name, section, start, language.strip(), "\n".join(content) + "\n")
                 content = None
             elif content is not None:
                 content.append(line.removeprefix(indent))
             else:
+                section = line.lstrip("# ") if line.startswith("#") else section
                 assert not re.match(r"\s*~~~", line), f"{page}:{number}: a fence of tildes"
                 assert not _indented(lines[:number]), f"{page}:{number}: code without a fence"
         assert content is None, f"{page}: a block does not end"
@@ -83,8 +90,9 @@ def _indented(lines: list[str]) -> bool:
 
 
 def commands(block: Block) -> list[str]:
-    """Return the commands of a block, one string each, without comments."""
-    joined = block.text.replace("\\\n", " ")
+    """Return the commands of a block, one string each, without comments and here-documents."""
+    text = re.sub(r"(<<'(\w+)')\n.*?^\2$", r"\1", block.text, flags=re.MULTILINE | re.DOTALL)
+    joined = text.replace("\\\n", " ")
     lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in joined.splitlines())
     return [" ".join(line.split()) for line in lines if line]
 
@@ -108,9 +116,16 @@ def in_the_lab(block: Block) -> bool:
 
 
 def shown() -> list[Block]:
-    """Return every block of commands of which a test runs some."""
+    """Return every block of commands of which a test runs some by itself."""
     return [
         block
         for block in blocks()
-        if block.language == "sh" and not all(map(not_run, commands(block)))
+        if block.language == "sh"
+        and not all(map(not_run, commands(block)))
+        and (block.page, block.section) != TOUR
     ]
+
+
+def tour() -> list[Block]:
+    """Return the blocks of TOUR, what they print as well."""
+    return [block for block in blocks() if (block.page, block.section) == TOUR]

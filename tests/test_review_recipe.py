@@ -190,5 +190,5 @@ def test_a_first_payload(forge: Forge) -> None:
 
 def test_scripts_can_be_run() -> None:
     """As a copy of them is, too."""
-    for name in ("review", "publish"):
+    for name in ("review", "publish", "follow"):
         assert (RECIPE / name).stat().st_mode & stat.S_IXUSR

@@ -59,6 +59,7 @@ GATE = {
     "test_emulated.py": ("trixie-netplan",),
     "test_backends_agree.py": ("bookworm-netplan", "bookworm-ifupdown"),
     "test_docs_on_a_host.py": ("trixie-netplan",),
+    "test_review_on_a_host.py": ("trixie-netplan",),
     "test_lab.py": ("trixie-netplan",),
     "test_leaves.py": ("bookworm-ifupdown",),
 }
