@@ -68,6 +68,7 @@ class Kernel:
         self.on: dict[str, dict[str, str]] = {NIC: {}, BRIDGE: {}, OTHER: {}}
         self.routes: list[tuple[str, str, str, str, int]] = []  # prefix, gateway, device, text …
         self.further: list[Route] = []  # those that move along, and those that must not
+        self.vxlan = True  # whether the bridge has its VXLAN port
         self.ipv6 = True  # whether bridges take addresses of that family
         self.promotes = False  # secondary addresses stay, net.ipv4.conf.*.promote_secondaries
         self.mine = {MINE4}  # the management address, and those of before
@@ -75,7 +76,7 @@ class Kernel:
 
     def state(self) -> Observation:
         devices = {
-            name: Place(index, up, self.ipv6 or name == NIC)
+            name: Place(index, up, self.ipv6 or name == NIC, self.vxlan)
             for index, (name, up) in enumerate(self.up.items(), 1)
             if name in self.on
         }
@@ -506,6 +507,20 @@ def test_the_address_stays_while_frr_is_silent(world: World) -> None:
     assert world.places() == [BRIDGE]
 
 
+def test_does_not_go_to_a_bridge_without_its_vxlan_port(world: World) -> None:
+    """As on a kernel without VXLAN. Once it is there, the port may be made anew."""
+    world.kernel.vxlan = False
+    world.sessions = ["ens4"]
+    world.settle()
+    assert world.places() == [NIC]
+    world.kernel.vxlan = True
+    world.settle()
+    assert world.places() == [BRIDGE]
+    world.kernel.vxlan = False
+    world.settle()
+    assert world.places() == [BRIDGE]
+
+
 def test_returns_to_the_nic_without_its_state(world: World) -> None:
     """The state is lost while the address is on the bridge; a default route comes back too."""
     world.sessions = ["ens4"]
@@ -741,6 +756,8 @@ def test_remembers_that_there_is_no_default_route_only_at_rest() -> None:
     assert place.remember(Original(), SINGLE, half_way).routes == {}
     known = Original({}, {GATEWAY4: ["proto 4"]})
     assert place.remember(known, SINGLE, at_rest).routes == known.routes
+    nowhere = place.remember(Original(), SINGLE, Observation({}, {NIC: {}}, []))
+    assert place.remember(nowhere, SINGLE, at_rest).routes == {}, "the hook has put it there"
 
 
 def test_moves_ipv4_alone_to_a_bridge_without_ipv6() -> None:

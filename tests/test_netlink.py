@@ -62,7 +62,7 @@ neigh add fe80::1 lladdr 02:00:00:00:00:03 dev nic1 nud permanent
 READ = """
 import json, socket, sys
 import msgspec
-from generator.observed import netlink, settings
+from generator.observed import netlink, routing_rules, settings
 of_devices = settings._OfDevices(netlink.links())
 keys = [
     f"net/{family}/conf/{name}/{setting}"
@@ -73,7 +73,7 @@ print(msgspec.json.encode({
     "addresses": {str(i): sorted(found) for i, found in netlink.addresses().items()},
     "routes4": list(netlink.routes(socket.AF_INET)),
     "routes6": list(netlink.routes(socket.AF_INET6)),
-    "rules": netlink.rules(),
+    "rules": routing_rules.read(),
     "settings": [
         {key: of_devices.read(key) for key in keys},
         {key: open(f"/proc/sys/{key}").read().strip() for key in keys},
@@ -244,7 +244,10 @@ def test_rules(both: Both) -> None:
             "l3mdev": False,
             "plain": rule["src"] == "all" and not SELECTING & rule.keys(),
             "source": f"{rule['src']}/{rule['srclen']}" if "srclen" in rule else "",
-            "devices": [rule[word] for word in ("iif", "oif") if word in rule],
+            "destination": rule.get("dst", "") and f"{rule['dst']}/{rule.get('dstlen', 32)}",
+            "incoming": rule.get("iif", ""),
+            "outgoing": rule.get("oif", ""),
+            "choosy": bool((SELECTING - {"dst", "iif"}) & rule.keys()),
         }
         for family, name in ((socket.AF_INET, "rules4"), (socket.AF_INET6, "rules6"))
         for rule in shown[name]

@@ -10,6 +10,7 @@ from generator.activation import netplan_nics
 from generator.activation.ifupdown import Ifupdown
 from generator.activation.netplan import FILE, Netplan
 from generator.activation.netplan_nics import Configuration
+from generator.desired import model
 from generator.desired.model import Host
 from generator.desired.payload import load
 from generator.desired.render import render
@@ -157,6 +158,94 @@ def test_where_our_part_goes(tmp_path: Path, who: str) -> None:
         assert "KeepConfiguration=yes" in text
         assert ("Address=10." in text) == (name == "lo")
         assert f"{name}:" not in rendered[FILE].replace('"', "")
+
+
+SECTION = "network: {ethernets: {%s}}"
+ASKS = {
+    "the NIC's own section": (
+        {NETPLAN: SECTION % "ens4: {dhcp4: true}"},
+        model.Lease("ethernets", "ens4"),
+        '"ens4": {optional: true}  # ',
+    ),
+    "a word of YAML 1.1": (
+        {NETPLAN: SECTION % "ens4: {dhcp6: yes}"},
+        model.Lease("ethernets", "ens4"),
+        '"ens4": {optional: true}  # ',
+    ),
+    "a cloud image": (
+        {NETPLAN: SECTION % "all-en: {match: {name: ens4}, dhcp4: true}"},
+        model.Lease("ethernets", "all-en"),
+        '"all-en": {optional: true}',
+    ),
+    "a section with an id that needs a quote": (
+        {NETPLAN: SECTION % "'a\"b': {match: {name: ens4}, dhcp4: true}"},
+        model.Lease(),
+        "",
+    ),
+    "a file of networkd": (
+        {f"{NETWORK}/20-wired.network": "[Match]\nName=ens4\n[Network]\nDHCP=ipv4\n"},
+        model.Lease(),
+        "",
+    ),
+    "nobody": ({NETPLAN: SECTION % "ens4: {dhcp4: no}"}, None, '"ens4": {}  # '),
+    "nobody for the management NIC": (
+        {NETPLAN: SECTION % "ens4: {}, ens5: {dhcp4: true}"},
+        None,
+        '"ens4": {}  # ',
+    ),
+    "a drop-in that takes it back": (
+        {
+            f"{NETWORK}/20-wired.network": "[Match]\nName=ens4\n[Network]\nDHCP=yes\n",
+            f"{NETWORK}/20-wired.network.d/x.conf": "[Network]\nDHCP=no\n",
+        },
+        None,
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("who", ASKS)
+def test_a_boot_does_not_wait_for_a_lease(tmp_path: Path, who: str) -> None:
+    """networkd-wait-online takes another device, and netplan's own list leaves the NIC out."""
+    texts, lease, line = ASKS[who]
+    placed = netplan_nics.placed(HOST, configuration(tmp_path, texts))
+    assert placed.lease == lease
+    rendered = render(placed, "netplan")
+    assert line in rendered[FILE]
+    file = placed.foreign_files.get("ens4", "10-netplan-ens4.network")
+    of_nic = rendered[f"{NETWORK}/{file}.d/evpn-host.conf"]
+    assert ("RequiredForOnline=no" in of_nic) == (lease is not None)
+    assert HOST.management
+    bridge = f"{NETWORK}/10-netplan-{HOST.management.bridge}.network.d/evpn-host.conf"
+    assert ("RequiredForOnline=carrier" in rendered[bridge]) == (lease is not None)
+
+
+INTERFACES = "etc/network/interfaces"
+STANZA = "iface ens4 inet dhcp\n"
+NO_WAIT = '{"dhcp": {"defaults": {"dhcp-wait": "no"}}}'
+WAITS = '{"dhcp": {"defaults": {"dhcp-wait": "yes"}}}'
+POLICIES = ("var/lib/ifupdown2/policy.d/a.json", "etc/network/ifupdown2/policy.d/b.json")
+IFUPDOWN = {
+    "a lease": ({INTERFACES: STANZA}, True),
+    "a lease that it does not await": ({INTERFACES: STANZA, POLICIES[0]: NO_WAIT}, False),
+    "what the operator says counts more": (
+        {INTERFACES: STANZA, POLICIES[0]: NO_WAIT, POLICIES[1]: WAITS},
+        True,
+    ),
+    "another policy": ({INTERFACES: STANZA, POLICIES[1]: '{"dhcp": {"defaults": 7}}'}, True),
+    "none": ({INTERFACES: "iface ens4 inet static\n"}, None),
+    "of another NIC": ({INTERFACES: "iface ens6 inet dhcp\n"}, None),
+}
+
+
+@pytest.mark.parametrize("who", IFUPDOWN)
+def test_ifupdown2_waits_for_a_lease(tmp_path: Path, who: str) -> None:
+    """It says what ends the wait, "" where there is none."""
+    texts, waits = IFUPDOWN[who]
+    for path, text in texts.items():
+        files.write(tmp_path, path, text.encode(), 0o644)
+    remedy = Ifupdown().lease(tmp_path, HOST)
+    assert (None if remedy is None else NO_WAIT in remedy) == waits
 
 
 REFUSED = {

@@ -76,6 +76,10 @@ STOPS: dict[str, Callable[[], Machine]] = {
     "FRR's bgpd, frr-reload.py are not installed": lambda: machine(
         frr_programs=frozenset({"zebra", "bfdd"})
     ),
+    "the kernel module vrf is not loaded, and the kernel loads no more": lambda: machine(
+        modules={"vrf": False, "vxlan": True}, locked=True
+    ),
+    "this kernel has no IPv6": lambda: machine(ipv6=False),
     "this kernel has no vxlan": lambda: machine(modules={"vrf": None, "vxlan": False}),
     f"NetworkManager manages {NIC1}": lambda: machine(network_manager=frozenset({NIC1, "wlan0"})),
     "/etc has 100 KiB left": lambda: machine(free={"etc": 100 << 10}),

@@ -4,9 +4,9 @@ import socket
 
 import pytest
 
-from generator.observed import devices, netlink
+from generator.observed import devices, routing_rules
 from generator.observed.devices import RulePlaces
-from generator.observed.netlink import Rule
+from generator.observed.routing_rules import Rule
 
 LOCAL, MAIN, DEFAULT = 255, 254, 253
 
@@ -54,13 +54,13 @@ CASES = {
 def test_rules_of_others(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     """With the rules at their places nothing differs any more, whoever else has some."""
     rules, places, said = CASES[case]
-    monkeypatch.setattr(netlink, "rules", lambda: rules)
+    monkeypatch.setattr(routing_rules, "read", lambda: rules)
     monkeypatch.setattr(devices, "_FAMILIES", (socket.AF_INET,))
     assert [each.text for each in devices.rule_order()] == ([said] if said else [])
     assert devices.rule_places(socket.AF_INET) == places
     new = [rule(places.local, LOCAL), Rule(socket.AF_INET, places.vrf, 0, l3mdev=True)]
     kept = [each for each in rules if each.priority or each.table != LOCAL]
     ordered = sorted([*kept, *new], key=lambda each: each.priority)
-    monkeypatch.setattr(netlink, "rules", lambda: ordered)
+    monkeypatch.setattr(routing_rules, "read", lambda: ordered)
     assert not list(devices.rule_order())
     assert devices.is_local_moved(socket.AF_INET) == (case == "Cilium")

@@ -152,3 +152,25 @@ def test_what_is_shut_down_in_frr(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     shown = "interface ens4\n ipv6 nd ra-interval 3\nexit\ninterface ens5\n shutdown\nexit\n"
     monkeypatch.setattr(running, "_running", lambda _: [shown])
     assert running.shut_down(tmp_path) == {"ens5"}
+
+
+SHUT = """\
+interface ens4
+ shutdown
+exit
+!
+interface ens5
+ description shutdown
+exit
+!
+router bgp 65000
+ neighbor ens6 interface v6only peer-group LEAVES
+ neighbor ens6 shutdown
+ neighbor ens7 description shutdown
+exit
+"""
+
+
+def test_what_is_shut_down(tmp_path: Path) -> None:
+    """NICs and neighbors, in the file; FRR is silent here."""
+    assert running.shut(tmp_path, SHUT) == ({"ens4", "ens6"}, set())

@@ -326,6 +326,11 @@ def rendered_watched(
                 # As an operator with files of networkd, and a new netplan, has it.
                 machine = {"foreign_files": {"lo": "20-lo.network"}, "optional_vrfs": True}
                 render.render(msgspec.structs.replace(host, **machine), backend)
+                for kind in ("ethernets", "bonds"):  # its management NIC asks for a lease
+                    lease = model.Lease(kind, "all-en")
+                    files = dict.fromkeys((each.ifname for each in host.uplinks), "all-en.network")
+                    asks = msgspec.structs.replace(host, lease=lease, foreign_files=files)
+                    render.render(asks, backend)
     return branches, taken
 
 

@@ -122,6 +122,12 @@ class Backend(Protocol):
     def conflicts(self, root: Path, host: Host) -> list[Problem]:
         """Return why NICs can't be taken: our part would do nothing, or harm the operator's."""
 
+    def lease(self, root: Path, host: Host) -> str | None:
+        """Return what keeps a boot from waiting for a lease of the management NIC.
+
+        "": it does not wait. None: the NIC asks for no lease.
+        """
+
     def digest(self, root: Path) -> str:
         """Return a digest of the operator's files on which `placed` and `conflicts` depend."""
 

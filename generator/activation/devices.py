@@ -14,6 +14,7 @@ from generator.desired.target import Target, loopbacks
 from generator.errors import see_gone
 from generator.observed import devices, netlink, nics, running, settings
 from generator.observed.devices import Difference
+from generator.observed.machine import MODULES as MODULE_NAMES
 
 SYSCTL = settings.FILE
 _FAMILIES = {socket.AF_INET: "-4", socket.AF_INET6: "-6"}
@@ -25,7 +26,7 @@ MODULES = "etc/modules-load.d/evpn-host.conf"
 
 def modules() -> Step:
     """Load the kernel modules that the devices need. At boot modules-load.d does it."""
-    return Step(("modprobe", "-a", "vrf", "vxlan"), "kernel modules of VRF and VXLAN devices")
+    return Step(("modprobe", "-a", *MODULE_NAMES), "kernel modules of the devices")
 
 
 def sysctl(root: Path) -> Step:

@@ -28,6 +28,8 @@ VRF_MAP = VRF_TABLES / "ifupdown2_vrf_map.conf"
 _PORTS = ("bridge-ports", "bond-slaves", "bond-ports")
 
 
+# It starts dhclient, which goes on asking, and does not wait for an answer.
+_NO_WAIT = '{"dhcp": {"defaults": {"dhcp-wait": "no"}}}'
 # Its policies: the distribution's, then the operator's, which win.
 _POLICIES = ("var/lib/ifupdown2/policy.d/*.json", "etc/network/ifupdown2/policy.d/*.json")
 
@@ -43,10 +45,15 @@ class _OfVrfs(msgspec.Struct):
     module_globals: _Limits = msgspec.field(default_factory=_Limits)
 
 
+class _Dhcp(msgspec.Struct):
+    defaults: dict[str, str] = {}
+
+
 class _Policy(msgspec.Struct):
-    """What a policy says of VRFs."""
+    """What a policy says of VRFs, and of DHCP."""
 
     vrf: _OfVrfs = msgspec.field(default_factory=_OfVrfs)
+    dhcp: _Dhcp = msgspec.field(default_factory=_Dhcp)
 
 
 class Ifupdown:
@@ -103,6 +110,17 @@ class Ifupdown:
             for stanza in interfaces.stanzas(root, FILE)
             for problem in _conflicts(stanza, uplinks)
         ]
+
+    def lease(self, root: Path, host: Host) -> str | None:
+        """Return the policy by which ifupdown2 does not wait for dhclient (addons/dhcp.py, 3.0)."""
+        nic = host.management.ifname if host.management else ""
+        asking = [s for s in interfaces.stanzas(root, FILE) if nic in s.names]
+        if not asking or asking[0].method != "dhcp":
+            return None
+        said = [p.dhcp.defaults.get("dhcp-wait", "") for p in _policies(root)]
+        if [word.lower() for word in said if word][-1:] == ["no"]:
+            return ""
+        return f"write {_NO_WAIT} into /etc/network/ifupdown2/policy.d/dhcp.json"
 
     def refuse_devices(self, root: Path, host: Host) -> None:
         """Raise `Refused` for a VRF whose table is outside of the range that ifupdown2 allows.
@@ -207,12 +225,18 @@ def _conflicts(stanza: Stanza, uplinks: Names[str]) -> Iterator[Problem]:
 def _vrf_tables(root: Path) -> tuple[int, int]:
     """Return the first and the last table that ifupdown2 gives to a VRF, by its policies."""
     first, last = 1001, 5000
+    for policy in _policies(root):
+        limits = policy.vrf.module_globals
+        first = limits.vrf_table_id_start or first
+        last = limits.vrf_table_id_end or last
+    return first, last
+
+
+def _policies(root: Path) -> Iterator[_Policy]:
+    """Yield the policies; a later one counts more."""
     for path in (path for pattern in _POLICIES for path in tree.find(root, pattern)):
         with contextlib.suppress(OSError, msgspec.DecodeError):  # ifupdown2 skips it too
-            limits = stored.read(root, path, _Policy).vrf.module_globals
-            first = limits.vrf_table_id_start or first
-            last = limits.vrf_table_id_end or last
-    return first, last
+            yield stored.read(root, path, _Policy)
 
 
 def _ifup(names: list[str], reason: str) -> Step:

@@ -93,6 +93,11 @@ class Netplan:
         """Return why NICs can't be taken as the operator has them."""
         return list(netplan_nics.problems(host, netplan_nics.read(root, FILE, host)))
 
+    def lease(self, root: Path, host: Host) -> str | None:
+        """Return "" where the management NIC asks for a lease: our files make it optional."""
+        del root
+        return None if host.lease is None else ""
+
     def digest(self, root: Path) -> str:
         """Return a digest of the files of netplan and networkd that are not ours."""
         own = [path for path in netplan.paths(root) if path != FILE]

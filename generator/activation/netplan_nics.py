@@ -5,13 +5,14 @@ without effect or take his addresses away. So our part is a drop-in of the file 
 without us. Only a NIC that has no file gets a section in our netplan file.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from generator.desired import model
-from generator.desired.model import Host, Uplink
+from generator.desired.model import Host, Lease, Uplink
 from generator.errors import Problem
 from generator.observed import netplan, networkd
 from generator.observed.netplan import NETWORK_MANAGER, PREFIX, Section
@@ -19,6 +20,10 @@ from generator.observed.networkd import NetworkFile, Nic
 
 # Settings by which networkd makes a NIC a part of something else.
 _MASTERS = ("Network.Bridge", "Network.Bond", "Network.VRF", "Network.BatmanAdvanced")
+
+
+_NO_DHCP = {"", "no", "false", "off", "n", "0", "none"}
+_PLAIN_ID = re.compile(r"[\w.:@~-]+")
 
 
 class Configuration(msgspec.Struct, frozen=True):
@@ -71,7 +76,21 @@ def placed(host: Host, configuration: Configuration) -> Host:
         section = configuration.section(file)
         if section is None or (section.kind, section.id) != ("ethernets", name):
             foreign[name] = file.name
-    return msgspec.structs.replace(host, foreign_files=foreign)
+    return msgspec.structs.replace(host, foreign_files=foreign, lease=_lease(host, configuration))
+
+
+def _lease(host: Host, configuration: Configuration) -> Lease | None:
+    """Return who asks for the management NIC's addresses by DHCP, None if nobody does."""
+    nic = host.management.ifname if host.management else ""
+    file = configuration.file(nic)
+    if file is None or all(nic != uplink.ifname for uplink in host.uplinks):
+        return None
+    if file.settings.get("Network.DHCP", "no").lower() in _NO_DHCP:
+        return None
+    section = configuration.section(file)
+    if section is None or not _PLAIN_ID.fullmatch(section.id):
+        return Lease()
+    return Lease(section.kind, section.id)
 
 
 def problems(host: Host, configuration: Configuration) -> Iterator[Problem]:

@@ -178,6 +178,13 @@ class NetworkFile(Model, frozen=True):
         return [uplink.address for uplink in self.uplinks if uplink.address]
 
 
+class Lease(Model, frozen=True):
+    """The netplan section by which the management NIC asks for DHCP; "": a file of networkd's."""
+
+    kind: str = ""  # ethernets, bonds, …
+    id: str = ""
+
+
 class Bgp(Model, frozen=True):
     """Settings that all sessions of a host share."""
 
@@ -202,6 +209,7 @@ class Host(Model, frozen=True):
     # netplan makes of a section with the NIC's name.
     foreign_files: dict[str, str] = {}
     optional_vrfs: bool = False  # whether this machine's netplan can have a boot not wait for VRFs
+    lease: Lease | None = None  # what asks networkd for a lease for the management NIC
 
     @cached_property
     def loopback_file(self) -> NetworkFile:
@@ -214,9 +222,8 @@ class Host(Model, frozen=True):
         of: dict[str, list[Uplink]] = {}
         for uplink in self.uplinks:
             of.setdefault(_network_file(uplink.ifname, self.foreign_files), []).append(uplink)
-        nic = self.management.ifname if self.management else None
         return [
-            NetworkFile(name, tuple(uplinks), required=any(u.ifname == nic for u in uplinks))
+            NetworkFile(name, tuple(uplinks), required=any(map(self._is_awaited, uplinks)))
             for name, uplinks in of.items()
         ]
 
@@ -224,6 +231,21 @@ class Host(Model, frozen=True):
     def netplan_uplinks(self) -> list[Uplink]:
         """Uplinks of which netplan makes networkd's file."""
         return [uplink for uplink in self.uplinks if uplink.ifname not in self.foreign_files]
+
+    @cached_property
+    def optional_uplinks(self) -> list[Uplink]:
+        """Uplinks of `netplan_uplinks` for which no boot waits."""
+        return [uplink for uplink in self.netplan_uplinks if not self._is_awaited(uplink)]
+
+    def _is_awaited(self, uplink: Uplink) -> bool:
+        """Whether a boot waits for a NIC. In the fabric nobody gives a lease."""
+        return self.lease is None and uplink.ifname == getattr(self.management, "ifname", None)
+
+    @cached_property
+    def foreign_lease(self) -> bool:
+        """Whether a netplan section with another id than the NIC's asks for DHCP."""
+        nic = self.management.ifname if self.management else ""
+        return bool(self.lease and self.lease.kind and nic in self.foreign_files)
 
     @cached_property
     def vxlans(self) -> list[Vxlan]:

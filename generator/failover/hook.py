@@ -68,9 +68,10 @@ class Hook:
             # first look it may be what a hook changed that was killed before it wrote that down.
             observed = self._repair(target, management, here, observed)
         established = self.fabric.established(target.sessions)
-        destination = place.decide(established, observed, management.ifname, bridges)
+        now = here[1] if here else ""
+        destination = place.decide(established, observed, management.ifname, bridges, now)
         if destination and destination[0] == "nic" and established:
-            self.fabric.reason = f"{management.bridge} is gone or down"
+            self.fabric.reason = f"{management.bridge} is gone or down, or has no VXLAN port"
         if destination and destination != here:
             wait = self._damping.wait()
             if here and wait:  # an address that is nowhere moves at once

@@ -24,15 +24,22 @@ _METRIC6 = 1024  # what the kernel makes of an IPv6 route without a metric (IP6_
 
 
 def decide(
-    established: list[str] | None, observed: Observation, nic: str, bridges: list[str]
+    established: list[str] | None,
+    observed: Observation,
+    nic: str,
+    bridges: list[str],
+    here: str = "",
 ) -> tuple[Place, str] | None:
     """Return where the address belongs and on which device; None: leave it where it is.
 
     `established` are the sessions that carry EVPN, None while FRR does not answer. `bridges` are
     the bridge that should have the address, then the one that last had it. The second still carries
-    the address while the first does not exist yet.
+    the address while the first does not exist yet. From the device `here` it does not go because
+    the VXLAN port is gone: an apply may be making it anew. But it does not come to a bridge without
+    one, as on a kernel that has no VXLAN.
     """
-    ready = [name for name in bridges if name in observed.devices and observed.devices[name].up]
+    found = [(name, observed.devices[name]) for name in bridges if name in observed.devices]
+    ready = [name for name, device in found if device.up and (device.vxlan or name == here)]
     if established is None:
         return None
     if established and ready:
@@ -50,11 +57,15 @@ def remember(
     """Return what the operator has on the NIC, by what is observed. Nothing known is forgotten.
 
     A missing default route is believed only if nothing looks like half of a move, and if no other
-    gateway was there before: this one has what that one had.
+    gateway was there before: this one has what that one had. Nor is it believed of an address that
+    the hook has put there itself, as when no DHCP server answers.
     """
     nic, addresses, routes = management.ifname, dict(original.addresses), dict(original.routes)
+    given = set(original.given)
     for address, gateway in management.pairs:
         holders = [name for name, present in observed.addresses.items() if address in present]
+        if not holders and address not in addresses:
+            given.add(address)
         if nic in holders:
             addresses[address] = observed.addresses[nic][address]
         if gateway:
@@ -64,11 +75,11 @@ def remember(
                 f.gateway not in {None, gateway} and (":" in str(f.gateway)) == (":" in gateway)
                 for f in former
             )
-            rests = holders == [nic] and not defaults and not succeeds
+            rests = holders == [nic] and not defaults and not succeeds and address not in given
             if on_nic or (rests and gateway not in routes):
                 routes[gateway] = on_nic
     moving = further.remember(original.further, management, observed, way)
-    return Original(addresses, routes, moving)
+    return Original(addresses, routes, moving, sorted(given))
 
 
 class Move(msgspec.Struct, frozen=True):

@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from generator.desired.model import UNREACHABLE_METRIC, Device
-from generator.observed import netlink
+from generator.observed import netlink, routing_rules
+from generator.observed.routing_rules import LOCAL, TABLES, Rule
 
 VRF_RULE = 1000  # priority that the kernel gives it
 LOCAL_RULE = 32765  # priority at which we put table local
 _MAIN_RULE = 32766
-_LOCAL_TABLE = 255
-_TABLES = {253: "default", 254: "main", 255: "local"}  # rt_tables
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _UNREACHABLE = 7  # RTN_UNREACHABLE, linux/rtnetlink.h
 
@@ -205,7 +204,7 @@ def rule_order() -> Iterable[Difference]:
     before a table of somebody else, which may lead anywhere. The host's own addresses come before
     such a table too.
     """
-    rules = netlink.rules()
+    rules = routing_rules.read()
     for family in _FAMILIES:
         ours = [rule for rule in rules if rule.family == family]
         vrf = min((rule.priority for rule in ours if rule.l3mdev), default=None)
@@ -233,7 +232,7 @@ def rule_places(family: int) -> RulePlaces:
 
     The kernel's own rule for table local does not count: it is moved.
     """
-    rules = [rule for rule in netlink.rules() if rule.family == family and _takes_all(rule)]
+    rules = [rule for rule in routing_rules.read() if rule.family == family and _takes_all(rule)]
     others = min((rule.priority for rule in rules if not _is_local(rule)), default=_MAIN_RULE)
     local = min(LOCAL_RULE, max(1, others - 1))
     present = (rule.priority for rule in rules if _is_local(rule) and rule.priority)
@@ -242,33 +241,31 @@ def rule_places(family: int) -> RulePlaces:
 
 def vrf_rules(family: int) -> list[int]:
     """Return the priorities of the VRFs' rules."""
-    return [rule.priority for rule in netlink.rules() if rule.family == family and rule.l3mdev]
+    return [rule.priority for rule in routing_rules.read() if rule.family == family and rule.l3mdev]
 
 
 def is_local_moved(family: int) -> bool:
     """Whether somebody else has put table local at another priority than the kernel and we do."""
     ours = {0, LOCAL_RULE, rule_places(family).local}
-    rules = [rule for rule in netlink.rules() if rule.family == family]
+    rules = [rule for rule in routing_rules.read() if rule.family == family]
     return any(_is_local(rule) and rule.priority not in ours for rule in rules)
 
 
-def _first(
-    rules: Iterable[netlink.Rule], what: Callable[[netlink.Rule], bool]
-) -> netlink.Rule | None:
+def _first(rules: Iterable[Rule], what: Callable[[Rule], bool]) -> Rule | None:
     """Return the first rule for every packet that stands before the first one of a kind."""
     before = itertools.takewhile(lambda rule: not what(rule), rules)
     return next(filter(_takes_all, before), None)
 
 
-def _takes_all(rule: netlink.Rule) -> bool:
+def _takes_all(rule: Rule) -> bool:
     """Whether every packet meets a rule, and is looked up in a table by it."""
     return bool(rule.plain and rule.table and not rule.l3mdev)
 
 
-def _is_local(rule: netlink.Rule) -> bool:
-    return rule.plain and rule.table == _LOCAL_TABLE
+def _is_local(rule: Rule) -> bool:
+    return rule.plain and rule.table == LOCAL
 
 
-def _words(rule: netlink.Rule) -> str:
-    table = _TABLES.get(rule.table, str(rule.table))
+def _words(rule: Rule) -> str:
+    table = TABLES.get(rule.table, str(rule.table))
     return f"table {table} (priority {rule.priority})"

@@ -12,7 +12,7 @@ import msgspec
 
 from generator.desired.model import UNREACHABLE_METRIC
 from generator.errors import printable
-from generator.observed import frr, netlink
+from generator.observed import frr, netlink, routing_rules
 from generator.state import tree
 
 _FRR = Path("usr/lib/frr")
@@ -40,7 +40,9 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     bgp_runs: bool = False  # whether FRR's bgpd answers
     leaves: dict[str, str] = {}  # neighbor to the name that the other end gives itself
     switches: dict[str, str] = {}  # NIC to the name of the switch there, by LLDP
-    modules: dict[str, bool | None] = {}  # None: nobody knows
+    modules: dict[str, bool | None] = {}  # whether the kernel has them; None: nobody knows
+    locked: bool = False  # the kernel loads no more modules
+    ipv6: bool = True  # whether the kernel has IPv6
     network_manager: frozenset[str] = frozenset()  # NICs that it manages
     cloud_init: str = ""  # a file of the network that cloud-init writes anew
     free: dict[str, int] = {}  # bytes that are left, by folder
@@ -48,7 +50,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 PROGRAMS = ("zebra", "bgpd", "bfdd", "frr-reload.py")
-MODULES = ("vrf", "vxlan")
+MODULES = ("bridge", "vrf", "vxlan")
 
 
 def read(switches: Mapping[str, str], root: Path = Path("/")) -> Machine:
@@ -64,12 +66,14 @@ def read(switches: Mapping[str, str], root: Path = Path("/")) -> Machine:
         udp_ports=_programs(root, dict(_sockets(root, "udp", ""))),
         tcp_listeners=_programs(root, dict(_sockets(root, "tcp", _LISTEN))),
         tables=_tables({link.table for link in links.values() if link.kind == "vrf"}),
-        rules=frozenset(rule.table for rule in netlink.rules()),
+        rules=frozenset(rule.table for rule in routing_rules.read()),
         frr_programs=frozenset(p for p in PROGRAMS if (root / _FRR / p).exists()),
         bgp_runs=answers,
         leaves=names,
         switches=dict(switches),
         modules={name: _has_module(root, name) for name in MODULES},
+        locked=_is_locked(root),
+        ipv6=(root / "proc/sys/net/ipv6").exists(),
         network_manager=frozenset(_managed(root, links)),
         cloud_init=_cloud_init(root),
         free={folder: _free(root / folder) for folder in _WRITTEN if (root / folder).exists()},
@@ -127,10 +131,16 @@ def _has_module(root: Path, name: str) -> bool | None:
         return True
     folder = root / "lib/modules" / os.uname().release
     known = None
-    for index in ("modules.builtin", "modules.dep"):
+    for index in ("modules.builtin", *(() if _is_locked(root) else ("modules.dep",))):
         with contextlib.suppress(OSError):
             known = bool(known) or f"/{name}.ko" in (folder / index).read_text()
     return known
+
+
+def _is_locked(root: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return (root / "proc/sys/kernel/modules_disabled").read_text().strip() == "1"
+    return False
 
 
 def _managed(root: Path, links: dict[str, netlink.Link]) -> Iterator[str]:

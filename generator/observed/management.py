@@ -25,6 +25,7 @@ class Device(msgspec.Struct, frozen=True):
     index: int
     up: bool
     ipv6: bool  # whether it takes IPv6 addresses
+    vxlan: bool = True  # whether a VXLAN device is a port of it
 
 
 class Observation(msgspec.Struct, frozen=True):
@@ -63,7 +64,15 @@ def _device(name: str) -> Device | None:
         ipv6_disabled = _read_number(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6")
     except OSError:  # a kernel without IPv6
         ipv6_disabled = 1
-    return Device(index, bool(flags & 1), ipv6_disabled == 0)
+    return Device(index, bool(flags & 1), ipv6_disabled == 0, _has_vxlan(name))
+
+
+def _has_vxlan(name: str) -> bool:
+    try:
+        ports = Path(f"/sys/class/net/{name}/brif").iterdir()
+        return any(port.name.startswith("vxlan") for port in ports)
+    except OSError:  # no bridge
+        return False
 
 
 def _read_number(path: str) -> int:

@@ -19,8 +19,6 @@ _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, po
 _ATTRIBUTE = struct.Struct("=HH")  # rtattr: length, type
 _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
 _SCOPE_LINK = 253  # RT_SCOPE_LINK
-# FRA_IIFNAME, FWMARK, TUN_ID, OIFNAME, UID_RANGE, IP_PROTO, SPORT_RANGE, DPORT_RANGE
-_SELECTING = {3, 10, 12, 17, 20, 22, 23, 24}
 _ATTEMPTS = 5  # a dump that changes under the reader is read again
 # Seconds and microseconds until a read gives up. Kept by the kernel: a time-out of Python's asks
 # for each read whether there is something, and the hook, which reads so often, is to cost nothing.
@@ -66,18 +64,6 @@ class Route(msgspec.Struct, frozen=True):
     protocol: int
     metric: int
     hops: tuple[tuple[str, int], ...]
-
-
-class Rule(msgspec.Struct, frozen=True):
-    """A routing policy rule."""
-
-    family: int
-    priority: int
-    table: int
-    l3mdev: bool
-    plain: bool = True  # it is for every packet, whatever its addresses, devices or marks
-    source: str = ""  # the prefix that it is for, "" if it is for all
-    devices: tuple[str, ...] = ()  # by which a packet comes or goes
 
 
 class Neighbour(msgspec.Struct, frozen=True):
@@ -299,23 +285,6 @@ def _via(attributes: Attributes) -> str:
     if 18 in attributes:  # RTA_VIA: a next hop of the other family
         return str(ip_address(attributes[18][2:]))
     return ""
-
-
-def rules() -> list[Rule]:
-    """Return routing policy rules of both families, in the order in which the kernel tries them."""
-    found = []
-    for family in (socket.AF_INET, socket.AF_INET6):
-        for message in dump(RTM_GETRULE, struct.pack("=BBBBBBBBI", family, *[0] * 8)):
-            attributes = attributes_of(message, 12)
-            table = _int(attributes.get(15)) or message[4]
-            # Lengths of addresses and the TOS, then FRA_… of linux/fib_rules.h.
-            plain = not any(message[1:4]) and not _SELECTING & attributes.keys()
-            l3mdev = bool(attributes.get(19))
-            priority = _int(attributes.get(6))
-            source = f"{ip_address(attributes[2])}/{message[2]}" if 2 in attributes else ""
-            devices = tuple(_text(attributes[n]) for n in (3, 17) if n in attributes)
-            found.append(Rule(family, priority, table, l3mdev, plain, source, devices))
-    return found
 
 
 def neighbours(family: int) -> Iterator[Neighbour]:

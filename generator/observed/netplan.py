@@ -28,6 +28,8 @@ class _Definition(msgspec.Struct, frozen=True, rename="kebab"):
     set_name: str = ""
     renderer: str = ""
     interfaces: list[str] = []
+    dhcp4: bool | str = False  # a text where it is one of YAML 1.1's words, such as yes
+    dhcp6: bool | str = False
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +39,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     path: str  # of the first file that has it, without leading slash
     renderer: str
-    text: str  # [Match] of the file that netplan makes for networkd
+    text: str  # what we need of the file that netplan makes for networkd
     ports: tuple[str, ...]  # ids of the devices that are its ports
 
     @property
@@ -120,7 +122,7 @@ def _section(key: tuple[str, str], entry: dict[str, object], path: str, default:
         id=id_,
         path=path,
         renderer=definition.renderer or default,
-        text="\n".join(["[Match]", *_match(kind, id_, definition)]),
+        text="\n".join(["[Match]", *_match(kind, id_, definition), *_dhcp(definition)]),
         ports=tuple(definition.interfaces),
     )
 
@@ -137,6 +139,12 @@ def _match(kind: str, id_: str, definition: _Definition) -> Iterator[str]:
         yield f"PermanentMACAddress={match.macaddress}"
     if name := definition.set_name or _words(match.name):
         yield f"Name={name}"
+
+
+def _dhcp(definition: _Definition) -> Iterator[str]:
+    asked = (str(each).lower() for each in (definition.dhcp4, definition.dhcp6))
+    if any(each in {"true", "yes", "on", "y"} for each in asked):
+        yield from ("[Network]", "DHCP=yes")
 
 
 def _words(value: str | list[str]) -> str:

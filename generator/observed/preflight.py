@@ -44,7 +44,7 @@ def findings(
         *_management(host, machine, ours),
         *taken(devices, machine, first=first, ours=ours),
         *_frr(machine, first=first),
-        *_kernel(machine),
+        *kernel(host, machine),
         *_managers(host, machine),
         *_leaves(host, machine),
         *_system(machine),
@@ -209,15 +209,33 @@ def _frr(machine: Machine, *, first: bool) -> Iterator[Finding]:
         )
 
 
-def _kernel(machine: Machine) -> Iterator[Finding]:
+def kernel(host: Host, machine: Machine) -> Iterator[Finding]:
+    """Find what the kernel lacks, perhaps since it was upgraded."""
     for name in MODULES:
-        if machine.modules.get(name) is False:
+        if machine.modules.get(name) is not False:
+            continue
+        if machine.locked:
+            yield Finding(
+                what=f"the kernel module {name} is not loaded, and the kernel loads no more",
+                why="V-Nets and VPCs are devices of it; kernel.modules_disabled is 1",
+                remedy=f"write {name} into a file of /etc/modules-load.d, and reboot",
+                stops=True,
+            )
+        else:
             yield Finding(
                 what=f"this kernel has no {name}",
                 why="V-Nets and VPCs are devices of it",
                 remedy="use a kernel with the module, such as the distribution's full one",
                 stops=True,
             )
+    unnumbered = [uplink.ifname for uplink in host.uplinks if not uplink.address]
+    if unnumbered and not machine.ipv6:
+        yield Finding(
+            what="this kernel has no IPv6",
+            why=f"the sessions of {', '.join(unnumbered)} are between IPv6 link-local addresses",
+            remedy="boot without ipv6.disable=1, or give the links IPv4 addresses in the payload",
+            stops=True,
+        )
 
 
 def _managers(host: Host, machine: Machine) -> Iterator[Finding]:

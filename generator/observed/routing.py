@@ -11,7 +11,7 @@ from ipaddress import ip_address
 
 import msgspec
 
-from generator.observed import netlink
+from generator.observed import netlink, routing_rules
 from generator.state.placement import Route
 
 MAIN = 254
@@ -52,7 +52,7 @@ class Routing(msgspec.Struct, frozen=True):
 
 def read(names: Mapping[int, str]) -> Routing:
     """Read the operator's routes; `names` are the devices that matter, by index."""
-    rules = [rule for rule in netlink.rules() if not rule.l3mdev and rule.table != _LOCAL]
+    rules = [rule for rule in routing_rules.read() if not rule.l3mdev and rule.table != _LOCAL]
     sources: dict[int, list[str]] = {}
     for rule in rules:
         if rule.source and rule.table != MAIN:

@@ -79,9 +79,30 @@ def shut_down(root: Path) -> set[str]:
         lines = lines_of(_running(root))
     except frr.Silent:
         return set()
+    return _shut_interfaces(lines)
+
+
+def _shut_interfaces(lines: Iterable[Line]) -> set[str]:
     return {
         line[0].split()[1] for line in lines if line[0][:10] == "interface " and line[1:] == _SHUT
     }
+
+
+def shut(root: Path, text: str) -> tuple[set[str], set[str]]:
+    """Return what is shut down, NICs and neighbors: in a text of FRR's, and in the running FRR."""
+    try:
+        running = lines_of(_running(root))
+    except frr.Silent:
+        running = set()
+    file, now = (
+        _shut_interfaces(each) | _shut_neighbors(each) for each in (lines_of([text]), running)
+    )
+    return file, now
+
+
+def _shut_neighbors(lines: Iterable[Line]) -> set[str]:
+    words = [line[1].split() for line in lines if line[0][:11] == "router bgp " and len(line) == 2]
+    return {each[1] for each in words if each[:1] == ["neighbor"] and each[2:3] == ["shutdown"]}
 
 
 def foreign_neighbors(drift: Drift, root: Path) -> list[tuple[str, str]]:

@@ -62,6 +62,7 @@ class Original(msgspec.Struct):
     addresses: dict[str, str] = {}  # each with what ip-address(8) adds to it
     routes: dict[str, list[str]] = {}  # gateway to its default routes
     further: list[Route] = []  # other routes that move with the address
+    given: list[str] = []  # addresses that nobody had put there when the hook first looked
 
 
 class Placement(msgspec.Struct):

@@ -2,6 +2,9 @@
 
 import re
 import shutil
+import socket
+from collections.abc import Iterator
+from ipaddress import ip_interface
 from pathlib import Path
 
 from generator.activation import backends, firewall, frr, lldp, nat, nftables, staging
@@ -10,9 +13,19 @@ from generator.desired import plan
 from generator.desired.plan import Plan
 from generator.desired.target import FormerAddress, Target
 from generator.errors import Problem, Refused
+from generator.observed import (
+    devices,
+    following,
+    machine,
+    netlink,
+    networkd,
+    preflight,
+    routing_rules,
+    settings,
+)
 from generator.observed import filter as packet_filter
-from generator.observed import following, machine, networkd, preflight, settings
 from generator.observed import management as observing
+from generator.observed import running as frr_running
 from generator.observed.preflight import Finding
 from generator.state import changes as reading
 from generator.state import record, tree
@@ -38,6 +51,9 @@ def look(planned: Plan, previous: Record | None, root: Path, log: Log) -> list[F
         *_later_settings(root, planned),
         *_foreign_files(planned),
         *_staying(planned),
+        *_lease(root, planned),
+        *_rules(planned),
+        *_shut(root, planned),
         *_firewall(root, planned, log),
     ]
     return sorted(listed, key=lambda finding: not finding.stops)
@@ -81,6 +97,62 @@ def _staying(planned: Plan) -> list[Finding]:
         *following.advertised(names, observed),
     ]
     return [Finding(what=each.what, why=each.why, remedy=each.remedy) for each in found]
+
+
+def _lease(root: Path, planned: Plan) -> Iterator[Finding]:
+    """Find a management NIC that asks for its addresses by DHCP."""
+    remedy = backends.named(planned.backend).lease(root, planned.host)
+    management = planned.host.management
+    if remedy is None or management is None:
+        return
+    ip = management.ipv4.partition("/")[0]
+    waits = ", and each boot waits more than a minute for one" if remedy else ""
+    yield Finding(
+        what=f"{management.ifname} asks for its addresses by DHCP",
+        why=f"in the fabric no server answers it{waits}. The payload's address stays",
+        remedy="; ".join(filter(None, [f"have the server give {ip} to this NIC alone", remedy])),
+    )
+
+
+def _rules(planned: Plan) -> Iterator[Finding]:
+    """Find routing rules that would take packets for the host elsewhere, once there are VRFs."""
+    host = planned.host
+    if not host.vrfs or host.management is None:
+        return
+    pairs = [ip_interface(address) for address, _ in host.management.pairs]
+    own = routing_rules.Own(
+        addresses=[str(each.ip) for each in pairs] + [host.loopback],
+        devices={*(u.ifname for u in host.uplinks), host.management.ifname, host.management.bridge},
+        senders=[str(each.network) for each in pairs],
+    )
+    families = (socket.AF_INET, socket.AF_INET6)
+    local = {int(family): devices.rule_places(family).local for family in families}
+    routes = (route for family in families for route in netlink.routes(family))
+    for rule, address in routing_rules.catching(routing_rules.read(), routes, own, local):
+        yield Finding(
+            what=f"the routing rule {rule} would come before table local",
+            why=f"packets for {address} would be forwarded, not taken: with VPCs table local"
+            f" comes after the VRFs' rule, at {local[rule.family]}",
+            remedy="delete the rule, or have it name by `to` what it is for",
+            stops=True,
+        )
+
+
+def _shut(root: Path, planned: Plan) -> Iterator[Finding]:
+    """Find uplinks and sessions that somebody has shut down in FRR."""
+    file, running = frr_running.shut(root, planned.files.get(frr.CONF, ""))
+    for uplink in planned.host.uplinks:
+        if uplink.ifname in file or uplink.neighbor in file:
+            where, remedy = "in /etc/frr/frr.conf.local", "take that line out"
+        elif uplink.ifname in running or uplink.neighbor in running:
+            where, remedy = "by somebody's vtysh", "nothing: apply ends it"
+        else:
+            continue
+        yield Finding(
+            what=f"the session of {uplink.ifname} is shut down in FRR, {where}",
+            why="it can't come up",
+            remedy=remedy,
+        )
 
 
 def _possible_places(previous: Record | None) -> set[str]:
@@ -135,10 +207,11 @@ def heed(  # noqa: PLR0913, PLR0917  # what is planned, what is, and who hears o
     if matters(target, previous):
         findings = look(planned, previous, options.root, log)
     else:
-        new = preflight.taken(
-            planned.devices, machine.read({}), first=False, ours=_possible_places(previous)
-        )
-        findings = [*new, *_firewall(options.root, planned, log)]
+        now = machine.read({})
+        ours = _possible_places(previous)
+        new = preflight.taken(planned.devices, now, first=False, ours=ours)
+        lacking = preflight.kernel(planned.host, now)
+        findings = [*new, *lacking, *_firewall(options.root, planned, log)]
     stopping = [each for each in findings if each.stops]
     if stopping and options.guard is not None:
         raise refusal(stopping)

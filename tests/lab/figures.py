@@ -1,7 +1,8 @@
-"""docs/operations.md: how long things take on a host of the lab, under "Figures".
+"""docs/operations.md: how long things take on a host of the lab, and what commands print there.
 
-A test calls `write`, which prints the figure. With EVPN_HOST_FIGURES=1 it updates its row too, and
-keeps all others.
+A test calls `write`, which prints the figure. With EVPN_HOST_FIGURES=1 it updates its row under
+"Figures" too, and keeps all others. `shown` compares an output with the one in the page, or with
+EVPN_HOST_FIGURES=1 writes it there.
 """
 
 from __future__ import annotations
@@ -26,6 +27,18 @@ def write(lab: Lab, what: str, figure: str) -> None:
         with Path(__file__).open() as lock:  # others write their rows too
             fcntl.flock(lock, fcntl.LOCK_EX)
             PAGE.write_text(updated(PAGE.read_text(), what, system, figure))
+
+
+def shown(name: str, output: str) -> None:
+    """Compare an output with the block of this name in the page, or write it there."""
+    place = f"<!-- printed by a test: {name} -->\n```text\n"
+    before, mark, rest = PAGE.read_text().partition(place)
+    block, end, after = rest.partition("```\n")
+    assert mark, f"docs/operations.md has no place for {name}"
+    if os.environ.get("EVPN_HOST_FIGURES"):
+        PAGE.write_text(before + mark + output + end + after)
+    else:
+        assert output == block
 
 
 def updated(page: str, what: str, system: str, figure: str) -> str:

@@ -22,6 +22,7 @@ from lab.fabric import Host, Node, eventually
 from lab.machine import Machine
 from lab.qemu import QEMU
 from tests import documents
+from tests.lab import figures
 from tests.lab.claims import runs_on
 from tests.lab.conftest import boot
 from tests.lab.evpn import VTEP
@@ -251,6 +252,14 @@ def test_bgp_and_bfd_are_closed_to_guests(host: Host, guests: Guests) -> None:
 
 # As Docker writes it; its default network is the prefix of tenant A's V-Net here.
 DOCKER = "-s 172.20.0.0/16 ! -o docker0 -j MASQUERADE"
+# Its rules for what is forwarded. With it the policy is to drop.
+DOCKER_FORWARDS = (
+    "-N DOCKER-USER",
+    "-A FORWARD -j DOCKER-USER",
+    "-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    "-A FORWARD -i docker0 ! -o docker0 -j ACCEPT",
+    "-P FORWARD DROP",
+)
 HEAR = """
 import socket
 sock = socket.socket(type=socket.SOCK_DGRAM)
@@ -304,6 +313,16 @@ def test_docker_translates_no_guest(host: Host, guests: Guests) -> None:
         host.machine.write("/etc/evpn-host/config.yaml", settings)
         host.run("ip address del 10.99.0.1/24 dev nbr-14".split(), check=False)
         host.apply(later())
+
+
+def test_preflight_beside_docker(host: Host, guests: Guests) -> None:
+    """The page has what it prints."""
+    del guests
+    host.run(f"iptables -t nat -A POSTROUTING {DOCKER}".split())
+    for words in DOCKER_FORWARDS:
+        host.run(["iptables", *words.split()])
+    host.machine.write("/root/later.json", json.dumps(later()))
+    figures.shown("Docker", host.evpn_host("preflight", "-p", "/root/later.json").out)
 
 
 INPUT = """

@@ -1,0 +1,139 @@
+"""Reads the routing policy rules, and finds those that would take packets for the host elsewhere.
+
+With VRFs the rule for table local comes after the VRFs' rule. So rules that used to come after it
+come before it.
+"""
+
+import socket
+import struct
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from ipaddress import ip_address, ip_network
+
+import msgspec
+
+from generator.observed import netlink
+
+TABLES = {253: "default", 254: "main", 255: "local"}  # rt_tables
+LOCAL = 255
+# FRA_… (linux/fib_rules.h): FWMARK, TUN_ID, OIFNAME, UID_RANGE, IP_PROTO, SPORT_RANGE, DPORT_RANGE.
+_CHOOSY = {10, 12, 17, 20, 22, 23, 24}
+_TO, _FROM, _INCOMING, _PRIORITY, _TABLE, _OUTGOING, _L3MDEV = 1, 2, 3, 6, 15, 17, 19
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """A routing policy rule."""
+
+    family: int
+    priority: int
+    table: int
+    l3mdev: bool
+    plain: bool = True  # it is for every packet, whatever its addresses, devices or marks
+    source: str = ""  # the prefix that it is for, "" if it is for all
+    destination: str = ""  # likewise
+    incoming: str = ""  # the device by which a packet comes, "" if it is for all
+    outgoing: str = ""  # the device by which a socket sends
+    choosy: bool = False  # it asks for a mark, a port, a protocol, a user or a TOS
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices by which a packet comes or goes."""
+        return tuple(name for name in (self.incoming, self.outgoing) if name)
+
+    def __str__(self) -> str:
+        words = [f"from {self.source or 'all'}"]
+        words += [f"to {self.destination}"] if self.destination else []
+        words += [f"iif {self.incoming}"] if self.incoming else []
+        table = TABLES.get(self.table, str(self.table))
+        return f"{self.priority} ({' '.join(words)} lookup {table})"
+
+
+def read() -> list[Rule]:
+    """Return the rules of both families, in the order in which the kernel tries them."""
+    return [
+        _rule(family, message)
+        for family in (socket.AF_INET, socket.AF_INET6)
+        for message in netlink.dump(
+            netlink.RTM_GETRULE, struct.pack("=BBBBBBBBI", family, *[0] * 8)
+        )
+    ]
+
+
+def _rule(family: int, message: bytes) -> Rule:
+    attributes = netlink.attributes_of(message, 12)
+    choosy = bool(message[3] or _CHOOSY & attributes.keys())  # the TOS
+
+    def prefix(kind: int, length: int) -> str:
+        return f"{ip_address(attributes[kind])}/{length}" if kind in attributes else ""
+
+    def name(kind: int) -> str:
+        return attributes.get(kind, b"").rstrip(bytes(1)).decode(errors="replace")
+
+    def number(kind: int) -> int:
+        return int.from_bytes(attributes.get(kind, b"")[:4], "little")
+
+    return Rule(
+        family=family,
+        priority=number(_PRIORITY),
+        table=number(_TABLE) or message[4],
+        l3mdev=bool(number(_L3MDEV)),
+        plain=not any(message[1:3]) and not choosy and _INCOMING not in attributes,
+        source=prefix(_FROM, message[2]),
+        destination=prefix(_TO, message[1]),
+        incoming=name(_INCOMING),
+        outgoing=name(_OUTGOING),
+        choosy=choosy,
+    )
+
+
+class Own(msgspec.Struct, frozen=True):
+    """What packets for the host itself look like."""
+
+    addresses: Collection[str]  # of the host, without lengths
+    devices: Collection[str]  # by which they come
+    senders: Collection[str]  # prefixes from which they come
+
+
+def catching(
+    rules: Iterable[Rule], routes: Iterable[netlink.Route], own: Own, local: Mapping[int, int]
+) -> Iterator[tuple[Rule, str]]:
+    """Yield rules by which packets for the host would be forwarded, each with an address of its.
+
+    `local` has the priority at which table local is going to be, by family. Rules that every packet
+    meets are left out: table local goes before them. So are rules that ask for a mark or a port,
+    because somebody meant just these packets, and rules for a table that has no route to the host.
+    """
+    prefixes: dict[int, set[str]] = {}
+    for route in routes:
+        prefixes.setdefault(route.table, set()).add(route.prefix)
+    for rule in rules:
+        if rule.priority > local.get(rule.family, -1) or not _is_for(rule, own):
+            continue
+        for address in own.addresses:
+            covered = any(_overlap(address, each) for each in prefixes.get(rule.table, ()))
+            if covered and (not rule.destination or _overlap(address, rule.destination)):
+                yield rule, address
+                break
+
+
+def _is_for(rule: Rule, own: Own) -> bool:
+    """Whether a rule may be for packets that others send to the host."""
+    if rule.plain or rule.l3mdev or rule.choosy or rule.table in {0, LOCAL}:
+        return False
+    if rule.incoming and rule.incoming not in own.devices:
+        return False
+    source = rule.source
+    return not source or (
+        not any(_overlap(address, source) and _is_one(source) for address in own.addresses)
+        and any(_overlap(source, sender) for sender in own.senders)
+    )
+
+
+def _is_one(prefix: str) -> bool:
+    return ip_network(prefix).num_addresses == 1
+
+
+def _overlap(one: str, other: str) -> bool:
+    first, second = ip_network(one), ip_network(other)
+    return first.version == second.version and (
+        first.network_address in second or second.network_address in first
+    )
