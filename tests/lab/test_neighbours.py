@@ -195,6 +195,44 @@ def test_the_first_payload_needs_it(bare: Host, what: str) -> None:
         run(bare, theirs.remove)
 
 
+# Rules before which table local stands, until there are VRFs.
+CATCHING = {
+    "by an uplink": "iif ens4 lookup main",
+    "from the management subnet": "from 10.12.0.0/16 lookup 101",
+    "to the management subnet": "to 10.12.0.0/16 lookup main",
+}
+
+
+@pytest.mark.parametrize("what", CATCHING)
+@pytest.mark.claim(
+    "19.8", "A rule that would take what is for the host elsewhere is refused"
+)
+def test_a_rule_that_takes_what_is_for_the_host(lab: Lab, bare: Host, what: str) -> None:
+    """It did no harm, because table local comes first. It must not go, nor the host be cut off."""
+    rule = CATCHING[what]
+    run(bare, (f"ip rule add pref 100 {rule}", "ip route add default via 10.12.0.1 table 101"))
+    try:
+        eventually(lambda: lab.fabric.controller.ping("10.12.0.101", count=1))
+        words = rule if rule.startswith("from") else f"from all {rule}"
+        named = f"the routing rule 100 ({words}) would come before table local"
+        refused(bare, payload(), named, "ip rule show pref 100")
+        assert lab.fabric.controller.ping("10.12.0.101", count=2)
+    finally:
+        run(bare, ("ip rule del pref 100", "ip route flush table 101"))
+
+
+def test_what_is_shut_down_in_frr(lab: Lab, bare: Host) -> None:
+    """It is named. What was typed into vtysh ends with the apply."""
+    bare.run(["systemctl", "start", "frr"], timeout=120)
+    typed = [word for line in ("conf t", "interface ens5", "shutdown") for word in ("-c", line)]
+    eventually(lambda: bare.run(["vtysh", *typed]))
+    bare.machine.write("/root/wanted.json", json.dumps(payload()))
+    said = bare.evpn_host("preflight", "-p", "/root/wanted.json").out
+    assert "the session of ens5 is shut down in FRR, by somebody's vtysh" in said
+    bring_up(lab)
+    assert differences(bare) == []
+
+
 @pytest.mark.parametrize("what", PROGRAMS)
 @pytest.mark.claim("19.2", "A program on the ports of BGP or VXLAN is refused by its name")
 def test_a_program_has_the_port(bare: Host, what: str) -> None:
