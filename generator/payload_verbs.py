@@ -9,7 +9,7 @@ from generator.activation.backends import NAMES
 from generator.verbs import parameters
 from generator.verbs.command import Diff, a_number, colour, is_coloured
 
-_PLATFORMS = ("libvirt", "nad", "incus")
+_PLATFORMS = ("libvirt", "nad", "incus", "podman", "qemu", "nspawn", "lxc")
 
 
 @click.command()
@@ -165,6 +165,10 @@ def guests(
     libvirt  networks:   evpn-host guests --format libvirt 26 | virsh net-define /dev/stdin
     nad      NetworkAttachmentDefinitions:  … --format nad | kubectl apply -f -
     incus    profiles:   evpn-host guests --format incus | incus admin init --preseed
+    podman   networks:   evpn-host guests --format podman -o /etc/containers/networks
+    qemu     lines for /etc/qemu/bridge.conf
+    nspawn   settings for /etc/systemd/nspawn/MACHINE.nspawn
+    lxc      lines for a container's configuration
 
     VNET is a VNI or a name; without it, each V-Net.
     """

@@ -34,6 +34,10 @@ NOT_RUN = {
     "evpn-host guests --format nad | kubectl": "there is no cluster here;"
     " tests/test_guests.py::test_nad judges what kubectl gets, and"
     " tests/lab/test_guest_ports.py uses it",
+    "evpn-host guests --format podman": "tests/test_platforms.py has Podman use it",
+    "evpn-host guests --format qemu": "tests/test_platforms.py has QEMU use it",
+    "evpn-host guests --format nspawn": "tests/test_platforms.py has nspawn use it",
+    "evpn-host guests --format lxc": "tests/test_platforms.py has LXC use it",
     "iptables": "tests/lab/test_emulated.py::test_a_firewall_drops_what_is_forwarded runs it",
     "ip6tables": "the same",
     "evpn-host guests --format incus | incus": "tests/test_guests.py::test_incus_takes_it does it",

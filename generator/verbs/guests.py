@@ -5,9 +5,11 @@ one V-Net only, and stays when the V-Net gets another name. The V-Net's own name
 it. The bridge exists already: no platform makes it, gives it an address or routes through it.
 """
 
+import hashlib
 import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from ipaddress import ip_interface
 from pathlib import Path
 from textwrap import indent
 from xml.etree import ElementTree as ET
@@ -22,6 +24,7 @@ from generator.state import files, record, tree
 # Names of ours in documents of others.
 _NAMESPACE = "urn:evpn-host"
 _ANNOTATION = "evpn-host/vnet"
+_LABEL = "evpn-host.vnet"
 
 
 class Vnet(msgspec.Struct, frozen=True):
@@ -31,6 +34,7 @@ class Vnet(msgspec.Struct, frozen=True):
     bridge: str
     mtu: int  # bytes, of the packets that guests send
     name: str  # the payload's, safe in any text; "" when no payload tells
+    gateways: tuple[str, ...] = ()  # on this host, with prefix length
 
     @property
     def title(self) -> str:
@@ -41,7 +45,7 @@ class Vnet(msgspec.Struct, frozen=True):
 def planned(host: Host) -> list[Vnet]:
     """The V-Nets that a payload gives a host, by VNI."""
     return [
-        Vnet(bridge.port.vni, bridge.name, bridge.mtu, bridge.label)
+        Vnet(bridge.port.vni, bridge.name, bridge.mtu, bridge.label, tuple(bridge.addresses))
         for bridge in host.bridges
         if not bridge.l3vni
     ]
@@ -53,12 +57,12 @@ def applied(root: Path) -> list[Vnet]:
     if last is None:
         raise Refused("nothing was applied yet: give a payload, -p SRC")
     names = _names(root, last.target.host)
-    mtus = {device.name: device.mtu for device in last.target.devices if device.kind == "bridge"}
+    bridges = {device.name: device for device in last.target.devices if device.kind == "bridge"}
     ports = [device for device in last.target.devices if device.vni and device.suppress]
     return [
-        Vnet(port.vni or 0, bridge, mtus[bridge] or 0, names.get(bridge, ""))
+        Vnet(port.vni or 0, name, bridge.mtu or 0, names.get(name, ""), bridge.addresses)
         for port in ports
-        if (bridge := port.master or "") in mtus
+        if (bridge := bridges.get(name := port.master or ""))
     ]
 
 
@@ -169,6 +173,102 @@ def _profile(vnet: Vnet) -> str:
 """
 
 
+def podman(vnets: Iterable[Vnet]) -> str:
+    """Networks as `podman network inspect` has them, each to be a file in its folder of networks.
+
+    `unmanaged`: Podman gives the bridge no address, and no rules of a firewall. With a subnet a
+    container can be given an address (`--network nbr-26:ip=…`); without one it needs its own.
+    """
+    return "".join(map(_podman, vnets))
+
+
+def _podman(vnet: Vnet) -> str:
+    gateways = [ip_interface(each) for each in vnet.gateways]
+    subnets = [{"subnet": str(each.network), "gateway": str(each.ip)} for each in gateways]
+    network = {
+        "name": vnet.bridge,
+        # Podman tells networks apart by it: always the same one, and one for each bridge.
+        "id": hashlib.sha256(vnet.bridge.encode()).hexdigest(),
+        "driver": "bridge",
+        "network_interface": vnet.bridge,
+        "created": "2026-01-01T00:00:00Z",
+        **({"subnets": subnets} if subnets else {}),
+        "ipv6_enabled": any(each.version == 6 for each in gateways),
+        "internal": False,
+        "dns_enabled": False,
+        "labels": {_LABEL: vnet.title},
+        "options": {"mode": "unmanaged", "mtu": str(vnet.mtu)},
+        "ipam_options": {"driver": "host-local" if subnets else "none"},
+    }
+    return json.dumps(network, indent=2) + "\n"
+
+
+def qemu(vnets: Iterable[Vnet]) -> str:
+    """Lines for /etc/qemu/bridge.conf, by which qemu-bridge-helper lets a user join a bridge.
+
+    The helper gives the tap the bridge's MTU; `host_mtu` tells the guest (qemu-bridge-helper.c).
+    """
+    return "".join(
+        f"""\
+# {vnet.title}:
+# -netdev bridge,id={vnet.bridge},br={vnet.bridge}
+# -device virtio-net-pci,netdev={vnet.bridge},host_mtu={vnet.mtu},mac=MAC
+allow {vnet.bridge}
+"""
+        for vnet in vnets
+    )
+
+
+def nspawn(vnets: Iterable[Vnet]) -> str:
+    """Settings for /etc/systemd/nspawn/MACHINE.nspawn, and what the container has to set itself.
+
+    systemd-nspawn knows neither an MTU nor an address (systemd.nspawn(5)).
+    """
+    return "".join(map(_nspawn, vnets))
+
+
+def _nspawn(vnet: Vnet) -> str:
+    inside = [
+        "[Match]",
+        "Name=host0",
+        "[Link]",
+        f"MTUBytes={vnet.mtu}",
+        *(["[Network]"] if vnet.gateways else []),
+    ]
+    for gateway in map(ip_interface, vnet.gateways):
+        inside += [f"Address=ADDRESS/{gateway.network.prefixlen}", f"Gateway={gateway.ip}"]
+    comment = "".join(f"# {line}\n" for line in inside)
+    return f"""\
+# {vnet.title}
+[Network]
+Bridge={vnet.bridge}
+# In the container, /etc/systemd/network/10-{vnet.bridge}.network:
+{comment}"""
+
+
+def lxc(vnets: Iterable[Vnet]) -> str:
+    """Lines for the configuration of a container (lxc.container.conf(5)); a VNI is the number."""
+    return "".join(map(_lxc, vnets))
+
+
+def _lxc(vnet: Vnet) -> str:
+    key = f"lxc.net.{vnet.vni}"
+    lines = [
+        f"# {vnet.title}",
+        f"{key}.type = veth",
+        f"{key}.link = {vnet.bridge}",
+        f"{key}.mtu = {vnet.mtu}",
+        f"{key}.flags = up",
+    ]
+    for gateway in map(ip_interface, vnet.gateways):
+        family = f"# {key}.ipv{gateway.version}"
+        lines += [
+            f"{family}.address = ADDRESS/{gateway.network.prefixlen}",
+            f"{family}.gateway = {gateway.ip}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
 def _scalar(text: str) -> str:
     """A string of YAML, whatever is in it: JSON's are (YAML 1.2, 1.3).
 
@@ -182,6 +282,10 @@ FORMATS: dict[str, tuple[Callable[[Iterable[Vnet]], str], str]] = {
     "libvirt": (libvirt, "xml"),
     "nad": (nad, "yaml"),
     "incus": (incus, "yaml"),
+    "podman": (podman, "json"),
+    "qemu": (qemu, "conf"),
+    "nspawn": (nspawn, "nspawn"),
+    "lxc": (lxc, "conf"),
 }
 
 
