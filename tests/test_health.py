@@ -34,3 +34,20 @@ def test_health(sessions: list[Session], failed: str, word: str, text: str) -> N
     assert text in judged.reason
     assert "\n" not in judged.reason
     assert (judged.word in GOOD) == (word in ("ok", "waiting"))
+
+
+@pytest.mark.parametrize(
+    ("sessions", "word", "texts"),
+    [
+        ([UP], "degraded", ["02:00 is frozen"]),
+        ([NEVER], "degraded", ["02:00 is frozen"]),
+        ([UP, LOST], "degraded", ["ens5", "02:00 is frozen"]),
+        ([LOST], "down", ["ens5"]),
+    ],
+)
+def test_a_frozen_guest(sessions: list[Session], word: str, texts: list[str]) -> None:
+    """A host whose guest is out of reach is degraded, or worse by its sessions."""
+    known = {session.neighbor: session for session in sessions}
+    judged = health(["ens4", "ens5"], known, APPLIED, failed="", frozen="02:00 is frozen")
+    assert judged.word == word
+    assert all(text in judged.reason for text in texts)

@@ -13,7 +13,7 @@ from generator.desired import payload, plan
 from generator.desired.target import Target
 from generator.errors import Refused
 from generator.observed import evpn, frr, packets, places, probe, steps
-from generator.observed.evpn import EvpnPath, Guest, Prefix
+from generator.observed.evpn import Duplicate, EvpnPath, Guest, Prefix
 from generator.observed.frr import NextHop, Session
 from generator.observed.guest import Bgp, Facts, Hop, Port, Router, Vtep
 from generator.observed.netfilter import Drop, Packet, Ruleset
@@ -623,6 +623,20 @@ ADDRESS = """
 ALL = """
 {"40":{"numArpNd":1,"10.4.0.20":{"type":"remote","mac":"02:00:00:00:40:20"}},"31":{"numArpNd":0}}
 """
+EVPN = """
+Duplicate address detection: Enable
+  Detection max-moves 30, time 180
+"""
+MARKED_MACS = """
+{"40":{"numMacs":1,"macs":{"02:00:00:00:40:20":{"type":"local","intf":"veth-twin",
+"localSequence":2,"remoteSequence":3,"detectionCount":30,"isDuplicate":true}}},
+"41":{"macs":{"02:00:00:00:40:20":{"type":"remote","detectionCount":31,"isDuplicate":true}}},
+"31":{}}
+"""
+MARKED = """
+{"40":{"numArpNd":1,"10.4.0.20":{"type":"local","mac":"02:00:00:00:40:20","detectionCount":2,
+"isDuplicate":true}},"31":{"numArpNd":0}}
+"""
 ROOT = Path("/")
 
 
@@ -635,7 +649,9 @@ def test_what_frr_says(monkeypatch: pytest.MonkeyPatch) -> None:
         "show evpn arp-cache vni 40 ip 10.4.0.21 json": "",
         "show evpn arp-cache vni 41 ip 10.4.0.20 json": "% VNI 41 does not exist",
         "show evpn arp-cache vni all json": ALL,
-        "show evpn json": '{"isDuplicateAddrDetection":true,"detectionFreezeTime":0}',
+        "show evpn": EVPN,
+        "show evpn mac vni all duplicate json": MARKED_MACS,
+        "show evpn arp-cache vni all duplicate json": MARKED,
     }
     monkeypatch.setattr(frr, "ask", lambda _daemon, command, _root: answers[command])
     [path] = evpn.type2(40, MAC, "10.4.0.20", ROOT)
@@ -647,7 +663,15 @@ def test_what_frr_says(monkeypatch: pytest.MonkeyPatch) -> None:
     assert known == Guest(type="remote", mac=MAC, remote_vtep=VTEP)
     assert evpn.address(40, "10.4.0.21", ROOT) is evpn.address(41, "10.4.0.20", ROOT) is None
     assert evpn.vnis_of_address("10.4.0.20", ROOT) == {40}
-    assert evpn.detection(ROOT).is_detection_freeze is None
+    assert not evpn.freezes(ROOT)
+    twins = [
+        Duplicate(vni=40, mac=MAC, addresses=["10.4.0.20"], moves=30, frozen=False),
+        Duplicate(vni=41, mac=MAC, addresses=[], moves=31, frozen=False),
+    ]
+    assert evpn.duplicates(ROOT) == twins
+    answers["show evpn"] += "  Detection freeze permanent\n"
+    assert evpn.freezes(ROOT)
+    assert evpn.duplicates(ROOT) == [msgspec.structs.replace(each, frozen=True) for each in twins]
     with pytest.raises(frr.Silent, match="can't be read"):
         evpn.type2(41, MAC, "", ROOT)
 

@@ -33,12 +33,14 @@ class _Macs(_Answer, frozen=True):
     macs: dict[str, Guest] = {}
 
 
-class Detection(_Answer, frozen=True):
-    """Duplicate address detection in `show evpn json`."""
+class Duplicate(msgspec.Struct, frozen=True, kw_only=True):
+    """A MAC that duplicate address detection has marked, or that has an address it has marked."""
 
-    # Until it thaws, in seconds; 0: it stays frozen, or only a warning is logged.
-    detection_freeze_time: int = 0
-    is_detection_freeze: bool | None = None  # None: of FRR 8, which does not say
+    vni: int
+    mac: str
+    addresses: list[str]
+    moves: int  # that were counted
+    frozen: bool  # whether FRR neither announces it any more nor follows it
 
 
 class _AsPath(_Answer, frozen=True):
@@ -120,9 +122,42 @@ def mac(vni: int, text: str, root: Path) -> Guest | None:
     return _show("zebra", command, dict[str, Guest], root).get(text)
 
 
-def detection(root: Path) -> Detection:
-    """Return what FRR does with an address that moves too often. Raises `Silent`."""
-    return _show("zebra", "show evpn json", Detection, root)
+def freezes(root: Path) -> bool:
+    """Return whether FRR freezes an address that moves too often, or only warns. Raises `Silent`.
+
+    In JSON, FRR 8 tells the two apart only if what is frozen thaws by itself.
+    """
+    lines = frr.ask("zebra", "show evpn", root).splitlines()
+    return any(line.strip().startswith("Detection freeze") for line in lines)
+
+
+def duplicates(root: Path) -> list[Duplicate]:
+    """Return what duplicate address detection has marked, by VNI and MAC. Raises `Silent`."""
+    macs = _show("zebra", "show evpn mac vni all duplicate json", dict[int, _Macs], root)
+    command = "show evpn arp-cache vni all duplicate json"
+    cached = _show("zebra", command, dict[int, dict[str, Guest | int]], root)
+    moves: dict[tuple[int, str], int] = {}
+    addresses: dict[tuple[int, str], list[str]] = {}
+    for vni, known in macs.items():
+        for mac, guest in known.macs.items():
+            moves[vni, mac] = guest.detection_count
+    for vni, entries in cached.items():
+        for address, entry in entries.items():
+            if isinstance(entry, Guest):
+                key = vni, entry.mac
+                moves[key] = max(moves.get(key, 0), entry.detection_count)
+                addresses.setdefault(key, []).append(address)
+    frozen = bool(moves) and freezes(root)
+    return [
+        Duplicate(
+            vni=vni,
+            mac=mac,
+            addresses=sorted(addresses.get((vni, mac), [])),
+            moves=moves[vni, mac],
+            frozen=frozen,
+        )
+        for vni, mac in sorted(moves)
+    ]
 
 
 def type2(vni: int, mac: str, address: str, root: Path) -> list[EvpnPath]:

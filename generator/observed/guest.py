@@ -35,7 +35,7 @@ class Bgp(msgspec.Struct, frozen=True, kw_only=True):
     silent: str = ""  # the daemon that does not answer
     address: evpn.Guest | None = None
     mac: evpn.Guest | None = None
-    freezes: bool | None = None  # whether an address that moves too often is frozen
+    freezes: bool = False  # whether an address that moves too often is frozen
     paths: list[evpn.EvpnPath] = []  # type-2
     prefix: evpn.Prefix = evpn.Prefix()  # in the VPC
 
@@ -122,6 +122,7 @@ def read(target: Target, kernel: Kernel, place: Place, subject: str, root: Path)
     bgp = _bgp(place, address, subject if is_mac else "", neighbour, root)
     mac = subject if is_mac else _mac(neighbour, bgp)
     inside = _entries(kernel, place, mac)
+    remote = any(e.bridge and kernel.name(e.index) == place.port for e in inside)
     known = Facts(
         subject=subject,
         address=address,
@@ -130,8 +131,9 @@ def read(target: Target, kernel: Kernel, place: Place, subject: str, root: Path)
         differences=tuple(_differences(target, place)),
         own=_own(target, kernel, place, address, mac),
         ports=tuple(_ports(kernel, place, inside)),
-        kernel_remote=any(e.bridge and kernel.name(e.index) == place.port for e in inside),
-        kernel_vtep=next((entry.vtep for entry in inside if entry.vtep), ""),
+        kernel_remote=remote,
+        # The port's own entry stays when the guest comes to this host; nothing leads to it then.
+        kernel_vtep=next((entry.vtep for entry in inside if entry.vtep and remote), ""),
         neighbour=neighbour,
         bgp=bgp,
         bridged_hooks=_bridged_hooks(root, address),
@@ -196,10 +198,9 @@ def _bgp(place: Place, address: str, mac: str, neighbour: Neighbour | None, root
             by_mac = evpn.mac(place.vni, mac, root) if mac else None
             paths = evpn.type2(place.vni, mac, address, root) if mac else []
         prefix = evpn.prefix(place.vrf, address, root) if place.vrf and address else evpn.Prefix()
-        how = evpn.detection(root)
+        freezes = evpn.freezes(root)
     except Silent as silent:
         return Bgp(silent=str(silent))
-    freezes = True if how.detection_freeze_time else how.is_detection_freeze
     return Bgp(address=by_address, mac=by_mac, freezes=freezes, paths=paths, prefix=prefix)
 
 

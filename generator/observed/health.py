@@ -17,25 +17,29 @@ class Health(NamedTuple):
     reason: str
 
 
-def health(
+def health(  # noqa: PLR0913  # all that a word is made of
     expected: Iterable[str],
     sessions: Mapping[str, Session],
     applied: str,
     *,
     failed: str,
     unconfirmed: str = "",
+    frozen: str = "",
 ) -> Health:
     """Judge a host by the sessions that it should have, since an apply (ISO 8601).
 
     `failed` says why the last apply did not end well, "" if it did; `unconfirmed` when the host
-    goes back from it, "" if it does not. A session that was never up since FRR has started waits
-    for its switch port.
+    goes back from it, "" if it does not; `frozen` which guests FRR has frozen. A session that was
+    never up since FRR has started waits for its switch port.
     """
     if failed:
         return Health("failed", failed.partition("\n")[0])
     by_sessions = _of_sessions(expected, sessions, applied)
     if unconfirmed:
         return Health("unconfirmed", "; ".join(filter(None, [unconfirmed, by_sessions.reason])))
+    if frozen and by_sessions.word != "down":
+        lost = by_sessions.reason if by_sessions.word == "degraded" else ""
+        return Health("degraded", "; ".join(filter(None, [lost, frozen])))
     return by_sessions
 
 

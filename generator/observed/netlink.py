@@ -306,10 +306,12 @@ def remote_macs(port: int) -> set[str]:
 
 
 def forwarding() -> Iterator[Entry]:
-    """Yield the entries of all bridges and of all VXLAN ports."""
+    """Yield the entries of all bridges and of all VXLAN ports, without a bridge's in VLANs."""
     for message in dump(RTM_GETNEIGH, struct.pack("=BxHiHBB", socket.AF_BRIDGE, 0, 0, 0, 0, 0)):
         _, _, index, state, _, _ = struct.unpack_from("=BxHiHBB", message)
         attributes = attributes_of(message, 12)
+        if {5, 9} <= attributes.keys():  # NDA_VLAN, NDA_MASTER: our bridges heed no VLANs, and
+            continue  # a copy of FRR's entry stays there when the guest comes to this host
         vtep = str(ip_address(attributes[1])) if 1 in attributes else ""
         own = bool(state & 0x80)  # NUD_PERMANENT, linux/neighbour.h
         yield Entry(index, _mac(attributes.get(2, b"")), _int(attributes.get(9)), vtep, own)

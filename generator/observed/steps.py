@@ -190,7 +190,7 @@ def _duplicates(facts: Facts) -> list[Guest]:
 
 
 def _frozen(facts: Facts) -> bool:
-    return bool(_duplicates(facts)) and facts.bgp.freezes is not False
+    return bool(_duplicates(facts)) and facts.bgp.freezes
 
 
 def _duplicate(facts: Facts, count: int) -> Said:

@@ -13,6 +13,7 @@ from generator.desired.target import Target
 from generator.errors import Refused
 from generator.observed import (
     comparison,
+    evpn,
     following,
     frr,
     health,
@@ -62,6 +63,8 @@ class Status(msgspec.Struct, frozen=True):
     differences: list[str]
     warnings: list[str] = []  # what its operator should know, and is no difference
     left_alone: str = ""  # which payload is not applied, and why
+    # Guests that move so often that FRR takes them for two with the same MAC or address.
+    duplicates: list[evpn.Duplicate] = []
 
 
 NOTHING_APPLIED = Status(
@@ -91,6 +94,7 @@ def status(root: Path, switches: Mapping[str, str] | None = None) -> Status:
     differences = [] if applied.ok else [f"last apply: {applied.detail}"]
     differences += _changed_files(root, applied.target)
     sessions: list[frr.Session] = []
+    duplicates: list[evpn.Duplicate] = []
     names = dict(switches or {})
     if root == Path("/"):
         target = applied.target
@@ -98,8 +102,9 @@ def status(root: Path, switches: Mapping[str, str] | None = None) -> Status:
         with contextlib.suppress(frr.Silent):  # among the differences
             sessions = list(frr.sessions(root).values())
             names |= frr.hostnames(root)
+            duplicates = evpn.duplicates(root)
     waiting = held.read(root)
-    word, reason = _health(root, applied, sessions, waiting)
+    word, reason = _health(root, applied, sessions, waiting, duplicates)
     kinds = [device.kind for device in applied.target.devices]
     return Status(
         health=word,
@@ -116,6 +121,7 @@ def status(root: Path, switches: Mapping[str, str] | None = None) -> Status:
         differences=list(map(mask, differences)),
         warnings=list(_warnings(root, applied.target, names)),
         left_alone=mask(str(waiting)) if waiting else "",
+        duplicates=duplicates,
     )
 
 
@@ -154,7 +160,11 @@ def _staying(target: Target) -> Iterator[str]:
 
 
 def _health(
-    root: Path, applied: Record, sessions: list[frr.Session], waiting: Held | None
+    root: Path,
+    applied: Record,
+    sessions: list[frr.Session],
+    waiting: Held | None,
+    duplicates: list[evpn.Duplicate],
 ) -> Health:
     if waiting and waiting.failures:
         failure = waiting.reason
@@ -171,7 +181,15 @@ def _health(
         applied.time,
         failed=failure,
         unconfirmed=unconfirmed_text,
+        frozen=_frozen([each for each in duplicates if each.frozen]),
     )
+
+
+def _frozen(guests: list[evpn.Duplicate]) -> str:
+    if not guests:
+        return ""
+    more = f" and {len(guests) - 1} more" if guests[1:] else ""
+    return f"FRR has frozen the guest {guests[0].mac} in VNI {guests[0].vni}{more}"
 
 
 def _management(planned: model.Management | None) -> Management | None:

@@ -1,6 +1,9 @@
 """`evpn-host status`: the comparison of a host with its record, as a person reads it."""
 
+from collections.abc import Iterator
+
 from generator.observed import health
+from generator.observed.evpn import Duplicate
 from generator.reporting.status import Status
 
 
@@ -23,10 +26,28 @@ def text(status: Status) -> str:
         why = f" since {management.since}: {management.reason}" if management.since else ""
         lines.append(f"management address {management.address}: on {on}{why}")
     lines += [f"warning: {text}" for text in status.warnings]
+    lines += _duplicates(status.duplicates)
     if status.left_alone:
         lines.append(status.left_alone)
     lines += [f"differs: {text}" for text in status.differences] or ["nothing differs"]
     return "\n".join(lines)
+
+
+_SHOWN = 10  # guests may make up MACs as they like
+
+
+def _duplicates(guests: list[Duplicate]) -> Iterator[str]:
+    """Yield a line for each guest that moves too often."""
+    for each in guests[:_SHOWN]:
+        addresses = f" ({', '.join(each.addresses)})" if each.addresses else ""
+        mark = "frozen" if each.frozen else "warning"
+        clear = f"vtysh -c 'clear evpn dup-addr vni {each.vni} mac {each.mac}'"
+        yield (
+            f"{mark}: {each.mac}{addresses} in VNI {each.vni} has moved {each.moves} times in a"
+            f" short time: do two guests have it? Afterwards: {clear}"
+        )
+    if len(guests) > _SHOWN:
+        yield f"warning: {len(guests) - _SHOWN} more move too often: status --json names them"
 
 
 def is_well(status: Status) -> bool:

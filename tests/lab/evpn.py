@@ -28,8 +28,12 @@ class Route:
 
 def routes(router: Router | Host, kind: str, vtep: str = VTEP) -> list[Route]:
     """A router's paths of a kind (macip, multicast, prefix) that lead to a VTEP."""
-    shown = router.show(f"show bgp l2vpn evpn route type {kind} json")
-    return [route for route in _routes(shown) if route.vtep == vtep]
+    return [route for route in all_routes(router, kind) if route.vtep == vtep]
+
+
+def all_routes(router: Router | Host, kind: str) -> list[Route]:
+    """A router's paths of a kind, whichever VTEP they lead to."""
+    return list(_routes(router.show(f"show bgp l2vpn evpn route type {kind} json")))
 
 
 def prefixes(router: Router | Host, kind: str, vtep: str = VTEP) -> set[str]:

@@ -54,6 +54,7 @@ GATE = {
     "test_isolation.py": ("trixie-netplan",),
     "test_datapath.py": ("bookworm-ifupdown",),
     "test_silent_guests.py": ("trixie-netplan",),
+    "test_moving_guests.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_router_advertisements.py": ("trixie-netplan",),
     "test_guest_ports.py": ("trixie-ifupdown",),
     "test_trace.py": ("trixie-netplan",),
@@ -66,6 +67,7 @@ GATE = {
 }
 # Single tests that run on more systems than their module does.
 MORE = {
+    "test_silent_guests.py::test_a_floating_address": ("trixie-netplan", "bookworm-ifupdown"),
     "test_failover.py::test_the_address_follows_the_fabric": GATE["test_k8s01.py"],
 }
 

@@ -216,22 +216,78 @@ def test_a_guest_that_was_migrated(host: Host, askers: Askers, family: int) -> N
             reached(asker, address, family)
 
 
+# Announces an address from a device, with that device's MAC, twice.
 ADVERTISE = """
 import socket, struct, sys
-mac = bytes.fromhex(open("/sys/class/net/eth0/address").read().strip().replace(":", ""))
+mac = bytes.fromhex(open(f"/sys/class/net/{sys.argv[2]}/address").read().strip().replace(":", ""))
 target = socket.inet_pton(socket.AF_INET6, sys.argv[1])
 sock = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
 sock.bind((sys.argv[1], 0))
 message = struct.pack("!BBHI", 136, 0, 0, 1 << 29) + target + b"\\x02\\x01" + mac  # RFC 4861, 4.4
 for _ in range(2):
-    sock.sendto(message, ("ff02::1", 0, 0, socket.if_nametoindex("eth0")))
+    sock.sendto(message, ("ff02::1", 0, 0, socket.if_nametoindex(sys.argv[2])))
 """
 
 
-def announce(guest: Node, address: str) -> None:
+def announce(guest: Node, address: str, device: str = "eth0") -> None:
     """Have a guest announce an address twice: a gratuitous ARP, or an unsolicited advertisement."""
     if ":" in address:
-        guest.machine.run(["ip", "netns", "exec", guest.name, "python3", "-c", ADVERTISE, address])
+        script = ["python3", "-c", ADVERTISE, address, device]
+        guest.machine.run(["ip", "netns", "exec", guest.name, *script])
     else:
-        guest.run(["arping", "-U", "-c", "2", "-I", "eth0", address], check=False)
+        guest.run(["arping", "-U", "-c", "2", "-I", device, address], check=False)
+
+
+FLOATING = {4: "10.188.4.200", 6: "fd00:188:4::200"}
+VIRTUAL_MAC = {4: "00:00:5e:00:01:28", 6: "00:00:5e:00:02:28"}  # RFC 5798, 7.3
+
+
+@each_family
+@pytest.mark.parametrize("virtual", [False, True], ids=["own-mac", "virtual-mac"])
+@pytest.mark.claim(
+    "8.7", "So is a floating address (VRRP) that moves between two guests on different hosts"
+)
+def test_a_floating_address(host: Host, askers: Askers, family: int, *, virtual: bool) -> None:
+    """Both guests stay. The address moves five times, as keepalived moves it."""
+    here, there = speaking(host), silent(host)
+    plug(there, host, askers.second)
+    there.run(["ip", "route", "replace", "default", "via", GATEWAYS[family], "dev", "eth0"])
+    eventually(partial(there.ping, GATEWAYS[family], count=1, family=family))
+    address = FLOATING[family]
+    device = "vrrp" if virtual else "eth0"
+    if virtual:
+        for guest in (here, there):
+            add_virtual(guest, VIRTUAL_MAC[family])
+    owners = itertools.cycle([(here, there), (there, here)])
+    for owner, other in itertools.islice(owners, 6):
+        take(other, address, device, away=True)
+        take(owner, address, device, away=False)
+        announce(owner, address, device)
+        for name, asker in zip(ASKERS, askers.nodes, strict=True):
+            print(f"from {name}: ", end="")
+            reached(asker, address, family)
+    host.run(["ip", "netns", "delete", here.name])
+    host.run(["ip", "netns", "delete", there.name])
+
+
+def add_virtual(guest: Node, mac: str) -> None:
+    """Give a guest a device with a virtual MAC, as keepalived does with `use_vmac`."""
+    guest.run(f"ip link add vrrp link eth0 address {mac} type macvlan mode bridge".split())
+    # Only the device that has an address answers for it.
+    settings = ["eth0.arp_ignore=1", "vrrp.arp_ignore=1", "vrrp.rp_filter=0", "all.rp_filter=0"]
+    keys = [f"net.ipv4.conf.{each}" for each in settings]
+    inside = ["ip", "netns", "exec", guest.name, "sysctl", "-qw"]
+    guest.machine.run([*inside, *keys, "net.ipv6.conf.vrrp.autoconf=0"])
+
+
+def take(guest: Node, address: str, device: str, *, away: bool) -> None:
+    """Give a guest the floating address, or take it away; a virtual MAC comes and goes with it."""
+    length, nodad = (128, ["nodad"]) if ":" in address else (32, [])
+    if device != "eth0" and not away:
+        guest.run(["ip", "link", "set", device, "up"])
+    verb = ["delete"] if away else ["add"]
+    argv = ["ip", "address", *verb, f"{address}/{length}", "dev", device]
+    guest.run([*argv, *([] if away else nodad)], check=not away)
+    if device != "eth0" and away:
+        guest.run(["ip", "link", "set", device, "down"])

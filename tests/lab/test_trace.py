@@ -331,7 +331,9 @@ def test_a_guest_that_does_not_answer(host: Host) -> None:
     assert re.match(r"wrong: kernel: 10\.188\.4\.78 does not answer on nbr-40", last_line(result))
 
 
-@pytest.mark.claim("17.32", "trace names an address that duplicate address detection has frozen")
+@pytest.mark.claim(
+    "17.32", "trace and status name an address that moves too often, and whether FRR has frozen it"
+)
 def test_a_frozen_address(lab: Lab) -> None:
     """Two guests with the same address and MAC, on the host and on a leaf, speak by turns."""
     host = lab.host
@@ -346,11 +348,22 @@ def test_a_frozen_address(lab: Lab) -> None:
         result = trace(host, TWIN)
         assert result.code == 1
         assert re.match(rf"wrong: frr: {TWIN} is frozen: duplicate address", last_line(result))
+        status = host.evpn_host("status", check=False).out
+        assert f"health: degraded: FRR has frozen the guest {TWIN_MAC} in VNI 40" in status
+        assert f"frozen: {TWIN_MAC} ({TWIN}) in VNI 40 has moved" in status
+        configure(host, *evpn, "no dup-addr-detection freeze permanent")
+        assert "it only warns of it" in trace(host, TWIN).out
+        status = host.evpn_host("status", check=False).out
+        assert "health: ok" in status
+        [line] = [line for line in status.splitlines() if TWIN_MAC in line]
+        assert line.startswith(f"warning: {TWIN_MAC} ({TWIN}) in VNI 40 has moved")
+        host.run(["sh", "-c", line.partition("Afterwards: ")[2]])
+        assert host.evpn_host("status", "--json", check=False).json["duplicates"] == []
     finally:
         host.run(["ip", "netns", "delete", "twin"], check=False)
         lab.fabric.change(servers=servers)
         configure(host, *evpn, "no dup-addr-detection freeze permanent",
-                  "no dup-addr-detection max-moves 2 time 180")  # fmt: skip
+                  "dup-addr-detection max-moves 30 time 180")  # fmt: skip
         host.run(["vtysh", "-c", "clear evpn dup-addr vni all"])
 
 
