@@ -21,7 +21,7 @@ PACKAGES = (
     "systemd systemd-sysv dbus udev kmod iproute2 iputils-ping iputils-arping procps ethtool"
     " tcpdump netplan.io frr frr-pythontools ifupdown2 python3 python3-venv nftables iperf3"
     " ca-certificates containernetworking-plugins libvirt-clients libxml2-utils"
-    " isc-dhcp-client udhcpd lldpd git"
+    " isc-dhcp-client udhcpd lldpd git systemd-resolved"
 ).split()
 # The packages that take the place of others in a suite. In trixie CNI's plugins depend on iptables.
 # strace stops a command of the product at a system call (tests/lab/faults.py).
@@ -96,7 +96,10 @@ for generator in debug getty gpt-auto hibernate-resume rc-local run ssh system-u
 done
 sed '/^SUBSYSTEM=="tty"/d' /usr/lib/udev/rules.d/99-systemd.rules \
     > /etc/udev/rules.d/99-systemd.rules
-systemctl disable --quiet networking.service lldpd.service
+systemctl disable --quiet networking.service lldpd.service systemd-resolved.service
+# The package of systemd-resolved makes this file a link into its folder in /run.
+rm -f /etc/resolv.conf
+touch /etc/resolv.conf
 systemd-machine-id-setup >/dev/null 2>&1
 journalctl --update-catalog
 systemctl enable --quiet systemd-networkd.service

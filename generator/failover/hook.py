@@ -6,7 +6,6 @@ events that were missed. It reads the record, never the payload or a template. S
 """
 
 import contextlib
-import os
 import signal
 import socket
 import sys
@@ -23,6 +22,8 @@ from generator.desired.target import FormerAddress, Target
 from generator.errors import ActivationFailed, EvpnHostError, Refused, text_of
 from generator.failover import announce, events, further, place
 from generator.failover.fabric import Fabric
+from generator.failover.names import LinkNames
+from generator.failover.notify import notify
 from generator.failover.pace import Damping, Schedule
 from generator.failover.place import Move
 from generator.observed import management as observing
@@ -43,6 +44,7 @@ class Hook:
         self.log = log
         self.placement = placement.read(root) or Placement()
         self.fabric = Fabric(root, clock)
+        self._names = LinkNames(root, log, clock)
         self._clock = clock
         self._damping = Damping(clock)
         self._schedule = Schedule(clock)
@@ -79,7 +81,8 @@ class Hook:
         if destination:
             self._bring(target, management, destination, observed)
             self._restore_next_hop(target, management, observed)
-        soon = established is None or self.fabric.soliciting or not self.fabric.log()
+        undecided = self._names.settle(self.placement, management, observed, self._write)
+        soon = established is None or self.fabric.soliciting or not self.fabric.log() or undecided
         return min(self._announce(management), SOON if soon else POLL)
 
     def rest(self, listener: socket.socket, wait: float) -> None:
@@ -285,6 +288,8 @@ class Hook:
         if lines := place.steps(move, observed):
             self._run(lines, "nic")
             announce.announce_all(management, management.ifname)
+        self.placement.place, self.placement.device = "nic", management.ifname
+        self._names.settle(self.placement, management, observed, self._write)
 
 
 def _say(text: str) -> None:
@@ -323,7 +328,7 @@ def follow(root: Path, log: Log) -> None:
         signal.signal(number, lambda number, _: signals.append(number))
     hook = Hook(root, log)
     with events.listen() as listener:
-        _notify("READY=1")
+        notify("READY=1")
         while not signals:
             try:
                 wait = hook.settle()
@@ -331,15 +336,5 @@ def follow(root: Path, log: Log) -> None:
                 _say(f"{error}; trying again")
                 time.sleep(SOON)  # whatever events our own attempt caused
                 wait = 0.0
-            _notify("WATCHDOG=1")
+            notify("WATCHDOG=1")
             hook.rest(listener, wait)
-
-
-def _notify(text: str) -> None:
-    """Tell systemd (sd_notify(3)), if it listens."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.connect("\0" + address[1:] if address.startswith("@") else address)
-        sock.send(text.encode())

@@ -37,7 +37,7 @@ def _belongs(route: Route, management: Management, observed: Observation) -> boo
             return False
         if route.source == str(interface.ip):
             return True
-        others = _other_subnets(management, observed, route.family)
+        others = other_subnets(management, observed, route.family)
         if route.gateway:
             smaller = [s for s in others if s.prefixlen > interface.network.prefixlen]
             hop = ip_address(route.gateway)
@@ -49,7 +49,7 @@ def _belongs(route: Route, management: Management, observed: Observation) -> boo
     return False
 
 
-def _other_subnets(management: Management, observed: Observation, family: int) -> list[Network]:
+def other_subnets(management: Management, observed: Observation, family: int) -> list[Network]:
     """Return the subnets of the NIC's other addresses."""
     own = {ip_interface(address).network for address, _ in management.pairs}
     on_nic = observed.addresses.get(management.ifname, {})
@@ -75,8 +75,8 @@ class Staying(msgspec.Struct, frozen=True):
         return f"{self.what}: {self.why} ({self.remedy})"
 
 
-def staying(management: Management, observed: Observation, servers: str) -> Iterator[Staying]:
-    """Yield what can't move with the management address; `servers` are the NIC's DNS servers."""
+def staying(management: Management, observed: Observation) -> Iterator[Staying]:
+    """Yield what can't move with the management address."""
     nic, bridge = management.ifname, management.bridge
     why = f"it stays on {nic} when the management address moves to {bridge}"
     for route in following(management, observed, {nic}):
@@ -91,10 +91,6 @@ def staying(management: Management, observed: Observation, servers: str) -> Iter
     for address in _neighbours(management, observed):
         what = f"{nic} has {address}, another address of the management subnet"
         yield Staying(what, why, "use the management address, or a V-Net for this address")
-    if servers:
-        what = f"{nic} has DNS servers of its own: {servers}"
-        asks = f"systemd-resolved asks them by {nic} alone, also when the address is on {bridge}"
-        yield Staying(what, asks, f"DNS={servers} in /etc/systemd/resolved.conf is for all links")
 
 
 def _neighbours(management: Management, observed: Observation) -> list[str]:

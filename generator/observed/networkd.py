@@ -7,7 +7,6 @@ Drop-ins in `<file>.d` add to a file.
 
 import contextlib
 import fnmatch
-import socket
 from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import msgspec
 
 from generator.desired import plan
 from generator.observed import netlink
+from generator.observed.pairs import LINK_STATES, pairs
 from generator.state import tree
 
 # A file of an earlier folder hides one of the same name in a later folder.
@@ -24,7 +24,6 @@ FOLDERS = (
     "usr/local/lib/systemd/network",
     "usr/lib/systemd/network",
 )
-_STATES = Path("run/systemd/netif/links")  # what networkd says of each link, by index
 _UDEV = Path("run/udev/data")
 _TYPES = {"1": "ether", "772": "loopback"}  # ARPHRD_…, linux/if_arp.h
 
@@ -174,9 +173,9 @@ def nics(root: Path, without: Set[str]) -> dict[str, Nic]:
 
 
 def _nic(link: netlink.Link) -> Nic:
-    udev = dict(_pairs(_UDEV / f"n{link.index}", "E:"))
+    udev = dict(pairs(_UDEV / f"n{link.index}", "E:"))
     device = Path("/sys/class/net") / link.name
-    kind = dict(_pairs(device / "uevent")).get("DEVTYPE", "")
+    kind = dict(pairs(device / "uevent")).get("DEVTYPE", "")
     number = ""
     with contextlib.suppress(OSError):
         number = (device / "type").read_bytes().decode().strip()
@@ -193,29 +192,9 @@ def _nic(link: netlink.Link) -> Nic:
     )
 
 
-def _pairs(path: Path, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield what stands in lines `KEY=VALUE` that begin with `prefix`; nothing without a file."""
-    with contextlib.suppress(OSError):
-        for line in (Path("/") / path).read_bytes().decode(errors="replace").splitlines():
-            key, equals, value = line.removeprefix(prefix).partition("=")
-            if equals and line.startswith(prefix):
-                yield key, value
-
-
 def file_of(index: int) -> str:
     """Return the name of the file that networkd has taken for a device, "" if it has none."""
-    return dict(_pairs(_STATES / str(index))).get("NETWORK_FILE", "").rpartition("/")[2]
-
-
-def dns_servers(name: str) -> str:
-    """Return the DNS servers that networkd has for a device, where systemd-resolved runs."""
-    if not Path("/run/systemd/resolve").is_dir():
-        return ""
-    try:
-        index = socket.if_nametoindex(name)
-    except OSError:
-        return ""
-    return dict(_pairs(_STATES / str(index))).get("DNS", "")
+    return dict(pairs(LINK_STATES / str(index))).get("NETWORK_FILE", "").rpartition("/")[2]
 
 
 def digest(root: Path, made: tuple[str, ...], generated: str) -> str:

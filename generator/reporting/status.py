@@ -19,7 +19,6 @@ from generator.observed import (
     health,
     management,
     netlink,
-    networkd,
     others,
     preflight,
     settings,
@@ -152,11 +151,12 @@ def _staying(target: Target) -> Iterator[str]:
     if (planned := target.management) is None:
         return
     observed = management.observe({planned.ifname, planned.bridge})
-    servers = networkd.dns_servers(planned.ifname)
-    yield from map(str, following.staying(planned, observed, servers))
-    placed = placement.read(Path("/"))
-    for route in placed.stuck if placed else ():
+    yield from map(str, following.staying(planned, observed))
+    placed = placement.read(Path("/")) or placement.Placement()
+    for route in placed.stuck:
         yield f"the kernel did not take this route with the management address: {route}"
+    if placed.names_problem:
+        yield f"the DNS servers are not where the management address is: {placed.names_problem}"
 
 
 def _health(

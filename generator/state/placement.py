@@ -65,6 +65,27 @@ class Original(msgspec.Struct):
     given: list[str] = []  # addresses that nobody had put there when the hook first looked
 
 
+class Names(msgspec.Struct, frozen=True):
+    """What systemd-resolved asks by a link, in the words of resolvectl(1); "" and (): not set."""
+
+    servers: tuple[str, ...] = ()  # with port and name: 10.12.0.5:853#dns.example
+    domains: tuple[str, ...] = ()  # those for routing alone begin with ~
+    default_route: str = ""
+    over_tls: str = ""
+    dnssec: str = ""
+    anchors: tuple[str, ...] = ()  # negative ones, of DNSSEC
+    llmnr: str = ""
+    mdns: str = ""
+
+
+class HiddenNames(msgspec.Struct, frozen=True):
+    """What the NIC's link has, while its servers are asked by the bridge alone."""
+
+    names: Names
+    by_hand: bool  # nobody sets it again when it is reverted
+    returning: bool = False  # it is on its way back, `names` is all of it
+
+
 class Placement(msgspec.Struct):
     """Where the address is and why. A restart of the hook goes on from here."""
 
@@ -76,6 +97,8 @@ class Placement(msgspec.Struct):
     repairs: int = 0  # how often somebody else had put it elsewhere
     index: int = 0  # of the NIC, which may be renamed
     stuck: list[str] = []  # routes that the kernel did not take in their new place
+    hidden_names: HiddenNames | None = None
+    names_problem: str = ""  # why the DNS servers could not move with the address
     original: Original = msgspec.field(default_factory=Original, name="own")
 
 

@@ -91,9 +91,8 @@ def _staying(planned: Plan) -> list[Finding]:
         return []
     names = {each.ifname for each in host.uplinks}
     observed = observing.observe({*names, host.management.ifname, host.management.bridge})
-    servers = networkd.dns_servers(host.management.ifname)
     found = [
-        *following.staying(host.management, observed, servers),
+        *following.staying(host.management, observed),
         *following.advertised(names, observed),
     ]
     return [Finding(what=each.what, why=each.why, remedy=each.remedy) for each in found]

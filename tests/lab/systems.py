@@ -47,6 +47,7 @@ GATE = {
     "test_nics.py": ("bookworm-netplan",),
     "test_nics_ifupdown.py": ("bookworm-ifupdown",),
     "test_what_follows.py": ("bookworm-ifupdown",),
+    "test_names.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_refresh.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_on_and_off.py": ("bookworm-netplan",),
     "test_membership.py": ("trixie-ifupdown",),

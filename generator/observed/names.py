@@ -1,0 +1,104 @@
+"""Reads which DNS servers systemd-resolved asks by a link, and for which names.
+
+They stand in the files in which networkd and systemd-resolved keep them: networkd's for a link that
+it manages, else systemd-resolved's own. Reading them starts no process, and the hook looks often.
+Their first line says that nobody should parse them: of a form that we do not know we read no
+servers, and nothing moves. systemd 252, 257 and 262 write the same form (link_save() in
+networkd-state-file.c, link_save_user() in resolved-link.c); the lab's tests would notice another.
+"""
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+
+import msgspec
+
+from generator.desired.model import Management
+from generator.observed.following import other_subnets
+from generator.observed.management import Observation
+from generator.observed.pairs import LINK_STATES, pairs
+from generator.observed.routing import IPV4, IPV6
+from generator.state.placement import Names
+
+_UNIT = Path("sys/fs/cgroup/system.slice/systemd-resolved.service")
+_KEPT = Path("run/systemd/resolve/netif")
+# networkd does not manage a link in these states (sd_network_link_get_setup_state() in
+# resolved-link.c). It may begin to manage those in the last two.
+_UNMANAGED, _UNDECIDED = {"", "unmanaged"}, {"pending", "initialized"}
+
+
+class Link(msgspec.Struct, frozen=True):
+    """What is known of a link."""
+
+    index: int
+    names: Names
+    managed: bool  # by networkd, which knows what it has to be without what was set by hand
+
+
+def resolved_runs(root: Path) -> bool:
+    """Whether systemd-resolved runs. systemd's own file system says so: no command is run."""
+    return (root / _UNIT).is_dir()
+
+
+def read(root: Path, index: int) -> Link | None:
+    """Return what is known of a link, None while networkd has not decided about it."""
+    known = dict(pairs(root / LINK_STATES / str(index)))
+    state = known.get("ADMIN_STATE", "")
+    if state in _UNDECIDED:
+        return None
+    if state not in _UNMANAGED:
+        return Link(index, _managed(known), managed=True)
+    return Link(index, _unmanaged(dict(pairs(root / _KEPT / str(index)))), managed=False)
+
+
+def _managed(known: dict[str, str]) -> Names:
+    routing = [f"~{domain}" for domain in known.get("ROUTE_DOMAINS", "").split()]
+    return Names(
+        servers=tuple(known.get("DNS", "").split()),
+        domains=(*known.get("DOMAINS", "").split(), *routing),
+        default_route=known.get("DNS_DEFAULT_ROUTE", ""),
+        over_tls=known.get("DNS_OVER_TLS", ""),
+        dnssec=known.get("DNSSEC", ""),
+        anchors=tuple(known.get("DNSSEC_NTA", "").split()),
+        llmnr=known.get("LLMNR", ""),
+        mdns=known.get("MDNS", ""),
+    )
+
+
+def _unmanaged(known: dict[str, str]) -> Names:
+    return Names(
+        servers=tuple(known.get("SERVERS", "").split()),
+        domains=tuple(known.get("DOMAINS", "").split()),
+        default_route=known.get("DEFAULT_ROUTE", ""),
+        over_tls=known.get("DNSOVERTLS", ""),
+        dnssec=known.get("DNSSEC", ""),
+        anchors=tuple(known.get("NTAS", "").split()),
+        llmnr=known.get("LLMNR", ""),
+        mdns=known.get("MDNS", ""),
+    )
+
+
+def belong(names: Names, management: Management, observed: Observation) -> bool:
+    """Whether servers of the NIC's link are reached by the management address.
+
+    Those in the subnet of another address of the NIC, and those on the link, are not.
+    """
+    return any(
+        not any(server in subnet for subnet in other_subnets(management, observed, family))
+        for server in _addresses(names)
+        if (family := IPV6 if server.version == 6 else IPV4) and not server.is_link_local
+    )
+
+
+def _addresses(names: Names) -> Iterator[IPv4Address | IPv6Address]:
+    """Yield the servers' addresses without port, link and name."""
+    for server in names.servers:
+        text = server.partition("#")[0]
+        if text.startswith("["):
+            text = text[1:].partition("]")[0]
+        elif text.count(":") == 1:
+            text = text.partition(":")[0]
+        try:
+            yield ip_address(text.partition("%")[0])
+        except ValueError:  # a form that we do not know
+            continue
