@@ -73,7 +73,7 @@ def test_what_can_not_move_is_named() -> None:
         ),
         (
             f"ens4 has 10.12.9.1/24, another address of the management subnet: {why}"
-            " (use the management address, or a V-Net for this address)"
+            " (set it in your own file, unless a daemon looks after it; or use a V-Net for it)"
         ),
     ]
     assert list(following.staying(MANAGEMENT, Observation({}, {}, []))) == []

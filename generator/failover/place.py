@@ -79,7 +79,30 @@ def remember(
             if on_nic or (rests and gateway not in routes):
                 routes[gateway] = on_nic
     moving = further.remember(original.further, management, observed, way)
-    return Original(addresses, routes, moving, sorted(given))
+    companions, ahead = _companions(original, management, observed, way)
+    return Original(
+        addresses=addresses,
+        routes=routes,
+        further=moving,
+        given=sorted(given),
+        companions=companions,
+        ahead=ahead,
+    )
+
+
+def _companions(
+    original: Original, management: Management, observed: Observation, way: further.Way
+) -> tuple[dict[str, str], list[str]]:
+    """Return the operator's other addresses of the subnet, and those that are primary to ours."""
+    on_nic = observed.addresses.get(management.ifname, {})
+    found = {a: text for a, text in on_nic.items() if a in observed.companions}
+    if way == ("nic", "nic") and further.rests(management, observed):
+        own = {address for address, _ in management.pairs}
+        order = list(on_nic)
+        last = max((order.index(address) for address in own & on_nic.keys()), default=0)
+        return found, [a for a in found if ":" not in a and order.index(a) < last]
+    known = {a: text for a, text in original.companions.items() if a in observed.companions}
+    return known | found, original.ahead
 
 
 class Move(msgspec.Struct, frozen=True):
@@ -105,6 +128,11 @@ class Move(msgspec.Struct, frozen=True):
         return {f.gateway for f in self.former if f.gateway} - {
             gateway for _, gateway in self.management.pairs if gateway
         }
+
+    def companions(self, address: str) -> list[str]:
+        """Return the operator's other addresses of an address's subnet, which go with it."""
+        network = ip_interface(address).network
+        return [a for a in self.original.companions if ip_interface(a).ip in network]
 
     @property
     def substitute(self) -> str:
@@ -134,20 +162,18 @@ def steps(move: Move, observed: Observation) -> list[str]:
         if ":" in address and not (here in observed.devices and observed.devices[here].ipv6):
             continue
         set_routes, delete_routes = _routes(move, observed, gateway) if gateway else ([], [])
+        companions = move.companions(address)
+        together = [address, *companions]
         more = further.lines(
-            move.original.further, observed, address, here, move.others, move.stuck
+            move.original.further, observed, together, here, move.others, move.stuck
         )
-        holders = [name for name in move.others if address in present[name]]
-        if address not in present[here]:
-            lines += [*_make_room(move, address, present[here]), _add(move, address)]
+        holders = [name for name in move.others if present[name].keys() & {*together}]
+        lines += _add_all(move, address, companions, present[here])
         if address not in present[here] or holders or not _routes_are_set(move, observed, gateway):
             lines += set_routes
         lines += more.missing
         for name in holders:
-            if name in {nic, *(f.ifname for f in move.former)} and ":" not in address:
-                lines += _substitute(move, name, present[name])
-            lines.append(f"address delete {address} dev {name}")
-            lines += _add_others_again(address, name, present[name])
+            lines += _take_away(move, together, name, present[name])
         if holders:
             lines += set_routes + more.again
         lines += delete_routes + more.delete
@@ -157,10 +183,37 @@ def steps(move: Move, observed: Observation) -> list[str]:
     return lines
 
 
+def _add_all(move: Move, address: str, companions: list[str], present: dict[str, str]) -> list[str]:
+    """Add the management address and what goes with it, in the order of the NIC."""
+    lines = []
+    if address not in present:
+        lines += [*_make_room(move, address, present), _add(move, address)]
+    missing = [_add(move, each) for each in companions if each not in present]
+    ahead = [line for line in missing if line.split()[2] in move.original.ahead]
+    return [*ahead, *lines, *(line for line in missing if line not in ahead)]
+
+
+def _take_away(move: Move, together: list[str], name: str, present: dict[str, str]) -> list[str]:
+    """Delete the management address and what goes with it from a device.
+
+    It goes last: the kernel may delete others of its subnet with it.
+    """
+    address, *companions = together
+    lines = []
+    if name in {move.management.ifname, *(f.ifname for f in move.former)} and ":" not in address:
+        lines += _substitute(move, name, present)
+    here = [each for each in (*companions, address) if each in present]
+    lines += [f"address delete {each} dev {name}" for each in here]
+    return lines + _add_others_again(address, name, present, set(companions))
+
+
 def _add(move: Move, address: str) -> str:
     text = "" if ":" in address else "brd +"
+    original = move.original.addresses | move.original.companions
     if move.place == "nic":
-        text = move.original.addresses.get(address, text)
+        text = original.get(address, text)
+    elif "preferred_lft 0" in original.get(address, ""):
+        text += " preferred_lft 0"
     words = ["address replace", address, "dev", move.device, text]
     return " ".join(filter(None, [*words, "nodad" if ":" in address else ""]))
 
@@ -210,6 +263,7 @@ def _substitute(move: Move, nic: str, on_nic: dict[str, str]) -> list[str]:
     it is the host's own, so nobody learns anything new from it.
     """
     moving = {address for address, _ in move.management.pairs} | move.former_addresses
+    moving |= move.original.companions.keys()
     if not move.substitute or any(":" not in a for a in on_nic if a not in moving):
         return []
     return [f"address replace {move.substitute} dev {nic}"]
