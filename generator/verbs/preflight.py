@@ -19,7 +19,6 @@ from generator.observed import (
     following,
     machine,
     netlink,
-    networkd,
     preflight,
     routing_rules,
     settings,

@@ -204,9 +204,7 @@ CATCHING = {
 
 
 @pytest.mark.parametrize("what", CATCHING)
-@pytest.mark.claim(
-    "19.8", "A rule that would take what is for the host elsewhere is refused"
-)
+@pytest.mark.claim("19.8", "A rule that would take what is for the host elsewhere is refused")
 def test_a_rule_that_takes_what_is_for_the_host(lab: Lab, bare: Host, what: str) -> None:
     """It did no harm, because table local comes first. It must not go, nor the host be cut off."""
     rule = CATCHING[what]
