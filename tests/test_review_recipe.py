@@ -4,18 +4,21 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
+from lab.result import Result
 from tests import fabrics
 from tests.conftest import REPO
 from tests.strategies import Json, as_yaml, vnet
 from tests.test_review import git
 
 RECIPE = REPO / "examples/review"
+TOOLS = ("review", "publish", "follow")
 HOSTS = 6
 
 
@@ -43,7 +46,7 @@ class Forge:
         git(self.clone, "checkout", "-q", "-b", "main")
         tools = self.clone / ".evpn-host"
         tools.mkdir()
-        for name in ("review", "publish"):
+        for name in TOOLS:
             (tools / name).write_bytes((RECIPE / name).read_bytes())
             (tools / name).chmod(0o755)
         command = f'#!/bin/sh\nPYTHONPATH={REPO} exec {sys.executable} -m generator "$@"\n'
@@ -149,6 +152,40 @@ def test_from_a_branch_to_the_tree(forge: Forge) -> None:
     assert (forge.remote / "refs/heads/main").read_text() == before
 
 
+def test_what_hosts_are_served_follows_the_branch(forge: Forge, tmp_path: Path) -> None:
+    """It is what was merged, whatever the clone has; without a payload what was there stays."""
+    served = tmp_path / "payloads"
+    served.mkdir()
+
+    def follow(branch: str) -> int:
+        argv = [str(forge.clone / ".evpn-host/follow"), branch, str(served)]
+        return subprocess.run(argv, cwd=forge.clone, capture_output=True, check=False).returncode
+
+    assert follow("main") == 0
+    merged = (served / "fleet.yaml").read_bytes()
+    assert merged == as_yaml(fabrics.before(HOSTS))
+    git(forge.clone, "checkout", "-q", "-b", "red-new")
+    forge.commit(with_red_new(), "red-new")
+    assert follow("main") == 0
+    assert (served / "fleet.yaml").read_bytes() == merged
+    git(forge.clone, "rm", "-q", "fleet.yaml")
+    git(forge.clone, "commit", "-q", "-m", "none")
+    git(forge.clone, "push", "-q", "origin", "HEAD:none")
+    assert follow("none") != 0
+    assert (served / "fleet.yaml").read_bytes() == merged
+    assert follow("red-new") == 0
+    assert [path.name for path in served.iterdir()] == ["fleet.yaml"]
+    assert (served / "fleet.yaml").read_bytes() == as_yaml(with_red_new())
+
+
+def test_the_first_payload_has_no_problem(evpn_host: Callable[..., Result]) -> None:
+    """Its V-Nets come last: docs/review.md adds one at the end."""
+    text = (RECIPE / "fleet.yaml").read_text()
+    assert list(YAML(typ="safe").load(text))[-1] == "vnets"
+    done = evpn_host("check", "-p", RECIPE / "fleet.yaml")
+    assert (done.code, done.err) == (0, "")
+
+
 def test_risk_is_refused_unless_a_label_says_so(forge: Forge) -> None:
     """The comment is there in each case."""
     document = fabrics.before(HOSTS)
@@ -190,5 +227,5 @@ def test_a_first_payload(forge: Forge) -> None:
 
 def test_scripts_can_be_run() -> None:
     """As a copy of them is, too."""
-    for name in ("review", "publish", "follow"):
+    for name in TOOLS:
         assert (RECIPE / name).stat().st_mode & stat.S_IXUSR
