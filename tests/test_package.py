@@ -180,11 +180,15 @@ def test_the_example_has_every_setting() -> None:
         assert getattr(settings, name) == getattr(default, name)
 
 
-@pytest.mark.parametrize("name", ["install.sh", "build-deb", "build-zipapp"])
+SCRIPTS = [f"packaging/{name}" for name in ("install.sh", "build-deb", "build-zipapp")]
+SCRIPTS += [f"examples/review/{name}" for name in ("review", "publish", "follow")]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_are_plain_sh(root_user: None, name: str) -> None:
     """shellcheck and the shell itself have no complaint."""
     del root_user
-    script = str(REPO / "packaging" / name)
+    script = str(REPO / name)
     try:
         shellcheck = program("shellcheck", "shellcheck")
     except LabUnavailable as reason:
