@@ -27,6 +27,7 @@ table inet evpn-host {
 	}
 }
 """
+OURS += OURS.replace("inet", "bridge")
 UPLINKS = ["ens4", "ens5"]
 
 

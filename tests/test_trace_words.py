@@ -450,14 +450,15 @@ def ruleset(
     policy: str = "accept",
     hook: str = "forward",
     family: str = "inet",
+    table: str = "guard",
     others: tuple[dict[str, Any], ...] = (),
 ) -> Ruleset:
     """Return a ruleset of one base chain, in the JSON of nft 1.1."""
-    where = {"family": family, "table": "guard"}
+    where = {"family": family, "table": table}
     base = {**where, "name": "main", "handle": 1, "type": "filter", "hook": hook, "prio": 0}
     items: list[dict[str, Any]] = [
         {"metainfo": {"version": "1.1.3", "json_schema_version": 1}},
-        {"table": {"family": family, "name": "guard", "handle": 1}},
+        {"table": {"family": family, "name": table, "handle": 1}},
         {"chain": {**base, "policy": policy}},
         *others,
         *({"rule": {**where, "chain": "main", "handle": 2, "expr": rule}} for rule in rules),
@@ -602,6 +603,14 @@ def test_the_step_of_the_firewall() -> None:
     assert steps.firewall([perhaps], legacy=False).ok is None
     assert steps.firewall([], legacy=True).ok is None
     assert steps.firewall([], legacy=False).ok
+
+
+def test_our_own_table_drops_nothing_of_a_guest() -> None:
+    """It has router advertisements alone; the same rule of somebody else may drop more."""
+    rule = [match("icmpv6", "type", "nd-router-advert"), DROP]
+    bridged = Packet(what="x", kind="bridge", hooks=frozenset({"forward"}), fields={})
+    assert dropped(ruleset(rule, family="bridge"), bridged)
+    assert not dropped(ruleset(rule, family="bridge", table="evpn-host"), bridged)
 
 
 # --- What is read ---

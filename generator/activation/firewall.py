@@ -13,7 +13,7 @@ from generator.observed.preflight import Finding
 
 # What a leaf sends to this host: RFC 4271, RFC 5881, RFC 7348.
 _FABRIC = {"BGP": ("tcp", 179), "BFD": ("udp", 3784), "VXLAN": ("udp", 4789)}
-_OURS = re.compile(r"^table inet evpn-host \{.*?^\}", re.MULTILINE | re.DOTALL)
+_OURS = re.compile(r"^table (?:inet|bridge) evpn-host \{.*?^\}", re.MULTILINE | re.DOTALL)
 _LOADED = (Path("/sys/module/nf_tables"), Path("/proc/net/ip_tables_names"))
 
 

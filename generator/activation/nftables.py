@@ -5,7 +5,7 @@ from pathlib import Path
 from generator.activation import commands, services
 from generator.activation.backend import Activation
 from generator.activation.commands import Log, Step
-from generator.errors import ActivationFailed
+from generator.errors import ActivationFailed, see_gone
 from generator.observed import filter as packet_filter
 from generator.state import unfiltered
 
@@ -46,7 +46,10 @@ def _load(root: Path, log: Log, say: Log) -> None:
 
 
 def remove(log: Log) -> None:
-    """Have the kernel forget the table, if it has one. Raises `ActivationFailed` if it can't."""
-    if packet_filter.rules():
-        argv = ("nft", "delete", "table", "inet", packet_filter.TABLE)
-        commands.run(Step(argv, "nothing is filtered any more"), log)
+    """Have the kernel forget our tables, if it has them. Raises `ActivationFailed` if one stays."""
+    if not packet_filter.rules():
+        return
+    for family in ("inet", "bridge"):  # one may be missing
+        argv = ("nft", "delete", "table", family, packet_filter.TABLE)
+        commands.run(Step(argv, "nothing is filtered any more", may_fail=True), log)
+    see_gone([f"nftables table {packet_filter.TABLE}"] if packet_filter.rules() else [])

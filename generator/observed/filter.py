@@ -12,14 +12,14 @@ from generator.state.unfiltered import Unfiltered
 
 TABLE = "evpn-host"
 NFT_MSG_GETRULE = 10 << 8 | 7  # NFNL_SUBSYS_NFTABLES
-_NETLINK_NETFILTER, _NFPROTO_INET, _NFTA_RULE_TABLE = 12, 1, 1
+_NETLINK_NETFILTER, _NFPROTO_UNSPEC, _NFTA_RULE_TABLE = 12, 0, 1
 
 
 def rules() -> int | None:
-    """Return how many rules our table has, 0 if it is not there; None if nobody may know."""
+    """Return how many rules our tables have, 0 if none is there; None if nobody may know."""
     name = TABLE.encode() + b"\0"
     attribute = struct.pack("=HH", 4 + len(name), _NFTA_RULE_TABLE) + name
-    body = struct.pack("=BBH", _NFPROTO_INET, 0, 0) + attribute + b"\0" * (-len(attribute) % 4)
+    body = struct.pack("=BBH", _NFPROTO_UNSPEC, 0, 0) + attribute + b"\0" * (-len(attribute) % 4)
     try:
         return sum(1 for _ in netlink.dump(NFT_MSG_GETRULE, body, _NETLINK_NETFILTER))
     except OSError:
@@ -35,7 +35,7 @@ def differences(target: Target, root: Path) -> list[str]:
         return []
     if not present:
         return [f"nftables: table inet {TABLE} is not there"]
-    return [f"nftables: table inet {TABLE} has {present} rules, not {target.filter_rules}"]
+    return [f"nftables: the tables {TABLE} have {present} rules, not {target.filter_rules}"]
 
 
 def limits(root: Path) -> str:

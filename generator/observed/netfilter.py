@@ -15,6 +15,7 @@ Json = object  # what a rule is made of differs with each kind of expression
 Outcome = Literal["accept", "drop", "maybe", "unsure"]
 _DEEPEST = 16  # jumps, NFT_JUMP_STACK_SIZE (net/netfilter/nf_tables.h)
 _SEES = {"ip": {"ip", "inet"}, "ip6": {"ip6", "inet"}, "bridge": {"bridge"}}  # by kind of packet
+_OURS = ("bridge", "evpn-host")  # drops router advertisements, and nothing that a guest is sent
 _NEUTRAL = {"counter", "log", "comment", "notrack", "mangle", "meta", "ct"}
 
 
@@ -89,6 +90,8 @@ class Ruleset:
         """Yield what drops packets, or may do so."""
         for packet in packets:
             for chain in self._chains.values():
+                if (chain.family, chain.table) == _OURS:
+                    continue
                 if chain.hook in packet.hooks and chain.family in _SEES[packet.kind]:
                     yield from self._base(chain, packet)
 

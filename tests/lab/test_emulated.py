@@ -7,6 +7,7 @@ starts as it does on a computer where User-Mode Linux does not start.
 
 from __future__ import annotations
 
+import copy
 import io
 import itertools
 import json
@@ -430,6 +431,28 @@ def test_vxlan_comes_from_the_fabric_alone(
     host.apply(later())
     closed = {name: arriving(guests.a[0], leaf, *way) for name, way in outside.items()}
     assert closed == dict.fromkeys(outside, 0) | {"leaf": 5}
+
+
+@pytest.mark.claim(
+    "9.10", "`apply` loads the filter of router advertisements, and status misses it"
+)
+def test_advertisements_are_filtered(host: Host, guests: Guests) -> None:
+    """The table for frames comes with the V-Net's advertisements, and goes with them."""
+    del guests
+    document = copy.deepcopy(DOCUMENT)
+    [vnet] = [each for each in document["vnets"] if each["vxlanID"] == 60]
+    vnet["ipv6NeighborDiscovery"] = {"mode": "enabled"}
+    host.apply(document | {"generation": later()["generation"]})
+    frames = "nft list table bridge evpn-host".split()
+    assert host.run(frames).out.count("nd-router-advert drop") == 2
+    assert "nftables" not in host.evpn_host("status", check=False).out
+    host.run("nft delete table bridge evpn-host".split())
+    assert "nftables: the tables evpn-host have" in host.evpn_host("status", check=False).out
+    host.apply(document | {"generation": later()["generation"]})
+    assert host.run(frames).out.count("nd-router-advert drop") == 2
+    host.apply(later())
+    assert host.run(frames, check=False).code
+    assert "nftables" not in host.evpn_host("status", check=False).out
 
 
 @pytest.mark.claim("17.33", "trace says what the host's firewall drops, and packets agree with it")
