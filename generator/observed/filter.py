@@ -12,16 +12,21 @@ from generator.state.unfiltered import Unfiltered
 
 TABLE = "evpn-host"
 NFT_MSG_GETRULE = 10 << 8 | 7  # NFNL_SUBSYS_NFTABLES
-_NETLINK_NETFILTER, _NFPROTO_UNSPEC, _NFTA_RULE_TABLE = 12, 0, 1
+_NETLINK_NETFILTER, _NFTA_RULE_TABLE = 12, 1
+_FAMILIES = (1, 7)  # NFPROTO_INET, NFPROTO_BRIDGE
 
 
 def rules() -> int | None:
     """Return how many rules our tables have, 0 if none is there; None if nobody may know."""
     name = TABLE.encode() + b"\0"
     attribute = struct.pack("=HH", 4 + len(name), _NFTA_RULE_TABLE) + name
-    body = struct.pack("=BBH", _NFPROTO_UNSPEC, 0, 0) + attribute + b"\0" * (-len(attribute) % 4)
+    attribute += b"\0" * (-len(attribute) % 4)
+    # Asked for all families, the kernel stops after the first table of that name.
+    bodies = [struct.pack("=BBH", family, 0, 0) + attribute for family in _FAMILIES]
     try:
-        return sum(1 for _ in netlink.dump(NFT_MSG_GETRULE, body, _NETLINK_NETFILTER))
+        return sum(
+            1 for body in bodies for _ in netlink.dump(NFT_MSG_GETRULE, body, _NETLINK_NETFILTER)
+        )
     except OSError:
         return None
 
