@@ -14,6 +14,8 @@ from generator.observed.preflight import Finding
 _LEGACY = {"iptables": "/proc/net/ip_tables_names", "ip6tables": "/proc/net/ip6_tables_names"}
 _NF_TABLES = Path("/sys/module/nf_tables")
 KEPT = "type nat hook postrouting"  # of our packet filter, where guests keep their addresses
+_COUNTER = re.compile(r"counter packets \d+ bytes \d+ ")
+_SHOWN = 5  # V-Nets that a finding names; the rest is counted
 _GUESTS = ("nbr-", "l3br-", "Vrf_")
 _CHAIN = re.compile(r"^\tchain .*?^\t\}", re.MULTILINE | re.DOTALL)
 # A rule that translates the source, as `nft list ruleset` and as `iptables -S` print it.
@@ -38,17 +40,26 @@ def findings(gateways: Collection[str], log: Log, *, filtered: bool) -> Iterator
             device = _DEVICE.search(line)
             if device and not device[1].startswith(_GUESTS):
                 continue  # no packet of a guest leaves there
-            for network in sorted(networks, key=str):
-                if _takes_in(line, network):
-                    tool = "iptables" if network.version == 4 else "ip6tables"
-                    yield Finding(
-                        what=f"a rule translates addresses of {network}: {line.strip()}",
-                        why="guests of that V-Net would appear with an address of this host",
-                        remedy="guest_nat: false in /etc/evpn-host/config.yaml keeps them"
-                        if filtered
-                        else f"{tool} -t nat -I POSTROUTING -o nbr-… -j RETURN for each bridge of"
-                        " its VPC, but not for that of the management",
-                    )
+            for tool, version in (("iptables", 4), ("ip6tables", 6)):
+                taken = [n for n in networks if n.version == version and _takes_in(line, n)]
+                if not taken:
+                    continue
+                rule = _COUNTER.sub("", line).strip()
+                yield Finding(
+                    what=f"a rule translates addresses of {_listed(taken)}: {rule}",
+                    why="guests there would appear with an address of this host",
+                    remedy="guest_nat: false in /etc/evpn-host/config.yaml keeps theirs"
+                    if filtered
+                    else f"{tool} -t nat -I POSTROUTING -o nbr-… -j RETURN for each bridge of"
+                    " their VPCs, but not for that of the management",
+                )
+
+
+def _listed(networks: list[IPv4Network | IPv6Network]) -> str:
+    """Return the first networks as a person reads them, and how many there are more."""
+    shown = ", ".join(sorted(map(str, networks))[:_SHOWN])
+    rest = len(networks) - _SHOWN
+    return f"{shown} and {rest} V-Nets more" if rest > 0 else shown
 
 
 def _takes_in(line: str, network: IPv4Network | IPv6Network) -> bool:

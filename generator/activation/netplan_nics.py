@@ -167,7 +167,9 @@ def _own_file(name: str, file: NetworkFile) -> str:
     """Say how a NIC gets a file of its own."""
     if file.name.startswith(PREFIX):
         id_ = file.name.removeprefix(PREFIX).removesuffix(".network")
-        return f"give {name} a section of its own, whose id comes before {id_}"
+        earlier = next((f"{first}-{name}" for first in "a0" if f"{first}-{name}" < id_), "")
+        example = f", such as {earlier}: {{match: {{name: {name}}}, …}}" if earlier else ""
+        return f"give {name} a section of its own, whose id comes before {id_}{example}"
     return f"give {name} a file of its own, whose name comes before {file.name}"
 
 

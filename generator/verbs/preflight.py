@@ -32,6 +32,14 @@ from generator.state import record, tree
 from generator.state.record import Record
 from generator.verbs.options import Options
 
+# What is wrong until the next apply, by the end of a setting's key.
+_WITHOUT = {
+    "ip_forward": "guests are routed no more",
+    "/forwarding": "guests are routed no more",
+    "/all/disable_ipv6": "sessions do not come up",
+    "/rp_filter": "packets that come by another uplink are dropped",
+}
+
 
 def look(planned: Plan, previous: Record | None, root: Path, log: Log) -> list[Finding]:
     """Return what this machine is not ready for, what stops an apply first."""
@@ -43,13 +51,14 @@ def look(planned: Plan, previous: Record | None, root: Path, log: Log) -> list[F
         first=first,
         ours=_possible_places(previous),
     )
+    conflicts = _conflicts(root, planned)
     listed = [
         *_foreign_bgp(root),
-        *_conflicts(root, planned),
+        *conflicts,
         *findings,
         *_stale_files(root, planned, previous),
         *_later_settings(root, planned),
-        *_foreign_files(planned),
+        *(_foreign_files(planned) if not conflicts else ()),
         *_staying(planned),
         *_lease(root, planned),
         *_rules(planned),
@@ -74,13 +83,16 @@ def _conflicts(root: Path, planned: Plan) -> list[Finding]:
 
 def _foreign_files(planned: Plan) -> list[Finding]:
     """Find NICs of which networkd takes a file that has another name than they."""
+    of: dict[str, list[str]] = {}
+    for nic, file in planned.host.foreign_files.items():
+        of.setdefault(file, []).append(nic)
     return [
         Finding(
-            what=f"networkd takes {file} for {nic}",
-            why=f"our part of {nic} is a drop-in of that file",
+            what=f"networkd takes {file} for {', '.join(nics)}",
+            why="our part of the NIC is a drop-in of that file",
             remedy="nothing, while the file keeps its name; otherwise apply again",
         )
-        for nic, file in planned.host.foreign_files.items()
+        for file, nics in of.items()
     ]
 
 
@@ -283,12 +295,17 @@ def _files_with(root: Path, backend: str, address: str) -> list[str]:
     ]
 
 
+def _without(key: str) -> str:
+    return next((text for end, text in _WITHOUT.items() if key.endswith(end)), "ours is lost")
+
+
 def _later_settings(root: Path, planned: Plan) -> list[Finding]:
     """Find files that set one of our kernel settings otherwise, after ours."""
     return [
         Finding(
             what=f"/{each.path} sets {each.key} to {each.value}",
-            why=f"it is read after our file, which says {each.wanted}: {each.when} ours is lost",
+            why=f"it is read after our file, which says {each.wanted}: {each.when}"
+            f" {_without(each.key)}",
             remedy="remove that line; until then each apply sets it again",
         )
         for each in settings.later(root, planned.files.get(settings.FILE))

@@ -82,10 +82,25 @@ net.ipv6.conf.default.accept_ra = 0
 net.ipv6.conf.all.disable_ipv6 = 1
 net.ipv6.conf.default.disable_ipv6 = 1
 """
-READ_ONLY = """
-/usr /usr none bind,ro 0 0
+NO_PROGRAMS = """
 tmpfs /tmp tmpfs noexec,nosuid,nodev,mode=1777 0 0
 /var/tmp /var/tmp none bind,noexec,nosuid,nodev 0 0
+"""
+# Not in fstab: systemd-remount-fs would make the whole disk read-only, of which /usr is a part here.
+READ_ONLY = """
+[Unit]
+DefaultDependencies=no
+After=systemd-remount-fs.service
+Before=local-fs.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=mount --bind /usr /usr
+ExecStart=mount -o remount,bind,ro /usr
+
+[Install]
+WantedBy=local-fs.target
 """
 
 
@@ -184,7 +199,9 @@ def test_a_hardened_host(lab: Lab) -> None:
     bring_up(lab)
     lab.machine.write("/etc/modules-load.d/lab.conf", "veth\ntun\n")  # for NICs and guests
     lab.machine.write("/etc/sysctl.d/99-modules.conf", "kernel.modules_disabled = 1\n")
-    host.run(["tee", "-a", "/etc/fstab"], input=READ_ONLY)
+    host.run(["tee", "-a", "/etc/fstab"], input=NO_PROGRAMS)
+    lab.machine.write("/etc/systemd/system/read-only.service", READ_ONLY)
+    host.run(["systemctl", "enable", "read-only.service"])
     boots(lab)
     assert host.run(["sysctl", "-n", "kernel.modules_disabled"]).out == "1\n"
     for path in ("/usr/written", "/var/tmp/written"):  # noqa: S108 - of the machine
