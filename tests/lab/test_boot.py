@@ -86,7 +86,7 @@ NO_PROGRAMS = """
 tmpfs /tmp tmpfs noexec,nosuid,nodev,mode=1777 0 0
 /var/tmp /var/tmp none bind,noexec,nosuid,nodev 0 0
 """
-# Not in fstab: systemd-remount-fs would make the whole disk read-only, of which /usr is a part here.
+# Not in fstab: systemd-remount-fs would make the whole disk read-only, /usr being a part of it.
 READ_ONLY = """
 [Unit]
 DefaultDependencies=no
