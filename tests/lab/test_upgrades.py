@@ -46,6 +46,7 @@ dpkg-deb -Znone --build $new $new.deb
 def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """A fabric with K8S01 as a VTEP."""
     lab: Lab = fresh_lab(*request.param)
+    lab.host.evpn_host("install-units")
     bring_up(lab)
     return lab
 
@@ -139,7 +140,9 @@ def test_a_kernel_without_a_module(lab: Lab, module: str) -> None:
     host = lab.host
     lab.machine.write("/etc/systemd/system/nics.service", NICS)
     host.run(["systemctl", "enable", "nics.service"])
-    host.run(["systemctl", "mask", "lab-nics.service", "lab-routers.service"])
+    for unit in ("lab-nics", "lab-routers"):
+        off = "[Unit]\nConditionPathExists=/nowhere\n"
+        lab.machine.write(f"/etc/systemd/system/{unit}.service.d/off.conf", off)
     host.run(["sh", "-c", f"rm $(find /lib/modules -name {module}.ko); depmod; sync"])
     lab.machine.reboot()
     eventually(lambda: "10.12.0.101/16" in addresses(host, "ens4"))
