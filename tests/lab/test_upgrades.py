@@ -1,4 +1,4 @@
-"""An upgrade of FRR that brings other conffiles asks nothing, and keeps ours."""
+"""What upgrades beneath us do: other conffiles, a kernel without a module."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from lab.fabric import Lab, eventually
-from tests.lab.k8s01 import bring_up, established
-from tests.lab.nics import nothing_differs
+from lab.fabric import PAYLOAD, Lab, eventually
+from tests.lab.k8s01 import addresses, bring_up, established, payload
+from tests.lab.nics import differences, nothing_differs
 
 OURS = ("/etc/frr/frr.conf", "/etc/frr/daemons")
 SYSTEMS = (("trixie", "netplan"), ("bookworm", "ifupdown"))
@@ -76,3 +76,51 @@ def test_conffiles_of_frr(lab: Lab) -> None:
     assert not host.run(["sh", "-c", "ls /etc/frr/*.distrib*"], check=False).out
     upgrade(lab, "new2")
     assert shipped(lab, "") == ["# of package new2"] * 2
+
+
+# NICs without a fabric: the fabric of the lab needs the module too.
+NICS = """
+[Unit]
+DefaultDependencies=no
+Before=network-pre.target systemd-networkd.service networking.service
+Wants=network-pre.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/sbin/ip link add ens4 type veth peer name far4
+ExecStart=/sbin/ip link set far4 up
+ExecStart=/sbin/ip link add ens5 type veth peer name far5
+ExecStart=/sbin/ip link set far5 up
+
+[Install]
+WantedBy=sysinit.target
+"""
+
+
+@pytest.mark.claim(
+    "17.15", "A new kernel without a module: the management address stays, apply refuses"
+)
+@pytest.mark.parametrize("module", ["vrf", "vxlan"])
+def test_a_kernel_without_a_module(lab: Lab, module: str) -> None:
+    """preflight, status and apply say which; nothing is changed."""
+    host = lab.host
+    lab.machine.write("/etc/systemd/system/nics.service", NICS)
+    host.run(["systemctl", "enable", "nics.service"])
+    for unit in ("lab-nics", "lab-routers"):
+        off = "[Unit]\nConditionPathExists=/nowhere\n"
+        lab.machine.write(f"/etc/systemd/system/{unit}.service.d/off.conf", off)
+    host.run(["sh", "-c", f"rm $(find /lib/modules -name {module}.ko); depmod; sync"])
+    lab.machine.reboot()
+    eventually(lambda: "10.12.0.101/16" in addresses(host, "ens4"))
+    said = host.evpn_host("preflight", "-p", PAYLOAD, check=False)
+    assert said.code == 1
+    assert f"this kernel has no {module}" in said.out
+    for options in ((), ("--full",)):
+        done = host.evpn_host("apply", "-p", PAYLOAD, *options, check=False)
+        assert done.code == 1, done.err
+        assert f"this kernel has no {module}" in done.err
+    done = host.apply(payload(), check=False)
+    assert done.code == 1, done.err
+    assert any("is not there" in text for text in differences(lab)), differences(lab)
+    assert "10.12.0.101/16" in addresses(host, "ens4")
