@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from generator.desired.model import Device, Management
 from generator.desired.target import FormerAddress, Target
-from generator.failover import announce, hook, place
+from generator.failover import announce, hook, memory
 from generator.failover.announce import _advertisement, _arps, _checksum, _solicitation
 from generator.failover.fabric import Fabric
 from generator.failover.pace import REFILL
@@ -804,12 +804,12 @@ def test_remembers_that_there_is_no_default_route_only_at_rest() -> None:
         Observation({}, {NIC: {MINE4: ""}}, []),
         Observation({}, {NIC: {}, BRIDGE: {MINE4: ""}}, []),
     )
-    assert place.remember(Original(), SINGLE, at_rest).routes == {GATEWAY4: []}
-    assert place.remember(Original(), SINGLE, half_way).routes == {}
+    assert memory.remember(Original(), SINGLE, at_rest).routes == {GATEWAY4: []}
+    assert memory.remember(Original(), SINGLE, half_way).routes == {}
     known = Original({}, {GATEWAY4: ["proto 4"]})
-    assert place.remember(known, SINGLE, at_rest).routes == known.routes
-    nowhere = place.remember(Original(), SINGLE, Observation({}, {NIC: {}}, []))
-    assert place.remember(nowhere, SINGLE, at_rest).routes == {}, "the hook has put it there"
+    assert memory.remember(known, SINGLE, at_rest).routes == known.routes
+    nowhere = memory.remember(Original(), SINGLE, Observation({}, {NIC: {}}, []))
+    assert memory.remember(nowhere, SINGLE, at_rest).routes == {}, "the hook has put it there"
 
 
 def test_moves_ipv4_alone_to_a_bridge_without_ipv6() -> None:

@@ -20,7 +20,7 @@ from generator.activation.commands import Log, Step
 from generator.desired.model import Management
 from generator.desired.target import FormerAddress, Target
 from generator.errors import ActivationFailed, EvpnHostError, Refused, text_of
-from generator.failover import announce, events, further, place
+from generator.failover import announce, events, further, memory, place
 from generator.failover.fabric import Fabric
 from generator.failover.names import LinkNames
 from generator.failover.notify import notify
@@ -237,7 +237,7 @@ class Hook:
         """Remember what the operator has on the NIC, to put it back one day."""
         if nic := observed.devices.get(management.ifname):
             self.placement.index = nic.index
-        self.placement.original = place.remember(
+        self.placement.original = memory.remember(
             *(self.placement.original, management, observed, self._former),
             (self.placement.place, moves_to),
         )

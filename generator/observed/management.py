@@ -17,7 +17,7 @@ HOOK = "evpn-host-failover.service"
 _IPV4 = socket.AF_INET
 _SCOPE_LINK = 253  # RT_SCOPE_LINK, linux/rtnetlink.h
 _NOPREFIXROUTE = 0x200  # IFA_F_NOPREFIXROUTE
-_DEPRECATED = struct.pack("=II", 0, 0xFFFFFFFF)  # preferred not at all, and valid for ever
+_DEPRECATED = 0x20 | 0x80  # IFA_F_DEPRECATED, IFA_F_PERMANENT: not preferred, valid for ever
 
 
 class Device(msgspec.Struct, frozen=True):
@@ -99,12 +99,13 @@ def _addresses(index: int, name: str) -> Iterator[tuple[str, str]]:
             words += ["brd", str(ip_address(attributes[4]))]
         if 9 in attributes:  # IFA_RT_PRIORITY
             words += ["metric", str(_number(attributes[9]))]
-        if (_number(attributes[8]) if 8 in attributes else flags) & _NOPREFIXROUTE:  # IFA_FLAGS
+        flags = _number(attributes[8]) if 8 in attributes else flags  # IFA_FLAGS
+        if flags & _NOPREFIXROUTE:
             words.append("noprefixroute")
         label = attributes.get(3, b"").rstrip(bytes(1)).decode(errors="replace")  # IFA_LABEL
         if label not in {"", name}:
             words += ["label", label]
-        if attributes.get(6, b"").startswith(_DEPRECATED):  # IFA_CACHEINFO
+        if flags & _DEPRECATED == _DEPRECATED:
             words += ["preferred_lft", "0"]
         peer = attributes.get(1, raw)
         # To the kernel an address with a peer is not the same as that address without one.

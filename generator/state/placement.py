@@ -110,3 +110,9 @@ def read(root: Path) -> Placement | None:
         return stored.read(root, FILE, Placement)
     except (OSError, msgspec.DecodeError):
         return None
+
+
+def companions() -> list[str]:
+    """Return the operator's addresses on this machine that go with the management address."""
+    placed = read(Path("/"))
+    return list(placed.original.companions) if placed else []
