@@ -251,8 +251,8 @@ VIRTUAL_MAC = {4: "00:00:5e:00:01:28", 6: "00:00:5e:00:02:28"}  # RFC 5798, 7.3
 def test_a_floating_address(host: Host, askers: Askers, family: int, *, virtual: bool) -> None:
     """Both guests stay. The address moves three times, as keepalived moves it.
 
-    Without a virtual MAC it takes long. At the new place the kernel keeps FRR's entry, which says
-    where the address was; at the old one it asks the guest there until nobody answers any more.
+    Without a virtual MAC it takes up to a minute. Probably the kernel at the new place keeps FRR's
+    entry, which says where the address was, until the host of the old one notices.
     """
     here, there = speaking(host), silent(host)
     plug(there, host, askers.second)
