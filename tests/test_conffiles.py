@@ -7,6 +7,7 @@ import pytest
 
 from generator.activation import conffiles
 from generator.activation.commands import silent
+from generator.errors import ActivationFailed
 from generator.state import record
 
 DAEMONS = "etc/frr/daemons"
@@ -67,10 +68,12 @@ def test_what_a_stopped_run_has_left(root: Path) -> None:
 
 
 def test_a_damaged_database(root: Path) -> None:
-    """dpkg's trouble is no reason for an apply to go back."""
+    """dpkg's trouble is no reason for an apply to go back, but an uninstall says so."""
     (root / "var/lib/dpkg/diversions").write_text("one line\n")
     conffiles.divert(root, silent)
     assert conffiles.packaged(root, DAEMONS, silent) is None
+    with pytest.raises(ActivationFailed, match="dpkg-divert"):
+        conffiles.restore(root, silent)
 
 
 def test_another_distribution(root: Path) -> None:

@@ -6,6 +6,7 @@ there. With a diversion (dpkg-divert(1)) dpkg puts the package's version beside 
 that one with the next.
 """
 
+import contextlib
 from pathlib import Path, PurePath
 
 from generator.activation import commands, frr
@@ -25,16 +26,18 @@ def divert(root: Path, log: Log) -> None:
     """
     for path in _SHIPPED if tree.is_file(root, _CONFFILES) else ():
         copy = record.KEPT / path
-        if tree.is_file(root, copy) and _place(path, log) == f"/{path}":
-            files.copy(root, copy, path + SUFFIX)
-            reason = "an upgrade of FRR asks nothing about our file"
-            commands.run(_step(path, "--add", reason, may_fail=True), log)
+        with contextlib.suppress(ActivationFailed):  # an apply does not depend on dpkg
+            if tree.is_file(root, copy) and _place(path, log) == f"/{path}":
+                files.copy(root, copy, path + SUFFIX)
+                reason = "an upgrade of FRR asks nothing about our file"
+                commands.run(_step(path, "--add", reason), log)
 
 
 def packaged(root: Path, path: PurePath | str, log: Log) -> str | None:
     """Return the path of the version that we have diverted, None if there is none.
 
-    It was the operator's file, and has become another one only by upgrades of the package.
+    It was the operator's file, and has become another one only by upgrades of the package. Raises
+    `ActivationFailed` if dpkg does not say.
     """
     diverted = f"{path}{SUFFIX}"
     if str(path) in _SHIPPED and tree.is_file(root, diverted) and _is_ours(str(path), log):
@@ -58,15 +61,12 @@ def _is_ours(path: str, log: Log) -> bool:
 
 
 def _place(path: str, log: Log) -> str:
-    """Return where dpkg puts the package's version of a file, "" if it does not say."""
+    """Return where dpkg puts the package's version of a file."""
     step = Step(("dpkg-divert", "--truename", f"/{path}"), "whether dpkg knows that it is ours")
-    try:
-        return commands.run(step, log).strip()
-    except ActivationFailed:
-        return ""
+    return commands.run(step, log).strip()
 
 
-def _step(path: str, action: str, reason: str, *, may_fail: bool = False) -> Step:
+def _step(path: str, action: str, reason: str) -> Step:
     diversion = ("--local", "--no-rename", "--divert", f"/{path}{SUFFIX}")
     argv = ("dpkg-divert", "--quiet", *diversion, action, f"/{path}")
-    return Step(argv, reason, may_fail=may_fail)
+    return Step(argv, reason)
