@@ -39,7 +39,7 @@ GATE = {
     "test_changed_by_others.py": ("trixie-netplan",),
     "test_boot.py": ("trixie-netplan",),
     "test_upgrades.py": ("bookworm-ifupdown",),
-    "test_preflight.py": ("trixie-netplan",),
+    "test_preflight_outputs.py": ("trixie-netplan",),
     "test_neighbours.py": ("trixie-netplan",),
     "test_steps.py": ("trixie-netplan", "bookworm-ifupdown"),
     "test_faults.py": ("trixie-netplan",),
