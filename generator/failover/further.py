@@ -4,7 +4,7 @@ The default route of table main by its gateway is `place`'s.
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from ipaddress import ip_address, ip_interface
 from typing import NamedTuple
 
@@ -28,12 +28,10 @@ def remember(
     """
     nic = management.ifname
     on_nic = [r for r in following(management, observed, {nic}) if not r.obstacle]
-    if way == ("nic", "nic") and rests(management, observed):
+    if way == ("nic", "nic") and _rests(management, observed):
         return on_nic
     new = {(r.key, r.gateway) for r in on_nic}
-    merged = [
-        r for r in known if (r.key, r.gateway) not in new and _is_current(r, management, observed)
-    ]
+    merged = [r for r in known if (r.key, r.gateway) not in new and _is_current(r, management)]
     merged += on_nic
     if way[0] != "nic" and way[1] == "nic":
         keys = {r.key for r in merged}
@@ -42,7 +40,7 @@ def remember(
     return merged
 
 
-def rests(management: Management, observed: Observation) -> bool:
+def _rests(management: Management, observed: Observation) -> bool:
     """Whether each address is on the NIC alone: nothing looks like half of a move."""
     return all(
         [name for name, present in observed.addresses.items() if address in present]
@@ -51,11 +49,10 @@ def rests(management: Management, observed: Observation) -> bool:
     )
 
 
-def _is_current(route: Route, management: Management, observed: Observation) -> bool:
+def _is_current(route: Route, management: Management) -> bool:
     """Whether a route that moved is still by the management address's subnet."""
     interfaces = [ip_interface(address) for address, _ in management.pairs]
     if route.source or not route.gateway:
-        interfaces += [ip_interface(address) for address in observed.companions]
         return not route.source or any(route.source == str(i.ip) for i in interfaces)
     return any(ip_address(route.gateway) in interface.network for interface in interfaces)
 
@@ -71,18 +68,18 @@ class Lines(NamedTuple):
 def lines(  # noqa: PLR0913, PLR0917  # what is known, what is, and where to
     known: list[Route],
     observed: Observation,
-    addresses: Sequence[str],
+    address: str,
     device: str,
     others: Collection[str],
     stuck: Collection[str],
 ) -> Lines:
-    """Return lines that bring the routes of an address's family to where the addresses are.
+    """Return lines that bring the routes of an address's family to where the address is.
 
     `stuck` are those that the kernel did not take there: nothing is done about them.
     """
     result = Lines([], [], [])
-    sources = {address.partition("/")[0] for address in addresses}
-    routes = [r for r in known if (r.family == IPV6) == (":" in addresses[0])]
+    source = address.partition("/")[0]
+    routes = [r for r in known if (r.family == IPV6) == (":" in address)]
     counts = Counter(r.key for r in routes)
     present_by_key: dict[Key, list[Route]] = {}
     for present in observed.routes:
@@ -99,13 +96,13 @@ def lines(  # noqa: PLR0913, PLR0917  # what is known, what is, and where to
         is_there = any(_is_at(r, route, device) for r in same)
         if not is_there:
             result.missing.append(line)
-        if route.source in sources:
+        if route.source == source:
             result.again.append(line)
         if is_there or not alone:
             away = [r for r in same if r.device in others and r.gateway == route.gateway]
             result.delete.extend(f"route delete {r.words(r.device)}" for r in away)
     for route in observed.routes:  # the kernel deletes them too
-        if route.source in sources and route.device not in {device, *others}:
+        if route.source == source and route.device not in {device, *others}:
             result.again.append(f"route append {route.words(route.device)} {route.text}")
     return result
 

@@ -33,18 +33,17 @@ def _belongs(route: Route, management: Management, observed: Observation) -> boo
         if (":" in address) != (route.family == IPV6):
             continue
         interface = ip_interface(address)
-        sources = [interface.ip, *(ip_interface(each).ip for each in observed.companions)]
         if (route.table, route.prefix, route.gateway) == (MAIN, DEFAULTS[route.family], gateway):
             return False
-        if route.source in map(str, sources):
+        if route.source == str(interface.ip):
             return True
         others = other_subnets(management, observed, route.family)
         if route.gateway:
             smaller = [s for s in others if s.prefixlen > interface.network.prefixlen]
             hop = ip_address(route.gateway)
             return hop in interface.network and not any(hop in subnet for subnet in smaller)
-        chosen = [ip_network(source) for source in observed.sources.get(route.table, ())]
-        return any(source in prefix for source in sources for prefix in chosen) and not any(
+        sources = observed.sources.get(route.table, ())
+        return any(interface.ip in ip_network(source) for source in sources) and not any(
             _inside(route.prefix, subnet) for subnet in others
         )
     return False
@@ -52,8 +51,7 @@ def _belongs(route: Route, management: Management, observed: Observation) -> boo
 
 def other_subnets(management: Management, observed: Observation, family: int) -> list[Network]:
     """Return the subnets of the NIC's other addresses."""
-    moving = [address for address, _ in management.pairs] + observed.companions
-    own = {ip_interface(address).network for address in moving}
+    own = {ip_interface(address).network for address, _ in management.pairs}
     on_nic = observed.addresses.get(management.ifname, {})
     found = {ip_interface(address).network for address in on_nic if "peer" not in address}
     return [each for each in found - own if (each.version == 6) == (family == IPV6)]
@@ -90,15 +88,12 @@ def staying(management: Management, observed: Observation) -> Iterator[Staying]:
             why_rule = f"it does not apply while the management address is on {bridge}"
             remedy = "have the rule name the management address in place of the NIC"
             yield Staying(f"the routing rule {priority} names {nic}", why_rule, remedy)
-    for address in neighbours(management, observed):
-        if address in observed.companions:
-            continue
+    for address in _neighbours(management, observed):
         what = f"{nic} has {address}, another address of the management subnet"
-        remedy = "set it in your own file, unless a daemon looks after it; or use a V-Net for it"
-        yield Staying(what, why, remedy)
+        yield Staying(what, why, "use the management address, or a V-Net for this address")
 
 
-def neighbours(management: Management, observed: Observation) -> list[str]:
+def _neighbours(management: Management, observed: Observation) -> list[str]:
     """Return the NIC's other addresses of the management subnet."""
     own = [ip_interface(address) for address, _ in management.pairs]
     return sorted(
