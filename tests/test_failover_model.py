@@ -24,7 +24,7 @@ from generator.desired.target import FormerAddress, Target
 from generator.failover import announce, hook, place
 from generator.failover.announce import _advertisement, _arps, _checksum, _solicitation
 from generator.failover.fabric import Fabric
-from generator.failover.pace import REFILL
+from generator.failover.pace import REFILL, Backoff
 from generator.observed import frr
 from generator.observed.management import Device as Place
 from generator.observed.management import Observation
@@ -443,7 +443,7 @@ def test_a_route_that_names_the_address_stays_where_it_is(world: World) -> None:
 
 
 def test_a_route_that_the_kernel_does_not_take_is_named(world: World) -> None:
-    """The hook does not try again and again; the others have moved."""
+    """The hook tries again later each time; the others have moved."""
     world.kernel.further.append(
         Route(2, MAIN, "192.0.2.0/28", 0, 0, "10.12.9.9", NIC, "proto 4 src 192.0.2.77")
     )
@@ -452,6 +452,25 @@ def test_a_route_that_the_kernel_does_not_take_is_named(world: World) -> None:
     assert world.hook.placement.stuck == [f"192.0.2.0/28 via 10.12.9.9 dev {BRIDGE} table 254"]
     assert world.hook.placement.repairs == 0
     assert {r.device for r in world.kernel.further if r.table == 101 and r.gateway} == {BRIDGE}
+    world.kernel.on[OTHER]["192.0.2.77/24"] = ""
+    world.hook.settle()
+    assert world.hook.placement.stuck, "it is not time yet"
+    world.now += Backoff.LONGEST
+    world.hook.settle()
+    assert world.hook.placement.stuck == []
+    [moved] = [r for r in world.kernel.further if r.prefix == "192.0.2.0/28"]
+    assert moved.device == BRIDGE
+
+
+def test_tries_come_later_each_time() -> None:
+    """Until they are an hour apart; a move begins anew."""
+    times = iter(range(20_000))
+    backoff = Backoff(lambda: next(times))
+    due = [second for second in range(19_000) if backoff.due()]
+    assert due[:5] == [0, 5, 15, 35, 75]
+    assert due[-1] - due[-2] == Backoff.LONGEST
+    backoff.reset()
+    assert backoff.due()
 
 
 def test_what_the_operator_does_with_routes(world: World) -> None:

@@ -24,7 +24,7 @@ from generator.failover import announce, events, further, place
 from generator.failover.fabric import Fabric
 from generator.failover.names import LinkNames
 from generator.failover.notify import notify
-from generator.failover.pace import Damping, Schedule
+from generator.failover.pace import Backoff, Damping, Schedule
 from generator.failover.place import Move
 from generator.observed import management as observing
 from generator.observed.management import Observation
@@ -48,6 +48,8 @@ class Hook:
         self._clock = clock
         self._damping = Damping(clock)
         self._schedule = Schedule(clock)
+        self._backoff = Backoff(clock)  # of routes that did not move
+        self._named: list[str] = []  # of these, those that were named
         self._written = b""
         self._indexes: list[int] = []  # of the devices that matter
         self._watched: list[int] = []  # of those whose events wake
@@ -65,6 +67,8 @@ class Hook:
             return POLL
         management, bridges, observed = self._observe(target.management)
         here = self._current_place(management, bridges, observed)
+        if self.placement.stuck and self._backoff.due():
+            self.placement.stuck = []
         if here and self.fabric.reason:
             # What others changed is put right at once, whatever time FRR takes to answer. At the
             # first look it may be what a hook changed that was killed before it wrote that down.
@@ -169,6 +173,7 @@ class Hook:
         self._remember(management, observed, destination[0])
         if moves:
             self.placement.stuck = []
+            self._backoff.reset()
         move = self._move(target, management, destination, observed)
         if lines := place.steps(move, observed):
             self._write()  # what a move takes from the NIC is on record before it goes
@@ -223,12 +228,17 @@ class Hook:
         )
 
     def _note_stuck(self, destination: tuple[Place, str], observed: Observation) -> None:
-        """Remember which routes the kernel did not take in their new place: nobody tries again."""
+        """Remember which routes are not in their new place: they are tried again later.
+
+        The kernel did not take them, or somebody's tools have just taken them away.
+        """
         stuck = further.missing(self.placement.original.further, observed, destination[1])
         for route in stuck:
-            if route not in self.placement.stuck:
+            if route not in self._named:
                 _say(f"this route could not move with the management address: {route}")
-        self.placement.stuck = stuck
+        if stuck and not self._named:
+            self._backoff.due()  # not at once
+        self.placement.stuck = self._named = stuck
 
     def _remember(self, management: Management, observed: Observation, moves_to: Place) -> None:
         """Remember what the operator has on the NIC, to put it back one day."""

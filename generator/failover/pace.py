@@ -32,6 +32,28 @@ class Damping:
         self._allowed = max(0.0, self._allowed - 1)
 
 
+class Backoff:
+    """When to try again what the kernel did not take: later each time."""
+
+    FIRST, LONGEST = 5.0, 3600.0  # seconds
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew: it may be tried at once."""
+        self._pause, self._again = self.FIRST, 0.0
+
+    def due(self) -> bool:
+        """Whether it may be tried again; the next try is later then."""
+        now = self._clock()
+        if now < self._again:
+            return False
+        self._again, self._pause = now + self._pause, min(2 * self._pause, self.LONGEST)
+        return True
+
+
 class Schedule:
     """When neighbours are to be told where the address is."""
 
