@@ -21,11 +21,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from generator.desired.model import Device, Management
 from generator.desired.target import FormerAddress, Target
-from generator.failover import announce, hook, place
+from generator.failover import announce, hook, memory
 from generator.failover.announce import _advertisement, _arps, _checksum, _solicitation
 from generator.failover.fabric import Fabric
 from generator.failover.pace import REFILL, Backoff
-from generator.observed import frr
+from generator.observed import companions, frr
 from generator.observed.management import Device as Place
 from generator.observed.management import Observation
 from generator.observed.routing import MAIN, Default
@@ -206,7 +206,8 @@ class Simulated(hook.Hook):
         bridges = [management.bridge]
         if self.placement.place == "bridge" and self.placement.device not in (*bridges, ""):
             bridges.append(self.placement.device)
-        return management, bridges, self.world.kernel.state()
+        known, state = self.placement.original.companions, self.world.kernel.state()
+        return management, bridges, companions.observe(self.root, management, state, known)
 
     def _run(self, lines: list[str], wanted: str) -> None:
         del wanted
@@ -600,6 +601,57 @@ def test_puts_a_secondary_address_back(world: World) -> None:
     assert world.kernel.on[NIC][NEIGHBOUR] == "brd 10.12.255.255"
 
 
+@pytest.mark.parametrize("promotes", [True, False])
+@pytest.mark.parametrize("first", [True, False])
+def test_an_address_of_the_operators_file_goes_along(
+    world: World, promotes: bool, first: bool
+) -> None:
+    """It comes back word for word, in its order, also when tools or a crash come in between."""
+    kernel, text = world.kernel, "brd 10.12.255.255 noprefixroute label vip preferred_lft 0"
+    (world.root / "etc/network").mkdir(parents=True)
+    stanza = f"iface {NIC}\n    address {NEIGHBOUR}\n    address {MINE4}\n"
+    (world.root / "etc/network/interfaces").write_text(stanza)
+    kernel.promotes = promotes
+    own = {NEIGHBOUR: text, MINE4: "brd 10.12.255.255"}
+    kernel.on[NIC] = (own if first else dict(reversed(own.items()))) | {LEASE: ""}
+    source = f"proto 4 src {NEIGHBOUR.partition('/')[0]}"
+    by_it = Route(2, MAIN, "203.0.113.64/26", 0, 0, "10.12.0.5", NIC, source)
+    kernel.further.append(by_it)
+    before = list(kernel.on[NIC].items())
+    world.settle(1)
+    for lines in (*range(12), -1):
+        world.sessions = ["ens4"]
+        world.settle(1)
+        assert kernel.on[BRIDGE] == {NEIGHBOUR: "preferred_lft 0", MINE4: ""}
+        assert next(iter(kernel.on[BRIDGE])) == (NEIGHBOUR if first else MINE4)
+        assert kernel.on[NIC].keys() == {LEASE}
+        moved = msgspec.structs.replace(by_it, device=BRIDGE)
+        assert moved in kernel.further
+        kernel.on[NIC][NEIGHBOUR] = text  # the operator's tools
+        world.settle(1)
+        assert kernel.on[NIC].keys() == {LEASE}
+        world.sessions, world.lines_to_live = [], lines
+        with contextlib.suppress(Killed):
+            world.settle(1)
+        world.lines_to_live = -1
+        world.hook = Simulated(world.root, world)
+        world.settle()
+        assert kernel.on[BRIDGE] == {}
+        assert dict(kernel.on[NIC]) == dict(before)
+        assert by_it in kernel.further
+    assert [a for a, _ in kernel.on[NIC].items() if a != LEASE] == [a for a, _ in before[:2]]
+    assert not kernel.nowhere
+
+
+def test_an_address_that_no_file_sets_stays(world: World) -> None:
+    """A daemon looks after it: keepalived would not find it on the bridge."""
+    world.kernel.on[NIC][NEIGHBOUR] = "brd 10.12.255.255"
+    world.sessions = ["ens4"]
+    world.settle()
+    assert NEIGHBOUR in world.kernel.on[NIC]
+    assert NEIGHBOUR not in world.kernel.on[BRIDGE]
+
+
 def test_keeps_a_default_route_by_another_gateway(world: World) -> None:
     """The hook does not replace it, whatever its metric."""
     foreign = ("default", "192.0.2.254", OTHER, "proto 4 metric 100", 100)
@@ -771,12 +823,12 @@ def test_remembers_that_there_is_no_default_route_only_at_rest() -> None:
         Observation({}, {NIC: {MINE4: ""}}, []),
         Observation({}, {NIC: {}, BRIDGE: {MINE4: ""}}, []),
     )
-    assert place.remember(Original(), SINGLE, at_rest).routes == {GATEWAY4: []}
-    assert place.remember(Original(), SINGLE, half_way).routes == {}
+    assert memory.remember(Original(), SINGLE, at_rest).routes == {GATEWAY4: []}
+    assert memory.remember(Original(), SINGLE, half_way).routes == {}
     known = Original({}, {GATEWAY4: ["proto 4"]})
-    assert place.remember(known, SINGLE, at_rest).routes == known.routes
-    nowhere = place.remember(Original(), SINGLE, Observation({}, {NIC: {}}, []))
-    assert place.remember(nowhere, SINGLE, at_rest).routes == {}, "the hook has put it there"
+    assert memory.remember(known, SINGLE, at_rest).routes == known.routes
+    nowhere = memory.remember(Original(), SINGLE, Observation({}, {NIC: {}}, []))
+    assert memory.remember(nowhere, SINGLE, at_rest).routes == {}, "the hook has put it there"
 
 
 def test_moves_ipv4_alone_to_a_bridge_without_ipv6() -> None:

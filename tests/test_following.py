@@ -1,11 +1,13 @@
 """What belongs to the management address, and what of it can't move and is named."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
 from generator.desired.model import Management
-from generator.observed import following
-from generator.observed.management import Observation
+from generator.observed import companions, following
+from generator.observed.management import Device, Observation
 from generator.observed.routing import MAIN, Default
 from generator.state.placement import Route
 
@@ -73,7 +75,7 @@ def test_what_can_not_move_is_named() -> None:
         ),
         (
             f"ens4 has 10.12.9.1/24, another address of the management subnet: {why}"
-            " (use the management address, or a V-Net for this address)"
+            " (set it in your own file, unless a daemon looks after it; or use a V-Net for it)"
         ),
     ]
     assert list(following.staying(MANAGEMENT, Observation({}, {}, []))) == []
@@ -85,3 +87,38 @@ def test_router_advertisements_of_an_uplink_are_named() -> None:
     defaults.append(Default(10, "fd12::1", "ens5", 1024, "proto 4"))
     found = following.advertised({"ens4", "ens5"}, Observation({}, {}, defaults))
     assert [each.what.split()[0] for each in found] == ["ens4"]
+
+
+NETWORK = """
+[Match]
+Name=ens4
+[Network]
+Address=10.12.0.101/16
+[Address]
+Address = 10.12.0.50/16
+Label=ens4:vip
+"""
+
+
+def test_addresses_that_files_set_go_along(tmp_path: Path) -> None:
+    """In the file that networkd takes for the NIC, and in ifupdown2's stanzas. Others stay."""
+    on_nic = ["10.12.0.101/16", *(f"10.12.0.{n}/16" for n in (50, 51, 52, 60)), "192.0.2.5/24"]
+    observed = Observation(
+        {NIC: Device(2, up=True, ipv6=True)}, {NIC: dict.fromkeys(on_nic, "")}, []
+    )
+    assert companions.observe(tmp_path, MANAGEMENT, observed, ()).companions == []
+    files = {
+        "run/systemd/netif/links/2": "NETWORK_FILE=/run/systemd/network/10-netplan-ens4.network\n",
+        "run/systemd/network/10-netplan-ens4.network": NETWORK,
+        "etc/systemd/network/10-netplan-ens4.network.d/vip.conf": (
+            "[Network]\nAddress=10.12.0.51/16\n"
+        ),
+        "etc/network/interfaces": "iface ens4 inet static\n  address 10.12.0.52\n  netmask 16\n",
+    }
+    for path, text in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    found = companions.observe(tmp_path, MANAGEMENT, observed, ["10.12.0.70/16", "10.13.0.1/16"])
+    assert set(found.companions) == {*(f"10.12.0.{n}/16" for n in (50, 51, 52)), "10.12.0.70/16"}
+    named = [each.what for each in following.staying(MANAGEMENT, found)]
+    assert named == ["ens4 has 10.12.0.60/16, another address of the management subnet"]

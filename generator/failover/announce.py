@@ -9,7 +9,7 @@ passes, and so does a frame to one station. Both update whoever knows the addres
 import contextlib
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
 from pathlib import Path
 
@@ -22,14 +22,14 @@ _REQUEST, _REPLY = 1, 2
 _ALL_NODES, _ALL_ROUTERS = ip_address("ff02::1"), ip_address("ff02::2")
 
 
-def announce_all(management: Management, device: str) -> None:
-    """Tell the neighbours of each management address that it is on `device`."""
+def announce_all(management: Management, device: str, companions: Iterable[str] = ()) -> None:
+    """Tell the neighbours of each management address that it and its companions are there."""
     try:
         mac = (Path("/sys/class/net") / device / "address").read_text().strip()
     except OSError:
         return
-    for address, _ in management.pairs:
-        interface = ip_interface(address)
+    for text in (*(address for address, _ in management.pairs), *companions):
+        interface = ip_interface(text)
         family = socket.AF_INET if interface.version == 4 else socket.AF_INET6
         neighbours = {
             neighbour.address: neighbour.mac

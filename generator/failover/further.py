@@ -4,7 +4,7 @@ The default route of table main by its gateway is `place`'s.
 """
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from ipaddress import ip_address, ip_interface
 from typing import NamedTuple
 
@@ -28,10 +28,12 @@ def remember(
     """
     nic = management.ifname
     on_nic = [r for r in following(management, observed, {nic}) if not r.obstacle]
-    if way == ("nic", "nic") and _rests(management, observed):
+    if way == ("nic", "nic") and rests(management, observed):
         return on_nic
     new = {(r.key, r.gateway) for r in on_nic}
-    merged = [r for r in known if (r.key, r.gateway) not in new and _is_current(r, management)]
+    merged = [
+        r for r in known if (r.key, r.gateway) not in new and _is_current(r, management, observed)
+    ]
     merged += on_nic
     if way[0] != "nic" and way[1] == "nic":
         keys = {r.key for r in merged}
@@ -40,7 +42,7 @@ def remember(
     return merged
 
 
-def _rests(management: Management, observed: Observation) -> bool:
+def rests(management: Management, observed: Observation) -> bool:
     """Whether each address is on the NIC alone: nothing looks like half of a move."""
     return all(
         [name for name, present in observed.addresses.items() if address in present]
@@ -49,10 +51,11 @@ def _rests(management: Management, observed: Observation) -> bool:
     )
 
 
-def _is_current(route: Route, management: Management) -> bool:
+def _is_current(route: Route, management: Management, observed: Observation) -> bool:
     """Whether a route that moved is still by the management address's subnet."""
     interfaces = [ip_interface(address) for address, _ in management.pairs]
     if route.source or not route.gateway:
+        interfaces += [ip_interface(address) for address in observed.companions]
         return not route.source or any(route.source == str(i.ip) for i in interfaces)
     return any(ip_address(route.gateway) in interface.network for interface in interfaces)
 
@@ -68,18 +71,18 @@ class Lines(NamedTuple):
 def lines(  # noqa: PLR0913, PLR0917  # what is known, what is, and where to
     known: list[Route],
     observed: Observation,
-    address: str,
+    addresses: Sequence[str],
     device: str,
     others: Collection[str],
     stuck: Collection[str],
 ) -> Lines:
-    """Return lines that bring the routes of an address's family to where the address is.
+    """Return lines that bring the routes of an address's family to where the addresses are.
 
     `stuck` are those that the kernel did not take there: nothing is done about them.
     """
     result = Lines([], [], [])
-    source = address.partition("/")[0]
-    routes = [r for r in known if (r.family == IPV6) == (":" in address)]
+    sources = {address.partition("/")[0] for address in addresses}
+    routes = [r for r in known if (r.family == IPV6) == (":" in addresses[0])]
     counts = Counter(r.key for r in routes)
     present_by_key: dict[Key, list[Route]] = {}
     for present in observed.routes:
@@ -96,13 +99,13 @@ def lines(  # noqa: PLR0913, PLR0917  # what is known, what is, and where to
         is_there = any(_is_at(r, route, device) for r in same)
         if not is_there:
             result.missing.append(line)
-        if route.source == source:
+        if route.source in sources:
             result.again.append(line)
         if is_there or not alone:
             away = [r for r in same if r.device in others and r.gateway == route.gateway]
             result.delete.extend(f"route delete {r.words(r.device)}" for r in away)
     for route in observed.routes:  # the kernel deletes them too
-        if route.source == source and route.device not in {device, *others}:
+        if route.source in sources and route.device not in {device, *others}:
             result.again.append(f"route append {route.words(route.device)} {route.text}")
     return result
 

@@ -20,12 +20,13 @@ from generator.activation.commands import Log, Step
 from generator.desired.model import Management
 from generator.desired.target import FormerAddress, Target
 from generator.errors import ActivationFailed, EvpnHostError, Refused, text_of
-from generator.failover import announce, events, further, place
+from generator.failover import announce, events, further, memory, place
 from generator.failover.fabric import Fabric
 from generator.failover.names import LinkNames
 from generator.failover.notify import notify
 from generator.failover.pace import Backoff, Damping, Schedule
 from generator.failover.place import Move
+from generator.observed import companions
 from generator.observed import management as observing
 from generator.observed.management import Observation
 from generator.state import files, placement, record
@@ -127,6 +128,8 @@ class Hook:
             bridges.append(self.placement.device)
         former = {each.ifname for each in self._former}
         observed = observing.observe({management.ifname, *bridges, *former})
+        known = self.placement.original.companions
+        observed = companions.observe(self.root, management, observed, known)
         self._indexes = sorted(device.index for device in observed.devices.values())
         return management, bridges, observed
 
@@ -244,7 +247,7 @@ class Hook:
         """Remember what the operator has on the NIC, to put it back one day."""
         if nic := observed.devices.get(management.ifname):
             self.placement.index = nic.index
-        self.placement.original = place.remember(
+        self.placement.original = memory.remember(
             *(self.placement.original, management, observed, self._former),
             (self.placement.place, moves_to),
         )
@@ -276,7 +279,8 @@ class Hook:
     def _announce(self, management: Management) -> float:
         """Tell neighbours where the address is, if it is time; seconds until it is time again."""
         if self._schedule.due():
-            announce.announce_all(management, self.placement.device)
+            also = self.placement.original.companions
+            announce.announce_all(management, self.placement.device, also)
         wait = self._schedule.wait()
         return POLL if wait is None else min(POLL, max(0.01, wait))
 
@@ -297,7 +301,8 @@ class Hook:
         move = self._move(target, management, ("nic", management.ifname), observed)
         if lines := place.steps(move, observed):
             self._run(lines, "nic")
-            announce.announce_all(management, management.ifname)
+            also = self.placement.original.companions
+            announce.announce_all(management, management.ifname, also)
         self.placement.place, self.placement.device = "nic", management.ifname
         self._names.settle(self.placement, management, observed, self._write)
 

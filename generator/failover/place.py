@@ -5,7 +5,7 @@ but the management address, its routes, and the substitutes that we put in its p
 """
 
 import socket
-from collections.abc import Sequence, Set
+from collections.abc import Set
 from ipaddress import IPv6Address, ip_address, ip_interface
 
 import msgspec
@@ -47,41 +47,6 @@ def decide(
     return ("nic", nic) if nic in observed.devices else None
 
 
-def remember(
-    original: Original,
-    management: Management,
-    observed: Observation,
-    former: Sequence[FormerAddress] = (),
-    way: further.Way = (None, "nic"),
-) -> Original:
-    """Return what the operator has on the NIC, by what is observed. Nothing known is forgotten.
-
-    A missing default route is believed only if nothing looks like half of a move, and if no other
-    gateway was there before: this one has what that one had. Nor is it believed of an address that
-    the hook has put there itself, as when no DHCP server answers.
-    """
-    nic, addresses, routes = management.ifname, dict(original.addresses), dict(original.routes)
-    given = set(original.given)
-    for address, gateway in management.pairs:
-        holders = [name for name, present in observed.addresses.items() if address in present]
-        if not holders and address not in addresses:
-            given.add(address)
-        if nic in holders:
-            addresses[address] = observed.addresses[nic][address]
-        if gateway:
-            defaults = [d for d in observed.defaults if d.gateway == gateway]
-            on_nic = [d.text for d in defaults if d.device == nic]
-            succeeds = any(
-                f.gateway not in {None, gateway} and (":" in str(f.gateway)) == (":" in gateway)
-                for f in former
-            )
-            rests = holders == [nic] and not defaults and not succeeds and address not in given
-            if on_nic or (rests and gateway not in routes):
-                routes[gateway] = on_nic
-    moving = further.remember(original.further, management, observed, way)
-    return Original(addresses, routes, moving, sorted(given))
-
-
 class Move(msgspec.Struct, frozen=True):
     """Which address goes where, and what has to be known for it."""
 
@@ -105,6 +70,11 @@ class Move(msgspec.Struct, frozen=True):
         return {f.gateway for f in self.former if f.gateway} - {
             gateway for _, gateway in self.management.pairs if gateway
         }
+
+    def companions(self, address: str) -> list[str]:
+        """Return the operator's other addresses of an address's subnet, which go with it."""
+        network = ip_interface(address).network
+        return [a for a in self.original.companions if ip_interface(a).ip in network]
 
     @property
     def substitute(self) -> str:
@@ -134,20 +104,18 @@ def steps(move: Move, observed: Observation) -> list[str]:
         if ":" in address and not (here in observed.devices and observed.devices[here].ipv6):
             continue
         set_routes, delete_routes = _routes(move, observed, gateway) if gateway else ([], [])
+        companions = move.companions(address)
+        together = [address, *companions]
         more = further.lines(
-            move.original.further, observed, address, here, move.others, move.stuck
+            move.original.further, observed, together, here, move.others, move.stuck
         )
-        holders = [name for name in move.others if address in present[name]]
-        if address not in present[here]:
-            lines += [*_make_room(move, address, present[here]), _add(move, address)]
+        holders = [name for name in move.others if present[name].keys() & {*together}]
+        lines += _add_all(move, address, companions, present[here])
         if address not in present[here] or holders or not _routes_are_set(move, observed, gateway):
             lines += set_routes
         lines += more.missing
         for name in holders:
-            if name in {nic, *(f.ifname for f in move.former)} and ":" not in address:
-                lines += _substitute(move, name, present[name])
-            lines.append(f"address delete {address} dev {name}")
-            lines += _add_others_again(address, name, present[name])
+            lines += _take_away(move, together, name, present[name])
         if holders:
             lines += set_routes + more.again
         lines += delete_routes + more.delete
@@ -157,10 +125,37 @@ def steps(move: Move, observed: Observation) -> list[str]:
     return lines
 
 
+def _add_all(move: Move, address: str, companions: list[str], present: dict[str, str]) -> list[str]:
+    """Add the management address and what goes with it, in the order of the NIC."""
+    lines = []
+    if address not in present:
+        lines += [*_make_room(move, address, present), _add(move, address)]
+    missing = [_add(move, each) for each in companions if each not in present]
+    ahead = [line for line in missing if line.split()[2] in move.original.ahead]
+    return [*ahead, *lines, *(line for line in missing if line not in ahead)]
+
+
+def _take_away(move: Move, together: list[str], name: str, present: dict[str, str]) -> list[str]:
+    """Delete the management address and what goes with it from a device.
+
+    It goes last: the kernel may delete others of its subnet with it.
+    """
+    address, *companions = together
+    lines = []
+    if name in {move.management.ifname, *(f.ifname for f in move.former)} and ":" not in address:
+        lines += _substitute(move, name, present)
+    here = [each for each in (*companions, address) if each in present]
+    lines += [f"address delete {each} dev {name}" for each in here]
+    return lines + _add_others_again(address, name, present, set(companions))
+
+
 def _add(move: Move, address: str) -> str:
     text = "" if ":" in address else "brd +"
+    original = move.original.addresses | move.original.companions
     if move.place == "nic":
-        text = move.original.addresses.get(address, text)
+        text = original.get(address, text)
+    elif "preferred_lft 0" in original.get(address, ""):
+        text += " preferred_lft 0"
     words = ["address replace", address, "dev", move.device, text]
     return " ".join(filter(None, [*words, "nodad" if ":" in address else ""]))
 
@@ -210,6 +205,7 @@ def _substitute(move: Move, nic: str, on_nic: dict[str, str]) -> list[str]:
     it is the host's own, so nobody learns anything new from it.
     """
     moving = {address for address, _ in move.management.pairs} | move.former_addresses
+    moving |= move.original.companions.keys()
     if not move.substitute or any(":" not in a for a in on_nic if a not in moving):
         return []
     return [f"address replace {move.substitute} dev {nic}"]

@@ -9,6 +9,7 @@ import msgspec
 from generator.desired.model import UNREACHABLE_METRIC, Device
 from generator.observed import netlink, routing_rules
 from generator.observed.routing_rules import LOCAL, TABLES, Rule
+from generator.state import placement
 
 VRF_RULE = 1000  # priority that the kernel gives it
 LOCAL_RULE = 32765  # priority at which we put table local
@@ -57,7 +58,7 @@ def differences(
     kernel = kernel or read()
     names = {link.index: link.name for link in kernel.links.values()}
     differing: list[Difference] = []
-    movable = set(management)
+    movable = {*management, *placement.companions()}
     for device in expected:
         link = kernel.links.get(device.name)
         if link is None:

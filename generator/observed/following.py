@@ -33,17 +33,18 @@ def _belongs(route: Route, management: Management, observed: Observation) -> boo
         if (":" in address) != (route.family == IPV6):
             continue
         interface = ip_interface(address)
+        sources = [interface.ip, *(ip_interface(each).ip for each in observed.companions)]
         if (route.table, route.prefix, route.gateway) == (MAIN, DEFAULTS[route.family], gateway):
             return False
-        if route.source == str(interface.ip):
+        if route.source in map(str, sources):
             return True
         others = other_subnets(management, observed, route.family)
         if route.gateway:
             smaller = [s for s in others if s.prefixlen > interface.network.prefixlen]
             hop = ip_address(route.gateway)
             return hop in interface.network and not any(hop in subnet for subnet in smaller)
-        sources = observed.sources.get(route.table, ())
-        return any(interface.ip in ip_network(source) for source in sources) and not any(
+        chosen = [ip_network(source) for source in observed.sources.get(route.table, ())]
+        return any(source in prefix for source in sources for prefix in chosen) and not any(
             _inside(route.prefix, subnet) for subnet in others
         )
     return False
@@ -51,7 +52,8 @@ def _belongs(route: Route, management: Management, observed: Observation) -> boo
 
 def other_subnets(management: Management, observed: Observation, family: int) -> list[Network]:
     """Return the subnets of the NIC's other addresses."""
-    own = {ip_interface(address).network for address, _ in management.pairs}
+    moving = [address for address, _ in management.pairs] + observed.companions
+    own = {ip_interface(address).network for address in moving}
     on_nic = observed.addresses.get(management.ifname, {})
     found = {ip_interface(address).network for address in on_nic if "peer" not in address}
     return [each for each in found - own if (each.version == 6) == (family == IPV6)]
@@ -88,12 +90,15 @@ def staying(management: Management, observed: Observation) -> Iterator[Staying]:
             why_rule = f"it does not apply while the management address is on {bridge}"
             remedy = "have the rule name the management address in place of the NIC"
             yield Staying(f"the routing rule {priority} names {nic}", why_rule, remedy)
-    for address in _neighbours(management, observed):
+    for address in neighbours(management, observed):
+        if address in observed.companions:
+            continue
         what = f"{nic} has {address}, another address of the management subnet"
-        yield Staying(what, why, "use the management address, or a V-Net for this address")
+        remedy = "set it in your own file, unless a daemon looks after it; or use a V-Net for it"
+        yield Staying(what, why, remedy)
 
 
-def _neighbours(management: Management, observed: Observation) -> list[str]:
+def neighbours(management: Management, observed: Observation) -> list[str]:
     """Return the NIC's other addresses of the management subnet."""
     own = [ip_interface(address) for address, _ in management.pairs]
     return sorted(

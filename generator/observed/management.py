@@ -17,6 +17,7 @@ HOOK = "evpn-host-failover.service"
 _IPV4 = socket.AF_INET
 _SCOPE_LINK = 253  # RT_SCOPE_LINK, linux/rtnetlink.h
 _NOPREFIXROUTE = 0x200  # IFA_F_NOPREFIXROUTE
+_DEPRECATED = 0x20 | 0x80  # IFA_F_DEPRECATED, IFA_F_PERMANENT: not preferred, valid for ever
 
 
 class Device(msgspec.Struct, frozen=True):
@@ -37,6 +38,7 @@ class Observation(msgspec.Struct, frozen=True):
     routes: list[Route] = []  # the operator's, of all tables that a rule looks up
     sources: dict[int, list[str]] = {}  # table to the prefixes whose packets it is for
     rules: list[tuple[int, tuple[str, ...]]] = []  # those for devices: priority and their names
+    companions: list[str] = []  # other addresses that go with the management address
 
 
 def hook_runs(root: Path) -> bool:
@@ -47,7 +49,7 @@ def hook_runs(root: Path) -> bool:
 def observe(names: set[str]) -> Observation:
     """Read what the kernel has of the devices of these names, and the operator's routes."""
     devices = {name: device for name in names if (device := _device(name))}
-    addresses = {name: dict(_addresses(device.index)) for name, device in devices.items()}
+    addresses = {name: dict(_addresses(device.index, name)) for name, device in devices.items()}
     by_index = {device.index: name for name, device in devices.items()}
     found = routing.read(by_index)
     return Observation(devices, addresses, *msgspec.structs.astuple(found))
@@ -84,7 +86,7 @@ def _read_number(path: str) -> int:
         os.close(file)
 
 
-def _addresses(index: int) -> Iterator[tuple[str, str]]:
+def _addresses(index: int, name: str) -> Iterator[tuple[str, str]]:
     """Yield a device's addresses, each with the rest of it. Raises OSError if it is gone."""
     for message in netlink.dump(netlink.RTM_GETADDR, struct.pack("=BBBBi", 0, 0, 0, 0, index)):
         family, length, flags, scope = struct.unpack_from("=BBBB", message)
@@ -97,8 +99,14 @@ def _addresses(index: int) -> Iterator[tuple[str, str]]:
             words += ["brd", str(ip_address(attributes[4]))]
         if 9 in attributes:  # IFA_RT_PRIORITY
             words += ["metric", str(_number(attributes[9]))]
-        if (_number(attributes[8]) if 8 in attributes else flags) & _NOPREFIXROUTE:  # IFA_FLAGS
+        flags = _number(attributes[8]) if 8 in attributes else flags  # IFA_FLAGS
+        if flags & _NOPREFIXROUTE:
             words.append("noprefixroute")
+        label = attributes.get(3, b"").rstrip(bytes(1)).decode(errors="replace")  # IFA_LABEL
+        if label not in {"", name}:
+            words += ["label", label]
+        if flags & _DEPRECATED == _DEPRECATED:
+            words += ["preferred_lft", "0"]
         peer = attributes.get(1, raw)
         # To the kernel an address with a peer is not the same as that address without one.
         with_peer = f" peer {ip_address(peer)}" if peer != raw else ""

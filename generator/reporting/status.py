@@ -12,6 +12,7 @@ from generator.desired import model, plan
 from generator.desired.target import Target
 from generator.errors import Refused
 from generator.observed import (
+    companions,
     comparison,
     evpn,
     following,
@@ -151,8 +152,10 @@ def _staying(target: Target) -> Iterator[str]:
     if (planned := target.management) is None:
         return
     observed = management.observe({planned.ifname, planned.bridge})
-    yield from map(str, following.staying(planned, observed))
     placed = placement.read(Path("/")) or placement.Placement()
+    known = placed.original.companions
+    observed = companions.observe(Path("/"), planned, observed, known)
+    yield from map(str, following.staying(planned, observed))
     for route in placed.stuck:
         yield f"the kernel did not take this route with the management address: {route}"
     if placed.names_problem:

@@ -63,6 +63,8 @@ class Original(msgspec.Struct):
     routes: dict[str, list[str]] = {}  # gateway to its default routes
     further: list[Route] = []  # other routes that move with the address
     given: list[str] = []  # addresses that nobody had put there when the hook first looked
+    companions: dict[str, str] = {}  # other addresses that do, like `addresses`
+    ahead: list[str] = []  # those of them that are primary to the management address
 
 
 class Names(msgspec.Struct, frozen=True):
@@ -108,3 +110,9 @@ def read(root: Path) -> Placement | None:
         return stored.read(root, FILE, Placement)
     except (OSError, msgspec.DecodeError):
         return None
+
+
+def companions() -> list[str]:
+    """Return the operator's addresses on this machine that go with the management address."""
+    placed = read(Path("/"))
+    return list(placed.original.companions) if placed else []

@@ -14,6 +14,7 @@ from generator.desired.plan import Plan
 from generator.desired.target import FormerAddress, Target
 from generator.errors import Problem, Refused
 from generator.observed import (
+    companions,
     devices,
     following,
     machine,
@@ -102,6 +103,7 @@ def _staying(planned: Plan) -> list[Finding]:
         return []
     names = {each.ifname for each in host.uplinks}
     observed = observing.observe({*names, host.management.ifname, host.management.bridge})
+    observed = companions.observe(Path("/"), host.management, observed, ())
     found = [
         *following.staying(host.management, observed),
         *following.advertised(names, observed),

@@ -70,6 +70,10 @@ GATE = {
 MORE = {
     "test_silent_guests.py::test_a_floating_address": ("trixie-netplan", "bookworm-ifupdown"),
     "test_failover.py::test_the_address_follows_the_fabric": GATE["test_k8s01.py"],
+    "test_what_follows.py::test_a_further_address_of_the_operators_file": (
+        "trixie-netplan",
+        "bookworm-ifupdown",
+    ),
 }
 
 _outcomes: defaultdict[str, Counter[str]] = defaultdict(Counter)

@@ -149,18 +149,72 @@ def test_routes_and_policy_routing(server: Server) -> None:
     eventually(lambda: server.on("ens4") and server.routes("ens4") == before)
 
 
-STAYS = {  # what apply, preflight and status say of what the file below has
-    "netplan": ("10.12.0.50/16", "the routing rule 1234 names ens4"),
-    "ifupdown": ("10.12.0.50/16", "the routing rule 1234 names ens4"),
+VIP = {
+    "netplan": (
+        NETPLAN,
+        "10.254.254.10/24]\n",
+        '10.254.254.10/24, {10.12.0.50/16: {lifetime: 0, label: "ens4:vip"}}]\n',
+    ),
+    "ifupdown": (
+        IFUPDOWN,
+        "    address 10.12.0.101/16\n",
+        "    address 10.12.0.101/16\n    address 10.12.0.50/16\n",
+    ),
 }
-FURTHER = {
-    "netplan": (NETPLAN, "10.254.254.10/24]\n", "      nameservers: {addresses: [10.12.0.5]}\n"),
-    "ifupdown": (IFUPDOWN, "    gateway 10.12.0.1\n", ""),
-}
+
+
+@pytest.mark.claim("14.11", "An address of the operator's file in the management subnet goes along")
+def test_a_further_address_of_the_operators_file(server: Server) -> None:
+    """It answers in both modes, and comes back with its label and lifetime. By hand: it stays."""
+    host, controller, lab = server.host, server.fabric.controller, server.lab
+    path, old, new = VIP[lab.backend]
+    text = lab.machine.read(path)
+    assert old in text
+    lab.machine.write(path, text.replace(old, new, 1), 0o600)
+    host.run(OPERATORS_COMMANDS[lab.backend][0], timeout=120)
+
+    def shown(device: str) -> list[str]:
+        lines = host.run(["ip", "-4", "address", "show", "dev", device]).out.splitlines()
+        return [line.strip() for line in lines[1:]]
+
+    def works() -> bool:
+        return all(controller.ping(each, count=1) for each in ("10.12.0.101", "10.12.0.50"))
+
+    def moved() -> bool:
+        on = [device for device in ("ens4", "nbr-14") if "10.12.0.50/" in str(shown(device))]
+        return on == ["nbr-14"]
+
+    eventually(works)
+    said = host.apply(payload()).err
+    assert "10.12.0.50" not in said, said
+    before = shown("ens4")
+    server.joins()
+    eventually(lambda: moved() and works())
+    assert "10.12.0.50" not in host.evpn_host("status", check=False).out
+    for command in OPERATORS_COMMANDS[lab.backend]:
+        host.run(command, timeout=120)
+        eventually(lambda: moved() and server.on("nbr-14") and works())
+    host.run(["systemctl", "kill", "--signal=KILL", HOOK])
+    host.run("ip address add 10.12.0.60/32 dev ens4".split())  # as keepalived does
+    server.leaves_the_fabric()
+    eventually(works)
+    by_hand = [line for line in shown("ens4") if "10.12.0.60" in line]
+    assert by_hand
+    host.run("ip address delete 10.12.0.60/32 dev ens4".split())
+    eventually(lambda: shown("ens4") == before)
+
+    lab.reboot(hard=True)
+    server.joins()
+    eventually(lambda: moved() and works())
+    host.evpn_host("uninstall", "--yes")
+    eventually(lambda: server.on("ens4") and shown("ens4") == before)
+
+
+STAYS = ("10.12.0.50/16", "the routing rule 1234 names ens4")
 
 
 def test_what_stays_is_named(server: Server) -> None:
-    """A further address, a rule for the NIC, and DNS servers of the link; also when it has moved.
+    """A further address that no file sets, and a rule for the NIC; also when it has moved.
 
     The first apply ends what router advertisements give, and says so.
     """
@@ -172,17 +226,14 @@ def test_what_stays_is_named(server: Server) -> None:
     leaf.run("ip address add 2001:db8:12::1/64 dev br-14 nodad".split())
     prefix = "ipv6 nd prefix 2001:db8:12::/64"
     leaf.configure("interface br-14", "no ipv6 nd suppress-ra", "ipv6 nd ra-interval 3", prefix)
-    host.run(["mkdir", "-p", "/run/systemd/resolve"])
-    server.configure(*FURTHER[server.lab.backend])
     host.run("ip address add 10.12.0.50/16 dev ens4".split())
     host.run("ip rule add iif ens4 lookup 77 priority 1234".split())
     eventually(lambda: "proto ra" in host.run("ip -6 route show default dev ens4".split()).out)
-    expected = STAYS[server.lab.backend]
     said = host.apply(payload()).err
-    assert all(text in said for text in (*expected, "from router advertisements")), said
+    assert all(text in said for text in (*STAYS, "from router advertisements")), said
     server.joins()
     status = host.evpn_host("status", check=False).out
-    assert all(text in status for text in expected), status
+    assert all(text in status for text in STAYS), status
     assert "10.12.0.50/16" in host.run("ip address show dev ens4".split()).out
 
 
