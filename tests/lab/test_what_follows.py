@@ -174,8 +174,8 @@ def test_a_further_address_of_the_operators_file(server: Server) -> None:
     host.run(OPERATORS_COMMANDS[lab.backend][0], timeout=120)
 
     def shown(device: str) -> list[str]:
-        lines = host.run(["ip", "-4", "address", "show", "dev", device]).out.splitlines()
-        return [line.strip() for line in lines[1:]]
+        lines = host.run(["ip", "-4", "-o", "address", "show", "dev", device]).out.splitlines()
+        return sorted(" ".join(line.split()[1:]) for line in lines)
 
     def works() -> bool:
         return all(controller.ping(each, count=1) for each in ("10.12.0.101", "10.12.0.50"))
@@ -185,6 +185,7 @@ def test_a_further_address_of_the_operators_file(server: Server) -> None:
         return on == ["nbr-14"]
 
     eventually(works)
+    first = shown("ens4")  # FRR's start adds an address of ours, as long as we are there
     said = host.apply(payload()).err
     assert "10.12.0.50" not in said, said
     before = shown("ens4")
@@ -207,7 +208,7 @@ def test_a_further_address_of_the_operators_file(server: Server) -> None:
     server.joins()
     eventually(lambda: moved() and works())
     host.evpn_host("uninstall", "--yes")
-    eventually(lambda: server.on("ens4") and shown("ens4") == before)
+    eventually(lambda: server.on("ens4") and shown("ens4") == first)
 
 
 STAYS = ("10.12.0.50/16", "the routing rule 1234 names ens4")
