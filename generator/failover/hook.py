@@ -197,17 +197,11 @@ class Hook:
         self, target: Target, management: Management, observed: Observation
     ) -> None:
         """Give bgpd a next hop again if the IPv6 address has left the NIC."""
-        if (
-            management.ipv6
-            and self.placement.place == "bridge"
-            and self._lacks_next_hop(management)
-        ):
+        on_bridge = self.placement.place == "bridge"
+        if management.ipv6 and on_bridge and self.fabric.lacks_next_hop(management.ifname):
             here: tuple[Place, str] = "bridge", self.placement.device
             move = self._move(target, management, here, observed)
             self._run(place.next_hop(move, observed), "bridge")
-
-    def _lacks_next_hop(self, management: Management) -> bool:
-        return self.fabric.lacks_next_hop(management.ifname)
 
     def _move(
         self,
