@@ -1,4 +1,4 @@
-"""What upgrades beneath us do: other conffiles, a kernel without a module."""
+"""What upgrades beneath us do: other conffiles, restarted services, a kernel without a module."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from lab.fabric import PAYLOAD, Lab, eventually
-from tests.lab.k8s01 import addresses, bring_up, established, payload
+from tests.lab import figures
+from tests.lab.k8s01 import addresses, bare_metal, bring_up, established, guest, payload
 from tests.lab.nics import differences, nothing_differs
 
 OURS = ("/etc/frr/frr.conf", "/etc/frr/daemons")
@@ -76,6 +77,39 @@ def test_conffiles_of_frr(lab: Lab) -> None:
     assert not host.run(["sh", "-c", "ls /etc/frr/*.distrib*"], check=False).out
     upgrade(lab, "new2")
     assert shipped(lab, "") == ["# of package new2"] * 2
+
+
+# What an upgrade of a library restarts.
+RESTARTED = {
+    "netplan": ("systemd-networkd", "systemd-udevd", "frr", "evpn-host-failover"),
+    "ifupdown": ("systemd-udevd", "frr", "evpn-host-failover"),
+}
+
+
+@pytest.mark.claim("17.14", "networkd, udev and FRR restarted, one by one and at once: as planned")
+def test_restarted_services(lab: Lab) -> None:
+    """Twice; a guest is pinged from bare metal meanwhile. What is lost is written down."""
+    host = lab.host
+    gpu = bare_metal(lab.fabric, "gpu", 26, "10.188.0.254", 20)
+    pod = guest(host, "pod", 26, "10.188.0.254", 10)
+    eventually(lambda: pod.ping(gpu, count=1))
+    units = RESTARTED[lab.backend]
+    for batch in [*([each] for each in units), list(units)]:
+        lost = []
+        for _ in range(2):
+            with gpu.pinging(pod) as ping:
+                host.run(["systemctl", "reset-failed", *batch])  # systemd counts starts
+                host.run(["systemctl", "restart", *batch], timeout=180)
+                eventually(lambda: established(host) == {"ens4", "ens5"})
+                eventually(lambda: gpu.ping(pod, count=1))
+            lost.append(ping.result.longest_gap_s)
+            eventually(lambda: lab.fabric.controller.ping("10.12.0.101", count=1))
+            eventually(lambda: nothing_differs(lab))
+        what = "all of them at once" if len(batch) > 1 else batch[0]
+        longest = f"{max(lost):.1f} s"
+        figures.write(lab, f"restart of {what}: longest time without an answer", longest)
+    assert host.run(["systemctl", "--failed", "--plain", "--no-legend"]).out == ""
+    assert host.evpn_host("status").code == 0
 
 
 # NICs without a fabric: the fabric of the lab needs the module too.
