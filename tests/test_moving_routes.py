@@ -65,8 +65,10 @@ def ip(lines):
 def show():
     argv = "ip -4 route show table all".split()
     lines = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
-    print(json.dumps(sorted(" ".join(line.split()) for line in lines if "table local" not in line
-                            and "proto kernel" not in line)))
+    # The kernel may not have noticed yet that the cables are there.
+    words = ([each for each in line.split() if each != "linkdown"] for line in lines
+             if "table local" not in line and "proto kernel" not in line)
+    print(json.dumps(sorted(map(" ".join, words))))
     argv = "ip -4 -o address".split()
     lines = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
     print(json.dumps([" ".join(line.split()[1:]) for line in lines if " 10.12." in line]))
