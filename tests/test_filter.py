@@ -3,8 +3,6 @@
 import subprocess
 import sys
 
-import pytest
-
 from generator.desired.plan import _RULE
 from lab.result import LabUnavailable
 from lab.root import Root
@@ -31,7 +29,7 @@ def test_both_tables_count(root_user: None) -> None:
     try:
         with Root() as root:
             if root.run(["nft", "-f", "-"], input=text, check=False).code:
-                pytest.skip("this computer's kernel has no nftables")
+                unavailable("this computer's kernel has no nftables")
             assert count(root) == planned
             root.run("nft delete table bridge evpn-host".split())
             assert count(root) == planned - frames
