@@ -2,6 +2,7 @@
 
 import socket
 
+import msgspec
 import pytest
 
 from generator.observed import routing_rules
@@ -14,8 +15,8 @@ ROUTES = [(MAIN, "10.12.0.0/16"), (MAIN, "0.0.0.0/0"), (101, "0.0.0.0/0"), (102,
 
 
 def rule(priority: int = 100, table: int = MAIN, **fields: object) -> Rule:
-    known = {"family": socket.AF_INET, "l3mdev": False, "plain": False}
-    return Rule(**{**known, "priority": priority, "table": table, **fields})  # type: ignore[arg-type]
+    known = Rule(socket.AF_INET, priority, table, l3mdev=False, plain=False)
+    return msgspec.structs.replace(known, **fields)
 
 
 CATCHES = {
