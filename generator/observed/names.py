@@ -3,8 +3,8 @@
 They stand in the files in which networkd and systemd-resolved keep them: networkd's for a link that
 it manages, else systemd-resolved's own. Reading them starts no process, and the hook looks often.
 Their first line says that nobody should parse them: of a form that we do not know we read no
-servers, and nothing moves. systemd 252, 257 and 262 write the same form (link_save() in
-networkd-state-file.c, link_save_user() in resolved-link.c); the lab's tests would notice another.
+servers, and nothing moves. systemd 252 and 257 were seen to write the same form (link_save() in
+networkd-state-file.c, link_save_user() in resolved-link.c); 262 was not tried.
 """
 
 from collections.abc import Iterator
