@@ -82,13 +82,21 @@ class Node:
 
     @contextmanager
     def capture(
-        self, interface: str, expression: str = "", count: int = 5, timeout: float = 60
+        self,
+        interface: str,
+        expression: str = "",
+        count: int = 5,
+        timeout: float = 60,
+        *,
+        direction: str = "inout",
     ) -> Iterator[Capture]:
         """Capture packets during a `with` block; afterwards `text` has the output of tcpdump.
 
         After the block wait until `count` packets were captured, for `timeout` seconds at most.
+        `direction` is `in`, `out` or `inout`; in an expression libpcap 1.11 gets it wrong.
         """
         tcpdump = ["tcpdump", "-nn", "-e", "-v", "-l", "-i", interface, "-c", str(count)]
+        tcpdump += ["-Q", direction]
         process = self.start([*tcpdump, *([expression] if expression else [])])
         eventually(lambda: "listening on" in process.errors or not process.running)
         packets = Capture(process, timeout)

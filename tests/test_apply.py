@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -589,11 +590,14 @@ def strays(root: Path) -> list[str]:
     return [str(f) for f in root.rglob("*") if f.name.startswith((".", STAGE))]
 
 
-def test_killed_anywhere(apply: Command, root: Path, tmp_path: Path) -> None:
+def test_killed_anywhere(
+    apply: Command, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run that is killed at any write leaves each file whole, old or new.
 
     The next run ends as an undisturbed one would, and no temporary file is left.
     """
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # a killed run leaves its stage there
     (root / FRR).parent.mkdir(parents=True)
     (root / FRR).write_text("hostname mine\n")
     apply(OLD)

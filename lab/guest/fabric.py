@@ -303,9 +303,11 @@ def _is_ipv6(step: str) -> bool:
 
 
 def _bridge(name: str, mtu: int, mac: str) -> str:
+    # Without a PVID zebra 8.4 has no access VLAN: it would keep a pointer to the first VLAN's
+    # bridge, and crash once that bridge is gone and a VXLAN port comes (zebra_evpn_mac_svi_add).
     return (
         f"link add {name} mtu {mtu} address {mac}"
-        " type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
+        " type bridge stp_state 0 forward_delay 0 mcast_snooping 0 vlan_default_pvid 0"
     )
 
 
@@ -439,7 +441,9 @@ def _forget_host() -> None:
         show = ["ip", "-n", leaf.name, "-json", "neighbour", "show", "dev", bridge, "nud", "noarp"]
         entries = [e["dst"] for e in json.loads(_run(show) or "[]") if "extern_learn" in e]
         stale = [each for each in entries if known.get(each, {}).get("type") != "remote"]
-        _ip(leaf.name, [f"neighbour delete {each} dev {bridge}" for each in stale])
+        for each in stale:  # zebra may delete it by now
+            delete = ["ip", "-n", leaf.name, "neighbour", "delete", each, "dev", bridge]
+            subprocess.run(delete, capture_output=True, check=False)
 
 
 def _vteps(neighbours: dict[str, dict[str, Any]]) -> set[str]:

@@ -34,11 +34,14 @@ def host(lab: Lab) -> Host:
 
 
 def state(host: Host) -> dict[str, str]:
-    """The server's links, addresses, routes, rules and files, as text."""
+    """The server's links, addresses, routes, rules and files, as text.
+
+    Without the routes that a leaf advertised on a NIC that was no uplink then: they expire.
+    """
     commands = {
         "links": "ip -brief link",
         "addresses": "ip -brief address",
-        "routes": r"ip route show table all | grep -v 'proto bgp\|nexthop'",
+        "routes": r"ip route show table all | grep -v 'proto bgp\|proto ra\|nexthop'",
         "rules": "ip rule",
         "files": f"find {OWNED} -type f -exec sha256sum {{}} +",
     }

@@ -172,7 +172,7 @@ def test_what_is_advertised_changes(lab: Lab, host: Host) -> None:
         assert no_reload_pending(host), fields
         assert advertises(host) == (fields.get("mode") != "disabled")
         if advertises(host):
-            with host.capture("nbr-40", f"outbound and {IS_ADVERTISEMENT}", count=1) as sent:
+            with host.capture("nbr-40", IS_ADVERTISEMENT, count=1, direction="out") as sent:
                 for state in ("down", "up"):  # a guest that starts asks
                     guest.run(["ip", "link", "set", "eth0", state])
             assert f"router lifetime {lifetime}s" in sent.text
