@@ -36,15 +36,17 @@ INSTEAD = {
 # The dependencies of the product, for a repository that has no pyproject.toml yet.
 DEPENDENCIES = ["jinja2", "ruamel.yaml", "click", "netaddr", "msgspec", "pyroute2"]
 DISK_SIZE = "4G"
-# This folder holds the packages that the product's own Debian package depends on. The machine
-# cannot download them, because it has no way out. They are not installed, because the machine has
-# to be a server that has never had the product. Debian 12 has no msgspec.
+# This folder holds the packages that the product's own Debian package depends on, and what many
+# servers have besides. The machine cannot download them, because it has no way out. They are not
+# installed, because the machine has to be a server that has never had the product. Debian 12 has no
+# msgspec.
 DEBS = "/opt/debs"
 LIBRARIES = "python3-click python3-jinja2 python3-netaddr python3-ruamel.yaml python3-urllib3"
+BESIDES = "needrestart apparmor apparmor-profiles"
 DEPENDS = {
-    "trixie": f"{LIBRARIES} python3-msgspec",
-    "bookworm": LIBRARIES,
-    "forky": f"{LIBRARIES} python3-msgspec",
+    "trixie": f"{LIBRARIES} python3-msgspec {BESIDES}",
+    "bookworm": f"{LIBRARIES} {BESIDES}",
+    "forky": f"{LIBRARIES} python3-msgspec {BESIDES}",
 }
 DOWNLOAD = f"""
 mkdir -p "$1{DEBS}"

@@ -5,7 +5,9 @@ import socket
 import msgspec
 import pytest
 
-from generator.observed import routing_rules
+from generator.desired.model import Device, Management
+from generator.desired.target import Target
+from generator.observed import diverted, netlink, routing_rules
 from generator.observed.netlink import Route
 from generator.observed.routing_rules import Own, Rule
 
@@ -26,6 +28,11 @@ CATCHES = {
     "from all of a larger prefix": rule(source="10.0.0.0/8", table=101),
     "to the management subnet": rule(destination="10.12.0.0/16"),
     "as table local": rule(32765, incoming="ens4"),
+    "with the default route suppressed": rule(source="10.12.0.0/16", suppressed=0),
+    "it drops": rule(table=0, source="10.12.0.0/16", refusal="prohibit"),
+    "from all but a prefix": rule(source="198.51.100.0/24", table=101, inverted=True),
+    "to all but a prefix": rule(destination="198.51.100.0/24", table=101, inverted=True),
+    "by all but an uplink": rule(incoming="ens4", table=101, inverted=True),
 }
 LEAVES_ALONE = {
     "for every packet": rule(plain=True),
@@ -40,6 +47,10 @@ LEAVES_ALONE = {
     "table local itself": rule(incoming="ens4", table=LOCAL),
     "with a mark": rule(incoming="ens4", choosy=True),
     "no table": rule(incoming="ens4", table=0),
+    "of a suppressed route": rule(source="10.12.0.0/16", table=101, suppressed=0),
+    "it drops after table local": rule(32766, table=0, incoming="ens4", refusal="blackhole"),
+    "from all but the management subnet": rule(source="10.0.0.0/8", table=101, inverted=True),
+    "to all but the host": rule(destination="10.0.0.0/8", table=101, inverted=True),
     "of the other family": rule(family=socket.AF_INET6, incoming="ens4"),
 }
 
@@ -66,3 +77,62 @@ def test_words() -> None:
     assert str(rule(incoming="ens4")) == "100 (from all iif ens4 lookup main)"
     text = str(rule(7, 101, source="10.12.0.0/16", destination="192.0.2.0/24"))
     assert text == "7 (from 10.12.0.0/16 to 192.0.2.0/24 lookup 101)"
+    text = str(rule(source="10.0.0.0/8", inverted=True, suppressed=0))
+    assert text == "100 (not from 10.0.0.0/8 lookup main suppress_prefixlength 0)"
+    assert str(rule(table=0, incoming="ens4", refusal="prohibit")).endswith("iif ens4 prohibit)")
+
+
+VRF = Device("Vrf_33", "vrf", table=1033)
+VTEP = Device("vxlan26", "vxlan", local="10.2.0.101")
+NET = Management("ens4", "nbr-14", "10.12.0.101/16", "10.12.0.1", None, None)
+
+
+def target(*kinds: Device) -> Target:
+    return Target(
+        host="K8S01",
+        generation=1,
+        backend="netplan",
+        asn=4200000001,
+        files={},
+        devices=list(kinds),
+        management=NET,
+        sessions=[],
+        vnis=[],
+        uplinks=["ens4"],
+    )
+
+
+@pytest.fixture
+def theirs(monkeypatch: pytest.MonkeyPatch) -> Rule:
+    """A host with a rule of somebody else and the kernel's, as after an apply."""
+    each = rule(source="10.12.0.0/16", table=101)
+    kernel = [rule(32765, LOCAL, plain=True), rule(32766, MAIN, plain=True)]
+    monkeypatch.setattr(routing_rules, "read", lambda: [each, *kernel])
+    found = [Route(socket.AF_INET, 101, "0.0.0.0/0", 1, 4, 0, ())]
+    monkeypatch.setattr(netlink, "routes", lambda _: found)
+    return each
+
+
+def test_a_rule_that_came_later(theirs: Rule) -> None:
+    """`status` says what is; an apply that takes nothing more away is not stopped."""
+    now, later = target(VRF, VTEP), target(VRF, VTEP)
+    for found in (diverted.findings(now), diverted.findings(later, now)):
+        assert [(each.what, each.stops) for each in found] == [
+            (f"the routing rule {theirs} comes before table local", False)
+        ]
+
+
+def test_a_rule_that_is_to_come_before(theirs: Rule) -> None:
+    """The first VPC is refused. Without VPCs table local is the first, and nothing is said."""
+    [found] = diverted.findings(target(VRF, VTEP), target(VTEP))
+    assert found.stops
+    assert found.what == f"the routing rule {theirs} would come before table local"
+    assert "packets for 10.12.0.101 would be forwarded, not taken" in found.why
+    assert not list(diverted.findings(target(VTEP)))
+
+
+def test_table_local_of_somebody_else(theirs: Rule, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cilium's is at 100: a rule after it takes nothing away."""
+    local = [rule(50, LOCAL, plain=True), theirs, rule(32765, LOCAL, plain=True)]
+    monkeypatch.setattr(routing_rules, "read", lambda: local)
+    assert not list(diverted.findings(target(VRF, VTEP)))

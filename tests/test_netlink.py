@@ -43,6 +43,8 @@ rule add pref 32765 table local
 rule del pref 0
 rule add pref 500 from 10.0.0.0/8 table 5000
 rule add pref 501 iif nic1 oif nic2 table 5001
+rule add pref 502 not from 10.0.0.0/8 table 5000 suppress_prefixlength 0
+rule add pref 503 from 10.1.0.0/16 prohibit
 neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev nic1 nud permanent
 neigh add 192.0.2.3 dev nic1 nud failed
 """
@@ -240,7 +242,7 @@ def test_rules(both: Both) -> None:
         {
             "family": int(family),
             "priority": rule["priority"],
-            "table": int(rule["table"]),
+            "table": int(rule.get("table", 0)),
             "l3mdev": False,
             "plain": rule["src"] == "all" and not SELECTING & rule.keys(),
             "source": f"{rule['src']}/{rule['srclen']}" if "srclen" in rule else "",
@@ -248,6 +250,9 @@ def test_rules(both: Both) -> None:
             "incoming": rule.get("iif", ""),
             "outgoing": rule.get("oif", ""),
             "choosy": bool((SELECTING - {"dst", "iif"}) & rule.keys()),
+            "inverted": "not" in rule,
+            "refusal": {"8": "prohibit"}.get(rule.get("action", ""), ""),
+            "suppressed": rule.get("suppress_prefixlen", -1),
         }
         for family, name in ((socket.AF_INET, "rules4"), (socket.AF_INET6, "rules6"))
         for rule in shown[name]

@@ -42,6 +42,11 @@ CASES = {
         RulePlaces(98, 99),
         "table main (priority 100) stands before the VRFs' (1000)",
     ),
+    "a refusal": (
+        [VRFS, Rule(socket.AF_INET, 2000, 0, l3mdev=False, refusal="prohibit"), *OURS[1:]],
+        RulePlaces(1000, 1999),
+        "prohibit (priority 2000) stands before table local (32765)",
+    ),
     "wg-quick": (
         [VRFS, rule(32763, MAIN), rule(32764, 51820, plain=False), *OURS[1:]],
         RulePlaces(1000, 32762),

@@ -28,7 +28,7 @@ VRF_MAP = VRF_TABLES / "ifupdown2_vrf_map.conf"
 _PORTS = ("bridge-ports", "bond-slaves", "bond-ports")
 
 
-# It starts dhclient, which goes on asking, and does not wait for an answer.
+# It does not wait for an answer of dhclient's, and ends it at once (3.0.0).
 _NO_WAIT = '{"dhcp": {"defaults": {"dhcp-wait": "no"}}}'
 # Its policies: the distribution's, then the operator's, which win.
 _POLICIES = ("var/lib/ifupdown2/policy.d/*.json", "etc/network/ifupdown2/policy.d/*.json")

@@ -5,6 +5,7 @@ from pathlib import Path
 from generator.desired.target import Target, Vni
 from generator.observed import (
     devices,
+    diverted,
     frr,
     management,
     nics,
@@ -22,8 +23,8 @@ from generator.state import reloaded
 def differences(target: Target, root: Path, *, lasting: bool = True) -> list[str]:
     """Return all in which the running host is not what its files say.
 
-    Without `lasting` it leaves out what an apply can't put right: an uplink that is not there, and
-    lines of FRR that a reload has left as they were.
+    Without `lasting` it leaves out what an apply can't put right: an uplink that is not there, a
+    routing rule of others, and lines of FRR that a reload has left as they were.
     """
     return [
         *of_kernel(target, root, lasting=lasting),
@@ -40,6 +41,7 @@ def of_kernel(target: Target, root: Path, *, lasting: bool = True) -> list[str]:
         *settings.differences(root, kernel.links),
         *packet_filter.differences(target, root),
         *(uplinks.differences(target, kernel) if lasting else ()),
+        *(diverted.findings(target) if lasting else ()),
     ]
     return list(map(str, found))
 

@@ -240,6 +240,13 @@ def rule_places(family: int) -> RulePlaces:
     return RulePlaces(min(VRF_RULE, min(local, *present, others) - 1), local)
 
 
+def local_place(family: int) -> int:
+    """Return the priority at which packets meet table local: ours, or an earlier one of others."""
+    rules = [rule for rule in routing_rules.read() if rule.family == family]
+    present = (rule.priority for rule in rules if _is_local(rule) and rule.priority)
+    return min(rule_places(family).local, *present, LOCAL_RULE)
+
+
 def vrf_rules(family: int) -> list[int]:
     """Return the priorities of the VRFs' rules."""
     return [rule.priority for rule in routing_rules.read() if rule.family == family and rule.l3mdev]
@@ -259,8 +266,8 @@ def _first(rules: Iterable[Rule], what: Callable[[Rule], bool]) -> Rule | None:
 
 
 def _takes_all(rule: Rule) -> bool:
-    """Whether every packet meets a rule, and is looked up in a table by it."""
-    return bool(rule.plain and rule.table and not rule.l3mdev)
+    """Whether every packet meets a rule, and is looked up in a table or refused by it."""
+    return bool(rule.plain and (rule.table or rule.refusal) and not rule.l3mdev)
 
 
 def _is_local(rule: Rule) -> bool:
@@ -268,5 +275,5 @@ def _is_local(rule: Rule) -> bool:
 
 
 def _words(rule: Rule) -> str:
-    table = TABLES.get(rule.table, str(rule.table))
-    return f"table {table} (priority {rule.priority})"
+    does = rule.refusal or f"table {TABLES.get(rule.table, rule.table)}"
+    return f"{does} (priority {rule.priority})"

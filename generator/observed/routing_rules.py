@@ -6,7 +6,7 @@ come before it.
 
 import socket
 import struct
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from ipaddress import ip_address, ip_network
 
 import msgspec
@@ -17,7 +17,9 @@ TABLES = {253: "default", 254: "main", 255: "local"}  # rt_tables
 LOCAL = 255
 # FRA_… (linux/fib_rules.h): FWMARK, TUN_ID, OIFNAME, UID_RANGE, IP_PROTO, SPORT_RANGE, DPORT_RANGE.
 _CHOOSY = {10, 12, 17, 20, 22, 23, 24}
-_TO, _FROM, _INCOMING, _PRIORITY, _TABLE, _OUTGOING, _L3MDEV = 1, 2, 3, 6, 15, 17, 19
+_TO, _FROM, _INCOMING, _PRIORITY, _SUPPRESS, _TABLE, _OUTGOING, _L3MDEV = 1, 2, 3, 6, 14, 15, 17, 19
+_INVERT = 2  # FIB_RULE_INVERT
+_REFUSALS = {6: "blackhole", 7: "unreachable", 8: "prohibit"}  # FR_ACT_…
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -33,6 +35,9 @@ class Rule(msgspec.Struct, frozen=True):
     incoming: str = ""  # the device by which a packet comes, "" if it is for all
     outgoing: str = ""  # the device by which a socket sends
     choosy: bool = False  # it asks for a mark, a port, a protocol, a user or a TOS
+    inverted: bool = False  # it is for all other packets
+    refusal: str = ""  # how it drops packets, "" if it does not
+    suppressed: int = -1  # routes with prefixes of at most this length do not count
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -40,11 +45,14 @@ class Rule(msgspec.Struct, frozen=True):
         return tuple(name for name in (self.incoming, self.outgoing) if name)
 
     def __str__(self) -> str:
-        words = [f"from {self.source or 'all'}"]
+        words = ["not"] if self.inverted else []
+        words += [f"from {self.source or 'all'}"]
         words += [f"to {self.destination}"] if self.destination else []
         words += [f"iif {self.incoming}"] if self.incoming else []
-        table = TABLES.get(self.table, str(self.table))
-        return f"{self.priority} ({' '.join(words)} lookup {table})"
+        words += [f"oif {self.outgoing}"] if self.outgoing else []
+        words += [self.refusal or f"lookup {TABLES.get(self.table, self.table)}"]
+        words += [f"suppress_prefixlength {self.suppressed}"] if self.suppressed >= 0 else []
+        return f"{self.priority} ({' '.join(words)})"
 
 
 def read() -> list[Rule]:
@@ -71,6 +79,7 @@ def _rule(family: int, message: bytes) -> Rule:
     def number(kind: int) -> int:
         return int.from_bytes(attributes.get(kind, b"")[:4], "little")
 
+    suppressed = int.from_bytes(attributes.get(_SUPPRESS, b"\xff")[:4], "little", signed=True)
     return Rule(
         family=family,
         priority=number(_PRIORITY),
@@ -82,6 +91,9 @@ def _rule(family: int, message: bytes) -> Rule:
         incoming=name(_INCOMING),
         outgoing=name(_OUTGOING),
         choosy=choosy,
+        inverted=bool(message[8] & _INVERT),
+        refusal=_REFUSALS.get(message[7], ""),
+        suppressed=suppressed,
     )
 
 
@@ -89,47 +101,76 @@ class Own(msgspec.Struct, frozen=True):
     """What packets for the host itself look like."""
 
     addresses: Collection[str]  # of the host, without lengths
-    devices: Collection[str]  # by which they come
+    devices: Set[str]  # by which they come
     senders: Collection[str]  # prefixes from which they come
 
 
 def catching(
     rules: Iterable[Rule], routes: Iterable[netlink.Route], own: Own, local: Mapping[int, int]
 ) -> Iterator[tuple[Rule, str]]:
-    """Yield rules by which packets for the host would be forwarded, each with an address of its.
+    """Yield rules by which packets for the host are forwarded or dropped, each with an address.
 
-    `local` has the priority at which table local is going to be, by family. Rules that every packet
-    meets are left out: table local goes before them. So are rules that ask for a mark or a port,
-    because somebody meant just these packets, and rules for a table that has no route to the host.
+    `local` has the priority at which table local is or is going to be, by family. Rules that every
+    packet meets are left out: table local goes before them. So are rules that ask for a mark or a
+    port, because somebody meant just these packets, and rules for a table that has no route to the
+    host. `routes` are not read if there is no rule that matters.
     """
-    prefixes: dict[int, set[str]] = {}
-    for route in routes:
-        prefixes.setdefault(route.table, set()).add(route.prefix)
-    for rule in rules:
-        if rule.priority > local.get(rule.family, -1) or not _is_for(rule, own):
-            continue
+    some = [
+        rule for rule in rules if _matters(rule) and rule.priority <= local.get(rule.family, -1)
+    ]
+    prefixes: dict[int, list[str]] = {}
+    for route in routes if some else ():
+        prefixes.setdefault(route.table, []).append(route.prefix)
+    for rule in some:
         for address in own.addresses:
-            covered = any(_overlap(address, each) for each in prefixes.get(rule.table, ()))
-            if covered and (not rule.destination or _overlap(address, rule.destination)):
+            if _is_for(rule, address, own) and (
+                rule.refusal
+                or any(
+                    _overlap(address, each) and ip_network(each).prefixlen > rule.suppressed
+                    for each in prefixes.get(rule.table, ())
+                )
+            ):
                 yield rule, address
                 break
 
 
-def _is_for(rule: Rule, own: Own) -> bool:
-    """Whether a rule may be for packets that others send to the host."""
-    if rule.plain or rule.l3mdev or rule.choosy or rule.table in {0, LOCAL}:
+def _matters(rule: Rule) -> bool:
+    """Whether a rule is for some packets, by their addresses or devices, and does something."""
+    if (rule.plain and not rule.inverted) or rule.l3mdev or rule.choosy:
         return False
+    return bool(rule.refusal) or rule.table not in {0, LOCAL}
+
+
+def _is_for(rule: Rule, address: str, own: Own) -> bool:
+    """Whether a rule may be for packets that others send to an address of the host."""
+    version = ip_network(address).version
+    if (version == 4) != (rule.family == socket.AF_INET):
+        return False
+    if rule.inverted:
+        senders = [each for each in own.senders if ip_network(each).version == version]
+        return not (
+            (not rule.incoming or own.devices == {rule.incoming})
+            and (not rule.source or all(_within(each, rule.source) for each in senders))
+            and (not rule.destination or _within(address, rule.destination))
+        )
     if rule.incoming and rule.incoming not in own.devices:
+        return False
+    if rule.destination and not _overlap(address, rule.destination):
         return False
     source = rule.source
     return not source or (
-        not any(_overlap(address, source) and _is_one(source) for address in own.addresses)
+        not any(_overlap(each, source) and _is_one(source) for each in own.addresses)
         and any(_overlap(source, sender) for sender in own.senders)
     )
 
 
 def _is_one(prefix: str) -> bool:
     return ip_network(prefix).num_addresses == 1
+
+
+def _within(inner: str, outer: str) -> bool:
+    """Whether a prefix has all addresses of another one."""
+    return _overlap(inner, outer) and ip_network(inner).prefixlen >= ip_network(outer).prefixlen
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -2,10 +2,10 @@
 
 import re
 import shutil
-import socket
 from collections.abc import Iterator
-from ipaddress import ip_interface
 from pathlib import Path
+
+import msgspec
 
 from generator.activation import backends, firewall, frr, lldp, nat, nftables, staging
 from generator.activation.commands import Log
@@ -15,12 +15,10 @@ from generator.desired.target import FormerAddress, Target
 from generator.errors import Problem, Refused
 from generator.observed import (
     companions,
-    devices,
+    diverted,
     following,
     machine,
-    netlink,
     preflight,
-    routing_rules,
     settings,
 )
 from generator.observed import filter as packet_filter
@@ -61,7 +59,7 @@ def look(planned: Plan, previous: Record | None, root: Path, log: Log) -> list[F
         *(_foreign_files(planned) if not conflicts else ()),
         *_staying(planned),
         *_lease(root, planned),
-        *_rules(planned),
+        *_rules(planned, previous),
         *_shut(root, planned),
         *_firewall(root, planned, log),
     ]
@@ -126,28 +124,12 @@ def _lease(root: Path, planned: Plan) -> Iterator[Finding]:
     )
 
 
-def _rules(planned: Plan) -> Iterator[Finding]:
+def _rules(planned: Plan, previous: Record | None) -> Iterator[Finding]:
     """Find routing rules that would take packets for the host elsewhere, once there are VRFs."""
-    host = planned.host
-    if not host.vrfs or host.management is None:
-        return
-    pairs = [ip_interface(address) for address, _ in host.management.pairs]
-    own = routing_rules.Own(
-        addresses=[str(each.ip) for each in pairs] + [host.loopback],
-        devices={*(u.ifname for u in host.uplinks), host.management.ifname, host.management.bridge},
-        senders=[str(each.network) for each in pairs],
-    )
-    families = (socket.AF_INET, socket.AF_INET6)
-    local = {int(family): devices.rule_places(family).local for family in families}
-    routes = (route for family in families for route in netlink.routes(family))
-    for rule, address in routing_rules.catching(routing_rules.read(), routes, own, local):
-        yield Finding(
-            what=f"the routing rule {rule} would come before table local",
-            why=f"packets for {address} would be forwarded, not taken: with VPCs table local"
-            f" comes after the VRFs' rule, at {local[rule.family]}",
-            remedy="delete the rule, or have it name by `to` what it is for",
-            stops=True,
-        )
+    target = plan.target(planned)
+    active = previous.target if previous and previous.activated else None
+    before = active or msgspec.structs.replace(target, devices=[])
+    return diverted.findings(target, before)
 
 
 def _shut(root: Path, planned: Plan) -> Iterator[Finding]:
@@ -223,7 +205,8 @@ def heed(  # noqa: PLR0913, PLR0917  # what is planned, what is, and who hears o
         ours = _possible_places(previous)
         new = preflight.taken(planned.devices, now, first=False, ours=ours)
         lacking = preflight.kernel(planned.host, now)
-        findings = [*new, *lacking, *_firewall(options.root, planned, log)]
+        rules = [each for each in _rules(planned, previous) if each.stops]
+        findings = [*new, *lacking, *rules, *_firewall(options.root, planned, log)]
     stopping = [each for each in findings if each.stops]
     if stopping and options.guard is not None:
         raise refusal(stopping)

@@ -18,7 +18,7 @@ from generator.activation.partial import Partial
 from generator.desired.plan import Plan
 from generator.desired.target import FormerAddress, Target
 from generator.errors import EvpnHostError, text_of
-from generator.observed import comparison, devices, nics
+from generator.observed import comparison, devices, diverted, nics
 from generator.observed import management as observed
 from generator.reporting.report import Outcome
 from generator.state import generations, held, record
@@ -151,7 +151,8 @@ def _activate(run: Run, stage: Path) -> list[str]:
     repaired = converge.converge(_activation(run, stage), run.log, run.say)
     _place_management(run)
     run.guard.hold(run.target)
-    left = [] if run.is_new else comparison.differences(run.target, root)
+    rules = map(str, diverted.findings(run.target))
+    left = list(rules) if run.is_new else comparison.differences(run.target, root)
     for text in left:
         run.say(f"warning: not put right: {text}")
     return [text for text in [*found, *repaired] if text not in left]

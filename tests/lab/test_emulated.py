@@ -23,6 +23,7 @@ from lab.fabric import Host, Node, eventually
 from lab.machine import Machine
 from lab.qemu import QEMU
 from tests import documents
+from tests.debs import REPOSITORY
 from tests.lab import figures
 from tests.lab.claims import runs_on
 from tests.lab.conftest import boot
@@ -323,7 +324,10 @@ def test_preflight_beside_docker(host: Host, guests: Guests) -> None:
     for words in DOCKER_FORWARDS:
         host.run(["iptables", *words.split()])
     host.machine.write("/root/later.json", json.dumps(later()))
-    figures.shown("Docker", host.evpn_host("preflight", "-p", "/root/later.json").out)
+    said = host.evpn_host("preflight", "-p", "/root/later.json").out
+    # The iptables of Debian 12 writes the two conditions of the rule the other way round.
+    device, source = 'oifname != "docker0"', "ip saddr 172.20.0.0/16"
+    figures.shown("Docker", said.replace(f"{device} {source}", f"{source} {device}"))
 
 
 INPUT = """
@@ -514,3 +518,21 @@ def test_after_a_power_cut(host: Host) -> None:
     assert host.run(["test", "-e", "/run/file"], check=False).code == 1
     listed = "nft list table inet evpn-host".split()
     eventually(lambda: "th,96,24" in host.run(listed, check=False).out)
+
+
+def test_beside_apparmor(lab: Host) -> None:
+    """Debian's profiles are in force; none is for networkd, FRR or us, and nothing is denied."""
+    lab.run(["sh", "-c", REPOSITORY], timeout=900)
+    quietly = "DEBIAN_FRONTEND=noninteractive apt-get install --yes apparmor apparmor-profiles"
+    lab.run(["sh", "-c", quietly], timeout=3600)
+    lab.evpn_host("install-units")
+    lab.run(["sync"])
+    lab.machine.reboot(hard=True)
+    cable(lab)
+    lab.run(["systemctl", "restart", "frr"], timeout=300)
+    lab.apply(later(), "--full")
+    assert "dhclient (enforce)" in lab.machine.read("/sys/kernel/security/apparmor/profiles")
+    confined = lab.run(["sh", "-c", "cat /proc/[0-9]*/attr/apparmor/current | sort -u"]).out
+    assert confined.split() == ["unconfined"], confined
+    assert 'apparmor="DENIED"' not in lab.run(["dmesg"]).out
+    assert "nftables" not in lab.evpn_host("status", check=False).out

@@ -298,6 +298,46 @@ def test_rules_that_stand_before(vtep: Host, rules: str) -> None:
     eventually(lambda: vtep.ping("10.2.0.1", count=1))  # a leaf
 
 
+# By which packets for the host reach it no more, added after the apply.
+LATER_RULES = {
+    "by the bridge": ("iif nbr-14 lookup main", "forwarded"),
+    "without the default route": (
+        "from 10.12.0.0/16 lookup main suppress_prefixlength 0",
+        "forwarded",
+    ),
+    "it refuses": ("from 10.12.0.0/16 prohibit", "dropped"),
+}
+
+
+@pytest.mark.parametrize("what", LATER_RULES)
+@pytest.mark.claim(
+    "19.9", "A rule that comes later and takes the host's packets is named, and stays"
+)
+def test_a_rule_that_comes_later(lab: Lab, vtep: Host, what: str) -> None:
+    """`status` names it, also as JSON, and so does each apply. Nobody changes it."""
+    rule, fate = LATER_RULES[what]
+    vtep.evpn_host("failover", "--once")
+    eventually(lambda: lab.fabric.controller.ping("10.12.0.101", count=1))
+    run(vtep, (f"ip rule add pref 100 {rule}",))
+    try:
+        shown = vtep.run("ip rule show pref 100".split()).out.split(maxsplit=1)[1].strip()
+        named = f"the routing rule 100 ({shown}) comes before table local"
+        assert not lab.fabric.controller.ping("10.12.0.101", count=1)  # what must not be
+        for said in (
+            " ".join(differences(vtep)),
+            vtep.evpn_host("status", check=False).out,
+            vtep.evpn_host("apply", "-p", "/root/payload.json").err,
+            vtep.apply(payload(vnet(61, 33, "172.21.0.254/24"))).err,
+        ):
+            assert f"{named}: packets for 10.12.0.101 are {fate}, not taken" in said, said
+        assert vtep.evpn_host("preflight", "-p", "/root/payload.json").code == 0
+        assert shown in vtep.run("ip rule show pref 100".split()).out
+    finally:
+        run(vtep, ("ip rule del pref 100",))
+        vtep.apply(payload())
+    assert differences(vtep) == []
+
+
 def leads(host: Host, address: str) -> bool:
     """Whether the kernel would send a packet of a guest in V-Net 26 to an address."""
     way = ["ip", "route", "get", address, "from", "10.188.0.10", "iif", "nbr-26"]

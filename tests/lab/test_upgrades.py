@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lab.fabric import PAYLOAD, Lab, eventually
+from tests.debs import REPOSITORY
 from tests.lab import figures
 from tests.lab.k8s01 import addresses, bare_metal, bring_up, established, guest, payload
 from tests.lab.nics import differences, nothing_differs
@@ -110,6 +111,57 @@ def test_restarted_services(lab: Lab) -> None:
         figures.write(lab, f"restart of {what}: longest time without an answer", longest)
     assert host.run(["systemctl", "--failed", "--plain", "--no-legend"]).out == ""
     assert host.evpn_host("status").code == 0
+
+
+# The lab's own units hold the fabric and this test's commands. A server has no such units.
+NOT_OF_A_SERVER = "$nrconf{override_rc}{qr(^lab-)} = 0;\n"
+# A new libc, as dpkg puts it there: every process has the old one, whose file is gone.
+NEW_LIBRARY = """
+set -e
+file=$(readlink --canonicalize /lib/x86_64-linux-gnu/libc.so.6)
+cp --preserve $file $file.dpkg-new
+mv $file.dpkg-new $file
+"""
+# As unattended upgrades run apt, and needrestart at its end. Any package will do: the library has
+# been replaced already.
+UPGRADE = (
+    "NEEDRESTART_MODE=a DEBIAN_FRONTEND=noninteractive"
+    " apt-get install --yes --reinstall libproc-processtable-perl </dev/null"
+)
+
+
+@pytest.mark.claim("17.16", "Debian's needrestart after a new libc: no question, and as planned")
+def test_needrestart(lab: Lab) -> None:
+    """It leaves FRR alone and restarts networkd, udev and the hook; a guest is pinged meanwhile."""
+    host = lab.host
+    host.run(["sh", "-c", REPOSITORY], timeout=300)
+    quietly = "DEBIAN_FRONTEND=noninteractive apt-get install --yes needrestart </dev/null"
+    host.run(["sh", "-c", quietly], timeout=600)
+    lab.machine.write("/etc/needrestart/conf.d/lab.conf", NOT_OF_A_SERVER)
+    gpu = bare_metal(lab.fabric, "gpu", 26, "10.188.0.254", 20)
+    pod = guest(host, "pod", 26, "10.188.0.254", 10)
+    eventually(lambda: pod.ping(gpu, count=1))
+    before = {unit: started(lab, unit) for unit in (*RESTARTED[lab.backend], "networking")}
+    with gpu.pinging(pod) as ping:
+        host.run(["sh", "-c", NEW_LIBRARY])
+        said = host.run(["sh", "-c", UPGRADE], timeout=600)
+        eventually(lambda: established(host) == {"ens4", "ens5"})
+        eventually(lambda: gpu.ping(pod, count=1))
+    print(said.out, said.err)
+    restarted = {unit for unit, time in before.items() if started(lab, unit) != time}
+    assert restarted == {*RESTARTED[lab.backend]} - {"frr"}, said.out
+    longest = f"{ping.result.longest_gap_s:.1f} s"
+    figures.write(lab, "needrestart after a new libc: longest time without an answer", longest)
+    eventually(lambda: lab.fabric.controller.ping("10.12.0.101", count=1))
+    eventually(lambda: nothing_differs(lab))
+    assert host.run(["systemctl", "--failed", "--plain", "--no-legend"]).out == ""
+    assert host.evpn_host("status").code == 0
+
+
+def started(lab: Lab, unit: str) -> str:
+    """When a unit was started last."""
+    show = "systemctl show --property ActiveEnterTimestampMonotonic --value".split()
+    return lab.host.run([*show, unit]).out
 
 
 # NICs without a fabric: the fabric of the lab needs the module too.
