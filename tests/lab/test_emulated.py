@@ -496,6 +496,7 @@ def test_trace_names_what_drops_vxlan(
     """A firewall of a server lets in answers and what was asked for; frames of a leaf are lost."""
     leaf, source, target = outside["leaf"]
     two = guests.a[1]
+    eventually(lambda: two.ping(GATEWAYS[0], count=1))  # the host knows its port
     assert firewall(host, two.ipv4, "--vnet", "60")["ok"]
     answers = "-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
     for words in (answers, "-A INPUT -i lo -j ACCEPT", "-P INPUT DROP"):
