@@ -38,6 +38,7 @@ CASES = [
     ("nbr-40", "10.9.0.3", ELSEWHERE, ENTRY, "far", ELSEWHERE),
     ("nbr-40", "fd00:9::3", ELSEWHERE, ENTRY, "far", ELSEWHERE),
     ("nbr-40", "10.9.0.4", GUEST, ENTRY, "guest", GUEST),
+    ("nbr-40", "10.9.0.6", ELSEWHERE, "nud noarp", "guest", ELSEWHERE),
     ("br0", "10.9.0.5", ELSEWHERE, ENTRY, "other", ELSEWHERE),
     ("br0", "fd00:9::5", ELSEWHERE, ENTRY, "other", ELSEWHERE),
 ]
@@ -58,7 +59,7 @@ for _ in range(20):
     for _, address, _, _, sender in cases:
         announce.announce(ip_address(address), sender, macs[sender], {{}})
     time.sleep(0.1)
-subprocess.run(["ip", "-json", "neighbour", "show"], check=True)
+subprocess.run(["ip", "-json", "neighbour", "show", "nud", "all"], check=True)
 """
 
 
