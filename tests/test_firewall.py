@@ -8,6 +8,7 @@ import pytest
 from generator.activation import commands, firewall
 from generator.activation.commands import Step
 from generator.errors import NotInstalled
+from generator.observed.iptables import Saved
 
 CLOSED = """\
 table inet filter {
@@ -76,6 +77,23 @@ def test_what_is_forwarded(rules: dict[str, str]) -> None:
     assert named() == ["iptables drops what is forwarded"]
     rules["iptables"] = "-P FORWARD DROP\n-A FORWARD -i nbr-+ -o nbr-+ -j ACCEPT\n"
     assert named() == []
+
+
+def test_what_iptables_has_saved(
+    rules: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of nft where nft shows a match of iptables, of legacy where the kernel has its tables."""
+    monkeypatch.setattr(firewall, "_LEGACY", {each: tmp_path / each for each in ("ip", "ip6")})
+    (tmp_path / "ip6").write_text("")
+    rules |= {"iptables-nft-save": "a", "iptables-legacy-save": "b"}
+    silent = commands.silent
+    assert list(firewall.saved('{"nftables": []}', silent)) == []
+    assert list(firewall.saved('[{"xt": {}}]', silent)) == [Saved("ip", False, "a")]
+    (tmp_path / "ip").write_text("filter\n")
+    assert list(firewall.saved("", silent)) == [Saved("ip", True, "b")]
+    (tmp_path / "ip6").write_text("filter\n")
+    with pytest.raises(NotInstalled):
+        list(firewall.saved("", silent))
 
 
 def test_asks_nobody_without_a_firewall(

@@ -16,6 +16,7 @@ from generator.observed import evpn, frr, packets, places, probe, steps
 from generator.observed.evpn import Duplicate, EvpnPath, Guest, Prefix
 from generator.observed.frr import NextHop, Session
 from generator.observed.guest import Bgp, Facts, Hop, Port, Router, Vtep
+from generator.observed.iptables import Saved
 from generator.observed.netfilter import Drop, Packet, Ruleset
 from generator.observed.netlink import Neighbour, Route
 from generator.observed.places import Place
@@ -597,12 +598,94 @@ def test_what_is_looked_at() -> None:
 def test_the_step_of_the_firewall() -> None:
     """What drops surely comes first; what only may drop is not called wrong."""
     perhaps, surely = Drop("a", "x: limit drop", False), Drop("b", "x: policy drop", True)
-    assert steps.firewall([perhaps, surely], legacy=False) == Said(
+    assert steps.firewall([perhaps, surely], unread=False) == Said(
         False, "nftables drops b: x: policy drop"
     )
-    assert steps.firewall([perhaps], legacy=False).ok is None
-    assert steps.firewall([], legacy=True).ok is None
-    assert steps.firewall([], legacy=False).ok
+    assert steps.firewall([perhaps], unread=False).ok is None
+    assert steps.firewall([], unread=True).ok is None
+    assert steps.firewall([], unread=False).ok
+
+
+# What `iptables-save` of iptables 1.8.9 and 1.8.11 prints, of legacy and of nft.
+SAVED = """
+*nat
+:POSTROUTING DROP [0:0]
+COMMIT
+*filter
+:INPUT DROP [0:0]
+:FORWARD ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:mine - [0:0]
+-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A INPUT -i lo -j ACCEPT
+-A INPUT -p tcp -m tcp --dport 22 -m comment --comment "let me in" -j ACCEPT
+-A INPUT ! -s 10.0.0.0/8 -j mine
+-A FORWARD -d 172.17.0.2/32 -i docker+ ! -o docker0 -m state --state NEW -j DROP
+-A mine -p udp -m multiport --dports 53,4000:4700 -j RETURN
+-A mine -j LOG --log-prefix "a b "
+-A mine -p icmp -j REJECT --reject-with icmp-port-unreachable
+COMMIT
+"""
+# What nft 1.1.3 shows of the first rule; 1.0.6 is the same.
+BY_NFT = """
+{"nftables": [{"chain": {"family": "ip", "table": "filter", "name": "INPUT", "type": "filter",
+"hook": "input", "prio": 0, "policy": "drop"}}, {"rule": {"family": "ip", "table": "filter",
+"chain": "INPUT", "expr": [{"xt": {"type": "match", "name": "conntrack"}}, {"accept": null}]}}]}
+"""
+NO_RULES = '{"nftables": []}'
+
+
+def from_vtep(*lines: str, legacy: bool = True, before: str = "") -> list[tuple[str, bool, str]]:
+    """What becomes of VXLAN from a VTEP, with further rules of the chain INPUT."""
+    text = SAVED.replace("-A INPUT -i lo", "\n".join([*lines, "-A INPUT -i lo"]))
+    rules = Ruleset(before or NO_RULES, [Saved("ip", legacy, text)])
+    [vxlan] = [
+        each
+        for each in packets.packets(FAR, ["ens4"], "10.2.0.101")
+        if each.what == "VXLAN from 10.2.0.3"
+    ]
+    return [(drop.rule, drop.surely, drop.by) for drop in rules.drops([vxlan])]
+
+
+def test_a_policy_of_iptables_legacy() -> None:
+    """nft does not show it. A rule that lets VXLAN in helps, one about something else does not."""
+    place = "table ip filter (iptables-legacy), chain INPUT"
+    assert from_vtep() == [(f"{place}: policy drop", True, "iptables-legacy")]
+    assert not from_vtep("-A INPUT -i ens+ -p udp -m udp --dport 4789 -j ACCEPT")
+    assert not from_vtep("-A INPUT -p udp -m multiport --dports 53,4000:4800 -j ACCEPT")
+    assert not from_vtep("-A INPUT -s 10.2.0.0/24 -d 10.2.0.101/32 -j ACCEPT")
+    assert from_vtep("-A INPUT ! -i ens4 -p udp -m udp --dport 4789 -j ACCEPT")
+    assert from_vtep("-A INPUT -p udp -m udp --dport 4790 -j ACCEPT")
+    assert from_vtep("-A INPUT -p tcp -m tcp --dport 4789 -j ACCEPT")
+    assert from_vtep("-A INPUT ! -s 10.2.0.3/32 -j ACCEPT")
+    rule = "-A INPUT -p udp -m udp --dport 4789 -j REJECT --reject-with icmp-port-unreachable"
+    assert from_vtep(rule) == [
+        (f"{place}: l4proto udp udp dport {{ 4789 }} reject", True, "iptables-legacy")
+    ]
+
+
+def test_a_match_of_iptables_that_is_not_understood() -> None:
+    """It may let VXLAN in."""
+    limit = "-A INPUT -p udp -m udp --dport 4789 -m limit --limit 5/sec -j ACCEPT"
+    assert [surely for _, surely, _ in from_vtep(limit)] == [False]
+    broken = '-A INPUT -m comment --comment "open -j ACCEPT'
+    assert [surely for _, surely, _ in from_vtep(broken)] == [True]
+
+
+def test_chains_of_iptables() -> None:
+    """A jump, a chain of its own that comes back, and a target that ends nothing."""
+    jump = "-A INPUT -i ens4 -j mine"
+    assert [surely for _, surely, _ in from_vtep(jump)] == [True]
+    through = ("-A INPUT -i ens4 -j mine", "-A mine -p udp -m udp --dport 4789 -j ACCEPT")
+    assert not from_vtep(*through)
+
+
+def test_what_nft_shows_of_iptables_rules_is_read_from_iptables() -> None:
+    """nft names a match of iptables and not what it looks at, and so all would be uncertain."""
+    assert dropped(Ruleset(BY_NFT), VXLAN) == [("table ip filter, chain INPUT: policy drop", False)]
+    assert from_vtep(legacy=False, before=BY_NFT) == [
+        ("table ip filter, chain INPUT: policy drop", True, "nftables")
+    ]
 
 
 def test_our_own_table_drops_nothing_of_a_guest() -> None:

@@ -5,16 +5,21 @@ import re
 import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Literal
 
 from generator.activation import commands
 from generator.activation.commands import Log, Step
 from generator.errors import ActivationFailed
+from generator.observed.iptables import Saved
 from generator.observed.preflight import Finding
 
 # What a leaf sends to this host: RFC 4271, RFC 5881, RFC 7348.
 _FABRIC = {"BGP": ("tcp", 179), "BFD": ("udp", 3784), "VXLAN": ("udp", 4789)}
+_TOOLS: tuple[tuple[str, Literal["ip", "ip6"]], ...] = (("iptables", "ip"), ("ip6tables", "ip6"))
 _OURS = re.compile(r"^table (?:inet|bridge) evpn-host \{.*?^\}", re.MULTILINE | re.DOTALL)
-_LOADED = (Path("/sys/module/nf_tables"), Path("/proc/net/ip_tables_names"))
+# The tables of iptables-legacy, by family.
+_LEGACY = {each: Path(f"/proc/net/{each}_tables_names") for each in ("ip", "ip6")}
+_LOADED = (Path("/sys/module/nf_tables"), *_LEGACY.values())
 
 
 def findings(uplinks: Collection[str], log: Log) -> Iterator[Finding]:
@@ -44,10 +49,31 @@ def ruleset(log: Log) -> str:
     return commands.run(Step(("nft", "--json", "list", "ruleset"), reason, timeout=20), log)
 
 
-def has_legacy_rules() -> bool:
-    """Whether iptables-legacy has tables, which nftables does not show."""
+def saved(ruleset: str, log: Log) -> Iterator[Saved]:
+    """Yield the rules of iptables that `ruleset` does not have, or not as they are.
+
+    Those of iptables-nft are in it, but what a match of iptables looks at is not (`xt`).
+
+    Raises `ActivationFailed` if rules of iptables-legacy can't be read.
+    """
+    families: tuple[tuple[str, Literal["ip", "ip6"]], ...] = (
+        ("iptables", "ip"),
+        ("ip6tables", "ip6"),
+    )
+    for tool, family in families:
+        reason = "whether a rule drops what goes to the guest"
+        if '"xt"' in ruleset:
+            step = Step((f"{tool}-nft-save",), reason, timeout=20)
+            with contextlib.suppress(ActivationFailed):
+                yield Saved(family, False, commands.run(step, log))
+        if _has_rules(_LEGACY[family]):
+            step = Step((f"{tool}-legacy-save",), reason, timeout=20)
+            yield Saved(family, True, commands.run(step, log))
+
+
+def _has_rules(names: Path) -> bool:
     with contextlib.suppress(OSError):
-        return bool(_LOADED[1].read_bytes().strip())
+        return bool(names.read_bytes().strip())
     return False
 
 

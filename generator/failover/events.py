@@ -20,7 +20,10 @@ _LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _EQUAL, _RETURN = 0x20, 0x28, 0x30, 0x15, 0x
 _NEW = 0xFFFFFFFF  # ifi_change of a device that was just made
 
 
-def _filter(indexes: Collection[int]) -> list[tuple[int, int, int, int]]:
+Instruction = tuple[int, int, int, int]
+
+
+def _filter(indexes: Collection[int]) -> list[Instruction]:
     """Build a filter: an operator's routes, these devices' events, and new devices pass.
 
     So do default routes of table main, whoever makes them. Neither tenants' events nor FRR's routes
@@ -60,7 +63,11 @@ def listen() -> Iterator[socket.socket]:
 
 def watch(sock: socket.socket, indexes: Collection[int]) -> None:
     """Have the socket also become readable when a link or an address of these devices changes."""
-    steps = _filter(indexes)
+    attach(sock, _filter(indexes))
+
+
+def attach(sock: socket.socket, steps: list[Instruction]) -> None:
+    """Have the kernel give the socket only what a filter takes."""
     buffer = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
     program = struct.pack("HL", len(steps), ctypes.addressof(buffer))
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)

@@ -20,7 +20,7 @@ from generator.activation.commands import Log, Step
 from generator.desired.model import Management
 from generator.desired.target import FormerAddress, Target
 from generator.errors import ActivationFailed, EvpnHostError, Refused, text_of
-from generator.failover import announce, events, further, memory, place
+from generator.failover import announce, events, floating, further, memory, place
 from generator.failover.fabric import Fabric
 from generator.failover.names import LinkNames
 from generator.failover.notify import notify
@@ -336,6 +336,7 @@ def follow(root: Path, log: Log) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: signals.append(number))
     hook = Hook(root, log)
+    floating.start(log)
     with events.listen() as listener:
         notify("READY=1")
         while not signals:

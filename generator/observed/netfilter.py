@@ -1,8 +1,8 @@
 """What an nftables ruleset does with a packet: pure, from the text of `nft --json list ruleset`.
 
-The rules of iptables-nft are among them. A rule is followed as far as it is understood: addresses,
-devices, protocols, ports, the state of a connection, jumps. What is not understood may or may not
-match.
+The rules of iptables-nft are among them; those of iptables-legacy are put beside them. A rule is
+followed as far as it is understood: addresses, devices, protocols, ports, the state of a
+connection, jumps. What is not understood may or may not match.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,6 +10,8 @@ from ipaddress import ip_address, ip_network
 from typing import Literal
 
 import msgspec
+
+from generator.observed.iptables import LEGACY, Saved, items
 
 Json = object  # what a rule is made of differs with each kind of expression
 Outcome = Literal["accept", "drop", "maybe", "unsure"]
@@ -34,6 +36,7 @@ class Drop(msgspec.Struct, frozen=True):
     packet: str
     rule: str
     surely: bool
+    by: str = "nftables"
 
 
 class _Table(msgspec.Struct, frozen=True):
@@ -77,13 +80,20 @@ class _Listing(msgspec.Struct, frozen=True):
 class Ruleset:
     """The chains of a ruleset with their rules."""
 
-    def __init__(self, text: str) -> None:
-        """Take the text. Raises `msgspec.DecodeError`."""
-        items = msgspec.json.decode(text, type=_Listing).nftables
-        self._chains = {_key(i.chain, i.chain.name): i.chain for i in items if i.chain}
-        self._sets = {_key(i.set, i.set.name): i.set.elem for i in items if i.set}
+    def __init__(self, text: str, saved: Iterable[Saved] = ()) -> None:
+        """Take the text; what iptables has saved counts instead of the same chains in it.
+
+        Raises `msgspec.DecodeError`.
+        """
+        listed = msgspec.json.decode(text, type=_Listing).nftables
+        known = msgspec.convert([i for each in saved for i in items(each)], list[_Item])
+        better = {_key(i.chain, i.chain.name) for i in known if i.chain}
+        listed = [i for i in listed if not (i.rule and _key(i.rule, i.rule.chain) in better)]
+        both = listed + known
+        self._chains = {_key(i.chain, i.chain.name): i.chain for i in both if i.chain}
+        self._sets = {_key(i.set, i.set.name): i.set.elem for i in both if i.set}
         self._rules: dict[tuple[str, str, str], list[_Rule]] = {}
-        for rule in (item.rule for item in items if item.rule):
+        for rule in (item.rule for item in both if item.rule):
             self._rules.setdefault(_key(rule, rule.chain), []).append(rule)
 
     def drops(self, packets: Iterable[Packet]) -> Iterator[Drop]:
@@ -93,7 +103,9 @@ class Ruleset:
                 if (chain.family, chain.table) == _OURS:
                     continue
                 if chain.hook in packet.hooks and chain.family in _SEES[packet.kind]:
-                    yield from self._base(chain, packet)
+                    by = LEGACY if chain.table.endswith(f"({LEGACY})") else "nftables"
+                    for drop in self._base(chain, packet):
+                        yield msgspec.structs.replace(drop, by=by)
 
     def _base(self, chain: _Chain, packet: Packet) -> Iterator[Drop]:
         place = f"table {chain.family} {chain.table}, chain {chain.name}"

@@ -140,6 +140,22 @@ def _dump_once(message: int, body: bytes, protocol: int) -> tuple[list[bytes], b
                 offset += (length + 3) & ~3
 
 
+def attribute(kind: int, data: bytes) -> bytes:
+    """Return an attribute of a request."""
+    return _ATTRIBUTE.pack(4 + len(data), kind) + data + bytes(-len(data) % 4)
+
+
+def get(message: int, body: bytes) -> bytes | None:
+    """Return the payload of the only answer to a request, None if the kernel has none."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as sock:
+        sock.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PATIENCE)
+        sock.send(_HEADER.pack(_HEADER.size + len(body), message, _NLM_F_REQUEST, 1, 0) + body)
+        data = sock.recv(1 << 16)
+    length, kind, _, _, _ = _HEADER.unpack_from(data)
+    return None if kind == _NLMSG_ERROR else data[_HEADER.size : length]
+
+
 def _int(data: bytes | None) -> int:
     return int.from_bytes(data or b"", "little")
 

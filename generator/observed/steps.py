@@ -321,12 +321,15 @@ def _unanswered(facts: Facts, probe: Probe, answer: Answer) -> str:
     return f"{text}: {answer.who} lets {answer.limit} pass" if answer.who else text
 
 
-def firewall(drops: list[Drop], *, legacy: bool) -> Said:
-    """Judge the rules that drop what goes to the guest or comes from it."""
+def firewall(drops: list[Drop], *, unread: bool) -> Said:
+    """Judge the rules that drop what goes to the guest or comes from it.
+
+    `unread`: iptables-legacy has rules that could not be read.
+    """
     for drop in sorted(drops, key=lambda drop: not drop.surely):
         if drop.surely:
-            return Said(False, f"nftables drops {drop.packet}: {drop.rule}")
-        return Said(None, f"nftables may drop {drop.packet}: {drop.rule}")
-    if legacy:
+            return Said(False, f"{drop.by} drops {drop.packet}: {drop.rule}")
+        return Said(None, f"{drop.by} may drop {drop.packet}: {drop.rule}")
+    if unread:
         return Said(None, "no rule of nftables drops it; iptables-legacy has rules, not looked at")
     return Said(True, "no rule of nftables drops it")

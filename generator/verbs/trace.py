@@ -13,6 +13,7 @@ from generator.desired.target import Target
 from generator.errors import ActivationFailed, NotInstalled, Refused, printable
 from generator.observed import evpn, frr, guest, packets, places, steps, tables
 from generator.observed.guest import Facts
+from generator.observed.iptables import Saved
 from generator.observed.netfilter import Ruleset
 from generator.observed.places import Place
 from generator.observed.steps import Said, Step
@@ -65,14 +66,25 @@ def _firewall(facts: Facts, target: Target, log: Log) -> Said:
     try:
         if not (text := firewall.ruleset(log)):
             return Said(True, "the kernel has no firewall")
-        ruleset = Ruleset(text)
+        saved, unread = _saved(text, log)
+        ruleset = Ruleset(text, saved)
     except NotInstalled:
         return Said(None, "not looked at: the command nft is not here")
     except (ActivationFailed, msgspec.DecodeError) as error:
         return Said(None, f"not looked at: {printable(str(error))}")
     loopback = min(target.loopbacks, default="")
     drops = ruleset.drops(packets.packets(facts, target.uplinks or [], loopback))
-    return steps.firewall(list(drops), legacy=firewall.has_legacy_rules())
+    return steps.firewall(list(drops), unread=unread)
+
+
+def _saved(text: str, log: Log) -> tuple[list[Saved], bool]:
+    """Return the rules of iptables, and whether some could not be read."""
+    found: list[Saved] = []
+    try:
+        found.extend(firewall.saved(text, log))
+    except ActivationFailed:
+        return found, True
+    return found, False
 
 
 def _place(

@@ -16,6 +16,7 @@ from lab.fabric import Lab, Node, Router, eventually
 from lab.guest.fabric import DAEMONS
 
 NAME, VTEP, ASN = "k8s02", "10.2.0.102", 4200000002
+PYTHON = ("env", "PYTHONPATH=/opt/repo", "/opt/evpn-host/bin/python", "-Bc")
 LEAF, PORT = "ns-leaf-0", "swp9s2"
 
 
@@ -54,6 +55,8 @@ def start(lab: Lab, document: dict[str, Any]) -> Router:
     host.run(["/usr/lib/systemd/systemd-sysctl", sysctls], check=False)
     host.run(["sh", "/root/second/etc/frr/daemons"], check=False)
     _route(host)
+    # The hook's part about guests; it has no management address to look after.
+    host.start([*PYTHON, "from generator.failover import floating; floating.follow(print)"])
     leaf.run(["ip", "link", "set", PORT, "up"])
     leaf.configure(
         f"router bgp {leaf.asn}",

@@ -492,6 +492,37 @@ def test_trace_says_what_is_dropped(host: Host, guests: Guests) -> None:
         assert firewall(host, address, "--vnet", "60")["ok"]
 
 
+@pytest.mark.parametrize("tool", ["iptables", "iptables-legacy"])
+@pytest.mark.claim("17.34", "trace names a policy of iptables that drops VXLAN, legacy's too")
+def test_trace_names_what_drops_vxlan(
+    host: Host, guests: Guests, outside: dict[str, tuple[Node, str, str]], tool: str
+) -> None:
+    """A firewall of a server lets in answers and what was asked for; frames of a leaf are lost."""
+    leaf, source, target = outside["leaf"]
+    two = guests.a[1]
+    eventually(lambda: two.ping(GATEWAYS[0], count=1))  # the host knows its port
+    assert firewall(host, two.ipv4, "--vnet", "60")["ok"]
+    answers = "-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+    for words in (answers, "-A INPUT -i lo -j ACCEPT", "-P INPUT DROP"):
+        host.run([tool, *words.split()])
+    try:
+        said = firewall(host, two.ipv4, "--vnet", "60")
+        by, table = ("nftables", "filter") if tool == "iptables" else (tool, f"filter ({tool})")
+        place = f"table ip {table}, chain INPUT: policy drop"
+        assert (said["ok"], said["text"]) == (False, f"{by} drops VXLAN from ens4: {place}")
+        listener = two.start(["python3", "-c", COUNT_FRAMES])
+        eventually(lambda: "ready" in listener.output)
+        leaf.run(["python3", "-c", SEND_FRAMES, source, target, "88b5", "5"])
+        host.run([tool, *"-I INPUT -p udp -m udp --dport 4789 -j ACCEPT".split()])
+        assert firewall(host, two.ipv4, "--vnet", "60")["ok"]
+        leaf.run(["python3", "-c", SEND_FRAMES, source, target, "88b6", "1"])
+        eventually(lambda: not listener.running)
+        assert listener.output.split()[-1] == "0"
+    finally:
+        host.run([tool, "-P", "INPUT", "ACCEPT"])
+        host.run([tool, "-F", "INPUT"])
+
+
 def firewall(host: Host, *arguments: str) -> dict[str, Any]:
     """Return the last step of `trace`."""
     answer = host.evpn_host("trace", "--json", *arguments, check=False).json

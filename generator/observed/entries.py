@@ -1,0 +1,46 @@
+"""Asks the kernel for one entry of its tables of neighbours and of MACs (linux/neighbour.h)."""
+
+import socket
+import struct
+from ipaddress import ip_address
+
+import msgspec
+
+from generator.observed import netlink
+
+_NDMSG = struct.Struct("=BxHiHBB")  # family, …, device, state, flags, type
+_DESTINATION, _MAC, _MASTER = 1, 2, 9  # NDA_DST, NDA_LLADDR, NDA_MASTER
+_NOARP, _PERMANENT, _EXTERNAL = 0x40, 0x80, 0x10  # NUD_…, NTF_EXT_LEARNED
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """Where a neighbour or a MAC is, and who says so."""
+
+    mac: str
+    external: bool  # a program, such as zebra, has set it
+    noarp: bool  # no packet changes it
+    permanent: bool  # it is the bridge's own, or set for good
+
+
+def neighbour(device: int, address: str) -> Entry | None:
+    """Return the entry of an address on a device (index), None without one."""
+    packed = ip_address(address).packed
+    family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
+    head = _NDMSG.pack(family, 0, device, 0, 0, 0)
+    return _entry(head + netlink.attribute(_DESTINATION, packed))
+
+
+def forwarding(bridge: int, mac: str) -> Entry | None:
+    """Return a bridge's entry of a MAC, None without one."""
+    head = _NDMSG.pack(socket.AF_BRIDGE, 0, 0, 0, 0, 0)
+    wanted = netlink.attribute(_MAC, bytes.fromhex(mac.replace(":", "")))
+    return _entry(head + wanted + netlink.attribute(_MASTER, struct.pack("=I", bridge)))
+
+
+def _entry(body: bytes) -> Entry | None:
+    answer = netlink.get(netlink.RTM_GETNEIGH, body)
+    if answer is None:
+        return None
+    _, _, _, state, flags, _ = _NDMSG.unpack_from(answer)
+    mac = netlink.attributes_of(answer, _NDMSG.size).get(_MAC, b"").hex(":")
+    return Entry(mac, bool(flags & _EXTERNAL), bool(state & _NOARP), bool(state & _PERMANENT))
