@@ -496,19 +496,14 @@ def _vrf(path: tuple[str, ...]) -> str:
     return path[0].partition("vrf ")[2]
 
 
-def _undo(gone: Iterable[tuple[str, ...]], current: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Return the lines that take away those that are gone, `current` being what remains."""
-    neighbors = {path[-1].split()[1] for path in current if path[-1].startswith("neighbor ")}
+def _undo(gone: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return the lines that take away those that are gone."""
     undo = []
     for *above, line in gone:
-        if line.startswith("neighbor "):
-            # All lines of a neighbor go with it. A line of one that stays gets another value.
-            name = line.split()[1]
-            if name in neighbors or not line.startswith(f"neighbor {name} interface "):
-                continue
-        elif line.startswith("hostname ") or _has_lines(line):
-            continue
-        undo.append((*above, line[3:] if line.startswith("no ") else f"no {line}"))
+        # All lines of a neighbor go with its first one. Where it stays, the value is replaced.
+        of_neighbor = line.startswith("neighbor ") and " interface " not in line
+        if not (of_neighbor or line.startswith("hostname ") or _has_lines(line)):
+            undo.append((*above, line[3:] if line.startswith("no ") else f"no {line}"))
     return undo
 
 
@@ -523,7 +518,7 @@ def _configure(router: Router, desired: dict[str, Any], only_removals: bool = Fa
     gone = [path for path in applied if path not in current]
     in_vrfs = [path for path in gone if _vrf(path)]
     _load(folder, _text((p[0], f"no {p[1]}") for p in in_vrfs if p[1:] and p[1].startswith("vni ")))
-    for path in _undo((path for path in gone if not _vrf(path)), current):
+    for path in _undo(path for path in gone if not _vrf(path)):
         _load(folder, _text([path]), attempts=100)
     for path in in_vrfs:
         # bgpd refuses to remove a VRF until it has heard, a moment later, that the VNI is gone. It
