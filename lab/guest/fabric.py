@@ -496,6 +496,16 @@ def _vrf(path: tuple[str, ...]) -> str:
     return path[0].partition("vrf ")[2]
 
 
+def _whole(path: tuple[str, ...]) -> str:
+    """Return the VRF or interface that is made anew if this line changes, or "".
+
+    Of the times that an interface advertises, FRR refuses some between the old ones and the new
+    ones. Meanwhile the interface goes on to advertise.
+    """
+    apart = not path[0].startswith("interface ") or path[-1] == "no ipv6 nd suppress-ra"
+    return _vrf(path) or ("" if apart else path[0])
+
+
 def _undo(gone: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """Return the lines that take away those that are gone."""
     undo = []
@@ -512,13 +522,12 @@ def _configure(router: Router, desired: dict[str, Any], only_removals: bool = Fa
     folder = RUN / router.name
     applied = [tuple(path) for path in json.loads((folder / "applied").read_text())]
     wanted = _paths(SPINE_FRR if router is SPINE else desired["frr"][router.name])
-    # A VRF of which a line differs is made anew.
-    stale = {_vrf(path) for path in set(applied) ^ set(wanted)} - {""}
-    current = [path for path in applied if path in wanted and _vrf(path) not in stale]
+    stale = {_whole(path) for path in set(applied) ^ set(wanted)} - {""}
+    current = [path for path in applied if path in wanted and _whole(path) not in stale]
     gone = [path for path in applied if path not in current]
     in_vrfs = [path for path in gone if _vrf(path)]
     _load(folder, _text((p[0], f"no {p[1]}") for p in in_vrfs if p[1:] and p[1].startswith("vni ")))
-    for path in _undo(path for path in gone if not _vrf(path)):
+    for path in _undo(path for path in reversed(gone) if not _vrf(path)):
         _load(folder, _text([path]), attempts=100)
     for path in in_vrfs:
         # bgpd refuses to remove a VRF until it has heard, a moment later, that the VNI is gone. It
