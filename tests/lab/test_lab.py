@@ -73,7 +73,6 @@ def test_everything_is_back_after_a_power_cut(lab: Lab) -> None:
     eventually(lambda: lab.host.ping(lab.fabric.controller, count=1))
 
 
-@pytest.mark.parametrize("lab", ["trixie", "bookworm"], indirect=True)
 def test_a_leaf_has_the_file_of_leaves(lab: Lab, payload: dict[str, Any]) -> None:
     """After many changes nothing is left over: FRR's own comparison finds no line to change."""
     fabric = lab.fabric
