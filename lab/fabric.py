@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 
 from lab.channel import Process
 from lab.guest import fabric as guest_fabric
+from lab.leaves import INITIAL, of_payload, with_frr
 from lab.machine import Machine, patience
 from lab.ping import Ping, parse
 from lab.result import CommandError, LabError, Result
@@ -288,7 +289,7 @@ class Fabric:
         self.leaves = {router.name: Leaf(self, router) for router in guest_fabric.LEAVES}
         self.spine = Router(machine, guest_fabric.SPINE.name, guest_fabric.SPINE.loopback)
         self.controller = Node(machine, "controller", "10.12.0.5")
-        self.state: dict[str, Any] = json.loads(json.dumps(guest_fabric.INITIAL))
+        self.state: dict[str, Any] = json.loads(json.dumps(INITIAL))
 
     def leaf(self, name: str) -> Leaf:
         """Return the leaf with this name."""
@@ -296,7 +297,7 @@ class Fabric:
 
     def carry(self, payload: Mapping[str, Any]) -> None:
         """Provision the V-Nets and VPCs of a payload on all leaves, and remove all others."""
-        self.change(vpcs=payload.get("vpcs", []), vnets=payload.get("vnets", []))
+        self.change(**of_payload(payload))
 
     def server(  # noqa: PLR0913 - settings of a server
         self,
@@ -326,7 +327,7 @@ class Fabric:
     def change(self, **parts: Any) -> None:
         """Replace parts of the fabric's desired state, and bring the fabric to it."""
         self.state |= parts
-        self.machine.write(str(guest_fabric.STATE), json.dumps(self.state))
+        self.machine.write(str(guest_fabric.STATE), json.dumps(with_frr(self.state)))
         self.machine.call("converge")
 
     def wait(self, within: float = 120) -> float:
@@ -347,7 +348,8 @@ class Lab:
         """Choose the suite, and the backend of the operator's NICs: netplan or ifupdown."""
         self.backend = backend
         parameters = ["lab_fabric=1", f"lab_backend={backend}"]
-        self.machine = Machine(suite, parameters=parameters)
+        files = {"fabric.json": json.dumps(with_frr(INITIAL))}
+        self.machine = Machine(suite, parameters=parameters, files=files)
         self.host = Host(self.machine)
         self.fabric = Fabric(self.machine)
         self._open = ExitStack()

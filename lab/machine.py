@@ -56,12 +56,17 @@ class Machine:
         *,
         memory: str = "2G",
         parameters: Sequence[str] = (),
+        files: Mapping[str, str] | None = None,
     ) -> None:
-        """Take the suite, and settings; `parameters` go to the guest's kernel command line."""
+        """Take the suite, and settings; `parameters` go to the guest's kernel command line.
+
+        The machine finds `files` in /opt/outer/machine from its first boot on.
+        """
         self.suite = suite
         self.boot_seconds = 0.0
         self._memory = memory
         self._parameters = list(parameters)
+        self._files = dict(files or {})
         self._open = ExitStack()
         self._console = bytearray()
         self._power: subprocess.Popen[bytes] | None = None
@@ -185,6 +190,8 @@ class Machine:
             for folder in (self._image, kernel.tree()):
                 opening.enter_context(build.in_use(folder))
             self._own = opening.enter_context(build.scratch("machine"))
+            for name, text in self._files.items():
+                (self._own / name).write_text(text)
             self._kernel = kernel
             self._console.clear()
             opening.callback(self._kill)

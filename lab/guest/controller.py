@@ -1,6 +1,6 @@
 """Commands that act as the fabric's controller: `carry FILE` and `underlay LEAF on|off`.
 
-A person runs them in the machine. They need only the standard library.
+A person runs them in the machine, with the Python that the product has there.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from generator.errors import Refused
 from lab.guest import fabric
 from lab.guest.agent import write
+from lab.leaves import of_payload, with_frr
 
 USAGE = {"carry": "carry FILE", "underlay": "underlay LEAF on|off"}
 
 
 def carry(payload: dict[str, Any]) -> None:
     """Provision the V-Nets and VPCs of a payload on the leaves, and remove all others."""
-    change(vpcs=payload.get("vpcs", []), vnets=payload.get("vnets", []))
+    change(**of_payload(payload))
 
 
 def underlay(leaf: str, on: bool) -> None:
@@ -39,7 +41,7 @@ def change(**parts: Any) -> None:
 
 def converge(state: dict[str, Any]) -> None:
     """Bring the fabric to a state, which it keeps after a reboot."""
-    write(str(fabric.STATE), json.dumps(state), "644")
+    write(str(fabric.STATE), json.dumps(with_frr(state)), "644")
     fabric.converge()
 
 
@@ -55,7 +57,14 @@ def main(verb: str, *words: str) -> None:
                 sys.exit(f"carry: {file}: is not a payload")
             try:
                 carry(payload)
-            except (LookupError, TypeError, ValueError, AttributeError, SystemExit) as error:
+            except (
+                LookupError,
+                TypeError,
+                ValueError,
+                AttributeError,
+                Refused,
+                SystemExit,
+            ) as error:
                 sys.exit(f"carry: {file}: the leaves can't carry it: {error!r}")
         case "underlay", leaf, "on" | "off" as switch:
             leaves = [router.name for router in fabric.LEAVES if router.nic]

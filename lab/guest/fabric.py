@@ -8,6 +8,9 @@ and `bfd` for a switch, and `ask` for a daemon.
 
 Each leaf, spine and bare-metal server is a network namespace; the host under test is the root
 namespace. A switch's daemons keep their sockets in /run/lab/<name>, apart from the host's own FRR.
+A leaf's FRR gets the frr.conf that the state file has for it (lab/leaves.py). Its devices are made
+by `ip`, because ifupdown2 would take seconds for each change; tests/lab/test_leaves.py proves the
+interfaces file of `evpn-host leaves`.
 The alias of a device is a hash of the commands that made it, so that only a device whose commands
 changed is made again. The module needs only the standard library.
 """
@@ -24,7 +27,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,29 +66,33 @@ DAEMON_OF = {"bgp": "bgpd", "bfd": "bfdd"} | dict.fromkeys(
 )
 HOST_PORT, UPLINK = "swp9s1", "swp51"
 
-# What the fabric carries before anybody provisions a tenant: the management V-Net, with the
-# controller in it.
-INITIAL: dict[str, Any] = {
-    "underlay": [],
-    "vpcs": [{"id": 26, "name": "Infrastructure"}],
-    "vnets": [
-        {
-            "name": "Management",
-            "vxlanID": MANAGEMENT_VNI,
-            "vpc": {"id": 26},
-            "gateways": [{"prefix": "10.12.0.1/16"}],
-        }
-    ],
-    "servers": [
-        {
-            "name": "controller",
-            "leaf": "ns-leaf-2",
-            "vni": MANAGEMENT_VNI,
-            "addresses": ["10.12.0.5/16"],
-            "gateways": ["10.12.0.1"],
-        }
-    ],
-}
+# Each port of the spine has the session that `templates/leaves` has on the other end.
+SPINE_FRR = "\n".join(
+    [
+        f"hostname {SPINE.name}",
+        f"router bgp {SPINE.asn}",
+        f" bgp router-id {SPINE.loopback}",
+        " no bgp ebgp-requires-policy",
+        " no bgp default ipv4-unicast",
+        " bgp bestpath as-path multipath-relax",
+        " neighbor FABRIC peer-group",
+        " neighbor FABRIC remote-as external",
+        " neighbor FABRIC timers 3 9",
+        " neighbor FABRIC timers connect 1",
+        *(f" neighbor swp{n} interface peer-group FABRIC" for n in range(1, len(LEAVES) + 1)),
+        " address-family ipv4 unicast",
+        f"  network {SPINE.loopback}/32",
+        "  neighbor FABRIC activate",
+        " exit-address-family",
+        " address-family l2vpn evpn",
+        "  neighbor FABRIC activate",
+        " exit-address-family",
+        "exit",
+    ]
+)
+# Lines that no daemon gets: comments, ends of blocks, what only vtysh reads, and the log, which is
+# not to be in the host's journal.
+UNSENT = ("!", "exit", "frr ", "log ")
 
 SYSCTLS = {
     "net/ipv4/ip_forward": 1,
@@ -99,7 +106,8 @@ SYSCTLS = {
 
 def state() -> dict[str, Any]:
     """Return the fabric's desired state."""
-    return json.loads(STATE.read_text()) if STATE.exists() else INITIAL
+    found: dict[str, Any] = json.loads(STATE.read_text())
+    return found
 
 
 def links() -> None:
@@ -169,7 +177,7 @@ def _start_frr(switches: Sequence[Router]) -> None:
         for place in (folder, folder / "etc"):
             place.mkdir(parents=True)
             shutil.chown(place, "frr", "frr")
-        (folder / "applied").write_text("{}")
+        (folder / "applied").write_text("[]")
     for process in [_start_daemons(router.name, DAEMONS) for router in switches]:
         process.wait()
     for router in switches:
@@ -457,115 +465,99 @@ def _neighbours(leaf: Router) -> dict[str, dict[str, Any]]:
     return {address: each for address, each in known.items() if isinstance(each, dict)}
 
 
-def _stanzas(router: Router, desired: dict[str, Any]) -> dict[str, str]:
-    """Return a switch's FRR configuration in parts, each of which can be added or removed alone."""
-    ports = [f"swp{number}" for number in range(1, len(LEAVES) + 1)]
-    if router is not SPINE:
-        ports = [UPLINK]
-    stanzas = {"": _underlay(router, ports, vtep=router is not SPINE)}
-    if router is SPINE:
-        return stanzas
-    if router.name in desired["underlay"]:
-        stanzas[HOST_PORT] = _neighbors(router, [HOST_PORT])
-    for vpc in desired["vpcs"]:
-        if vpc.get("vni"):
-            stanzas[f"Vrf_{vpc['id']}"] = _tenant(router, vpc)
-    return stanzas
+def _paths(text: str) -> list[tuple[str, ...]]:
+    """Return each line of a configuration, after the lines that it stands below."""
+    paths: list[tuple[str, ...]] = []
+    above: tuple[str, ...] = ()
+    for line in text.splitlines():
+        words = line.strip()
+        if words and not words.startswith(UNSENT):
+            above = (*above[: len(line) - len(line.lstrip())], words)
+            paths.append(above)
+    return paths
 
 
-def _underlay(router: Router, ports: list[str], vtep: bool) -> str:
-    all_vni = " address-family l2vpn evpn\n  advertise-all-vni\n exit-address-family\n"
-    return (
-        f"hostname {router.name}\n"
-        f"router bgp {router.asn}\n"
-        f" bgp router-id {router.loopback}\n"
-        " no bgp ebgp-requires-policy\n"
-        " no bgp default ipv4-unicast\n"
-        " bgp bestpath as-path multipath-relax\n"
-        " timers bgp 3 9\n"
-        " address-family ipv4 unicast\n"
-        f"  network {router.loopback}/32\n"
-        " exit-address-family\n"
-        f"{all_vni if vtep else ''}"
-        "exit\n" + _neighbors(router, ports)
-    )
+def _text(paths: Iterable[tuple[str, ...]]) -> str:
+    """Return the text that brings a daemon to each line where the line belongs."""
+    text = ""
+    above: tuple[str, ...] = ()
+    for path in paths:
+        inside = [depth for depth in range(len(path)) if path[:depth] == above[:depth]]
+        same = inside[-1]
+        text += "".join(f"{' ' * depth}exit\n" for depth in range(len(above) - 1, same - 1, -1))
+        text += "".join(f"{' ' * depth}{path[depth]}\n" for depth in range(same, len(path)))
+        above = path if _has_lines(path[-1]) else path[:-1]
+    return text
 
 
-def _neighbors(router: Router, ports: list[str]) -> str:
-    sessions = "".join(
-        f" neighbor {port} interface remote-as external\n neighbor {port} timers connect 1\n"
-        for port in ports
-    )
-    activate = "".join(f"  neighbor {port} activate\n" for port in ports)
-    return (
-        f"router bgp {router.asn}\n{sessions}"
-        f" address-family ipv4 unicast\n{activate} exit-address-family\n"
-        f" address-family l2vpn evpn\n{activate} exit-address-family\nexit\n"
-    )
+def _has_lines(line: str) -> bool:
+    """Return whether lines can stand below a line."""
+    return line.startswith(("router ", "address-family ", "vrf ", "interface ", "route-map "))
 
 
-def _tenant(router: Router, vpc: dict[str, Any]) -> str:
-    vrf = f"Vrf_{vpc['id']}"
-    targets = "".join(
-        f"  route-target {direction} {target}\n"
-        for direction in ("import", "export")
-        for target in vpc.get("routeTargets", {}).get(direction, [])
-    )
-    return (
-        f"vrf {vrf}\n vni {vpc['vni']}\nexit-vrf\n"
-        f"router bgp {router.asn} vrf {vrf}\n"
-        f" bgp router-id {router.loopback}\n"
-        " no bgp ebgp-requires-policy\n"
-        " address-family ipv4 unicast\n  redistribute connected\n exit-address-family\n"
-        " address-family ipv6 unicast\n  redistribute connected\n exit-address-family\n"
-        " address-family l2vpn evpn\n  advertise ipv4 unicast\n  advertise ipv6 unicast\n"
-        f"{targets} exit-address-family\nexit\n"
-    )
+def _vrf(path: tuple[str, ...]) -> str:
+    """Return the VRF whose configuration a line is part of, or ""."""
+    return path[0].partition("vrf ")[2]
 
 
-def _undo(router: Router, name: str) -> str:
-    if name == HOST_PORT:
-        session = f"neighbor {HOST_PORT} interface remote-as external"
-        return f"router bgp {router.asn}\n no {session}\nexit\n"
-    return f"no router bgp {router.asn} vrf {name}\n"
+def _whole(path: tuple[str, ...]) -> str:
+    """Return the VRF or interface that is made anew if this line changes, or "".
+
+    Of the times that an interface advertises, FRR refuses some between the old ones and the new
+    ones. Meanwhile the interface goes on to advertise.
+    """
+    apart = not path[0].startswith("interface ") or path[-1] == "no ipv6 nd suppress-ra"
+    return _vrf(path) or ("" if apart else path[0])
+
+
+def _undo(gone: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return the lines that take away those that are gone."""
+    undo = []
+    for *above, line in gone:
+        # All lines of a neighbor go with its first one. Where it stays, the value is replaced.
+        of_neighbor = line.startswith("neighbor ") and " interface " not in line
+        if not (of_neighbor or line.startswith("hostname ") or _has_lines(line)):
+            undo.append((*above, line[3:] if line.startswith("no ") else f"no {line}"))
+    return undo
 
 
 def _configure(router: Router, desired: dict[str, Any], only_removals: bool = False) -> None:
     """Change the configuration of a running switch to the desired one."""
     folder = RUN / router.name
-    applied: dict[str, str] = json.loads((folder / "applied").read_text())
-    stanzas = _stanzas(router, desired)
-    stale = {name: applied[name] for name in applied if applied[name] != stanzas.get(name)}
-    vnis = {name: text.partition(" vni ")[2].partition("\n")[0] for name, text in stale.items()}
-    _load(folder, "".join(f"vrf {n}\n no vni {vni}\nexit-vrf\n" for n, vni in vnis.items() if vni))
-    for name in stale:
+    applied = [tuple(path) for path in json.loads((folder / "applied").read_text())]
+    wanted = _paths(SPINE_FRR if router is SPINE else desired["frr"][router.name])
+    stale = {_whole(path) for path in set(applied) ^ set(wanted)} - {""}
+    current = [path for path in applied if path in wanted and _whole(path) not in stale]
+    gone = [path for path in applied if path not in current]
+    in_vrfs = [path for path in gone if _vrf(path)]
+    _load(folder, _text((p[0], f"no {p[1]}") for p in in_vrfs if p[1:] and p[1].startswith("vni ")))
+    for path in _undo(path for path in reversed(gone) if not _vrf(path)):
+        _load(folder, _text([path]), attempts=100)
+    for path in in_vrfs:
         # bgpd refuses to remove a VRF until it has heard, a moment later, that the VNI is gone. It
         # also refuses to remove a VRF twice, so each VRF has attempts of its own.
-        _load(folder, _undo(router, name), attempts=100)
-        del applied[name]
-    text = ""
+        if path[1:] == () and path[0].startswith("router "):
+            _load(folder, f"no {path[0]}\n", attempts=100)
     if not only_removals:
-        for name, stanza in stanzas.items():
-            if name not in applied:
-                text += stanza
-                applied[name] = stanza
-    _load(folder, text, attempts=100)
-    if stale or text:
-        (folder / "applied").write_text(json.dumps(applied))
+        _load(folder, _text(path for path in wanted if path not in current), attempts=100)
+        current = wanted
+    if current != applied:
+        (folder / "applied").write_text(json.dumps(current))
 
 
 def _load(folder: Path, text: str, attempts: int = 1) -> None:
     """Load configuration lines into the daemons of a switch.
 
-    The VNIs of VRFs go to mgmtd (to zebra where there is no mgmtd), and all other lines to bgpd.
+    Lines of VRFs and interfaces go to mgmtd (to zebra where there is no mgmtd), and all others to
+    bgpd.
     After an error try again, until `attempts` are used up.
     """
     lines: dict[str, list[str]] = {}
-    vrfs_daemon = "mgmtd" if _installed("mgmtd") else "zebra"
+    zebra = "mgmtd" if _installed("mgmtd") else "zebra"
     daemon = ""
     for line in text.splitlines():
         if not line.startswith((" ", "exit")):
-            daemon = vrfs_daemon if line.startswith("vrf ") else "bgpd"
+            daemon = zebra if line.startswith(("vrf ", "interface ")) else "bgpd"
         lines.setdefault(daemon, []).append(line)
     for daemon, commands in lines.items():
         while True:

@@ -60,13 +60,10 @@ def start(lab: Lab, document: dict[str, Any]) -> Router:
     leaf.run(["ip", "link", "set", PORT, "up"])
     leaf.configure(
         f"router bgp {leaf.asn}",
-        f"neighbor {PORT} interface remote-as external",
-        f"neighbor {PORT} timers connect 1",
-        *(
-            line
-            for family in ("ipv4 unicast", "l2vpn evpn")
-            for line in (f"address-family {family}", f"neighbor {PORT} activate", "exit")
-        ),
+        f"neighbor {PORT} interface peer-group HOSTS",
+        f"neighbor {PORT} remote-as external",
+        "address-family ipv4 unicast",
+        f"neighbor {PORT} route-map ANY in",
     )
     eventually(lambda: "Established" in str(host.show("show bgp neighbors ens4 json")), within=40)
     return host

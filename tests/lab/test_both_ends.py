@@ -98,9 +98,16 @@ def test_the_as_number_of_the_host(lab: Lab) -> None:
     """Leaves that take any external AS number need no change. Both sessions begin anew."""
     document = payload()
     document["server"]["asn"] = 4200000777
-    with measured(lab, "AS number of the host"):
-        lab.host.apply(document)
-        eventually(lambda: established(lab.host) == BOTH and reachable(lab))
+    try:
+        for name in LEAVES:
+            configure(lab, name, f"{PORT} remote-as external")
+        with measured(lab, "AS number of the host"):
+            lab.host.apply(document)
+            eventually(lambda: established(lab.host) == BOTH and reachable(lab))
+    finally:
+        lab.host.apply(payload(), "--no-guard")
+        for name in LEAVES:
+            configure(lab, name, f"{PORT} remote-as 4200000001")
 
 
 @pytest.mark.claim("18.18", "The password of the sessions changes at both ends")

@@ -316,12 +316,12 @@ def test_a_numbered_session(lab: Lab) -> None:
     document["links"][1]["local"]["ipv4"] = "10.9.9.2/29"
     document["links"][1]["remote"]["ipv4"] = "10.9.9.1/29"
     session = "neighbor 10.9.9.2"
-    families = [
-        line
-        for family in ("ipv4 unicast", "l2vpn evpn")
-        for line in (f"address-family {family}", f"{session} activate", "exit-address-family")
-    ]
-    lines = (f"{session} remote-as 4200000001", *families)
+    lines = (
+        f"{session} remote-as 4200000001",
+        f"{session} peer-group HOSTS",
+        "address-family ipv4 unicast",
+        f"{session} route-map ANY in",
+    )
     with back_again(lab), bgp_lines(leaf, *lines, undo=(f"no {session}",)):
         leaf.run("ip address add 10.9.9.1/29 dev swp9s1".split())
         try:

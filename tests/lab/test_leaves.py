@@ -54,7 +54,7 @@ shutil.rmtree(folder, ignore_errors=True)
 for place in (folder, folder / "etc"):
     place.mkdir(parents=True)
     shutil.chown(place, "frr", "frr")
-(folder / "applied").write_text("{}")
+(folder / "applied").write_text("[]")
 fabric._start_daemons(name, fabric.DAEMONS).wait()
 shutil.copy(f"{tree}/etc/frr/frr.conf", folder / "etc/frr.conf")
 vtysh = ["nsenter", f"--net=/run/netns/{name}", "vtysh", "--vty_socket", str(folder)]

@@ -114,12 +114,6 @@ def test_the_router_is_the_same_everywhere(lab: Lab, host: Host) -> None:
     """A guest moves to another host; a server behind a leaf has the same router as both."""
     second = second_host.start(lab, told())
     leaf = lab.fabric.leaf(LEAF)
-    leaf.configure(
-        "interface br-40",
-        "no ipv6 nd suppress-ra",
-        "ipv6 nd ra-interval 4",
-        "ipv6 nd prefix fd00:188:4::/64",
-    )
     lab.fabric.server("metal", vni=40, ipv4="", gateway="")
     server = configured(Node(lab.machine, "metal"))
     host.pod("mover", "nbr-40")

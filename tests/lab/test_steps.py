@@ -20,6 +20,7 @@ import pytest
 from generator.desired.payload import load
 from generator.errors import Refused
 from lab.fabric import Lab, Node, eventually
+from lab.leaves import of_payload
 from tests.lab.k8s01 import (
     LEAVES,
     Payload,
@@ -240,6 +241,8 @@ def _one_step(  # noqa: PLR0917  # a step needs all of them
     """
     host = lab.host
     with pod.pinging(server, interval=0.05) as running:
+        if hard:
+            lab.fabric.change(host=of_payload(document)["host"])
         start = time.monotonic()
         result = host.apply(document, check=False)
         seconds = time.monotonic() - start
