@@ -202,12 +202,12 @@ class Simulated(hook.Hook):
         self._former = self.world.former
         return self.world.target
 
-    def _observe(self, management: Management) -> tuple[Management, list[str], Observation]:
-        bridges = [management.bridge]
-        if self.placement.place == "bridge" and self.placement.device not in (*bridges, ""):
-            bridges.append(self.placement.device)
+    def _observe(self, management: Management) -> tuple[Management, Observation]:
+        self.bridges = [management.bridge]
+        if self.placement.place == "bridge" and self.placement.device not in (*self.bridges, ""):
+            self.bridges.append(self.placement.device)
         known, state = self.placement.original.companions, self.world.kernel.state()
-        return management, bridges, companions.observe(self.root, management, state, known)
+        return management, companions.observe(self.root, management, state, known)
 
     def _run(self, lines: list[str], wanted: str) -> None:
         del wanted

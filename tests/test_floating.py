@@ -13,7 +13,8 @@ from generator.failover import announce, floating
 from tests.conftest import unavailable
 
 GUEST, ELSEWHERE, REMOTE = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03"
-# nbr-40 has a guest's port and one to other VTEPs, from which zebra has a MAC; br0 is nobody's.
+# nbr-40 has a guest's port and one to other VTEPs, from which zebra has a MAC; nbr-14 is of the
+# management V-Net, and br0 is nobody's.
 NETWORK = f"""
 link set lo up
 link add nbr-40 type bridge
@@ -21,12 +22,27 @@ link add port type veth peer name guest address {GUEST}
 link add vxlan type veth peer name far address {REMOTE}
 link add br0 type bridge
 link add port0 type veth peer name other address {GUEST}
+link add nbr-14 type bridge
+link add port14 type veth peer name pod address {GUEST}
 link set port master nbr-40
 link set vxlan master nbr-40
 link set port0 master br0
+link set port14 master nbr-14
 """ + "".join(
     f"link set {name} up\n"
-    for name in ("nbr-40", "port", "guest", "vxlan", "far", "br0", "port0", "other")
+    for name in (
+        "nbr-40",
+        "port",
+        "guest",
+        "vxlan",
+        "far",
+        "br0",
+        "port0",
+        "other",
+        "nbr-14",
+        "port14",
+        "pod",
+    )
 )
 ENTRY = "nud noarp extern_learn"
 # Device, address, MAC and kind of the entry before; who announces; who has the address afterwards.
@@ -41,6 +57,8 @@ CASES = [
     ("nbr-40", "10.9.0.6", ELSEWHERE, "nud noarp", "guest", ELSEWHERE),
     ("br0", "10.9.0.5", ELSEWHERE, ENTRY, "other", ELSEWHERE),
     ("br0", "fd00:9::5", ELSEWHERE, ENTRY, "other", ELSEWHERE),
+    ("nbr-14", "10.9.0.7", ELSEWHERE, ENTRY, "pod", ELSEWHERE),
+    ("nbr-14", "fd00:9::7", ELSEWHERE, ENTRY, "pod", ELSEWHERE),
 ]
 FOLLOW = f"""
 import subprocess, sys, time
@@ -53,8 +71,8 @@ cases = {[case[:5] for case in CASES]!r}
 for device, address, mac, kind, _ in cases:
     argv = ["ip", "neighbour", "add", address, "lladdr", mac, "dev", device, *kind.split()]
     subprocess.run(argv, check=True)
-floating.start(lambda line: None)
-macs = {{"guest": {GUEST!r}, "other": {GUEST!r}, "far": {REMOTE!r}}}
+floating.start(lambda line: None, lambda: ['nbr-14'])
+macs = {{"guest": {GUEST!r}, "other": {GUEST!r}, "pod": {GUEST!r}, "far": {REMOTE!r}}}
 for _ in range(20):
     for _, address, _, _, sender in cases:
         announce.announce(ip_address(address), sender, macs[sender], {{}})

@@ -6,6 +6,9 @@ kernel lets no packet change one (`__neigh_update` of net/core/neighbour.c), so 
 until the host of the former owner finds that it does not answer any more. So the entry is set here
 as the kernel sets any other one. zebra then announces the address, with a higher sequence number
 (RFC 9721).
+
+The management V-Net is left out: its gateway and the controller are in it, and nobody's guest may
+take their place.
 """
 
 import contextlib
@@ -16,7 +19,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from generator.activation import commands
@@ -61,27 +64,31 @@ class Announcement(NamedTuple):
     mac: str
 
 
-def start(log: Log) -> None:
-    """Follow announcements in a thread of its own, to the end of the process."""
-    threading.Thread(target=_follow, args=(log,), name="floating", daemon=True).start()
+def start(log: Log, management: Callable[[], list[str]]) -> None:
+    """Follow announcements in a thread of its own, to the end of the process.
+
+    `management` returns the bridges of the management V-Net, none while they are not known.
+    """
+    threading.Thread(target=_follow, args=(log, management), name="floating", daemon=True).start()
 
 
-def _follow(log: Log) -> None:
+def _follow(log: Log, management: Callable[[], list[str]]) -> None:
     while True:
         try:
-            follow(log)
+            follow(log, management)
         except OSError as error:
             print(f"announcements of guests: {error}; trying again", file=sys.stderr, flush=True)
         time.sleep(_PATIENCE)
 
 
-def follow(log: Log) -> None:
-    """Set the neighbours that guests announce. Raises OSError."""
+def follow(log: Log, management: Callable[[], list[str]]) -> None:
+    """Set the neighbours that guests announce in other V-Nets than management. Raises OSError."""
     with _listen(_ETH_P_ARP, _GRATUITOUS) as arp, _listen(_ETH_P_IPV6, _ADVERTISEMENT) as ipv6:
         while True:
             ready, _, _ = select.select([arp, ipv6], [], [])
-            seen = {each for sock in ready for each in _read(sock)}
-            if lines := [_line(each) for each in sorted(seen) if _came_here(each)]:
+            apart = management()
+            seen = {said for sock in ready for said in _read(sock) if said.bridge not in apart}
+            if lines := [_line(said) for said in sorted(seen) if apart and _came_here(said)]:
                 reason = "a guest of this host announces an address that was elsewhere"
                 text = "".join(f"{line}\n" for line in lines)
                 batch = ("ip", "-force", "-batch", "-")

@@ -44,6 +44,7 @@ class Hook:
         self.root = root
         self.log = log
         self.placement = placement.read(root) or Placement()
+        self.bridges: list[str] = []  # of the management V-Net
         self.fabric = Fabric(root, clock)
         self._names = LinkNames(root, log, clock)
         self._clock = clock
@@ -66,8 +67,8 @@ class Hook:
         target = self._read_target()
         if target is None or target.management is None:
             return POLL
-        management, bridges, observed = self._observe(target.management)
-        here = self._current_place(management, bridges, observed)
+        management, observed = self._observe(target.management)
+        here = self._current_place(management, observed)
         if self.placement.stuck and self._backoff.due():
             self.placement.stuck = []
         if here and self.fabric.reason:
@@ -76,7 +77,7 @@ class Hook:
             observed = self._repair(target, management, here, observed)
         established = self.fabric.established(target.sessions)
         now = here[1] if here else ""
-        destination = place.decide(established, observed, management.ifname, bridges, now)
+        destination = place.decide(established, observed, management.ifname, self.bridges, now)
         if destination and destination[0] == "nic" and established:
             self.fabric.reason = f"{management.bridge} is gone or down, or has no VXLAN port"
         if destination and destination != here:
@@ -117,29 +118,28 @@ class Hook:
             self._former = applied.former_addresses if applied else []
         return self._target
 
-    def _observe(self, management: Management) -> tuple[Management, list[str], Observation]:
+    def _observe(self, management: Management) -> tuple[Management, Observation]:
         """Read the kernel; the NIC has the name that it has now."""
         with contextlib.suppress(OSError):
             name = socket.if_indextoname(self.placement.index)
             if not (Path("/sys/class/net") / management.ifname).exists():
                 management = msgspec.structs.replace(management, ifname=name)
-        bridges = [management.bridge]
-        if self.placement.place == "bridge" and self.placement.device not in (*bridges, ""):
-            bridges.append(self.placement.device)
+        now = self.placement.device if self.placement.place == "bridge" else ""
+        self.bridges = list(dict.fromkeys(filter(None, (management.bridge, now))))
         former = {each.ifname for each in self._former}
-        observed = observing.observe({management.ifname, *bridges, *former})
+        observed = observing.observe({management.ifname, *self.bridges, *former})
         known = self.placement.original.companions
         observed = companions.observe(self.root, management, observed, known)
         self._indexes = sorted(device.index for device in observed.devices.values())
-        return management, bridges, observed
+        return management, observed
 
     def _current_place(
-        self, management: Management, bridges: list[str], observed: Observation
+        self, management: Management, observed: Observation
     ) -> tuple[Place, str] | None:
         """Return where the hook put the address; None if it can't be there any more."""
         if self.placement.place == "nic" and management.ifname in observed.devices:
             return "nic", management.ifname
-        if self.placement.place == "bridge" and self.placement.device in bridges:
+        if self.placement.place == "bridge" and self.placement.device in self.bridges:
             device = observed.devices.get(self.placement.device)
             return ("bridge", self.placement.device) if device and device.up else None
         return None
@@ -159,7 +159,7 @@ class Hook:
         self._run(lines, here[0])
         self.placement.repairs += 1
         self._schedule.restart()
-        observed = self._observe(management)[2]
+        observed = self._observe(management)[1]
         self._note_stuck(here, observed)
         self._write()
         return observed
@@ -181,7 +181,7 @@ class Hook:
         if lines := place.steps(move, observed):
             self._write()  # what a move takes from the NIC is on record before it goes
             self._run(lines, destination[0])
-            observed = self._observe(management)[2]
+            observed = self._observe(management)[1]
             self._note_stuck(destination, observed)
             move = self._move(target, management, destination, observed)
             if left := place.steps(move, observed):
@@ -290,7 +290,7 @@ class Hook:
         """Bring the address to the NIC for good: the hook goes."""
         if target.management is None:
             return
-        management, _, observed = self._observe(target.management)
+        management, observed = self._observe(target.management)
         self._remember(management, observed, "nic")
         move = self._move(target, management, ("nic", management.ifname), observed)
         if lines := place.steps(move, observed):
@@ -336,7 +336,7 @@ def follow(root: Path, log: Log) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: signals.append(number))
     hook = Hook(root, log)
-    floating.start(log)
+    floating.start(log, lambda: hook.bridges)
     with events.listen() as listener:
         notify("READY=1")
         while not signals:

@@ -56,7 +56,12 @@ def start(lab: Lab, document: dict[str, Any]) -> Router:
     host.run(["sh", "/root/second/etc/frr/daemons"], check=False)
     _route(host)
     # The hook's part about guests; it has no management address to look after.
-    host.start([*PYTHON, "from generator.failover import floating; floating.follow(print)"])
+    host.start(
+        [
+            *PYTHON,
+            "from generator.failover import floating; floating.follow(print, lambda: ['nbr-14'])",
+        ]
+    )
     leaf.run(["ip", "link", "set", PORT, "up"])
     leaf.configure(
         f"router bgp {leaf.asn}",
