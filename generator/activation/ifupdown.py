@@ -120,7 +120,11 @@ class Ifupdown:
         said = [p.dhcp.defaults.get("dhcp-wait", "") for p in _policies(root)]
         if [word.lower() for word in said if word][-1:] == ["no"]:
             return ""
-        return f"write {_NO_WAIT} into /etc/network/ifupdown2/policy.d/dhcp.json"
+        return (
+            f"write {_NO_WAIT} into /etc/network/ifupdown2/policy.d/dhcp.json,"
+            " and what else the lease gives, such as DNS servers, into a file of yours:"
+            " ifupdown2 then ends dhclient at once"
+        )
 
     def refuse_devices(self, root: Path, host: Host) -> None:
         """Raise `Refused` for a VRF whose table is outside of the range that ifupdown2 allows.
