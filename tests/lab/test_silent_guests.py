@@ -6,7 +6,10 @@ for a guest of V-Net 40 is in V-Net 41, and so reaches the guest by a gateway.
 
 from __future__ import annotations
 
+import base64
+import io
 import itertools
+import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,6 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from lab.build import built, debootstrap
 from lab.fabric import Host, Lab, Node, Router, eventually
 from tests.lab import second_host
 from tests.lab.evpn import VTEP, prefixes
@@ -274,6 +278,86 @@ def test_a_floating_address(host: Host, askers: Askers, family: int, *, virtual:
                 reached(asker, address, family)
     host.run(["ip", "netns", "delete", here.name])
     host.run(["ip", "netns", "delete", there.name])
+
+
+KEEPALIVED = """
+vrrp_instance four {{
+    state BACKUP
+    nopreempt
+    interface eth0
+    virtual_router_id 40
+    priority {priority}
+    virtual_ipaddress {{ {four}/32 }}
+}}
+vrrp_instance six {{
+    state BACKUP
+    nopreempt
+    interface eth0
+    virtual_router_id 41
+    priority {priority}
+    virtual_ipaddress {{ {six}/128 }}
+}}
+"""
+
+
+@pytest.mark.claim("8.9", "A guest's keepalived ends: its floating address is reached elsewhere")
+def test_keepalived(lab: Lab, request: pytest.FixtureRequest, host: Host, askers: Askers) -> None:
+    """Debian's program in a guest on each of two hosts; both guests stay."""
+    suite = request.node.callspec.params["lab"][0]
+    install_keepalived(lab, suite)
+    here, there = speaking(host), speaking(host)
+    plug(there, host, askers.second)
+    processes = []
+    for guest, priority in ((here, 150), (there, 100)):
+        text = KEEPALIVED.format(priority=priority, four=FLOATING[4], six=FLOATING[6])
+        host.machine.write(f"/root/{guest.name}.conf", text)
+        files = [f"-f/root/{guest.name}.conf", f"-p/run/{guest.name}", f"-r/run/{guest.name}.vrrp"]
+        library = "LD_LIBRARY_PATH=/opt/keepalived"
+        argv = ["env", library, "/opt/keepalived/keepalived", "-nlP", *files]
+        inside = ["ip", "netns", "exec", guest.name, *argv]
+        processes.append(host.machine.start(inside))
+        eventually(partial(has_both, guest if guest is here else here))
+    for family, asker in itertools.product(FAMILIES, askers.nodes):
+        reached(asker, FLOATING[family], family)
+    with ever_asking(host, askers.second):
+        processes[0].stop()
+        eventually(partial(has_both, there))
+        for family, asker in itertools.product(FAMILIES, askers.nodes):
+            reached(asker, FLOATING[family], family)
+    processes[1].stop()
+    for guest in (here, there):
+        host.run(["ip", "netns", "delete", guest.name])
+
+
+def has_both(guest: Node) -> bool:
+    """Whether a guest has the floating address of each family."""
+    [shown] = guest.run(["ip", "-json", "address", "show", "eth0"]).json
+    return {*FLOATING.values()} <= {each["local"] for each in shown["addr_info"]}
+
+
+def install_keepalived(lab: Lab, suite: str) -> None:
+    """Put the suite's keepalived into the machine, with the library that nobody else there needs.
+
+    It is no package of the image: one test alone has it.
+    """
+    extract = ["--variant=extract", "--include=keepalived"]
+    tree = built(
+        f"keepalived-{suite}", extract, lambda folder: debootstrap(suite, folder, *extract)
+    )
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as archive:
+        archive.add(tree / "usr/sbin/keepalived", "keepalived")
+        for pattern in ("lib/*/libnl-genl-3.so*", "usr/lib/*/libnl-genl-3.so*", "etc/*/*opts"):
+            for path in tree.glob(pattern):
+                archive.add(path, path.name)
+    lab.machine.write("/root/keepalived", base64.b64encode(data.getvalue()).decode())
+    unpack = """
+    mkdir -p /opt/keepalived /etc/keepalived
+    base64 -d /root/keepalived | tar xz -C /opt/keepalived
+    # From 2.3 on it ends without the file of its options (Debian 13).
+    if ls /opt/keepalived/*opts; then cp /opt/keepalived/*opts /etc/keepalived; fi
+    """
+    lab.machine.run(["sh", "-ec", unpack])
 
 
 @contextmanager
