@@ -56,11 +56,7 @@ def saved(ruleset: str, log: Log) -> Iterator[Saved]:
 
     Raises `ActivationFailed` if rules of iptables-legacy can't be read.
     """
-    families: tuple[tuple[str, Literal["ip", "ip6"]], ...] = (
-        ("iptables", "ip"),
-        ("ip6tables", "ip6"),
-    )
-    for tool, family in families:
+    for tool, family in _TOOLS:
         reason = "whether a rule drops what goes to the guest"
         if '"xt"' in ruleset:
             step = Step((f"{tool}-nft-save",), reason, timeout=20)
