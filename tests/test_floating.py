@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from generator.errors import ActivationFailed
 from generator.failover import announce, floating
 from tests.conftest import unavailable
 
@@ -101,6 +102,24 @@ def test_an_announced_address_is_here(root_user: None) -> None:
         assert entry["lladdr"] == after, (device, address, sender)
         expected = "STALE" if before != after else kind.split()[1].upper()
         assert entry["state"] == [expected], entry
+
+
+class Ended(Exception):
+    """The test has seen enough."""
+
+
+def test_it_goes_on_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel does not answer, then `ip` can't be run: the thread tries again each time."""
+    failures = [OSError("no answer"), ActivationFailed("ip can't be run"), Ended()]
+
+    def follow(*_: object) -> None:
+        raise failures.pop(0)
+
+    monkeypatch.setattr(floating, "follow", follow)
+    monkeypatch.setattr(floating, "_PATIENCE", 0.0)
+    with pytest.raises(Ended):
+        floating._follow(print, list)
+    assert not failures
 
 
 def frame(address: str) -> bytes:

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from generator.activation import commands
 from generator.activation.commands import Log, Step
+from generator.errors import EvpnHostError
 from generator.failover import events
 from generator.observed import entries
 
@@ -76,13 +77,16 @@ def _follow(log: Log, management: Callable[[], list[str]]) -> None:
     while True:
         try:
             follow(log, management)
-        except OSError as error:
+        except (OSError, EvpnHostError) as error:
             print(f"announcements of guests: {error}; trying again", file=sys.stderr, flush=True)
         time.sleep(_PATIENCE)
 
 
 def follow(log: Log, management: Callable[[], list[str]]) -> None:
-    """Set the neighbours that guests announce in other V-Nets than management. Raises OSError."""
+    """Set the neighbours that guests announce in other V-Nets than management.
+
+    Raises OSError, or `ActivationFailed` if `ip` can't be run.
+    """
     with _listen(_ETH_P_ARP, _GRATUITOUS) as arp, _listen(_ETH_P_IPV6, _ADVERTISEMENT) as ipv6:
         while True:
             ready, _, _ = select.select([arp, ipv6], [], [])
