@@ -11,7 +11,7 @@ from generator.activation.backend import Activation
 from generator.activation.commands import Log, Step
 from generator.desired.model import UNREACHABLE_METRIC, UPLINK_PEERS, Device
 from generator.desired.target import Target, loopbacks
-from generator.errors import see_gone
+from generator.errors import check_removed
 from generator.observed import devices, netlink, nics, running, settings
 from generator.observed.devices import Difference
 from generator.observed.machine import MODULES as MODULE_NAMES
@@ -88,7 +88,7 @@ def restore_rules(log: Log) -> None:
         )
     ]
     commands.run_all(steps, log)
-    see_gone(
+    check_removed(
         f"ip {option} rule pref {place} l3mdev"
         for family, option in _FAMILIES.items()
         for place in devices.vrf_rules(family)
@@ -164,7 +164,7 @@ def delete(removed: Iterable[Device], log: Log) -> None:
     if vrfs:
         commands.run_all(_empty_tables(vrfs), log)
     _delete(_existing(vrfs), log)
-    see_gone(f"device {name}" for name in _existing(removed))
+    check_removed(f"device {name}" for name in _existing(removed))
 
 
 def _existing(ours: Iterable[Device]) -> list[str]:
@@ -242,7 +242,7 @@ def _remove_addresses(present: Callable[[], list[Step]], log: Log) -> None:
     """Delete what is `present`, and see that it is gone."""
     if steps := present():
         commands.run_all(steps, log)
-        see_gone(f"address {' '.join(step.argv[3:])}" for step in present())
+        check_removed(f"address {' '.join(step.argv[3:])}" for step in present())
 
 
 def _stale_addresses(activation: Activation) -> list[Step]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from generator.activation import commands, services
 from generator.activation.backend import Activation
 from generator.activation.commands import Log, Step
-from generator.errors import ActivationFailed, see_gone
+from generator.errors import ActivationFailed, check_removed
 from generator.observed import filter as packet_filter
 from generator.state import unfiltered
 
@@ -52,4 +52,4 @@ def remove(log: Log) -> None:
     for family in ("inet", "bridge"):  # one may be missing
         argv = ("nft", "delete", "table", family, packet_filter.TABLE)
         commands.run(Step(argv, "nothing is filtered any more", may_fail=True), log)
-    see_gone([f"nftables table {packet_filter.TABLE}"] if packet_filter.rules() else [])
+    check_removed([f"nftables table {packet_filter.TABLE}"] if packet_filter.rules() else [])

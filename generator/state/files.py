@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 
-from generator.secrets import know_those_of_frr
+from generator.secrets import remember_in_frr
 from generator.state import tree
 
 PARTIAL = ".new"  # how the name of a file ends that is being written
@@ -35,7 +35,7 @@ def read(root: Path, path: PurePath | str) -> str:
 def _decoded(path: PurePath | str, content: bytes) -> str:
     text = content.decode("utf-8", "surrogateescape")
     if PurePath(path).parent.name == "frr":
-        know_those_of_frr(text)  # a native tool that is given the file may repeat its lines
+        remember_in_frr(text)  # a native tool that is given the file may repeat its lines
     return text
 
 

@@ -27,7 +27,7 @@ def make_plan(data: bytes, options: Options) -> tuple[Plan, Payload, str]:
     Raises `Refused`.
     """
     payload = load(data)
-    secrets.know(*payload.passwords)
+    secrets.remember(*payload.passwords)
     # A payload for one host needs no name; in a Fleet the machine's own finds its entry.
     name = options.host or (config.hostname() if payload.kind == "Fleet" else None)
     backend = options.backend or backends.detect(options.root)

@@ -1,4 +1,4 @@
-"""What a V-Net's gateways advertise to guests: its form, its rules, and what a host makes of it."""
+"""What a V-Net's gateways advertise to guests: its form, its rules, a host's settings for it."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -16,10 +16,10 @@ from generator.desired.payload.values import (
 )
 from generator.errors import Problem
 
-# RFC 4861, section 6.2.1: what a router advertises that is told nothing else. FRR has the same.
+# The defaults of a router by RFC 4861, section 6.2.1. FRR has the same.
 _INTERVAL, _VALID, _PREFERRED = 600, 2592000, 604800
 _INFINITE = 0xFFFFFFFF
-_SERVERS = 3  # of which Linux takes note (RFC 8106, section 5.3.1)
+_SERVERS = 3  # DNS servers that Linux uses at most (RFC 8106, section 5.3.1)
 
 
 class AdvertisedPrefixes(Element, frozen=True, kw_only=True):
@@ -38,7 +38,7 @@ class AdvertisedPrefixes(Element, frozen=True, kw_only=True):
 
     @property
     def preferred(self) -> int:
-        """The preferred lifetime; by default as RFC 4861 has it, but within the valid one."""
+        """The preferred lifetime; by default RFC 4861's, or the valid one if that is shorter."""
         if self.preferred_lifetime is UNSET:
             return min(_PREFERRED, self.valid_lifetime)
         return self.preferred_lifetime

@@ -1,7 +1,7 @@
 """Checks what no single field shows: references, duplicates, overlaps, rules between fields.
 
-Everything here works on what decoded well (a field that did not is absent, an element of a list
-None), so that one wrong character does not hide the other problems of a document.
+A field that did not decode is absent here, and such an element of a list is None. The rest is
+checked, so that one wrong character does not hide the other problems of a document.
 """
 
 from collections import defaultdict
@@ -20,7 +20,7 @@ from generator.errors import Problem, Problems, printable
 
 _AS_LOOPBACK = "is the VTEP's mainAddress as well"
 
-Value = tuple[str, Hashable, str]  # place, value, and whose it is
+Value = tuple[str, Hashable, str]  # place, value, and the name of what has it
 
 
 class Segments:
@@ -37,13 +37,13 @@ class Segments:
     ) -> None:
         """Take the V-Nets of a document with their ports.
 
-        `complete` says whether there are no other V-Nets that can't be known.
+        `complete` says whether these are all V-Nets: an ill-formed one may be missing.
         """
         vpcs = document.get("vpcs")
         self.vpcs = {f"vpcs[{index}]": vpc for index, vpc in enumerate(vpcs or []) if vpc}
         self.vnets = ports.vnets
         self.ports = ports
-        # A reference to an ill-formed element is not a problem too.
+        # A reference to an ill-formed element is not a second problem.
         self.ill_formed_vnets = _named(raw.get("vnets"), document.get("vnets"), "name", str)
         if not complete:
             self.ill_formed_vnets = _Anything()
@@ -79,7 +79,7 @@ class Segments:
 
     def _check_vnet(self, place: str, vnet: Vnet) -> Iterable[Problem]:
         if vnet.vpc.id not in self.vpc_by_id and vnet.vpc.id not in self.ill_formed_vpcs:
-            # That of a Server Cluster's V-Nets is the Server Cluster's.
+            # The V-Nets of a Server Cluster have its VPC.
             where = f"{place.partition('.')[0]}.vpc.id"
             yield Problem(where, str(vnet.vpc.id), "is no VPC of this payload")
         if vnet.l2only and vnet.gateways:
@@ -115,7 +115,7 @@ def _vpc(vpc: Vpc) -> str:
 
 
 class _Anything(frozenset[Hashable]):
-    """The names of ill-formed elements that don't show theirs: a reference may mean any of them."""
+    """The unknown names of ill-formed elements: a reference may mean any of them."""
 
     def __contains__(self, _: object) -> bool:
         return True
@@ -143,7 +143,7 @@ def _repeated(values: Iterable[Value]) -> Iterable[Problem]:
 
 
 def _overlaps(prefixes: list[tuple[str, IPNetwork, str]], vpc: int) -> Iterable[Problem]:
-    """Find prefixes of one VPC that overlap: sorted, the widest so far covers what follows."""
+    """Find prefixes of one VPC that overlap. When sorted, the widest so far covers the next."""
     bounds = sorted(
         (prefix.version, prefix.first, -prefix.last, place, prefix, whose)
         for place, prefix, whose in prefixes
@@ -164,7 +164,7 @@ def check_host(
     problems: Problems,
     warnings: list[Problem],
 ) -> None:
-    """Check the rules of one host; `place` is what its places begin with."""
+    """Check the rules of one host. All its places begin with `place`."""
     server: Server | None = entry.get("server")
     links = {f"{place}links[{i}]": link for i, link in enumerate(entry.get("links") or []) if link}
     problems.extend(_repeated((f"{p}.local.ifname", k.local.ifname, "") for p, k in links.items()))
@@ -222,7 +222,7 @@ def _check_members(members: Members, server: Server | None) -> Iterable[Problem]
 
 
 def _devices(members: Members, segments: Segments) -> Iterable[tuple[str, str]]:
-    """Check the names of a host's devices: no two may share one."""
+    """Yield the names of the devices that a host gets, each with its V-Net or VPC."""
     for vnet, _ in members.values():
         yield f"nbr-{vnet.vxlan_id}", _vnet(vnet)
         yield f"vxlan{vnet.vxlan_id}", _vnet(vnet)
@@ -268,7 +268,7 @@ def _check_gateway(place: str, gateway: IPAddress, address: IPNetwork) -> Iterab
 
 
 def _check_mtu(links: dict[str, Link], members: Members) -> Iterable[Problem]:
-    """Warn where a full packet of a V-Net does not fit a link that is to carry it."""
+    """Warn where a full-size packet of a V-Net does not fit a link that may carry it."""
     largest = max((vnet.mtu for vnet, _ in members.values()), default=0)
     for place, link in links.items():
         if link.mtu and largest + VXLAN_OVERHEAD > link.mtu:
@@ -282,7 +282,7 @@ def _check_mtu(links: dict[str, Link], members: Members) -> Iterable[Problem]:
 def check_fleet(
     hosts: list[tuple[str, Sections]], others: list[tuple[str, Sections]], problems: Problems
 ) -> None:
-    """Check the rules between hosts, and between these and the servers of other roles."""
+    """Check the rules between hosts, and between them and servers of other roles."""
     servers = {f"{p}server": e["server"] for p, e in hosts if e.get("server")}
     elsewhere = {f"{p}server": e["server"] for p, e in others if e.get("server")}
     everybody = {p: s.name for p, s in (servers | elsewhere).items() if s.name}
