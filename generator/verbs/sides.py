@@ -122,7 +122,7 @@ class _Folder:
         names = names_of_files()
         try:
             if only:
-                return rendered_tree.some(self._root, base, only)
+                return rendered_tree.read_paths(self._root, base, only)
             return rendered_tree.read(self._root, base, names.files, names.folders)
         except OSError as error:
             place = printable(str(self._root / base))

@@ -193,7 +193,7 @@ def _remember_failure(run: Run, failed: Record) -> None:
     """Have the timer wait, and the history say what happened."""
     root = run.options.root
     try:
-        held.failed(root, run.inputs, failed.detail.partition("\n")[0])
+        held.hold_failed(root, run.inputs, failed.detail.partition("\n")[0])
         if run.is_new:  # else the number is that of the entry that the host has
             generations.keep(root, failed, {}, run.options.keep)
     except OSError as error:
