@@ -39,7 +39,7 @@ def sysctl(root: Path) -> Step:
 
 def order_rules(target: Target, log: Log) -> None:
     """Have the kernel look in the VRFs' tables before all others, if the target has VRFs."""
-    if vrfs(target) and any(devices.rule_order()):
+    if vrfs(target) and any(devices.misordered_rules()):
         commands.run_all(_ordered_rules(), log)
 
 

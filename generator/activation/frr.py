@@ -12,7 +12,7 @@ from generator.activation.backend import Activation
 from generator.activation.commands import Log, Step
 from generator.errors import ActivationFailed
 from generator.observed import comparison, frr, routes, running
-from generator.observed.routes import Lost
+from generator.observed.routes import Loss
 from generator.observed.running import Drift
 from generator.state import files, reloaded
 from generator.state.reloaded import Reloaded
@@ -266,7 +266,7 @@ def _note(root: Path, known: Reloaded) -> None:
 
 def mend(root: Path, log: Log) -> list[str]:
     """Restore what the kernel has lost of FRR's, and return it. Raises `frr.Silent`."""
-    lost = routes.lost(root)
+    lost = routes.losses(root)
     _restore(lost, root, log)
     return [each.text for each in lost]
 
@@ -274,20 +274,20 @@ def mend(root: Path, log: Log) -> list[str]:
 def _settle(activation: Activation, log: Log, say: Log) -> list[str]:
     """Wait until FRR is as planned; return what was repaired. Raises `ActivationFailed`."""
     repaired: list[str] = []
-    unheard_before: list[Lost] = []
+    unknown_before: list[Loss] = []
 
     def left() -> list[str]:
-        nonlocal unheard_before
+        nonlocal unknown_before
         try:
-            wrong, lost, unheard = comparison.compare_frr(activation.target, activation.root)
-            # Unheard twice: FRR may be about to hear of an address that is new.
-            lost += [each for each in unheard if each in unheard_before]
+            wrong, lost, unknown = comparison.compare_frr(activation.target, activation.root)
+            # Unknown twice: FRR may be about to learn a new address.
+            lost += [each for each in unknown if each in unknown_before]
             _restore(lost, activation.root, log)
         except frr.Silent as silent:
             return [str(silent)]
-        unheard_before = unheard
+        unknown_before = unknown
         repaired.extend(each.text for each in lost)
-        return wrong + [f"FRR: {each.text}" for each in dict.fromkeys(lost + unheard)]
+        return wrong + [f"FRR: {each.text}" for each in dict.fromkeys(lost + unknown)]
 
     commands.note("waiting until FRR is as planned", log)
     wrong = commands.until(left, activation.patience / 2)
@@ -303,7 +303,7 @@ def _settle(activation: Activation, log: Log, say: Log) -> list[str]:
     return list(dict.fromkeys(repaired))
 
 
-def _restore(lost: list[Lost], root: Path, log: Log) -> None:
+def _restore(lost: list[Loss], root: Path, log: Log) -> None:
     """Restore next hops' neighbours, then routes, and announce addresses again.
 
     Raises `frr.Silent`.

@@ -35,7 +35,7 @@ class Configuration(msgspec.Struct, frozen=True):
 
     def nic(self, name: str) -> Nic:
         """Return a device; only its name, if it is not there or belongs to another root."""
-        return self.nics.get(name) or Nic(name=name, there=False)
+        return self.nics.get(name) or Nic(name=name, is_known=False)
 
     def file(self, name: str) -> NetworkFile | None:
         """Return the file that networkd takes for a device, None if there is none."""

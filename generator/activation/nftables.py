@@ -39,7 +39,7 @@ def _load(root: Path, log: Log, say: Log) -> None:
         commands.run(step, log)
     except ActivationFailed as failure:
         reason = str(failure).partition("\n")[0]
-        unfiltered.write(root, packet_filter.here(reason))
+        unfiltered.write(root, packet_filter.refusal(reason))
         say(f"warning: {packet_filter.warning(root)}")
     else:
         unfiltered.remove(root)

@@ -1,4 +1,4 @@
-"""Where a guest may be: the V-Nets and VPCs of this host that have its address or MAC. Pure."""
+"""Finds the V-Nets and VPCs of this host in which a guest's address or MAC may be. Pure."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -11,7 +11,7 @@ from generator.desired.target import Target
 from generator.errors import Problem, Refused, did_you_mean, printable
 
 _MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
-VRF_TABLES = 1000  # a VRF's table is this and the id of its VPC
+VRF_TABLES = 1000  # a VRF's table is this plus the id of its VPC
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,7 +22,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     bridge: str = ""
     port: str = ""  # its VXLAN port
     gateways: tuple[str, ...] = ()
-    vpc: int | None = None  # None: the V-Net is in none, on this host
+    vpc: int | None = None  # None: the V-Net has no VRF on this host
     vpc_name: str = ""
     vrf: str = ""
     l3vni: str = ""  # the bridge of the VPC's L3VNI, "" without one
@@ -30,14 +30,14 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def vnet(self) -> str:
-        """The V-Net as a person reads it, "" without one."""
+        """The V-Net's name for a person, "" without one."""
         if self.vni is None:
             return ""
         return f"V-Net {self.name} (VNI {self.vni})" if self.name else f"V-Net {self.vni}"
 
     @property
     def tenant(self) -> str:
-        """The VPC as a person reads it, "" without one."""
+        """The VPC's name for a person, "" without one."""
         if self.vpc is None:
             return ""
         return f"VPC {self.vpc_name} ({self.vpc})" if self.vpc_name else f"VPC {self.vpc}"
@@ -47,7 +47,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def option(self) -> str:
-        """What chooses it on the command line."""
+        """The option that selects it on the command line."""
         return f"--vpc {self.vpc}" if self.vni is None else f"--vnet {self.vni}"
 
     def has(self, address: IPv4Address | IPv6Address) -> bool:
@@ -56,7 +56,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_mac(text: str) -> bool:
-    """Whether an address in its usual form is a MAC."""
+    """Whether an address, in lower case with colons, is a MAC."""
     return _MAC.fullmatch(text) is not None
 
 
@@ -88,7 +88,7 @@ def vnets(target: Target) -> list[Place]:
 
 
 def _management(target: Target, bridge: str) -> tuple[str, ...]:
-    """Return the management addresses if a bridge is theirs: they are in its subnet."""
+    """Return the management addresses, with their subnets, if a bridge is their bridge."""
     management = target.management
     return tuple(target.moving_addresses) if management and management.bridge == bridge else ()
 

@@ -147,7 +147,7 @@ def _activate(run: Run, stage: Path) -> list[str]:
     root = run.options.root
     conffiles.divert(root, run.log)
     # What others have changed since the last apply, if this one changes nothing else.
-    found = [] if run.is_new else comparison.of_kernel(run.target, root)
+    found = [] if run.is_new else comparison.kernel_differences(run.target, root)
     repaired = converge.converge(_activation(run, stage), run.log, run.say)
     _place_management(run)
     run.guard.hold(run.target)
