@@ -329,7 +329,7 @@ def test_a_rule_that_comes_later(lab: Lab, vtep: Host, what: str) -> None:
             vtep.evpn_host("apply", "-p", "/root/payload.json").err,
             vtep.apply(payload(vnet(61, 33, "172.21.0.254/24"))).err,
         ):
-            assert f"{named}: packets for 10.12.0.101 are {fate}, not taken" in said, said
+            assert f"{named}: packets for 10.12.0.101 are {fate}, not delivered" in said, said
         assert vtep.evpn_host("preflight", "-p", "/root/payload.json").code == 0
         assert shown in vtep.run("ip rule show pref 100".split()).out
     finally:
