@@ -119,7 +119,7 @@ class Unreachable(Refused):
 
 
 class ActivationFailed(EvpnHostError):
-    """A native tool or a check after it failed."""
+    """A native tool failed, or a check after it."""
 
     exit_code = 3
     outcome = "failed"

@@ -41,7 +41,7 @@ def findings(uplinks: Collection[str], log: Log) -> Iterator[Finding]:
 def ruleset(log: Log) -> str:
     """Return the rules of nftables as JSON, "" if the kernel has none.
 
-    Raises `ActivationFailed`, or `NotInstalled`, which is a kind of it.
+    Raises `ActivationFailed`, or `NotInstalled` if nft is missing.
     """
     if not any(map(Path.exists, _LOADED)):
         return ""

@@ -84,16 +84,16 @@ class Guard:
         if self._seconds is None:
             return
         limit = max(self._seconds, least)
-        begun = time.monotonic()
-        said = False
+        start = time.monotonic()
+        is_announced = False
         while missing := list(self._missing(target)):
-            elapsed = time.monotonic() - begun
-            if elapsed > _QUIET and not said:
+            elapsed = time.monotonic() - start
+            if elapsed > _QUIET and not is_announced:
                 self._say(f"waiting, as {'; '.join(missing)}")
-                said = True
+                is_announced = True
             if elapsed > limit:
-                waited = f"waited for {limit:g} s"
-                raise ActivationFailed(*(Problem("guard", "", text, waited) for text in missing))
+                hint = f"waited for {limit:g} s"
+                raise ActivationFailed(*(Problem("guard", "", text, hint) for text in missing))
             time.sleep(_INTERVAL)
         self._wait_for_new(target)
 

@@ -22,7 +22,7 @@ _CHAIN = re.compile(r"^\tchain .*?^\t\}", re.MULTILINE | re.DOTALL)
 _TRANSLATES = re.compile(r"\b(masquerade|snat to)\b|-j (MASQUERADE|SNAT)\b")
 _SOURCE = re.compile(r"(?:\bip6? saddr|(?<!! )-s) ([0-9a-f.:]+(?:/\d+)?)")
 _DEVICE = re.compile(r'(?:\boifname |(?<!! )-o )"?([\w.+*-]+)')
-# A rule before it that lets guests' packets out as they are.
+# A rule that accepts guests' packets before they are translated.
 _EXEMPTS = re.compile(r"(nbr-|l3br-).*(\baccept\b|\breturn\b|-j (ACCEPT|RETURN)\b)")
 
 

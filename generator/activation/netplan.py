@@ -75,7 +75,7 @@ class Netplan:
         return msgspec.structs.replace(located, optional_vrfs=self._supports_optional_vrfs())
 
     def _supports_optional_vrfs(self) -> bool:
-        """Whether netplan accepts `optional` for a VRF. It is asked, with a file.
+        """Whether netplan accepts `optional` for a VRF. We have it check a file.
 
         From 1.1 on a boot waits until each device that is not optional is `degraded`, which a VRF
         never is: services that need the network would start two minutes late. Debian 12's 0.106

@@ -65,7 +65,7 @@ def _host(host: Host | None, sign: str) -> Change:
 def file_changes(old: Files | None, new: Files | None, backends: Sequence[str]) -> list[Change]:
     """Return what differs between two hosts' rendered files. None: there is no such host.
 
-    If our templates do not write either of them so, the changes are the files that differ.
+    If one of them is not what our templates write, the changes are the files that differ.
     """
     if old == new:
         return []

@@ -238,7 +238,7 @@ class Host(Model, frozen=True):
         return [uplink for uplink in self.netplan_uplinks if not self._is_awaited(uplink)]
 
     def _is_awaited(self, uplink: Uplink) -> bool:
-        """Whether a boot waits for a NIC: no server gives a lease in the fabric."""
+        """Whether a boot waits for a NIC. It must not wait for a lease: the fabric gives none."""
         return self.lease is None and uplink.ifname == getattr(self.management, "ifname", None)
 
     @cached_property

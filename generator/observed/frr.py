@@ -287,7 +287,7 @@ def _down_since(peer: _Peer) -> float | None:
 
 
 def next_hop(bgpd: Vty, neighbor: str) -> str:
-    """Return the IPv6 next hop that an unnumbered neighbor is sent, "" without a session.
+    """Return the IPv6 next hop that bgpd sends to an unnumbered neighbor, "" without a session.
 
     Raises `Silent`.
     """

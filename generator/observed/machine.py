@@ -17,8 +17,7 @@ from generator.state import tree
 
 _FRR = Path("usr/lib/frr")
 _NETWORK_MANAGER = Path("run/NetworkManager/devices")
-# What cloud-init writes for a backend, and reads to learn that it must not (its
-# reference/network-config page).
+# The files that cloud-init writes for the backends (its reference/network-config page).
 _CLOUD_INIT_FILES = ("etc/netplan/50-cloud-init.yaml", "etc/network/interfaces.d/50-cloud-init")
 _LISTEN = "0A"  # TCP_LISTEN, net/tcp_states.h
 _NEEDED = (179, 4789)  # BGP, VXLAN

@@ -33,7 +33,7 @@ class Observation(msgspec.Struct, frozen=True):
     """What the kernel has: the NIC and the bridges that exist, their addresses, routes."""
 
     devices: dict[str, Device]
-    addresses: dict[str, dict[str, str]]  # device to address to its further words (ip-address(8))
+    addresses: dict[str, dict[str, str]]  # device to address to its attributes (ip-address(8))
     defaults: list[Default]
     routes: list[Route] = []  # the operator's, of all tables that a rule looks up
     sources: dict[int, list[str]] = {}  # table to the source prefixes for which rules select it
@@ -87,7 +87,7 @@ def _read_number(path: str) -> int:
 
 
 def _addresses(index: int, name: str) -> Iterator[tuple[str, str]]:
-    """Yield a device's addresses with their further words. Raises OSError without the device."""
+    """Yield a device's addresses with their attributes. Raises OSError without the device."""
     for message in netlink.dump(netlink.RTM_GETADDR, struct.pack("=BBBBi", 0, 0, 0, 0, index)):
         family, length, flags, scope = struct.unpack_from("=BBBB", message)
         if scope == _SCOPE_LINK:  # IPv6's own

@@ -53,7 +53,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
         return f"{PREFIX}{quote(self.id, safe='~')}.network"
 
     def fits(self, nic: Nic) -> bool:
-        """Whether the section is about a device."""
+        """Whether the section matches a device."""
         return networkd.parsed(self.file_name, self.place, self.text).fits(nic)
 
     def network_file(self, root: Path) -> NetworkFile:

@@ -64,13 +64,13 @@ def vnets(target: Target) -> list[Place]:
     """Return the V-Nets of a host, by VNI."""
     devices = {device.name: device for device in target.devices}
     vpcs = {place.vrf: place for place in vrfs(target)}
-    found = []
+    places = []
     for port in target.devices:
         bridge = devices.get(port.master or "")
         if port.kind != "vxlan" or not port.suppress or bridge is None or port.vni is None:
             continue
         vpc = vpcs.get(bridge.master or "", Place())
-        found.append(
+        places.append(
             Place(
                 vni=port.vni,
                 name=target.names.get(port.vni, ""),
@@ -84,7 +84,7 @@ def vnets(target: Target) -> list[Place]:
                 mtu=bridge.mtu or 1500,
             )
         )
-    return sorted(found, key=lambda place: place.vni or 0)
+    return sorted(places, key=lambda place: place.vni or 0)
 
 
 def _management(target: Target, bridge: str) -> tuple[str, ...]:
@@ -98,12 +98,12 @@ def vrfs(target: Target) -> list[Place]:
     ports = {device.master for device in target.devices if device.kind == "vxlan"}
     inside = [each for each in target.devices if each.kind == "bridge" and each.name in ports]
     suppressing = {each.master for each in target.devices if each.suppress}
-    found = []
+    places = []
     for vrf in (device for device in target.devices if device.kind == "vrf"):
         id_ = (vrf.table or VRF_TABLES) - VRF_TABLES
         bridges = [each for each in inside if each.master == vrf.name]
         l3vni = next((each for each in bridges if each.name not in suppressing), None)
-        found.append(
+        places.append(
             Place(
                 vpc=id_,
                 vpc_name=target.vpcs.get(id_, ""),
@@ -112,7 +112,7 @@ def vrfs(target: Target) -> list[Place]:
                 mtu=(l3vni.mtu if l3vni else None) or 1500,
             )
         )
-    return sorted(found, key=lambda place: place.vpc or 0)
+    return sorted(places, key=lambda place: place.vpc or 0)
 
 
 def of_mac(target: Target, vnis: Collection[int]) -> list[Place]:
@@ -129,13 +129,13 @@ def of_address(
     default route counts only if nothing else has the address.
     """
     address = ip_address(text)
-    found = [place for place in vnets(target) if place.vni in vnis or place.has(address)]
-    covered = {place.vrf for place in found}
+    places = [place for place in vnets(target) if place.vni in vnis or place.has(address)]
+    covered = {place.vrf for place in places}
     routing = [
         place for place in vrfs(target) if place.vrf in prefixes and place.vrf not in covered
     ]
-    found += [place for place in routing if ip_network(prefixes[place.vrf]).prefixlen]
-    return found or routing
+    places += [place for place in routing if ip_network(prefixes[place.vrf]).prefixlen]
+    return places or routing
 
 
 def vnet_named(target: Target, text: str) -> Place:

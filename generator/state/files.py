@@ -40,7 +40,7 @@ def _decoded(path: PurePath | str, content: bytes) -> str:
 
 
 def encoded(text: str) -> bytes:
-    """Return text as bytes: what `read` undoes."""
+    """Return the bytes of a text: the reverse of `read`."""
     return text.encode("utf-8", "surrogateescape")
 
 
@@ -83,7 +83,7 @@ def _replacement(root: Path, path: PurePath | str) -> Iterator[tuple[int, str]]:
     partial = partial_of(name)
     make_folder(root, parent)
     with tree.folder(root, parent) as folder:
-        _remove(partial, folder)  # of a run that was killed
+        _remove(partial, folder)  # left by a run that was killed
         try:
             yield folder, partial
             os.replace(partial, name, src_dir_fd=folder, dst_dir_fd=folder)

@@ -68,7 +68,7 @@ def hold_failed(root: Path, inputs: str, reason: str) -> None:
 
 
 def hold_undone(root: Path, inputs: str, reason: str = "a person went back from it") -> None:
-    """Leave inputs alone from which the host went back."""
+    """Leave inputs alone because the host went back from them."""
     _write(root, Held(inputs, reason, now()))
 
 

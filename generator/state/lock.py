@@ -20,7 +20,7 @@ LOCK_TIMEOUT = 300.0  # seconds; the longest activation of another run
 
 @contextlib.contextmanager
 def lock(root: Path, *, uninstalls: bool = False) -> Iterator[None]:
-    """Wait until no other run has the lock, and hold it meanwhile.
+    """Wait for the lock, and hold it during the `with` block.
 
     Raises `Refused` if the other run does not end. A run that waited for an uninstall is refused
     too: it would bring back what a person has just removed. An uninstall itself (`uninstalls`)

@@ -60,7 +60,7 @@ class Original(msgspec.Struct):
     has no default route.
     """
 
-    addresses: dict[str, str] = {}  # each with its further words for ip-address(8)
+    addresses: dict[str, str] = {}  # each with its attributes, in the words of ip-address(8)
     routes: dict[str, list[str]] = {}  # gateway to its default routes
     further: list[Route] = []  # other routes that move with the address
     # Addresses that were on no device when the hook first looked: the hook put them on the NIC.
@@ -115,6 +115,6 @@ def read(root: Path) -> Placement | None:
 
 
 def companions() -> list[str]:
-    """Return the operator's addresses on this machine that go with the management address."""
+    """Return the operator's addresses on this machine that move with the management address."""
     placed = read(Path("/"))
     return list(placed.original.companions) if placed else []

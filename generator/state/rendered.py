@@ -1,4 +1,4 @@
-"""Writes a tree of rendered files, removes ours that are no longer in it, and leaves others alone.
+"""Writes a tree of rendered files, removes ours that it no longer has, and keeps those of others.
 
 Each folder is opened relative to the folder above it, and no link below the tree is followed. A
 file is written under another name and then renamed. An equal file is not written. Nothing is
@@ -233,7 +233,7 @@ class _Writer:
 def _write(folder: int, name: str, file: File) -> None:
     try:
         descriptor = os.open(name, _NEW, 0o600, dir_fd=folder)
-    except FileExistsError:  # of a run that was killed
+    except FileExistsError:  # left by a run that was killed
         os.unlink(name, dir_fd=folder)
         descriptor = os.open(name, _NEW, 0o600, dir_fd=folder)
     try:

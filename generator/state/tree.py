@@ -69,8 +69,8 @@ def is_file(root: Path, path: PurePath | str) -> bool:
     """Whether a path below a root is a regular file; below `/` a link to one counts too."""
     if not no_follow(root):
         return (root / path).is_file()
-    found = status(root, path)
-    return found is not None and stat.S_ISREG(found.st_mode)
+    result = status(root, path)
+    return result is not None and stat.S_ISREG(result.st_mode)
 
 
 def is_folder(root: Path, path: PurePath | str) -> bool:
@@ -152,8 +152,8 @@ def walk(root: Path, path: PurePath | str) -> Iterator[str]:
     """Yield the paths of the files and links below a folder, sorted by folder."""
     for name in names(root, path):
         below = f"{path}/{name}"
-        found = status(root, below)
-        if found and stat.S_ISDIR(found.st_mode):
+        result = status(root, below)
+        if result and stat.S_ISDIR(result.st_mode):
             yield from walk(root, below)
-        elif found:
+        elif result:
             yield below

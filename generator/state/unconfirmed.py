@@ -31,7 +31,7 @@ class Unconfirmed(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def due(self) -> bool:
-        """Whether it is time to go back. After a reboot it is: perhaps nobody reaches the host."""
+        """Whether it is time to go back. A reboot counts too: perhaps nobody reached the host."""
         return self.boot != boot_id() or time.monotonic() >= self.deadline
 
     def __str__(self) -> str:

@@ -23,7 +23,7 @@ _SERVERS = 3  # DNS servers that Linux uses at most (RFC 8106, section 5.3.1)
 
 
 class AdvertisedPrefixes(Element, frozen=True, kw_only=True):
-    """What guests are told of the prefixes of a V-Net's IPv6 gateways.
+    """What the gateways advertise about the prefixes of a V-Net's IPv6 gateways.
 
     preferredLifetime: The seconds for which an address of the prefix is preferred, 4294967295 for
         ever. It is not more than `validLifetime`.
@@ -45,7 +45,7 @@ class AdvertisedPrefixes(Element, frozen=True, kw_only=True):
 
 
 class Rdnss(Element, frozen=True, kw_only=True):
-    """The DNS servers that guests are told (RFC 8106).
+    """The DNS servers that the gateways advertise (RFC 8106).
 
     servers: The addresses of one to three DNS servers.
     lifetime: The seconds for which guests use the servers, 4294967295 for ever. Without it three
@@ -65,8 +65,8 @@ class Ipv6NeighborDiscovery(Element, frozen=True, kw_only=True):
     interval: The most seconds between two advertisements.
     managed: Whether guests are told to ask DHCPv6 for addresses.
     other: Whether guests are told to ask DHCPv6 for other settings.
-    prefix: What guests are told of the prefixes of the IPv6 gateways.
-    rdnss: The DNS servers that guests are told. Without it they are told none.
+    prefix: What the gateways advertise about the prefixes of the IPv6 gateways.
+    rdnss: The DNS servers that the gateways advertise. Without it they advertise none.
     """
 
     mode: Literal["enabled", "disabled"]

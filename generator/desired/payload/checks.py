@@ -133,28 +133,28 @@ def _named(raw: Any, decoded: list[Any] | None, field: str, kind: type) -> froze
 
 def _repeated(values: Iterable[Value]) -> Iterable[Problem]:
     first: dict[Hashable, tuple[str, str]] = {}
-    for place, value, whose in values:
+    for place, value, owner in values:
         if value in first:
             other, of = first[value]
             rule = f"is already {other} of {of}" if of else f"is already {other}"
             yield Problem(place, printable(str(value)), rule)
         else:
-            first[value] = place, whose
+            first[value] = place, owner
 
 
 def _overlaps(prefixes: list[tuple[str, IPNetwork, str]], vpc: int) -> Iterable[Problem]:
     """Find prefixes of one VPC that overlap. When sorted, the widest so far covers the next."""
     bounds = sorted(
-        (prefix.version, prefix.first, -prefix.last, place, prefix, whose)
-        for place, prefix, whose in prefixes
+        (prefix.version, prefix.first, -prefix.last, place, prefix, owner)
+        for place, prefix, owner in prefixes
     )
     widest: tuple[int, int, str, IPNetwork, str] | None = None
-    for version, first, last, place, prefix, whose in bounds:
+    for version, first, last, place, prefix, owner in bounds:
         if widest and version == widest[0] and first <= widest[1]:
             rule = f"overlaps {widest[2]} ({widest[3]}) of {widest[4]} in VPC {vpc}"
             yield Problem(place, str(prefix), rule)
         if not widest or version != widest[0] or -last > widest[1]:
-            widest = (version, -last, place, prefix, whose)
+            widest = (version, -last, place, prefix, owner)
 
 
 def check_host(
@@ -177,9 +177,9 @@ def check_host(
     members = segments.ports.members(links.values())
     problems.extend(_check_members(members, server))
     nics = {link.local.ifname: f"{p}.local.ifname" for p, link in links.items()}
-    for name, whose in _devices(members, segments):
+    for name, owner in _devices(members, segments):
         if name in nics:
-            problems.append(Problem(nics[name], name, f"is the name of a device of {whose}"))
+            problems.append(Problem(nics[name], name, f"is the name of a device of {owner}"))
     if server:
         where = f"{place}server"
         if 3 * server.bgp.keepalive > server.bgp.holdtime:
@@ -212,10 +212,10 @@ def _check_link(place: str, link: Link, server: Server | None) -> Iterable[Probl
 
 
 def _check_members(members: Members, server: Server | None) -> Iterable[Problem]:
-    whose = f"links of host {server.name}" if server else "links of one host"
+    owner = f"links of host {server.name}" if server else "links of one host"
     for place, (vnet, untagged) in members.items():
         if len(untagged) > 1:
-            yield Problem(f"{place}.ports", "", f"are tagged and untagged on the {whose}")
+            yield Problem(f"{place}.ports", "", f"are tagged and untagged on the {owner}")
         elif untagged == {False} and vnet.gateways and not vnet.anycast_mac:
             rule = "is required: hosts and leaves share the gateway's MAC"
             yield Problem(f"{place}.macAddress", "", rule)
@@ -299,14 +299,14 @@ def check_fleet(
     ]
     problems.extend(_repeated((f"{p}.remote.name", k.remote.name, of) for p, k, of in links))
     leaves = {
-        link.remote.asn: (f"{place}.remote.asn", whose)
-        for place, link, whose in links
+        link.remote.asn: (f"{place}.remote.asn", owner)
+        for place, link, owner in links
         if isinstance(link, Link) and link.remote.asn
     }
     for place, server in servers.items():
         if server.asn in leaves:
-            where, whose = leaves[server.asn]
-            of = f" of {whose}" if whose else ""
+            where, owner = leaves[server.asn]
+            of = f" of {owner}" if owner else ""
             rule = f"is a leaf's AS number ({where}{of}): sessions are eBGP"
             problems.append(Problem(f"{place}.asn", str(server.asn), rule))
 

@@ -156,7 +156,7 @@ def l3_bridge(vni: int, vpc: Vpc, routed: list[Bridge], local: str, owner: str) 
 
 
 def _uplinks(server: Server, links: list[Link], segments: Segments) -> list[Uplink]:
-    """Return the links of the management V-Net, and those that the controller made underlay.
+    """Return the links of the management V-Net, and those that the controller set to underlay.
 
     The links of the management V-Net get a session before their switch ports become underlay: after
     that, no payload can be fetched over them.

@@ -139,18 +139,18 @@ class Leaves:
     def _add_link(self, server: Server, link: Link, problems: Problems) -> None:
         place = f"{link.local.name} of host {server.name}"
         port, _, leaf = link.remote.name.rpartition("@")
-        whose = f"link {printable(place)}"
+        owner = f"link {printable(place)}"
         if not (_is(leaf, HostName) and _is(port, InterfaceName)) or port in PEER_GROUPS:
             rule = "names no port of a switch, such as swp9s1@ns-leaf-0"
-            problems.append(Problem("remote.name", printable(link.remote.name), rule, whose=whose))
+            problems.append(Problem("remote.name", printable(link.remote.name), rule, whose=owner))
             return
-        self._ends[leaf].append(_End(port, whose, server, link))
+        self._ends[leaf].append(_End(port, owner, server, link))
         if link.remote.asn:
             asn = str(int(link.remote.asn))
             known = self._asns.setdefault(leaf, asn)
             if known != asn:
                 rule = f"is not {known}, as another link says of {leaf}"
-                problems.append(Problem("remote.asn", asn, rule, whose=whose))
+                problems.append(Problem("remote.asn", asn, rule, whose=owner))
 
     def _add_server(self, name: str) -> None:
         """Add the port of a server that is no host of ours, if it is untagged in a V-Net.
@@ -173,10 +173,10 @@ class Leaves:
         devices |= {each.name for each in whole.vrfs}
         named = {port: f"V-Net {member.vnet.name}" for port, member in self._servers.get(leaf, [])}
         named |= {end.port: end.place for end in ends}
-        for port, whose in named.items():
+        for port, owner in named.items():
             if port in devices:
                 rule = f"is the name of a device that {leaf} gets"
-                yield Problem("remote.name", port, rule, whose=printable(whose))
+                yield Problem("remote.name", port, rule, whose=printable(owner))
         for uplink in switch.uplinks if switch else ():
             if uplink in named:
                 rule = f"is a port to a host or server ({printable(named[uplink])})"

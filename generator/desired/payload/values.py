@@ -193,9 +193,9 @@ class Interface(IPNetwork):
             raise ValueError("is not a string")
         text, slash, length = value.partition("/")
         family: Literal[4, 6] = 6 if ":" in text else 4
-        whose = " or ".join(f"IPv{f}" for f in cls.families)
+        families = " or ".join(f"IPv{f}" for f in cls.families)
         if not slash or family not in cls.families or not re.fullmatch(r"[0-9]{1,3}", length):
-            raise ValueError(f"is not an {whose} address with a length")
+            raise ValueError(f"is not an {families} address with a length")
         address = _address(text, family)
         _check_unicast(address)
         bits = 32 if family == 4 else 128
