@@ -46,9 +46,9 @@ def order_rules(target: Target, log: Log) -> None:
 def _ordered_rules() -> list[Step]:
     """Move the kernel's rule for table local after the VRFs' rule, in both families.
 
-    A rule of somebody else for every packet stays where it is: Cilium has table local at 100, after
-    rules of its own, and NetBird has table main there. Another rule for the VRFs is added before
-    it, and one for table local, if that would come later.
+    A rule of somebody else for every packet stays where it is: Cilium has one for table local at
+    100, after rules of its own, and NetBird has one for table main. Another rule for the VRFs is
+    added before it, and one for table local, if that would come later.
 
     The kernel creates the VRFs' rule with its first VRF, and never again. If it was deleted (by
     uninstall), it is created here.
@@ -261,7 +261,7 @@ def _on_loopback(stale: Set[str]) -> Iterator[Step]:
     for address in sorted(stale):
         if f"{address}/32" in present:
             argv = ("ip", "address", "delete", f"{address}/32", "dev", "lo")
-            yield Step(argv, "the VTEP has this address no more", may_fail=True)
+            yield Step(argv, "the VTEP no longer has this address", may_fail=True)
 
 
 def _on_uplinks(ours: Set[str], uplinks: Set[str]) -> Iterator[Step]:
