@@ -81,7 +81,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_a_damaged_record_is_refused(kind: str, applied: Path, evpn_host: Command) -> None:
-    """Each verb that reads it says so and changes nothing; `apply --full` writes it anew."""
+    """Each verb that reads it says so and changes nothing; `apply --full` writes a new one."""
     file = applied / record.RECORD
     message = damage(kind, file)
     before_ = contents(applied / "etc")
@@ -98,7 +98,7 @@ def test_a_damaged_record_is_refused(kind: str, applied: Path, evpn_host: Comman
         assert done.code == code, (argv, done)
         assert f"/{record.RECORD}: " in done.err, argv
         assert message in done.err, argv
-        assert "apply --full writes it anew" in done.err, argv
+        assert "apply --full writes a new one" in done.err, argv
     assert contents(applied / "etc") == before_
     if kind == "a folder":
         file.rmdir()
