@@ -64,9 +64,9 @@ def before(hosts: int = MANY) -> Json:
     )
 
 
-def after(hosts: int = MANY) -> Json:
+def after() -> Json:
     """Return the same with a V-Net on three hosts, another gateway on twelve, an uplink gone."""
-    document = copy.deepcopy(before(hosts))
+    document = copy.deepcopy(before())
     document["generation"] = 2
     segments = document["vnets"]
     segments[2]["gateways"] = [{"prefix": "10.50.2.1/24"}]

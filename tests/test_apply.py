@@ -26,6 +26,7 @@ from generator.state.changes import Change
 from generator.state.lock import STAGE
 from generator.verbs.planning import FRR_LOCAL
 from lab.result import Result
+from tests.folders import etc_files
 from tests.strategies import LEAF1, LEAF2, Json, encoded, host, server, tagged, vnet, vpc
 
 Command = Callable[..., Result]
@@ -71,15 +72,6 @@ def payload_file(folder: Path, document: Json) -> Path:
     file = folder / "payload.json"
     file.write_bytes(encoded(document))
     return file
-
-
-def etc_files(root: Path) -> Tree:
-    """Return every file below etc/, ours or not, with its content."""
-    return {
-        str(file.relative_to(root)): file.read_bytes()
-        for file in sorted((root / "etc").rglob("*"))
-        if file.is_file()
-    }
 
 
 def stamps(root: Path) -> dict[str, tuple[int, int]]:

@@ -10,17 +10,15 @@ from generator.activation.commands import Step
 from generator.controller.config import Config
 from generator.errors import ActivationFailed, Interrupted, Refused, Stranded
 from generator.reporting import report, status
-from generator.reporting.report import Outcome
 from generator.state import held, record, unconfirmed
-from generator.verbs import apply as verb
 from generator.verbs import confirm as confirming
 from generator.verbs import history
 from generator.verbs.awaiting import TIMER
 from generator.verbs.options import Options
 from generator.verbs.rollback import rollback
 from generator.verbs.uninstall import uninstall
-from tests.strategies import LEAF1, LEAF2, Json, encoded, host, tagged, vnet
-from tests.test_half_done import files_of
+from tests.folders import apply, etc_files, fail_once, generation
+from tests.strategies import LEAF1, LEAF2, host, tagged, vnet
 
 PORTS = tagged(LEAF1, LEAF2)
 OLD = host(vnet(26, prefixes=["10.26.0.1/24"], ports=PORTS))
@@ -55,11 +53,6 @@ def steps(options: Options, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ran
 
 
-def apply(document: Json, options: Options, **changed: object) -> Outcome:
-    chosen = msgspec.structs.replace(options, **changed)
-    return verb.apply(encoded(document), chosen, commands.silent, commands.silent)
-
-
 def expire(options: Options) -> bool:
     return confirming.expire(options, Config(), commands.silent, commands.silent)
 
@@ -69,12 +62,6 @@ def pass_time(options: Options) -> None:
     waiting = unconfirmed.read(options.root)
     assert waiting
     unconfirmed.write(options.root, msgspec.structs.replace(waiting, deadline=0.0))
-
-
-def generation(options: Options) -> int:
-    """Return the generation that the host has."""
-    applied = record.read(options.root)
-    return applied.target.generation if applied else 0
 
 
 def test_confirmed(options: Options, steps: list[str]) -> None:
@@ -99,13 +86,13 @@ def test_confirmed(options: Options, steps: list[str]) -> None:
 def test_not_confirmed(options: Options) -> None:
     """The files of before are back. The payload waits for another one, or for a person."""
     apply(OLD, options, confirm=None)
-    before = files_of(options.root)
+    before = etc_files(options.root)
     apply(NEW, options)
     assert not expire(options)  # not yet
     assert generation(options) == 2
     pass_time(options)
     assert expire(options)
-    assert files_of(options.root) == before
+    assert etc_files(options.root) == before
     assert generation(options) == 1
     assert not expire(options)
     left = apply(NEW, options, person=False, confirm=None)
@@ -121,12 +108,12 @@ def test_the_first_apply_of_a_host(options: Options) -> None:
     conf = options.root / "etc/frr/frr.conf"
     conf.parent.mkdir(parents=True)
     conf.write_text("hostname theirs\n")
-    before = files_of(options.root)
+    before = etc_files(options.root)
     apply(OLD, options)
     assert conf.read_text() != "hostname theirs\n"
     pass_time(options)
     assert expire(options)
-    assert files_of(options.root) == before
+    assert etc_files(options.root) == before
     assert record.read(options.root) is None
     with pytest.raises(Refused, match=held.UNCONFIRMED):  # the timer's apply
         apply(OLD, options, person=False, confirm=None)
@@ -140,7 +127,7 @@ def test_a_process_that_died(
 ) -> None:
     """Killed between two files: the host goes back in time, or at the next boot."""
     apply(OLD, options, confirm=None)
-    before = files_of(options.root)
+    before = etc_files(options.root)
 
     def killed(*_: object) -> list[str]:
         raise SystemExit  # no `except` of ours sees it: as after SIGKILL, nothing is tidied up
@@ -156,7 +143,7 @@ def test_a_process_that_died(
     else:
         pass_time(options)
     assert expire(options)
-    assert files_of(options.root) == before
+    assert etc_files(options.root) == before
     applied = record.read(options.root)
     assert applied
     assert applied.ok
@@ -193,12 +180,12 @@ def test_a_rollback_that_is_not_confirmed(options: Options) -> None:
     """The host has what it had before the rollback, and its payload counts again."""
     apply(OLD, options, confirm=None)
     apply(NEW, options, confirm=None)
-    after = files_of(options.root)
+    after = etc_files(options.root)
     rollback(1, options, commands.silent, commands.silent)
     assert generation(options) == 1
     pass_time(options)
     assert expire(options)
-    assert files_of(options.root) == after
+    assert etc_files(options.root) == after
     assert generation(options) == 2
     assert held.read(options.root) is None
 
@@ -206,14 +193,7 @@ def test_a_rollback_that_is_not_confirmed(options: Options) -> None:
 def test_an_apply_that_fails(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has gone back already: there is nothing to confirm."""
     apply(OLD, options, confirm=None)
-    failing = iter([True])
-
-    def fail_once(*_: object) -> list[str]:
-        if next(failing, False):
-            raise ActivationFailed("guard: no session")
-        return []
-
-    monkeypatch.setattr(converge, "converge", fail_once)
+    fail_once(monkeypatch)
     with pytest.raises(ActivationFailed):
         apply(NEW, options)
     assert unconfirmed.read(options.root) is None

@@ -36,8 +36,9 @@ from generator.state import record
 from lab.result import Result
 from tests import endless
 from tests.conftest import REPO
+from tests.folders import etc_files
 from tests.strategies import Json, as_yaml, encoded, host, server
-from tests.test_apply import FRR, NEW, OLD, OPERATOR, etc_files, stamps
+from tests.test_apply import FRR, NEW, OLD, OPERATOR, stamps
 from tests.test_cli import process
 
 Behaviour = Callable[[Handler], None]

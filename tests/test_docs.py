@@ -41,14 +41,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def offline() -> list[str]:
+    """Return the words that start a command without a network, none where that needs root."""
+    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
+    return [] if probe.returncode else ["unshare", "--net"]
+
+
 def build(repository: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     """Build the site of a repository's pages with the command of docs/contributing.md."""
     # --quiet would hide warnings from --strict too.
     argv = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
-    offline = [] if probe.returncode else ["unshare", "--net"]
     return subprocess.run(
-        [*offline, *argv], cwd=repository, capture_output=True, text=True, check=False
+        [*offline(), *argv], cwd=repository, capture_output=True, text=True, check=False
     )
 
 
@@ -198,10 +202,8 @@ def test_commands_succeed(block: Block, copy: Path) -> None:
     excluded = [command for command in documents.commands(block) if documents.not_run(command)]
     assert not excluded, "run all commands of a block, or none"
     path = [str(copy / ".bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
-    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
-    offline = [] if probe.returncode else ["unshare", "--net"]
     with subprocess.Popen(
-        [*offline, "bash", "-euo", "pipefail", "-c", block.text],
+        [*offline(), "bash", "-euo", "pipefail", "-c", block.text],
         cwd=copy,
         env=os.environ | {"PATH": os.pathsep.join(path), "PYTHONPATH": str(copy)},
         stdin=subprocess.DEVNULL,

@@ -1,10 +1,8 @@
 """What wakes the hook, and what does not, in a network namespace of the test's own."""
 
-import subprocess
 import sys
-from pathlib import Path
 
-from tests.conftest import unavailable
+from tests.conftest import in_namespace
 
 # Each command of `ip`, and whether it wakes a hook that watches the devices 7 and 300.
 STEPS = [
@@ -48,16 +46,6 @@ with events.listen() as sock:
 def test_wakes_for_its_devices_default_routes_and_new_devices(root_user: None) -> None:
     """Changes of tenants never wake it."""
     del root_user
-    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
-    if probe.returncode:
-        unavailable(f"no network namespace: {probe.stderr.decode().strip()}")
-    done = subprocess.run(
-        ["unshare", "--net", sys.executable, "-c", WATCH, *(line for line, _ in STEPS)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[1],
-    )
-    assert not done.returncode, done.stderr
-    answers = zip(STEPS, done.stdout.split(), strict=True)
+    output = in_namespace(sys.executable, "-c", WATCH, *(line for line, _ in STEPS))
+    answers = zip(STEPS, output.split(), strict=True)
     assert [(line, answer == "1") for (line, _), answer in answers] == STEPS

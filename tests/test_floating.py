@@ -2,16 +2,14 @@
 
 import json
 import struct
-import subprocess
 import sys
 from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
 
 from generator.errors import ActivationFailed
 from generator.failover import announce, floating
-from tests.conftest import unavailable
+from tests.conftest import in_namespace
 
 GUEST, ELSEWHERE, REMOTE = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03"
 # nbr-40 has a guest's port and one to other VTEPs, from which zebra has a MAC; nbr-14 is of the
@@ -85,18 +83,8 @@ subprocess.run(["ip", "-json", "neighbour", "show", "nud", "all"], check=True)
 def test_an_announced_address_is_here(root_user: None) -> None:
     """zebra's entry gives way to a guest of this host; no other entry and no other bridge does."""
     del root_user
-    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
-    if probe.returncode:
-        unavailable(f"no network namespace: {probe.stderr.decode().strip()}")
-    done = subprocess.run(
-        ["unshare", "--net", sys.executable, "-c", FOLLOW],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[1],
-    )
-    assert not done.returncode, done.stderr
-    shown = {(each["dev"], each["dst"]): each for each in json.loads(done.stdout)}
+    output = in_namespace(sys.executable, "-c", FOLLOW)
+    shown = {(each["dev"], each["dst"]): each for each in json.loads(output)}
     for device, address, before, kind, sender, after in CASES:
         entry = shown[device, address]
         assert entry["lladdr"] == after, (device, address, sender)

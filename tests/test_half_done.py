@@ -21,6 +21,7 @@ from generator.verbs import apply as verb
 from generator.verbs.options import Options
 from generator.verbs.rollback import rollback
 from generator.verbs.uninstall import uninstall
+from tests.folders import apply, etc_files
 from tests.strategies import LEAF1, LEAF2, encoded, host, mgmt, server, tagged, vnet
 
 PORTS = tagged(LEAF1, LEAF2)
@@ -32,18 +33,6 @@ NEW = host(vnet(27, prefixes=["10.27.0.1/24"], ports=PORTS), generation=2)
 def options(folder_as_host: Path) -> Options:
     """Return options for a host that is a folder."""
     return Options(root=folder_as_host, backend="netplan")
-
-
-def apply(document: object, options: Options) -> None:
-    verb.apply(encoded(document), options, commands.silent, commands.silent)
-
-
-def files_of(root: Path) -> dict[str, bytes]:
-    return {
-        str(file.relative_to(root)): file.read_bytes()
-        for file in (root / "etc").rglob("*")
-        if file.is_file()
-    }
 
 
 def _full_disk(*_: object, **__: object) -> None:
@@ -67,12 +56,12 @@ def test_goes_back(
     """A full disk, SIGTERM, a fault of ours: the files are as before, exit code 3."""
     if not first:
         apply(OLD, options)
-    expected = files_of(options.root)
+    expected = etc_files(options.root)
     steps = iter([trouble])
     monkeypatch.setattr(converge, "converge", lambda *_: next(steps, lambda *_: [])() or [])
     with pytest.raises(ActivationFailed, match=r"No space left|stopped by SIGTERM|a fault"):
         apply(NEW, options)
-    assert files_of(options.root) == expected
+    assert etc_files(options.root) == expected
     previous = record.read(options.root)
     assert (previous is None) == first
     assert previous is None or previous.target.generation == 1
@@ -129,12 +118,12 @@ def test_a_rollback_that_fails_ends_where_it_began(
     """The files and the record are as before the rollback, exit code 3."""
     apply(OLD, options)
     apply(NEW, options)
-    expected, before_it = files_of(options.root), record.read(options.root)
+    expected, before_it = etc_files(options.root), record.read(options.root)
     steps = iter([trouble])
     monkeypatch.setattr(converge, "converge", lambda *_: next(steps, lambda *_: [])() or [])
     with pytest.raises(ActivationFailed, match=r"No space left|stopped by SIGTERM|a fault"):
         rollback(None, options, commands.silent, commands.silent)
-    assert files_of(options.root) == expected
+    assert etc_files(options.root) == expected
     assert record.read(options.root) == before_it
 
 
@@ -191,7 +180,7 @@ def test_uninstall_says_that_it_did_not_end(
     assert half
     assert (half.ok, half.detail) == (False, "uninstall begun, not ended")
     uninstall(on_a_tree, commands.silent, commands.silent)
-    assert not files_of(options.root)
+    assert not etc_files(options.root)
     assert record.read(options.root) is None
 
 
@@ -228,7 +217,7 @@ def test_a_rollback_that_was_killed_is_ended_by_the_next(
             rollback(None, options, commands.silent, commands.silent)
     for expected in ("vxlan27", "vxlan26"):
         rollback(None, options, commands.silent, commands.silent)
-        assert expected.encode() in files_of(options.root)["etc/netplan/60-evpn-host.yaml"]
+        assert expected.encode() in etc_files(options.root)["etc/netplan/60-evpn-host.yaml"]
 
 
 @pytest.mark.parametrize("verb_", ["apply", "rollback"])
@@ -238,7 +227,7 @@ def test_a_beginning_that_is_not_durable(
     """The record is in place, but its folder can't be synced: refused, and the record stays."""
     apply(OLD, options)
     apply(NEW, options)
-    expected = files_of(options.root), record.read(options.root)
+    expected = etc_files(options.root), record.read(options.root)
     write, calls = files.write, iter([True])
 
     def write_first(root: Path, path: PurePath, content: bytes, mode: int) -> None:
@@ -253,18 +242,18 @@ def test_a_beginning_that_is_not_durable(
     }
     with pytest.raises(OSError, match="Input/output error"):
         runs[verb_]()
-    assert (files_of(options.root), record.read(options.root)) == expected
+    assert (etc_files(options.root), record.read(options.root)) == expected
 
 
 def test_an_end_that_is_not_recorded(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rollback whose record can't be written at its end goes back too."""
     apply(OLD, options)
     apply(NEW, options)
-    expected = files_of(options.root)
+    expected = etc_files(options.root)
     monkeypatch.setattr("generator.verbs.rollback._done", lambda *_, **__: _full_disk())
     with pytest.raises(ActivationFailed, match="No space left"):
         rollback(None, options, commands.silent, commands.silent)
-    assert files_of(options.root) == expected
+    assert etc_files(options.root) == expected
 
 
 def test_a_signal_after_the_end(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,7 +336,7 @@ def test_a_drop_ins_folder_that_can_not_be_removed(
 ) -> None:
     """An empty folder that stays is not what was planned: exit code 3. One in use stays."""
     apply(OLD, options)
-    expected = files_of(options.root)
+    expected = etc_files(options.root)
     rmdir = os.rmdir
     failures = iter([OSError(30, "Read-only file system")])
 
@@ -360,7 +349,7 @@ def test_a_drop_ins_folder_that_can_not_be_removed(
         faults.setattr(os, "rmdir", fail_once)
         with pytest.raises(ActivationFailed, match="Read-only"):
             apply(NEW, options)
-    assert files_of(options.root) == expected
+    assert etc_files(options.root) == expected
     [folder] = (options.root / "etc/systemd/network").glob("10-netplan-vxlan26.*.d")
     (folder / "theirs.conf").write_text("[Link]\n")
     apply(NEW, msgspec.structs.replace(options, person=True))

@@ -6,14 +6,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from generator.activation import commands, converge
+from generator.activation import commands
 from generator.errors import ActivationFailed, Refused
-from generator.reporting.report import Outcome
-from generator.state import held, record
-from generator.verbs import apply as verb
+from generator.state import held
 from generator.verbs.options import Options
 from generator.verbs.rollback import rollback
-from tests.strategies import LEAF1, LEAF2, encoded, host, tagged, vnet
+from tests.folders import apply, fail_once, generation
+from tests.strategies import LEAF1, LEAF2, host, tagged, vnet
 
 PORTS = tagged(LEAF1, LEAF2)
 OLD = host(vnet(26, prefixes=["10.26.0.1/24"], ports=PORTS))
@@ -24,29 +23,6 @@ NEW = host(vnet(27, prefixes=["10.27.0.1/24"], ports=PORTS), generation=2)
 def options(folder_as_host: Path) -> Options:
     """Return a timer's options for a host that is a folder."""
     return Options(root=folder_as_host, backend="netplan")
-
-
-def apply(document: object, options: Options, **changed: object) -> Outcome:
-    chosen = msgspec.structs.replace(options, **changed)
-    return verb.apply(encoded(document), chosen, commands.silent, commands.silent)
-
-
-def fail_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the next activation fail; going back works."""
-    steps = iter([True])
-
-    def converge_or_fail(*_: object) -> list[str]:
-        if next(steps, False):
-            raise ActivationFailed("guard: session ens4 is not Established, but was before")
-        return []
-
-    monkeypatch.setattr(converge, "converge", converge_or_fail)
-
-
-def current(options: Options) -> int:
-    """Return the generation that the host has."""
-    applied = record.read(options.root)
-    return applied.target.generation if applied else 0
 
 
 def wait(options: Options, minutes: float) -> None:
@@ -73,10 +49,10 @@ def test_a_timer_tries_a_failed_payload_again_after_longer_each_time(
         wait(options, minutes - 1)
         outcome = apply(NEW, options)
         assert "ens4 is not Established" in outcome.left_alone
-        assert current(options) == 1
+        assert generation(options) == 1
         wait(options, 1)
     assert apply(NEW, options).left_alone == ""
-    assert current(options) == 2
+    assert generation(options) == 2
     assert held.read(options.root) is None
 
 
@@ -90,7 +66,7 @@ def test_another_payload_is_applied_at_once(
         apply(NEW, options)
     better = host(vnet(28, prefixes=["10.28.0.1/24"], ports=PORTS), generation=3)
     assert apply(better, options).left_alone == ""
-    assert current(options) == 3
+    assert generation(options) == 3
 
 
 def test_a_first_payload_that_failed_is_left_alone_too(
@@ -111,7 +87,7 @@ def test_a_persons_word_counts(options: Options, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ActivationFailed):
         apply(NEW, options)
     assert apply(NEW, options, person=True).left_alone == ""
-    assert current(options) == 2
+    assert generation(options) == 2
     rollback(None, options, commands.silent, commands.silent)
     files = (options.root / "etc/netplan/60-evpn-host.yaml").read_text()
     assert "nbr-26" in files

@@ -12,7 +12,8 @@ from generator.verbs import apply as verb
 from generator.verbs import history
 from generator.verbs.options import Options
 from generator.verbs.rollback import rollback
-from tests.strategies import LEAF1, LEAF2, Json, encoded, host, link, server, tagged, vnet
+from tests.folders import apply, etc_files, fail_once
+from tests.strategies import LEAF1, LEAF2, Json, host, link, server, tagged, vnet
 from tests.test_apply import Command
 
 PORTS = tagged(LEAF1, LEAF2)
@@ -24,10 +25,6 @@ BOTH = [link("ens4", LEAF1), link("ens5", LEAF2)]
 def options(folder_as_host: Path) -> Options:
     """Return a person's options for a host that is a folder."""
     return Options(root=folder_as_host, backend="ifupdown", person=True, started_by="ada", keep=4)
-
-
-def apply(document: Json, options: Options) -> None:
-    verb.apply(encoded(document), options, commands.silent, commands.silent)
 
 
 def back(options: Options, number: int | None = None) -> int:
@@ -115,14 +112,7 @@ def test_a_failed_apply_is_listed_with_its_reason(
     applied: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody can go back to it: the host never stayed there."""
-    steps = iter([True])
-
-    def fail_once(*_: object) -> list[str]:
-        if next(steps, False):
-            raise ActivationFailed("guard: session ens4 is not Established, but was before")
-        return []
-
-    monkeypatch.setattr(converge, "converge", fail_once)
+    fail_once(monkeypatch)
     with pytest.raises(ActivationFailed):
         apply(host(links=BOTH, generation=9), applied)
     newest = history.entries(applied.root)[0]
@@ -177,7 +167,7 @@ def test_a_repair_leaves_the_entry_as_it_is(
 ) -> None:
     """Whether it ends well or fails: what the apply changed stays known, with its files."""
     back(applied, 1)
-    entry, texts = generations.entries(applied.root)[0], etc(applied)
+    entry, texts = generations.entries(applied.root)[0], etc_files(applied.root)
     monkeypatch.setattr(verb, "_as_planned", lambda *_: False)  # a device is gone
     apply(host(RED, links=BOTH), applied)
     assert generations.entries(applied.root)[0] == entry
@@ -193,15 +183,6 @@ def test_a_repair_leaves_the_entry_as_it_is(
         apply(host(RED, links=BOTH), applied)
     assert generations.entries(applied.root)[0] == entry
     assert generations.texts(applied.root, entry).keys() == texts.keys()
-
-
-def etc(options: Options) -> dict[str, bytes]:
-    """Return the files of a host by path."""
-    return {
-        str(file.relative_to(options.root)): file.read_bytes()
-        for file in (options.root / "etc").rglob("*")
-        if file.is_file()
-    }
 
 
 def test_failures_take_no_place_of_what_was_good(

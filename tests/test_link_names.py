@@ -127,8 +127,8 @@ class Hook:
         self.stored = msgspec.json.encode(Placement())
         self.now = 0.0
 
-    def looks(self, place: str, *, times: int = 3) -> Placement:
-        """Start anew and look so many times, with the address in a place."""
+    def looks(self, place: str) -> Placement:
+        """Start anew and look three times, with the address in a place."""
         names = LinkNames(self.root, lambda _: None, lambda: self.now)
         placed = msgspec.json.decode(self.stored, type=Placement)
         placed.place, placed.device = ("nic", NIC) if place == "nic" else ("bridge", BRIDGE)
@@ -137,7 +137,7 @@ class Hook:
             self.resolved.count()
             self.stored = msgspec.json.encode(placed)
 
-        for _ in range(times):
+        for _ in range(3):
             names.settle(placed, MANAGEMENT, OBSERVED, save)
         return placed
 

@@ -1,13 +1,11 @@
 """Routes move with the management address, on this computer's kernel, in a network namespace."""
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.conftest import unavailable
+from tests.conftest import in_namespace
 
 SETUP = """
 link set lo up
@@ -116,22 +114,10 @@ def shown(root_user: None, tmp_path_factory: pytest.TempPathFactory) -> list[lis
     root = tmp_path_factory.mktemp("root")
     (root / "etc/network").mkdir(parents=True)
     (root / "etc/network/interfaces").write_text(INTERFACES)
-    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
-    if probe.returncode:
-        unavailable(f"no network namespace: {probe.stderr.decode().strip()}")
     script = 'mount -t sysfs none /sys && exec "$@"'
-    done = subprocess.run(
-        [
-            *("unshare", "--net", "--mount", "sh", "-c", script, "-"),
-            *(sys.executable, "-c", SCRIPT, SETUP, ROUTES, str(root)),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[1],
-    )
-    assert not done.returncode, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    argv = [sys.executable, "-c", SCRIPT, SETUP, ROUTES, str(root)]
+    output = in_namespace("--mount", "sh", "-c", script, "-", *argv)
+    return [json.loads(line) for line in output.splitlines()]
 
 
 def test_routes_move_word_for_word(shown: list[list[str]]) -> None:

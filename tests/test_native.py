@@ -26,9 +26,9 @@ from generator.errors import Refused
 from generator.observed import networkd as networkd_files
 from generator.state import files
 from lab.image import RELEASES, SUITES
-from lab.result import LabUnavailable, Result
+from lab.result import Result
 from lab.root import Root
-from tests.conftest import BACKENDS, unavailable
+from tests.conftest import BACKENDS
 from tests.profiles import rounds
 from tests.strategies import Json, documents, encoded, host, odd_hosts
 
@@ -48,11 +48,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def root(request: pytest.FixtureRequest, root_user: None) -> Iterator[Root]:
     """Make a distribution's root tree, with its tools."""
     del root_user
-    try:
-        with Root(request.param, share=[SNAPSHOTS]) as tree:
-            yield tree
-    except LabUnavailable as reason:
-        unavailable(str(reason))
+    with Root(request.param, share=[SNAPSHOTS]) as tree:
+        yield tree
 
 
 def trees(folder: Path, file: str) -> list[Path]:

@@ -2,15 +2,13 @@
 
 import json
 import socket
-import subprocess
 import sys
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import unavailable
+from tests.conftest import in_namespace
 
 SETUP = """
 link set lo up
@@ -108,9 +106,6 @@ def both(root_user: None) -> Both:
         "neighbours4": "-4 neigh show nud all",
         "neighbours6": "-6 neigh show nud all",
     }
-    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
-    if probe.returncode:
-        unavailable(f"no network namespace: {probe.stderr.decode().strip()}")
     setup = ['printf %s "$1" | ip -batch -', 'printf %s "$2" | ip -6 -batch -']
     setup += ['printf %s "$5" | bridge -batch -']
     script = "; ".join(
@@ -120,18 +115,9 @@ def both(root_user: None) -> Both:
             "bridge -j fdb show",
         ]
     )
-    done = subprocess.run(
-        [
-            *("unshare", "--net", "sh", "-c", script, "-"),
-            *(SETUP, SETUP6, sys.executable, READ, FORWARDING),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[1],
-    )
-    assert not done.returncode, done.stderr
-    ours, *theirs = [json.loads(line) for line in done.stdout.splitlines()]
+    arguments = (SETUP, SETUP6, sys.executable, READ, FORWARDING)
+    output = in_namespace("sh", "-c", script, "-", *arguments)
+    ours, *theirs = [json.loads(line) for line in output.splitlines()]
     return ours, dict(zip([*shows, "forwarding"], theirs, strict=True))
 
 

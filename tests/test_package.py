@@ -22,10 +22,10 @@ from generator import __version__
 from generator.controller import config
 from generator.state import record
 from lab import build
-from lab.result import LabUnavailable, Result
+from lab.result import Result
 from lab.root import Root
 from tests import endless
-from tests.conftest import REFUSED, REPO, unavailable
+from tests.conftest import REFUSED, REPO
 from tests.debs import FORGET, REPOSITORY, debs, program
 
 CONTROL = (REPO / "packaging/debian/control").read_text()
@@ -58,28 +58,22 @@ json.dump(said, sys.stdout)
 def packages(root_user: None) -> Iterator[Path]:
     """Build the packages; return their folder, which builds of other checkouts do not remove."""
     del root_user
-    try:
-        folder = debs()
-        with build.in_use(folder):
-            yield folder
-    except LabUnavailable as reason:
-        unavailable(str(reason))
+    folder = debs()
+    with build.in_use(folder):
+        yield folder
 
 
 @pytest.fixture(scope="module", params=("bookworm", "trixie"))
 def root(request: pytest.FixtureRequest, packages: Path) -> Iterator[Root]:
     """Make a distribution's tree whose apt has the distribution's libraries and our packages."""
-    try:
-        with Root(request.param) as tree, tempfile.TemporaryDirectory() as folder:
-            for deb in packages.glob("*.deb"):
-                shutil.copy(deb, folder)
-            shutil.copy(packages / "evpn-host.pyz", folder)
-            tree.run(["sh", "-c", f"cp {folder}/*.deb /opt/debs/; cp {folder}/*.pyz /opt/"])
-            tree.run(["sh", "-c", FORGET])
-            tree.run(["sh", "-c", REPOSITORY])
-            yield tree
-    except LabUnavailable as reason:
-        unavailable(str(reason))
+    with Root(request.param) as tree, tempfile.TemporaryDirectory() as folder:
+        for deb in packages.glob("*.deb"):
+            shutil.copy(deb, folder)
+        shutil.copy(packages / "evpn-host.pyz", folder)
+        tree.run(["sh", "-c", f"cp {folder}/*.deb /opt/debs/; cp {folder}/*.pyz /opt/"])
+        tree.run(["sh", "-c", FORGET])
+        tree.run(["sh", "-c", REPOSITORY])
+        yield tree
 
 
 def install(root: Root, what: str = f"evpn-host={__version__}", *, check: bool = True) -> Result:
@@ -189,10 +183,7 @@ def test_scripts_are_plain_sh(root_user: None, name: str) -> None:
     """shellcheck and the shell itself have no complaint."""
     del root_user
     script = str(REPO / name)
-    try:
-        shellcheck = program("shellcheck", "shellcheck")
-    except LabUnavailable as reason:
-        unavailable(str(reason))
+    shellcheck = program("shellcheck", "shellcheck")
     for argv in (["sh", "-n", script], [shellcheck, script]):
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -174,8 +174,8 @@ def test_no_link_is_followed(evpn_host: Command, sources: Path) -> None:
 # --- Rendered files ---
 
 
-def files_of(document: Json, backend: str, name: str | None = None) -> dict[str, str]:
-    found = load(fabrics.text(document)).host(name)
+def files_of(document: Json, backend: str) -> dict[str, str]:
+    found = load(fabrics.text(document)).host(None)
     return {path: body(text) for path, text in render(found, backend).items()}
 
 

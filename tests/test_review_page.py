@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from generator.verbs import review_page
-from lab.result import LabUnavailable, Result
+from lab.result import Result
 from tests import fabrics
-from tests.conftest import unavailable
 from tests.debs import browser
 from tests.strategies import LEAF1, LEAF2, Json, encoded, host, server, tagged, vnet
 from tests.test_fleet_status import post
@@ -187,10 +186,7 @@ PAGES = {
 def chromium(root_user: None) -> tuple[str, dict[str, str]]:
     """Return a browser's path and environment."""
     del root_user
-    try:
-        return browser()
-    except LabUnavailable as reason:
-        unavailable(str(reason))
+    return browser()
 
 
 @pytest.mark.xdist_group("browser")

@@ -20,6 +20,7 @@ from generator.failover.hook import Hook
 from generator.state import placement, record
 from lab.result import Result
 from tests.conftest import REPO
+from tests.folders import etc_files
 
 K8S01 = REPO / "examples/k8s01.json"
 
@@ -75,16 +76,12 @@ def applied(evpn_host: Command, tmp_path: Path) -> Path:
     return tmp_path / "root"
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(f): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
-
-
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_a_damaged_record_is_refused(kind: str, applied: Path, evpn_host: Command) -> None:
     """Each verb that reads it says so and changes nothing; `apply --full` writes it anew."""
     file = applied / record.RECORD
     message = damage(kind, file)
-    before_ = contents(applied / "etc")
+    before_ = etc_files(applied)
     apply = ["apply", "-p", K8S01, "-b", "ifupdown", "--force"]
     for argv, code in (
         (["status"], 1),
@@ -99,7 +96,7 @@ def test_a_damaged_record_is_refused(kind: str, applied: Path, evpn_host: Comman
         assert f"/{record.RECORD}: " in done.err, argv
         assert message in done.err, argv
         assert "apply --full writes it anew" in done.err, argv
-    assert contents(applied / "etc") == before_
+    assert etc_files(applied) == before_
     if kind == "a folder":
         file.rmdir()
     done = evpn_host(*apply, "--full", "--root", applied)
@@ -111,7 +108,7 @@ def test_a_damaged_record_is_refused(kind: str, applied: Path, evpn_host: Comman
 def test_a_damaged_note_of_before_is_refused(kind: str, applied: Path, evpn_host: Command) -> None:
     """It has what uninstall is to restore, so it is neither overwritten nor ignored."""
     message = damage(kind, applied / before.FILE)
-    before_ = contents(applied / "etc")
+    before_ = etc_files(applied)
     other = applied.parent / "other.json"
     other.write_text(K8S01.read_text().replace("4200000001", "4200000009"))
     apply = ["apply", "-p", other, "-b", "ifupdown", "--force", "--root", applied]
@@ -120,7 +117,7 @@ def test_a_damaged_note_of_before_is_refused(kind: str, applied: Path, evpn_host
         assert done.code == 1, (argv, done)
         assert f"/{before.FILE}: " in done.err
         assert message in done.err
-    assert contents(applied / "etc") == before_
+    assert etc_files(applied) == before_
     remove = shutil.rmtree if kind == "a folder" else os.unlink
     remove(applied / before.FILE)
     assert evpn_host("uninstall", "--root", applied).code == 0

@@ -34,7 +34,6 @@ NO_START, FAILS, HANGS, ORPHANED = "can't start", "fails", "hangs", "killed whil
 FIRST_OF_PATH = "/usr/local/sbin/"
 OF_FILES = (KILLED, *ERRORS, SIGTERM)
 OF_COMMANDS = (KILLED, NO_START, FAILS, HANGS, ORPHANED)
-KINDS = tuple(dict.fromkeys((*OF_FILES, *OF_COMMANDS)))
 
 # Takes the place of a native tool. Its parent is the command under test. A tool with its first
 # argument is counted among its own kind, because how often systemctl is asked may vary.

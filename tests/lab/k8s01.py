@@ -54,10 +54,15 @@ TENANT_B = {"id": 51, "name": "tenant-b", "vni": 1051}
 def bring_up(lab: Lab, document: Payload | None = None) -> None:
     """Apply a payload (default: the documentation's), then put both ports into the underlay."""
     change(lab, document or payload())
-    for leaf in LEAVES:
-        if leaf not in lab.fabric.state["underlay"]:
-            lab.fabric.leaf(leaf).underlay(on=True)
+    underlay(lab.fabric, on=True)
     eventually(lambda: established(lab.host) == {"ens4", "ens5"})
+
+
+def underlay(fabric: Fabric, on: bool) -> None:
+    """Put both of the host's ports into the underlay, or make them access ports."""
+    for leaf in LEAVES:
+        if on != (leaf in fabric.state["underlay"]):
+            fabric.leaf(leaf).underlay(on=on)
 
 
 def established(host: Host) -> set[str]:
@@ -86,6 +91,22 @@ def no_reload_pending(host: Host) -> bool:
     """Whether FRR's running configuration equals its file."""
     output = host.run(["/usr/lib/frr/frr-reload.py", "--test", "/etc/frr/frr.conf"]).out
     return "Lines To" not in output
+
+
+def differences(host: Host) -> list[str]:
+    """The differences that `status` lists."""
+    listed: list[str] = host.evpn_host("status", "--json", check=False).json["differences"]
+    return listed
+
+
+def unit_state(host: Host, unit: str) -> str:
+    """The state of a unit as `systemctl is-active` prints it."""
+    return host.run(["systemctl", "is-active", unit], check=False).out.strip()
+
+
+def etc_checksums(host: Host) -> str:
+    """The checksums of all files below /etc."""
+    return host.run(["sh", "-c", "find /etc -type f | sort | xargs sha256sum"]).out
 
 
 def addresses(host: Node, device: str) -> set[str]:

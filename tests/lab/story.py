@@ -333,14 +333,14 @@ class Story:
         routes = json.loads(self.host.run(["ip", "-json", "route", "show", "default"]).out)
         return [(route["dev"], route["gateway"]) for route in routes]
 
-    def right(self, device: str, within: float = WITHIN, reached: bool = True) -> float:
+    def right(self, device: str, reached: bool = True) -> float:
         """Wait until this device alone has the address and the default route; give the seconds.
 
         If `reached`, also wait until the controller reaches the address.
         """
-        seconds = eventually(lambda: self._on(device), within)
+        seconds = eventually(lambda: self._on(device), WITHIN)
         if reached:
-            eventually(lambda: self.controller.ping(ADDRESS, count=1), within)
+            eventually(lambda: self.controller.ping(ADDRESS, count=1), WITHIN)
             # The operator's own address stays on the NIC, whoever has the management address. Only
             # networkd removes it, when the NIC loses its carrier.
             nic = self.host.run(["ip", "-brief", "-4", "address", "show", NIC]).out
@@ -351,13 +351,13 @@ class Story:
     def _on(self, device: str) -> bool:
         return self.places() == [device] and self.defaults() == [(device, "10.12.0.1")]
 
-    def carries_on(self, within: float = 130) -> float:
+    def carries_on(self) -> float:
         """Wait until the TCP connection transfers data again; give the seconds.
 
         TCP itself waits for up to 120 s before it sends a packet again.
         """
         before = len(self.tcp.output)
-        took = eventually(lambda: len(self.tcp.output) > before, within)
+        took = eventually(lambda: len(self.tcp.output) > before, within=130)
         assert self.tcp.running, self.tcp.errors
         return took
 

@@ -67,10 +67,10 @@ def applying(lab: Lab, document: Payload) -> Iterator[None]:
     eventually(lambda: established(host) == BOTH and reachable(lab))
 
 
-def with_leaf_as(number: int, link: int = 0) -> Payload:
+def with_leaf_as(number: int) -> Payload:
     """K8S01's payload in which a leaf has another AS number."""
     document = payload()
-    document["links"][link]["remote"]["asn"] = number
+    document["links"][0]["remote"]["asn"] = number
     return document
 
 

@@ -14,6 +14,7 @@ from tests.lab.k8s01 import (
     DUAL,
     bare_metal,
     bring_up,
+    differences,
     established,
     guest,
     no_reload_pending,
@@ -233,12 +234,6 @@ def host(lab: Lab) -> Host:
     eventually(lambda: established(lab.host) == {"ens4", "ens5"})
     assert differences(lab.host) == []
     return lab.host
-
-
-def differences(host: Host) -> list[str]:
-    """The differences that `status` lists."""
-    listed: list[str] = host.evpn_host("status", "--json", check=False).json["differences"]
-    return listed
 
 
 def typed(host: Host, lines: list[str]) -> bool:

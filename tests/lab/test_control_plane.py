@@ -50,12 +50,6 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
 
 
 @pytest.fixture
-def host(lab: Lab) -> Host:
-    """The host under test."""
-    return lab.host
-
-
-@pytest.fixture
 def far(lab: Lab) -> Leaf:
     """The leaf to which the host has no cable."""
     return lab.fabric.leaf("ns-leaf-2")

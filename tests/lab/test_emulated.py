@@ -26,7 +26,6 @@ from tests import documents
 from tests.debs import REPOSITORY
 from tests.lab import figures
 from tests.lab.claims import runs_on
-from tests.lab.conftest import boot
 from tests.lab.evpn import VTEP
 from tests.lab.systems import SYSTEMS
 from tests.lab.test_isolation import DOCUMENT, GATEWAYS
@@ -91,7 +90,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Host]:
         patch.setattr(machine, "notes", [])
         with redirect_stderr(io.StringIO()) as errors:
             # FRR is slow there, so it does not start before apply starts it.
-            booted = boot(stack, Machine(suite, parameters=["systemd.unit=basic.target"]))
+            booted = stack.enter_context(Machine(suite, parameters=["systemd.unit=basic.target"]))
         assert errors.getvalue().count("qemu takes the place of uml") == 1
         host = Host(booted)
         cable(host)

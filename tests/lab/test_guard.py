@@ -11,7 +11,7 @@ import pytest
 
 from lab.fabric import Host, Lab, eventually
 from tests.lab import figures
-from tests.lab.k8s01 import Payload, bring_up, established, payload, vnet
+from tests.lab.k8s01 import Payload, bring_up, established, etc_checksums, payload, vnet
 from tests.lab.systems import SYSTEMS
 
 CONFIG = "/etc/evpn-host/config.yaml"
@@ -28,11 +28,6 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     bring_up(lab)
     lab.machine.write(CONFIG, "guard: 15\n")
     return lab
-
-
-def files(host: Host) -> str:
-    """The checksums of all files below /etc."""
-    return host.run(["sh", "-c", "find /etc -type f | sort | xargs sha256sum"]).out
 
 
 def reachable(lab: Lab) -> bool:
@@ -57,7 +52,7 @@ def test_goes_back_from_a_wrong_as_number(lab: Lab, links: tuple[int, ...]) -> N
     host = lab.host
     host.apply(payload())
     eventually(lambda: established(host) == {"ens4", "ens5"} and reachable(lab))
-    before = files(host)
+    before = etc_checksums(host)
     began = time.monotonic()
     result = host.apply(with_remote_asn(payload(ADDED), *links), check=False)
     took = time.monotonic() - began
@@ -66,7 +61,7 @@ def test_goes_back_from_a_wrong_as_number(lab: Lab, links: tuple[int, ...]) -> N
     assert result.code == 3, result.err
     name = ("ens4", "ens5")[links[0]]
     assert f"guard: session {name} is not Established, but was before" in result.err
-    assert files(host) == before
+    assert etc_checksums(host) == before
     assert established(host) == {"ens4", "ens5"}
     assert reachable(lab)
     assert "nbr-70" not in host.run(["ip", "-brief", "link"]).out
@@ -79,7 +74,7 @@ def test_refuses_to_end_all_sessions(lab: Lab) -> None:
     host = lab.host
     host.apply(payload())
     eventually(lambda: established(host) == {"ens4", "ens5"})
-    before = files(host)
+    before = etc_checksums(host)
     document = payload()
     del document["links"][1]
     document["links"][0]["local"]["ifname"] = "ens6"
@@ -88,7 +83,7 @@ def test_refuses_to_end_all_sessions(lab: Lab) -> None:
     assert result.code == 1, result.err
     assert "would be left without a session" in result.err
     assert "ens4, ens5" in result.err
-    assert files(host) == before
+    assert etc_checksums(host) == before
     assert established(host) == {"ens4", "ens5"}
     assert reachable(lab)
 
@@ -98,7 +93,7 @@ def test_refuses_a_misspelt_nic(lab: Lab) -> None:
     """The message names the NIC that was probably meant; nothing changed."""
     host = lab.host
     host.apply(payload())
-    before = files(host)
+    before = etc_checksums(host)
     document = payload()
     document["links"][0]["local"]["ifname"] = "ens44"
     document["server"]["mgmt"]["ifname"] = "ens44"
@@ -107,7 +102,7 @@ def test_refuses_a_misspelt_nic(lab: Lab) -> None:
     figures.write(lab, "misspelt NIC: until it is refused", f"{time.monotonic() - began:.1f} s")
     assert result.code == 1, result.err
     assert "ens44 is not there; ens4 is" in result.err
-    assert files(host) == before
+    assert etc_checksums(host) == before
     host.machine.write("/root/misspelt.json", json.dumps(document))
     findings = host.evpn_host("preflight", "-p", "/root/misspelt.json", "--json", check=False)
     assert findings.code == 1

@@ -39,12 +39,6 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     return lab
 
 
-@pytest.fixture
-def host(lab: Lab) -> Host:
-    """The host under test."""
-    return lab.host
-
-
 def definition(host: Host, *arguments: str) -> str:
     """The plugin's configuration from the NetworkAttachmentDefinition that the product prints."""
     text = host.evpn_host("guests", "--format", "nad", *arguments).out

@@ -54,12 +54,6 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     return lab
 
 
-@pytest.fixture
-def host(lab: Lab) -> Host:
-    """The host under test."""
-    return lab.host
-
-
 @pytest.fixture(scope="module")
 def tenants(lab: Lab) -> Tenants:
     """Tenants that differ only in their VPC."""

@@ -45,18 +45,6 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
 
 
 @pytest.fixture
-def host(lab: Lab) -> Host:
-    """The host under test."""
-    return lab.host
-
-
-@pytest.fixture
-def fabric(lab: Lab) -> Fabric:
-    """The fabric around it."""
-    return lab.fabric
-
-
-@pytest.fixture
 def pod(lab: Lab) -> Node:
     """A guest in V-Net 26."""
     return guest(lab.host, "pod", 26, "10.188.0.254", 10)

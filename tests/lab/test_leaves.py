@@ -96,12 +96,6 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     return lab
 
 
-@pytest.fixture
-def host(lab: Lab) -> Host:
-    """The host under test."""
-    return lab.host
-
-
 def test_a_port_that_is_provisioned(lab: Lab, host: Host) -> None:
     """It is an access port of the management V-Net: the host reaches its controller, by VXLAN."""
     configure(lab, fleet(underlay="disabled"))

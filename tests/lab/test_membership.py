@@ -27,12 +27,6 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     return lab
 
 
-@pytest.fixture
-def host(lab: Lab) -> Host:
-    """The host under test."""
-    return lab.host
-
-
 def state(host: Host) -> dict[str, str]:
     """The server's links, addresses, routes, rules and files, as text.
 

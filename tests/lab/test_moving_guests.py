@@ -42,12 +42,6 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     return lab
 
 
-@pytest.fixture
-def host(lab: Lab) -> Host:
-    """The host under test."""
-    return lab.host
-
-
 @pytest.fixture(scope="module")
 def mover(lab: Lab) -> Mover:
     """The guest, which can be on K8S01, on K8S02 and behind the third leaf."""

@@ -13,10 +13,18 @@ from typing import Any, NamedTuple
 import pytest
 
 from lab.fabric import Host, Lab, eventually
-from tests.lab.k8s01 import Payload, bring_up, established, guest, payload, vnet
+from tests.lab.k8s01 import (
+    Payload,
+    bring_up,
+    differences,
+    established,
+    etc_checksums,
+    guest,
+    payload,
+    underlay,
+    vnet,
+)
 from tests.lab.systems import SYSTEMS
-from tests.lab.test_changed_by_others import differences
-from tests.lab.test_guard import files
 
 # A program that listens, under the name of another one.
 LISTEN = """
@@ -165,7 +173,7 @@ def vtep(lab: Lab) -> Host:
 
 def refused(host: Host, document: Payload, named: str, show: str = "true") -> None:
     """`preflight` names it, `apply` refuses it; files and what is theirs stay."""
-    before, theirs = files(host), host.run(show.split()).out
+    before, theirs = etc_checksums(host), host.run(show.split()).out
     host.machine.write("/root/wanted.json", json.dumps(document))
     found = host.evpn_host("preflight", "-p", "/root/wanted.json", "--json", check=False)
     assert found.code == 1
@@ -174,7 +182,7 @@ def refused(host: Host, document: Payload, named: str, show: str = "true") -> No
     assert result.code == 1, result.err
     assert named in result.err
     assert host.run(show.split()).out == theirs
-    assert files(host) == before
+    assert etc_checksums(host) == before
 
 
 def run(host: Host, commands: tuple[str, ...]) -> None:
@@ -360,8 +368,7 @@ def test_uninstall_leaves_rules_of_others(lab: Lab, vtep: Host) -> None:
     for line in RULES["Cilium"][:2]:
         vtep.run(["ip", *line.split()])
     vtep.evpn_host("apply", "-p", "/root/payload.json")
-    for leaf in list(lab.fabric.state["underlay"]):
-        lab.fabric.leaf(leaf).underlay(on=False)
+    underlay(lab.fabric, on=False)
     vtep.evpn_host("uninstall", "--yes")
     try:
         shown = vtep.run(["ip", "-4", "-json", "rule"]).json

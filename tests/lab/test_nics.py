@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from lab.fabric import Lab, eventually
-from tests.lab.k8s01 import addresses, payload
+from tests.lab.k8s01 import addresses, differences, payload
 from tests.lab.nics import (
     MANAGEMENT,
     SECOND,
-    differences,
     is_refused,
     joins_the_fabric,
     nothing_differs,
@@ -107,12 +106,12 @@ def test_sessions_that_can_not_come_up_are_named(lab: Lab) -> None:
     path = "/etc/systemd/network/10-netplan-ens5.network.d/zz-hardening.conf"
     lab.machine.write(path, "[Network]\nLinkLocalAddressing=no\n")
     host.run(["networkctl", "reload"])
-    eventually(lambda: any("ens5: has no IPv6 link-local" in each for each in differences(lab)))
+    eventually(lambda: "ens5: has no IPv6 link-local" in " ".join(differences(host)))
     host.run(["rm", path])
     lab.machine.write("/etc/systemd/network/05-all.network", "[Match]\nName=ens5*\n")
     host.run(["networkctl", "reload"])
     expected = "ens5: networkd has taken 05-all.network"
-    eventually(lambda: any(expected in each for each in differences(lab)))
+    eventually(lambda: any(expected in each for each in differences(lab.host)))
     host.apply(payload())
     eventually(lambda: nothing_differs(lab))
 

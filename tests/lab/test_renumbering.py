@@ -17,7 +17,15 @@ import pytest
 
 from lab.fabric import Host, Lab, eventually
 from tests.lab import figures
-from tests.lab.k8s01 import LEAVES, Payload, addresses, bring_up, change, established, payload
+from tests.lab.k8s01 import (
+    Payload,
+    addresses,
+    bring_up,
+    change,
+    established,
+    payload,
+    underlay,
+)
 from tests.lab.systems import SYSTEMS
 
 OLD = {
@@ -74,8 +82,7 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
 def mode(request: pytest.FixtureRequest, lab: Lab) -> str:
     """The host reaches the management V-Net by the fabric, or by its untagged port."""
     on = request.param == "EVPN"
-    for leaf in LEAVES:
-        lab.fabric.leaf(leaf).underlay(on=on)
+    underlay(lab.fabric, on=on)
     eventually(lambda: established(lab.host) == ({"ens4", "ens5"} if on else set()))
     lab.host.apply(document())
     is_exactly(lab, OLD, BRIDGE if on else OLD["ifname"])

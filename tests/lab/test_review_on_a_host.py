@@ -17,7 +17,7 @@ import pytest
 from lab.fabric import Lab, Node, eventually
 from tests import documents
 from tests.documents import Block
-from tests.lab.k8s01 import LEAVES, established
+from tests.lab.k8s01 import established, underlay
 
 FOLDER, HOME = "/srv/tour", "/srv/home"
 PREPARE = f"""
@@ -49,8 +49,7 @@ def test_from_an_empty_folder_to_a_host(lab: Lab) -> None:
         elif block.language == "sh":
             printed = _run(lab, block)
         if "evpn-host apply" in documents.commands(block):
-            for leaf in LEAVES:
-                lab.fabric.leaf(leaf).underlay(on=True)
+            underlay(lab.fabric, on=True)
             eventually(lambda: established(lab.host) == {"ens4", "ens5"})
     first = lab.host.pod("first", "nbr-26", "10.188.0.10/24", "10.188.0.254")
     second = lab.host.pod("second", "nbr-31", "10.188.1.10/24", "10.188.1.254")

@@ -50,12 +50,6 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     return lab
 
 
-@pytest.fixture
-def host(lab: Lab) -> Host:
-    """The host under test."""
-    return lab.host
-
-
 @pytest.fixture(scope="module")
 def askers(lab: Lab) -> Askers:
     """A guest of V-Net 41 here and on K8S02, and a server of it behind the third leaf."""
@@ -145,9 +139,9 @@ def short_ageing(host: Host) -> Iterator[None]:
         host.run([*argv, "30000"])
 
 
-def reached(asker: Node, address: str, family: int, within: float = 60) -> None:
+def reached(asker: Node, address: str, family: int) -> None:
     """Ping until the first answer; from then on no packet is lost."""
-    seconds = eventually(lambda: asker.ping(address, count=1, family=family), within)
+    seconds = eventually(lambda: asker.ping(address, count=1, family=family))
     print(f"first answer after {seconds:.1f} s")
     ping = asker.ping(address, count=10, family=family)
     assert ping.received == ping.sent, ping

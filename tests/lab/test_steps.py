@@ -22,13 +22,13 @@ from generator.errors import Refused
 from lab.fabric import Lab, Node, eventually
 from lab.leaves import of_payload
 from tests.lab.k8s01 import (
-    LEAVES,
     Payload,
     bare_metal,
     established,
     guest,
     no_reload_pending,
     payload,
+    underlay,
     vnet,
 )
 from tests.lab.systems import SYSTEMS
@@ -196,8 +196,7 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     document = Payloads(0).document()
     lab.fabric.carry(document)
     lab.host.apply(document)
-    for leaf in LEAVES:
-        lab.fabric.leaf(leaf).underlay(on=True)
+    underlay(lab.fabric, on=True)
     eventually(lambda: established(lab.host) == {"ens4", "ens5"})
     return lab
 

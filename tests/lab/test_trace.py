@@ -73,12 +73,6 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     return lab
 
 
-@pytest.fixture
-def host(lab: Lab) -> Host:
-    """The host under test."""
-    return lab.host
-
-
 def trace(host: Host, *arguments: str) -> Result:
     """Run `evpn-host trace`, whatever its exit code."""
     result = host.evpn_host("trace", *arguments, check=False)

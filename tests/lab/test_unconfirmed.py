@@ -10,9 +10,18 @@ import pytest
 
 from lab.fabric import Host, Lab, eventually
 from tests.lab import figures
-from tests.lab.k8s01 import LEAVES, Payload, bring_up, established, payload, vnet
+from tests.lab.k8s01 import (
+    Payload,
+    bring_up,
+    established,
+    etc_checksums,
+    payload,
+    underlay,
+    unit_state,
+    vnet,
+)
 from tests.lab.systems import SYSTEMS
-from tests.lab.test_guard import CONFIG, files, reachable
+from tests.lab.test_guard import CONFIG, reachable
 
 ADDED = vnet(70, 33, "10.188.70.254/24")
 NEW = "nbr-70"
@@ -35,7 +44,7 @@ def before(lab: Lab) -> str:
     """The host with the documentation's payload, well: return its files' checksums."""
     bring_up(lab)
     eventually(lambda: reachable(lab))
-    return files(lab.host)
+    return etc_checksums(lab.host)
 
 
 def health(host: Host) -> str:
@@ -50,7 +59,7 @@ def has_new(host: Host) -> bool:
 
 def is_active(host: Host, unit: str) -> bool:
     """Whether systemd has a unit active."""
-    return host.run(["systemctl", "is-active", unit], check=False).out.strip() == "active"
+    return unit_state(host, unit) == "active"
 
 
 def is_enabled(host: Host) -> bool:
@@ -63,7 +72,7 @@ def is_as_before(lab: Lab, before: str) -> bool:
     host = lab.host
     return (
         not has_new(host)
-        and files(host) == before
+        and etc_checksums(host) == before
         and established(host) == {"ens4", "ens5"}
         and reachable(lab)
     )
@@ -153,8 +162,7 @@ def test_the_machine_dies(lab: Lab, before: str) -> None:
     unconfirmed(host, 3600)
     assert is_enabled(host)
     host.machine.write(CONFIG, "controller: https://192.0.2.1/k8s01.json\n")  # RFC 5737: nobody's
-    for leaf in LEAVES:
-        lab.fabric.leaf(leaf).underlay(on=False)
+    underlay(lab.fabric, on=False)
     try:
         lab.machine.reboot(hard=True)
         took = eventually(lambda: not has_new(host), within=120)
@@ -162,9 +170,8 @@ def test_the_machine_dies(lab: Lab, before: str) -> None:
         eventually(lambda: not is_enabled(host))
     finally:
         host.run(["rm", CONFIG])
-        for leaf in LEAVES:
-            lab.fabric.leaf(leaf).underlay(on=True)
-    assert files(host).splitlines() == before.splitlines()
+        underlay(lab.fabric, on=True)
+    assert etc_checksums(host).splitlines() == before.splitlines()
     eventually(lambda: is_as_before(lab, before), within=120)
     assert health(host) == "ok"
 
@@ -201,11 +208,11 @@ def test_rollback(lab: Lab, before: str) -> None:
     assert is_as_before(lab, before)
     assert not is_active(host, TIMER)
     host.apply(payload(ADDED))
-    with_new = files(host)
+    with_new = etc_checksums(host)
     host.evpn_host("rollback", "--confirm", "15")
     assert not has_new(host)
     assert health(host) == "unconfirmed"
-    eventually(lambda: has_new(host) and files(host) == with_new, within=60)
+    eventually(lambda: has_new(host) and etc_checksums(host) == with_new, within=60)
     eventually(lambda: health(host) == "ok")
 
 
@@ -226,13 +233,12 @@ def test_the_first_apply(lab: Lab) -> None:
     host = lab.host
     host.evpn_host("uninstall", "--yes")
     host.evpn_host("install-units")
-    for leaf in LEAVES:
-        lab.fabric.leaf(leaf).underlay(on=False)
+    underlay(lab.fabric, on=False)
     eventually(lambda: reachable(lab))
-    without = files(host)
+    without = etc_checksums(host)
     host.apply(payload(), "--confirm", "15")
     assert "nbr-" in host.run(["ip", "-brief", "link"]).out
     eventually(lambda: "nbr-" not in host.run(["ip", "-brief", "link"]).out, within=60)
     eventually(lambda: not is_active(host, TIMER))
-    assert files(host) == without
+    assert etc_checksums(host) == without
     assert reachable(lab)

@@ -9,8 +9,16 @@ import pytest
 from lab.fabric import PAYLOAD, Lab, eventually
 from tests.debs import REPOSITORY
 from tests.lab import figures
-from tests.lab.k8s01 import addresses, bare_metal, bring_up, established, guest, payload
-from tests.lab.nics import differences, nothing_differs
+from tests.lab.k8s01 import (
+    addresses,
+    bare_metal,
+    bring_up,
+    differences,
+    established,
+    guest,
+    payload,
+)
+from tests.lab.nics import nothing_differs
 
 OURS = ("/etc/frr/frr.conf", "/etc/frr/daemons")
 SYSTEMS = (("trixie", "netplan"), ("bookworm", "ifupdown"))
@@ -208,5 +216,5 @@ def test_a_kernel_without_a_module(lab: Lab, module: str) -> None:
         assert f"this kernel has no {module}" in done.err
     done = host.apply(payload(), check=False)
     assert done.code == 1, done.err
-    assert any("is not there" in text for text in differences(lab)), differences(lab)
+    assert any("is not there" in text for text in differences(host)), differences(host)
     assert "10.12.0.101/16" in addresses(host, "ens4")

@@ -16,7 +16,7 @@ import pytest
 from lab.fabric import Lab, eventually
 from tests.lab import reliability
 from tests.lab.faults import Bench, Counts, Fault, Judge, Verb
-from tests.lab.k8s01 import LEAVES, established, payload, vnet
+from tests.lab.k8s01 import established, payload, underlay, vnet
 from tests.lab.tracing import Point
 
 HOOK = "evpn-host-failover.service"
@@ -57,8 +57,7 @@ class Trials:
         lab.machine.write("/etc/evpn-host/config.yaml", "keep: 3\n")
         self.judge.states["without"] = self.bench.look()
         self.judge.at = "without"
-        for leaf in LEAVES:
-            lab.fabric.leaf(leaf).underlay(on=True)
+        underlay(lab.fabric, on=True)
         for state in ("less", "more") * 3:
             self.judge.know(state)
 
