@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab.guest.fabric import _paths, _text, _undo
 from lab.leaves import INITIAL, of_payload, with_frr
-from tests.conftest import REPO
+from tests.conftest import ACCEPTED, REPO
+from tests.strategies import parsed
 
 LEAF = "ns-leaf-0"
-PAYLOADS = [*sorted((REPO / "tests/payloads").glob("*.json")), REPO / "examples/k8s01.json"]
+HOSTS = [path for path in ACCEPTED if parsed(path).get("kind") == "Host"]
 
 
 def frr(**parts: Any) -> list[tuple[str, ...]]:
@@ -25,14 +27,12 @@ def of_file(name: str) -> dict[str, Any]:
     return of_payload(json.loads((REPO / "tests/payloads" / name).read_text()))
 
 
-@pytest.mark.parametrize("path", PAYLOADS, ids=lambda path: path.stem)
-def test_a_whole_file(path: Any) -> None:
+@pytest.mark.parametrize("path", HOSTS, ids=lambda path: path.stem)
+def test_a_whole_file(path: Path) -> None:
     """Each line is typed where it stands in the file; the leaves can carry each host's payload."""
-    payload = json.loads(path.read_text())
-    if payload.get("kind") == "Host":
-        lines = frr(**of_payload(payload), underlay=[LEAF])
-        assert ("router bgp 4200300001", "neighbor swp9s1 timers 3 9") in lines
-        assert _paths(_text(lines)) == lines
+    lines = frr(**of_payload(parsed(path)), underlay=[LEAF])
+    assert ("router bgp 4200300001", "neighbor swp9s1 timers 3 9") in lines
+    assert _paths(_text(lines)) == lines
 
 
 def test_a_line_alone() -> None:

@@ -35,6 +35,15 @@ def test_longest_gap(replies: list[tuple[float, int, float]], gap: float) -> Non
     assert parse(output(*replies, sent=6)).longest_gap_s == pytest.approx(gap)
 
 
+def test_a_ping_that_sent_nothing_has_no_success() -> None:
+    """As when no route leads to the address: no packet is lost, because none was sent."""
+    unsent = parse("ping: connect: Network is unreachable\n")
+    assert not unsent
+    assert unsent.lost == 0
+    assert parse(output((100.0, 1, 0.001), sent=1))
+    assert not parse(output((100.0, 1, 0.001), sent=2))
+
+
 def test_packets_on_their_way_at_the_end_are_not_lost() -> None:
     """A ping that was cut off had its last packets on their way."""
     text = output((100.0, 1, 0.001), (102.0, 3, 0.001), sent=5)
