@@ -245,10 +245,10 @@ def main() -> None:
         print(f"\n{small} to {large} V-Nets: {growth:.1f} times the time, limit {LIMIT:g}.\n")
         print(f"| part of {large} V-Nets | time |\n| --- | --- |")
         arguments = [str(source), str(Path(name, "parts"))]
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-c", PARTS, *arguments], capture_output=True, text=True, check=True
         )
-        for line in done.stdout.splitlines():
+        for line in result.stdout.splitlines():
             part, seconds = line.split("\t")
             print(f"| {part} | {float(seconds):.3f} s |")
     sys.exit(1 if growth > LIMIT else 0)

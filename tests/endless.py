@@ -77,7 +77,7 @@ def ask(folder: str, root: str, kind: str) -> tuple[int, str, int]:
         threading.Thread(target=serve, args=(listener, *ANSWERS[kind]), daemon=True).start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/payload"
         argv = ["diff", "--root", root, "-b", "ifupdown", "-p", url]
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-c", MEASURED, folder, *argv],
             capture_output=True,
             text=True,
@@ -85,8 +85,8 @@ def ask(folder: str, root: str, kind: str) -> tuple[int, str, int]:
             timeout=120,
         )
         listener.shutdown(socket.SHUT_RDWR)
-    peak = re.search(r"VmHWM:\s+(\d+) kB", done.stdout)
-    return done.returncode, done.stderr, int(peak[1]) >> 10 if peak else -1
+    peak = re.search(r"VmHWM:\s+(\d+) kB", result.stdout)
+    return result.returncode, result.stderr, int(peak[1]) >> 10 if peak else -1
 
 
 def faults(output: str) -> dict[str, object]:

@@ -127,8 +127,8 @@ def test_first_lines_of_older_versions_are_ours(
     assert etc_files(root) == before
     assert apply(NEW | {"generation": 3}).code == 0
     assert not (root / record.KEPT).exists()
-    gone = before.keys() - etc_files(root).keys()
-    assert any("vxlan31" in path for path in gone)
+    removed = before.keys() - etc_files(root).keys()
+    assert any("vxlan31" in path for path in removed)
     assert evpn_host("uninstall", "--root", root).code == 0
     assert etc_files(root).keys() == {OPERATOR}
 
@@ -215,10 +215,10 @@ def test_bytes_that_are_not_utf8(
     assert mine in (root / FRR).read_bytes()
     assert apply(OLD) == Result(0, "", "")
     (root / FRR_LOCAL).write_bytes(b"! \x1b[31m \xff\n")
-    done = evpn_host("diff", "--root", root, "-p", root.parent / "payload.json")
-    assert done.code == 1
-    assert "\x1b" not in done.out
-    assert "\\x1b[31m" in done.out
+    result = evpn_host("diff", "--root", root, "-p", root.parent / "payload.json")
+    assert result.code == 1
+    assert "\x1b" not in result.out
+    assert "\\x1b[31m" in result.out
 
 
 def test_does_not_end_an_operators_bgp_unasked(
@@ -413,10 +413,10 @@ def test_diff_shows_no_password(
     """A diff shows neither the old nor the new password of a session."""
     apply(OLD | {"server": server(bgp={"password": "older-secret"})})
     new = OLD | {"server": server(bgp={"password": "newer-secret", "bfd": True})}
-    done = evpn_host("diff", "--root", root, "-p", payload_file(tmp_path, new))
-    assert done.code == 1
-    assert " bfd" in done.out
-    assert "secret" not in done.out + done.err
+    result = evpn_host("diff", "--root", root, "-p", payload_file(tmp_path, new))
+    assert result.code == 1
+    assert " bfd" in result.out
+    assert "secret" not in result.out + result.err
 
 
 def test_status_names_changed_files(evpn_host: Command, apply: Command, root: Path) -> None:
@@ -426,9 +426,9 @@ def test_status_names_changed_files(evpn_host: Command, apply: Command, root: Pa
     apply(OLD)
     (root / FRR).unlink()
     (root / NETPLAN).write_text("")
-    done = evpn_host("status", "--root", root, "--json")
-    assert done.code == 1
-    shown = json.loads(done.out)
+    result = evpn_host("status", "--root", root, "--json")
+    assert result.code == 1
+    shown = json.loads(result.out)
     assert shown["host"] == "K8S01"
     assert shown["devices"] == {"bridge": 4, "vxlan": 4, "vrf": 1}
     assert {f"/{FRR}: is gone", f"/{NETPLAN}: was changed by someone else"} <= set(
@@ -463,10 +463,10 @@ def test_chooses_the_backend_in_use(
     root = tmp_path / "other"
     for path, text in texts.items():
         files.write(root, path, text.encode(), 0o644)
-    done = evpn_host("apply", "--root", root, "-p", payload_file(tmp_path, OLD))
-    assert expected in done.out + done.err
-    assert done.code == (0 if done.out else 1)
-    if done.code:
+    result = evpn_host("apply", "--root", root, "-p", payload_file(tmp_path, OLD))
+    assert expected in result.out + result.err
+    assert result.code == (0 if result.out else 1)
+    if result.code:
         assert record.read(root) is None
 
 
@@ -500,12 +500,12 @@ def test_refuses_an_uplinks_dhcp_client_below_our_file(
     text = f"{above}\nsource /etc/network/interfaces.d/*\n  {below}\n"
     files.write(root, "etc/network/interfaces", text.encode(), 0o644)
     files.write(root, f"{folder}/50-cloud-init", f"{beside}\n".encode(), 0o644)
-    done = evpn_host("apply", "--root", root, "-p", payload_file(tmp_path, OLD))
-    assert done.code == (1 if message else 0)
-    assert message in done.err
+    result = evpn_host("apply", "--root", root, "-p", payload_file(tmp_path, OLD))
+    assert result.code == (1 if message else 0)
+    assert message in result.err
     assert (root / f"{folder}/evpn-host").exists() == (not message)
     if message:
-        assert "put it above the line that sources" in done.err
+        assert "put it above the line that sources" in result.err
 
 
 # --- What can go wrong ---
@@ -633,16 +633,16 @@ def test_a_file_that_can_not_be_written_keeps_the_old_files(
     apply(OLD)
     old = etc_files(root)
     source = payload_file(tmp_path, NEW)
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "generator", "apply", "--root", str(root), "-p", str(source)],
         capture_output=True,
         text=True,
         check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
-    assert done.returncode in (1, 3), done.stderr
-    assert re.search("File too large|No usable temporary directory", done.stderr)
-    assert "Traceback" not in done.stderr
+    assert result.returncode in (1, 3), result.stderr
+    assert re.search("File too large|No usable temporary directory", result.stderr)
+    assert "Traceback" not in result.stderr
     assert etc_files(root) == old
     assert apply(NEW).code == 0
     assert strays(root) == []
@@ -673,12 +673,12 @@ def test_full_disk_keeps_the_old_files(apply: Command, small_disk: Path) -> None
     while 0 not in codes:
         info = os.statvfs(root)
         filler.write_bytes(bytes(info.f_bsize * max(0, info.f_bavail - free)))
-        done = apply(NEW)
+        result = apply(NEW)
         filler.unlink()
-        codes.add(done.code)
-        if done.code:
-            assert done.code in (1, 3), done.err
-            assert "No space left on device" in done.err
+        codes.add(result.code)
+        if result.code:
+            assert result.code in (1, 3), result.err
+            assert "No space left on device" in result.err
             assert etc_files(root) == old
         free += 1
     assert codes & {1, 3}
@@ -707,9 +707,9 @@ def test_a_document_is_checked_outside_the_lock(apply: Command, root: Path) -> N
     run.mkdir(parents=True)
     with (run / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = apply(host(vnet(70_000_000, ports=PORTS)))
-    assert done.code == 1
-    assert "vxlanID: 70000000" in done.err
+        result = apply(host(vnet(70_000_000, ports=PORTS)))
+    assert result.code == 1
+    assert "vxlanID: 70000000" in result.err
 
 
 def test_second_run_waits_for_the_lock(root: Path, tmp_path: Path) -> None:
@@ -788,9 +788,9 @@ def test_refuses_a_vrf_that_ifupdown2_does_not_make(
     payload.write_bytes(encoded(host(segment, vpcs=[vpc(26), vpc(vpc_id)])))
     for verb in ("diff", "apply"):
         argv = [verb, "-p", payload, "--root", tmp_path]
-        done = evpn_host(*argv, "-b", "ifupdown")
+        result = evpn_host(*argv, "-b", "ifupdown")
         expected = {("diff", True): 1, ("diff", False): 2, ("apply", True): 0, ("apply", False): 1}
-        assert done.code == expected[verb, allowed], done.err
+        assert result.code == expected[verb, allowed], result.err
         refused = f"evpn-host: VPC {vpc_id}: VRF table {1000 + vpc_id} is not in "
-        assert (refused in done.err) is not allowed
+        assert (refused in result.err) is not allowed
     assert evpn_host("diff", "-p", payload, "--root", tmp_path, "-b", "netplan").code == 1

@@ -90,9 +90,9 @@ def from_netplan(files: dict[str, str]) -> tuple[dict[str, DeviceEntry], dict[st
 
 def nic(files: dict[str, str], name: str, entry: dict[str, Any]) -> NicEntry:
     """What netplan's file and networkd's drop-in say of a NIC."""
-    said = drop_in(files, name)
-    addresses = (*entry.get("addresses", ()), *filter(None, [said["Network"].get("Address")]))
-    mtu = said.getint("Link", "MTUBytes", fallback=None)
+    lines = drop_in(files, name)
+    addresses = (*entry.get("addresses", ()), *filter(None, [lines["Network"].get("Address")]))
+    mtu = lines.getint("Link", "MTUBytes", fallback=None)
     return NicEntry(addresses, mtu)
 
 

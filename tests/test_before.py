@@ -58,8 +58,8 @@ def test_uninstall_leaves_the_tree_as_it_was(
         prefixes = [prefix, "fd00:26::1/64"]
         document = host(vnet(26, prefixes=prefixes, ports=tagged(LEAF1, LEAF2)))
         payload.write_bytes(encoded(document))
-        done = evpn_host("apply", "--root", root, "-p", payload, "-b", backend)
-        assert done.code == 0, done.err
+        result = evpn_host("apply", "--root", root, "-p", payload, "-b", backend)
+        assert result.code == 0, result.err
     assert tree(root) != original
     assert evpn_host("uninstall", "--root", root).code == 0
     assert tree(root) == original

@@ -108,26 +108,26 @@ def theirs(monkeypatch: pytest.MonkeyPatch) -> Rule:
     each = rule(source="10.12.0.0/16", table=101)
     kernel = [rule(32765, LOCAL, plain=True), rule(32766, MAIN, plain=True)]
     monkeypatch.setattr(routing_rules, "read", lambda: [each, *kernel])
-    found = [Route(socket.AF_INET, 101, "0.0.0.0/0", 1, 4, 0, ())]
-    monkeypatch.setattr(netlink, "routes", lambda _: found)
+    findings = [Route(socket.AF_INET, 101, "0.0.0.0/0", 1, 4, 0, ())]
+    monkeypatch.setattr(netlink, "routes", lambda _: findings)
     return each
 
 
 def test_a_rule_that_came_later(theirs: Rule) -> None:
     """`status` says what is; an apply that takes nothing more away is not stopped."""
     now, later = target(VRF, VTEP), target(VRF, VTEP)
-    for found in (diverted.findings(now), diverted.findings(later, now)):
-        assert [(each.what, each.stops) for each in found] == [
+    for findings in (diverted.findings(now), diverted.findings(later, now)):
+        assert [(each.what, each.stops) for each in findings] == [
             (f"the routing rule {theirs} comes before table local", False)
         ]
 
 
 def test_a_rule_that_is_to_come_before(theirs: Rule) -> None:
     """The first VPC is refused. Without VPCs table local is the first, and nothing is said."""
-    [found] = diverted.findings(target(VRF, VTEP), target(VTEP))
-    assert found.stops
-    assert found.what == f"the routing rule {theirs} would come before table local"
-    assert "packets for 10.12.0.101 would be forwarded, not taken" in found.why
+    [findings] = diverted.findings(target(VRF, VTEP), target(VTEP))
+    assert findings.stops
+    assert findings.what == f"the routing rule {theirs} would come before table local"
+    assert "packets for 10.12.0.101 would be forwarded, not taken" in findings.why
     assert not list(diverted.findings(target(VTEP)))
 
 

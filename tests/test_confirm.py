@@ -95,8 +95,8 @@ def test_not_confirmed(options: Options) -> None:
     assert etc_files(options.root) == before
     assert generation(options) == 1
     assert not expire(options)
-    left = apply(NEW, options, person=False, confirm=None)
-    assert held.UNCONFIRMED in left.left_alone
+    outcome = apply(NEW, options, person=False, confirm=None)
+    assert held.UNCONFIRMED in outcome.left_alone
     with pytest.raises(Refused, match=held.UNCONFIRMED):
         confirming.confirm(options, commands.silent)
     apply(NEW, options, confirm=None)
@@ -157,8 +157,8 @@ def test_a_second_one(options: Options) -> None:
         with pytest.raises(Refused, match=r"apply by ada: entry 2 is not confirmed") as refused:
             apply(NEWER, options, confirm=confirm)
         assert "evpn-host confirm keeps it" in str(refused.value)
-    left = apply(NEWER, options, person=False, confirm=None)
-    assert "entry 2 is not confirmed" in left.left_alone
+    outcome = apply(NEWER, options, person=False, confirm=None)
+    assert "entry 2 is not confirmed" in outcome.left_alone
     assert generation(options) == 2
 
 

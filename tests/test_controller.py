@@ -211,9 +211,9 @@ def test_fetches_a_new_payload(tree: Tree, controller: RecordingController) -> N
 def test_takes_a_payload_in_yaml(tree: Tree, controller: RecordingController, type_: str) -> None:
     """It asks for JSON rather than YAML, and takes both by their types."""
     controller.behaviour = partial(plain, body=as_yaml(NEW), type_=type_)
-    done = tree.run("apply")
+    result = tree.run("apply")
     assert controller.requests[0]["Accept"] == "application/json, application/yaml;q=0.9"
-    assert done.code == (1 if type_ == "a/b" else 0)
+    assert result.code == (1 if type_ == "a/b" else 0)
     assert (tree.root / record.RECORD).exists() == (type_ != "a/b")
 
 
@@ -578,20 +578,20 @@ def test_each_failure_has_its_message_and_changes_nothing(
         tree.set(timeout=int(seconds[1]))
         tree.command = process  # a process that ends also ends its thread that waits
     before = stamps(tree.root)
-    done = tree.run("apply")
-    assert (done.code, done.out) == (1, "")
-    assert message in done.err or (name in ALTERNATIVES and ALTERNATIVES[name] in done.err)
-    assert "Traceback" not in done.err
-    assert "\x1b" not in done.err
+    result = tree.run("apply")
+    assert (result.code, result.out) == (1, "")
+    assert message in result.err or (name in ALTERNATIVES and ALTERNATIVES[name] in result.err)
+    assert "Traceback" not in result.err
+    assert "\x1b" not in result.err
     assert stamps(tree.root) == before
 
 
 def test_an_answer_without_end_fills_no_memory() -> None:
     """The status line, headers, chunks, trailers, bodies: each has a limit, whatever the answer."""
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, endless.__file__, REPO], capture_output=True, text=True, check=True
     )
-    assert endless.faults(done.stdout) == {}
+    assert endless.faults(result.stdout) == {}
 
 
 def test_refuses_a_304_to_a_request_without_a_tag(
@@ -630,8 +630,8 @@ def test_refuses_an_expired_or_foreign_certificate(  # noqa: PLR0917
     certificate = ca.issue_cert(*names, not_before=begin, not_after=end)
     bad = RecordingController(tmp_path / "payloads")
     with serving(bad, certificate, tmp_path) as url:
-        done = tree.run("apply", "-p", f"{url}/K8S01.json")
-    assert done.err == f"evpn-host: {url}/K8S01.json: {message}\n"
+        result = tree.run("apply", "-p", f"{url}/K8S01.json")
+    assert result.err == f"evpn-host: {url}/K8S01.json: {message}\n"
     assert bad.requests == []
 
 
@@ -639,9 +639,9 @@ def test_refuses_a_certificate_of_another_ca(tree: Tree, tmp_path: Path) -> None
     """The message names the setting for the CA."""
     bad = RecordingController(tmp_path / "payloads")
     with serving(bad, trustme.CA().issue_cert("127.0.0.1"), tmp_path) as url:
-        done = tree.run("apply", "-p", f"{url}/K8S01.json")
+        result = tree.run("apply", "-p", f"{url}/K8S01.json")
     assert (
-        "its certificate is not of a CA that is trusted here (ca_file in config.yaml)" in done.err
+        "its certificate is not of a CA that is trusted here (ca_file in config.yaml)" in result.err
     )
 
 
@@ -649,8 +649,8 @@ def test_refuses_a_server_without_tls(tree: Tree, tmp_path: Path) -> None:
     """For an https URL a server without TLS gets no request."""
     bad = RecordingController(tmp_path / "payloads")
     with serving(bad, None, tmp_path) as url:
-        done = tree.run("apply", "-p", f"{url.replace('http', 'https')}/K8S01.json")
-    assert "K8S01.json: TLS: " in done.err
+        result = tree.run("apply", "-p", f"{url.replace('http', 'https')}/K8S01.json")
+    assert "K8S01.json: TLS: " in result.err
     assert bad.requests == []
 
 
@@ -716,10 +716,10 @@ def test_refuses_bad_urls(tree: Tree) -> None:
         f"https://{'a' * 70}.example/": "https://aaa",
         "https://user:secret@127.0.0.1/": "https://(not shown)@127.0.0.1/: has a password in it",
     }.items():
-        done = tree.run("apply", "-p", url)
-        assert done.code == 1
-        assert message in done.err
-        assert "Traceback" not in done.err
+        result = tree.run("apply", "-p", url)
+        assert result.code == 1
+        assert message in result.err
+        assert "Traceback" not in result.err
 
 
 # --- Without a controller ---
@@ -735,9 +735,9 @@ def test_last_good_stands_in_for_a_controller_that_fails(
     tree.run("apply")
     controller.behaviour = partial(plain, status=500)
     before = stamps(tree.root)
-    done = tree.run("apply", "--last-good")
-    assert (done.code, done.out) == (0, "")
-    assert done.err.startswith("warning: the last good payload has to do: https://127.0.0.1:")
+    result = tree.run("apply", "--last-good")
+    assert (result.code, result.out) == (0, "")
+    assert result.err.startswith("warning: the last good payload has to do: https://127.0.0.1:")
     assert stamps(tree.root) == before
     (tree.root / FRR).unlink()
     assert tree.run("apply", "--last-good").out == "/etc/frr/frr.conf\n"
@@ -752,11 +752,11 @@ def test_settings_are_checked(tree: Tree) -> None:
     """The message names each unknown setting, and each setting with an impossible value."""
     tree.settings = {}
     tree.set(controler="x", color=1, timeout="long", retries=99, ca_file="ca.pem", key_file="/key")
-    done = tree.run("apply")
+    result = tree.run("apply")
     place = "evpn-host: /etc/evpn-host/config.yaml"
     known = ", ".join(Config.__struct_fields__)
-    assert done.code == 1
-    assert done.err.splitlines() == [
+    assert result.code == 1
+    assert result.err.splitlines() == [
         f"{place}: controler: is not a setting that is known (did you mean controller?)",
         f"{place}: color: is not a setting that is known (known are {known})",
         f"{place}: timeout: long is not a number of seconds up to 600",
@@ -790,9 +790,9 @@ def _documented(default: object) -> str:
 def test_plain_http_leaves_this_machine_only_if_allowed(tree: Tree, insecure: bool) -> None:
     """192.0.2.1 is nobody's (RFC 5737): the try fails, but for another reason."""
     tree.set(controller="http://192.0.2.1/K8S01.json", insecure=insecure, timeout=1, retries=0)
-    done = tree.run("apply")
-    assert done.code == 1
-    assert ("is plain http, in which anybody" in done.err) == (not insecure)
+    result = tree.run("apply")
+    assert result.code == 1
+    assert ("is plain http, in which anybody" in result.err) == (not insecure)
 
 
 # --- Reports of a run ---
@@ -818,8 +818,8 @@ def test_fleet_status_reads_what_the_controller_keeps(
     """A report that a host posts is a row of the table."""
     url = f"{controller.url}/racks/1/K8S01.json"
     access(tree).report(url, msgspec.json.encode(NOTHING_APPLIED))
-    kept = fleet.read(controller.folder / "reports")
-    assert [(host.name, host.report) for host in kept.hosts.values()] == [
+    reports = fleet.read(controller.folder / "reports")
+    assert [(host.name, host.report) for host in reports.hosts.values()] == [
         ("K8S01", "racks/1/K8S01.json")
     ]
 

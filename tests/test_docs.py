@@ -36,8 +36,8 @@ BEGIN, END = "<!-- reference: from the schema, by tests/test_docs.py -->", "<!--
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the site with --strict, where there is no network."""
     folder = tmp_path_factory.mktemp("site")
-    done = build(REPO, folder)
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = build(REPO, folder)
+    assert result.returncode == 0, result.stdout + result.stderr
     return folder
 
 
@@ -61,9 +61,9 @@ def test_faults_of_a_page_fail_the_build(tmp_path: Path) -> None:
     shutil.copytree(REPO / "docs", tmp_path / "docs")
     shutil.copy(REPO / "mkdocs.yml", tmp_path)
     (tmp_path / "docs/lost.md").write_text("[No page](no.md), [no heading](index.md#no)\n")
-    done = build(tmp_path, tmp_path / "site")
-    assert done.returncode == 1
-    assert "Aborted with 3 warnings" in done.stdout, done.stdout + done.stderr
+    result = build(tmp_path, tmp_path / "site")
+    assert result.returncode == 1
+    assert "Aborted with 3 warnings" in result.stdout, result.stdout + result.stderr
 
 
 def tables() -> Iterator[tuple[str, list[str]]]:

@@ -85,7 +85,7 @@ class Kernel:
             for prefix, gateway, device, text, metric in self.routes
             if prefix == "default"
         ]
-        on = {name: dict(has) for name, has in self.on.items() if name in devices}
+        on = {name: dict(entries) for name, entries in self.on.items() if name in devices}
         return Observation(devices, on, defaults, list(self.further), dict(SOURCES))
 
     def do(self, line: str) -> None:
@@ -96,14 +96,14 @@ class Kernel:
             self._further(words[1], words[2:])
         else:
             self._route(words[1], words[4], words[6], words[7:])
-        self.nowhere |= not any(self.mine & has.keys() for has in self.on.values())
+        self.nowhere |= not any(self.mine & entries.keys() for entries in self.on.values())
 
     def _address(self, verb: str, address: str, device: str, text: str) -> None:
         if device not in self.on:
             return
         if verb == "replace":
             ip = ip_interface(address).ip
-            if ":" in address and any(ip_interface(has).ip == ip for has in self.on[device]):
+            if ":" in address and any(ip_interface(other).ip == ip for other in self.on[device]):
                 return  # the kernel changes its flags, and not its prefix length
             self.on[device][address] = text.replace("nodad", "").replace("brd +", "").strip()
             return
@@ -113,15 +113,15 @@ class Kernel:
         self.routes = [r for r in self.routes if r[2] != device or source not in r[3]]
         self.further = [r for r in self.further if f"src {r.source}" != source or r.table != MAIN]
         if ":" not in address:
-            if not any(":" not in left for left in self.on[device]):  # fib_disable_ip
+            if not any(":" not in remaining for remaining in self.on[device]):  # fib_disable_ip
                 self.routes = [r for r in self.routes if r[2] != device or ":" in r[1]]
                 self.further = [r for r in self.further if r.device != device]
             subnet = ip_interface(address).network
-            for left in (
+            for remaining in (
                 [] if self.promotes else list(self.on[device])
             ):  # secondary addresses go with their primary
-                if ":" not in left and ip_interface(left).network == subnet:
-                    del self.on[device][left]
+                if ":" not in remaining and ip_interface(remaining).network == subnet:
+                    del self.on[device][remaining]
 
     def _further(self, verb: str, words: list[str]) -> None:
         values = dict(zip(words[1::2], words[2::2], strict=False))
@@ -159,8 +159,8 @@ class Kernel:
             return
         if "src" in rest and not any(
             address.partition("/")[0] == rest[rest.index("src") + 1]
-            for has in self.on.values()
-            for address in has
+            for entries in self.on.values()
+            for address in entries
         ):
             return
         same = [
@@ -209,8 +209,8 @@ class Simulated(hook.Hook):
         known, state = self.placement.original.companions, self.world.kernel.state()
         return management, companions.observe(self.root, management, state, known)
 
-    def _run(self, lines: list[str], wanted: str) -> None:
-        del wanted
+    def _run(self, lines: list[str], reason: str) -> None:
+        del reason
         for line in lines:
             if self.world.lines_to_live == 0:
                 raise Killed
@@ -265,7 +265,7 @@ class World:
         self.kernel.mine = {management.ipv4, old.ipv4}
 
     def places(self) -> list[str]:
-        return sorted(name for name, has in self.kernel.on.items() if MINE4 in has)
+        return sorted(name for name, entries in self.kernel.on.items() if MINE4 in entries)
 
     def settle(self, times: int = 8) -> None:
         """Let so much time pass that no damping and no waiting is left."""
@@ -459,8 +459,8 @@ def test_a_route_that_the_kernel_does_not_take_is_named(world: World) -> None:
     world.now += Backoff.LONGEST
     world.hook.settle()
     assert world.hook.placement.stuck == []
-    [moved] = [r for r in world.kernel.further if r.prefix == "192.0.2.0/28"]
-    assert moved.device == BRIDGE
+    [route] = [r for r in world.kernel.further if r.prefix == "192.0.2.0/28"]
+    assert route.device == BRIDGE
 
 
 def test_tries_come_later_each_time() -> None:
@@ -476,8 +476,8 @@ def test_tries_come_later_each_time() -> None:
 
 def test_what_the_operator_does_with_routes(world: World) -> None:
     """One that he deletes on the NIC stays deleted; one that he adds on the bridge comes along."""
-    gone, *others = MOVING
-    world.kernel.do(f"route delete {gone.words(NIC)}")
+    removed, *others = MOVING
+    world.kernel.do(f"route delete {removed.words(NIC)}")
     world.settle(1)
     world.sessions = ["ens4"]
     world.settle(1)
@@ -625,8 +625,8 @@ def test_an_address_of_the_operators_file_goes_along(
         assert kernel.on[BRIDGE] == {NEIGHBOUR: "preferred_lft 0", MINE4: ""}
         assert next(iter(kernel.on[BRIDGE])) == (NEIGHBOUR if first else MINE4)
         assert kernel.on[NIC].keys() == {LEASE}
-        moved = msgspec.structs.replace(by_it, device=BRIDGE)
-        assert moved in kernel.further
+        moved_route = msgspec.structs.replace(by_it, device=BRIDGE)
+        assert moved_route in kernel.further
         kernel.on[NIC][NEIGHBOUR] = text  # the operator's tools
         world.settle(1)
         assert kernel.on[NIC].keys() == {LEASE}
@@ -702,12 +702,12 @@ def has_exactly(world: World, right: str, former: Management) -> None:
     assert management
     kernel = world.kernel
     for address, gateway in management.pairs:
-        assert [name for name, has in kernel.on.items() if address in has] == [right]
+        assert [name for name, entries in kernel.on.items() if address in entries] == [right]
         routes = [r for r in kernel.routes if r[0] == "default" and r[1] == gateway]
         assert {route[2] for route in routes} == {right}
     current = dict(management.pairs)
-    gone = {address for address, _ in former.pairs} - current.keys()
-    assert not any(gone & has.keys() for has in kernel.on.values())
+    removed = {address for address, _ in former.pairs} - current.keys()
+    assert not any(removed & entries.keys() for entries in kernel.on.values())
     gateways = {route[1] for route in kernel.routes if route[0] == "default"}
     assert gateways == {gateway for gateway in current.values() if gateway}
     assert LEASE in kernel.on[NIC]

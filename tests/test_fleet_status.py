@@ -100,9 +100,9 @@ def test_all_is_well(evpn_host: Command, tmp_path: Path) -> None:
     """Then the exit code is 0; a clock that is behind makes nothing stale."""
     post(tmp_path, "srv1")
     post(tmp_path, "srv2", health="waiting", minutes=-30)
-    done = evpn_host("fleet-status", tmp_path)
-    assert done.code == 0
-    assert done.out.startswith("2 hosts: nobody is needed\n")
+    result = evpn_host("fleet-status", tmp_path)
+    assert result.code == 0
+    assert result.out.startswith("2 hosts: nobody is needed\n")
     assert json.loads(evpn_host("fleet-status", "--json", tmp_path).out)["ok"]
 
 
@@ -140,8 +140,8 @@ def test_a_fleet_is_compared(evpn_host: Command, tmp_path: Path) -> None:
     for name in ("mgmt-srv-01", "mgmt-srv-02"):
         post(reports, name, file=f"{name.upper()}.json", generation=8)
     (reports / "mgmt-srv-02.json").unlink()
-    done = evpn_host("fleet-status", reports, "-p", fleet)
-    assert (done.code, done.err) == (0, "")
+    result = evpn_host("fleet-status", reports, "-p", fleet)
+    assert (result.code, result.err) == (0, "")
 
 
 def test_nothing_was_applied_yet(tmp_path: Path) -> None:
@@ -193,9 +193,9 @@ def test_damaged_files_are_named_and_hide_no_other(evpn_host: Command, tmp_path:
     assert reasons["no host.json"].endswith("it names no host, and neither does the file's name")
     assert not status.ok
     for options in ([], ["--json"]):
-        done = evpn_host("fleet-status", tmp_path, *options)
-        assert (done.code, done.err) == (1, "")
-        assert "\x1b" not in done.out
+        result = evpn_host("fleet-status", tmp_path, *options)
+        assert (result.code, result.err) == (1, "")
+        assert "\x1b" not in result.out
 
 
 def test_no_text_of_a_host_reaches_a_terminal_raw(tmp_path: Path) -> None:
@@ -220,9 +220,9 @@ def test_a_folder_without_reports(evpn_host: Command, tmp_path: Path) -> None:
     with pytest.raises(Refused, match="there is no report in it"):
         look(tmp_path)
     for argv in ([tmp_path], [tmp_path / "none"], [tmp_path, "-p", tmp_path / "none"]):
-        done = evpn_host("fleet-status", *argv)
-        assert (done.code, done.out) == (2, "")
-        assert done.err
+        result = evpn_host("fleet-status", *argv)
+        assert (result.code, result.out) == (2, "")
+        assert result.err
     assert evpn_host("fleet-status", tmp_path, "-p", FLEET).code == 1
 
 
@@ -285,7 +285,7 @@ def test_memory_does_not_grow_with_what_hosts_send(tmp_path: Path) -> None:
     for number in range(200):
         post(tmp_path, f"srv{number}", differences=["x" * 1000] * 1000)
     argv = [sys.executable, "-c", MANY, str(tmp_path)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=120)
-    hosts, kilobytes = map(int, done.stdout.split())
+    result = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=120)
+    hosts, kilobytes = map(int, result.stdout.split())
     assert hosts == 200
     assert kilobytes < 120_000

@@ -51,10 +51,10 @@ def test_three_ways_give_the_same_bytes(
     way: str, evpn_host: Callable[..., Result], tmp_path: Path, backend: str
 ) -> None:
     """Ports by hand, labels, a Server Cluster: K8S01 has the files of its Host document."""
-    done = evpn_host(
+    result = evpn_host(
         "render", "-p", REPO / f"examples/coke-{way}.yaml", "-o", tmp_path, "-b", backend
     )
-    assert done.code == 0, done.err
+    assert result.code == 0, result.err
     assert [each.name for each in tmp_path.iterdir()] == ["K8S01"]  # gpu-node-10 gets no files
     expected = files(REPO / f"snapshots/k8s01-{backend}")
     assert len(expected) > 4
@@ -149,14 +149,14 @@ def clustered(*clusters: Json, hosts: list[Json] | None = None, **fields: Any) -
 
 def bridges(document: Json, host: str = "h1") -> dict[int, list[str]]:
     """Return the V-Nets of a host, by VNI, with the gateways that are on it."""
-    found = load(encoded(document)).host(host).bridges
-    return {each.port.vni: each.addresses for each in found if not each.l3vni}
+    host_ = load(encoded(document)).host(host).bridges
+    return {each.port.vni: each.addresses for each in host_ if not each.l3vni}
 
 
 def warnings(document: Json) -> list[str]:
     """Return what `load` warns of, but not of hosts of another role."""
-    found = load(encoded(document)).warnings
-    return [str(each) for each in found if "srvRole" not in each.place]
+    messages = load(encoded(document)).warnings
+    return [str(each) for each in messages if "srvRole" not in each.place]
 
 
 # --- Labels ---

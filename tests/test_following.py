@@ -52,8 +52,8 @@ def observation(*routes: Route, **fields: object) -> Observation:
 )
 def test_what_belongs_to_the_address(one: Route, belongs: bool) -> None:
     """A route by its next hop or its source; one on the link by the rule for its table."""
-    found = following.following(MANAGEMENT, observation(one), {NIC})
-    assert (one in found) == belongs
+    routes = following.following(MANAGEMENT, observation(one), {NIC})
+    assert (one in routes) == belongs
 
 
 def test_what_can_not_move_is_named() -> None:
@@ -85,8 +85,8 @@ def test_router_advertisements_of_an_uplink_are_named() -> None:
     """Those of other NICs go on."""
     defaults = [Default(10, "fe80::1", name, 1024, "proto 9") for name in ("ens4", "ens6")]
     defaults.append(Default(10, "fd12::1", "ens5", 1024, "proto 4"))
-    found = following.advertised({"ens4", "ens5"}, Observation({}, {}, defaults))
-    assert [each.what.split()[0] for each in found] == ["ens4"]
+    routes = following.advertised({"ens4", "ens5"}, Observation({}, {}, defaults))
+    assert [each.what.split()[0] for each in routes] == ["ens4"]
 
 
 NETWORK = """
@@ -118,7 +118,7 @@ def test_addresses_that_files_set_go_along(tmp_path: Path) -> None:
     for path, text in files.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
-    found = companions.observe(tmp_path, MANAGEMENT, observed, ["10.12.0.70/16", "10.13.0.1/16"])
-    assert set(found.companions) == {*(f"10.12.0.{n}/16" for n in (50, 51, 52)), "10.12.0.70/16"}
-    named = [each.what for each in following.staying(MANAGEMENT, found)]
+    routes = companions.observe(tmp_path, MANAGEMENT, observed, ["10.12.0.70/16", "10.13.0.1/16"])
+    assert set(routes.companions) == {*(f"10.12.0.{n}/16" for n in (50, 51, 52)), "10.12.0.70/16"}
+    named = [each.what for each in following.staying(MANAGEMENT, routes)]
     assert named == ["ens4 has 10.12.0.60/16, another address of the management subnet"]

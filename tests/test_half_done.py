@@ -92,11 +92,11 @@ def test_the_hook_reads_what_to_go_back_to(
     monkeypatch.setattr(converge, "converge", fail_once)
     with pytest.raises(ActivationFailed, match="the gateway"):
         apply(documents[3], options)
-    there, back = (each and each.target.management for each in during)
-    assert there
-    assert there.ipv4 == numbers[3]
-    assert back
-    assert back.ipv4 == numbers[2]
+    first, second = (each and each.target.management for each in during)
+    assert first
+    assert first.ipv4 == numbers[3]
+    assert second
+    assert second.ipv4 == numbers[2]
 
 
 def test_says_when_going_back_fails(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:

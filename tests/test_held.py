@@ -27,10 +27,10 @@ def options(folder_as_host: Path) -> Options:
 
 def wait(options: Options, minutes: float) -> None:
     """Let time pass for what is held."""
-    kept = held.read(options.root)
-    assert kept
-    since = datetime.datetime.fromisoformat(kept.since) - datetime.timedelta(minutes=minutes)
-    older = msgspec.structs.replace(kept, since=since.isoformat())
+    entry = held.read(options.root)
+    assert entry
+    since = datetime.datetime.fromisoformat(entry.since) - datetime.timedelta(minutes=minutes)
+    older = msgspec.structs.replace(entry, since=since.isoformat())
     (options.root / held.FILE).write_bytes(msgspec.json.encode(older))
 
 
@@ -43,9 +43,9 @@ def test_a_timer_tries_a_failed_payload_again_after_longer_each_time(
         fail_once(monkeypatch)
         with pytest.raises(ActivationFailed):
             apply(NEW, options)
-        kept = held.read(options.root)
-        assert kept
-        assert kept.failures == failures
+        entry = held.read(options.root)
+        assert entry
+        assert entry.failures == failures
         wait(options, minutes - 1)
         outcome = apply(NEW, options)
         assert "ens4 is not Established" in outcome.left_alone

@@ -82,15 +82,15 @@ def test_a_leaf_has_the_gateways_that_are_on_the_switch(document: Json) -> None:
 
 def test_words_stand_for_what_nobody_says(evpn_host: Command, tmp_path: Path) -> None:
     """They are named, and `--switches` has them; no tool takes them for values."""
-    done = evpn_host("leaves", "-p", ALL, "-o", tmp_path / "without")
-    assert done.code == 0
-    assert "leaf1: nothing says its LOOPBACK and ASN: the word" in done.err
-    assert "leaf2: nothing says its LOOPBACK: the word" in done.err
+    result = evpn_host("leaves", "-p", ALL, "-o", tmp_path / "without")
+    assert result.code == 0
+    assert "leaf1: nothing says its LOOPBACK and ASN: the word" in result.err
+    assert "leaf2: nothing says its LOOPBACK: the word" in result.err
     text = (tmp_path / "without/leaf1/etc/frr/frr.conf").read_text()
     assert "router bgp ASN\n bgp router-id LOOPBACK\n" in text
-    done = evpn_host("leaves", "-p", ALL, "-o", tmp_path / "with", "--switches", SWITCHES)
-    assert "nothing says" not in done.err
-    assert "ns-leaf-0 is no leaf of this payload" in done.err
+    result = evpn_host("leaves", "-p", ALL, "-o", tmp_path / "with", "--switches", SWITCHES)
+    assert "nothing says" not in result.err
+    assert "ns-leaf-0 is no leaf of this payload" in result.err
     for path in files(tmp_path / "with"):
         assert "LOOPBACK" not in (tmp_path / "with" / path).read_text()
 
@@ -100,8 +100,8 @@ def test_the_folder_is_what_the_payload_says(
 ) -> None:
     """A leaf that is gone goes; files of others stay; what is the same is not written."""
     argv = ["leaves", "-o", tmp_path / "out", "--switches", SWITCHES, "--json", "-p"]
-    done = json.loads(evpn_host(*argv, ALL).out)
-    assert done["leaves"]["new"] == ["leaf1", "leaf2"]
+    result = json.loads(evpn_host(*argv, ALL).out)
+    assert result["leaves"]["new"] == ["leaf1", "leaf2"]
     assert files(tmp_path / "out") == {
         f"{name}/etc/{path}"
         for name in ("leaf1", "leaf2")
@@ -115,8 +115,8 @@ def test_the_folder_is_what_the_payload_says(
         vnet["ports"] = [port for port in vnet["ports"] if "leaf2" not in port["name"]]
     fleet = tmp_path / "fleet.json"
     fleet.write_text(json.dumps(document))
-    done = json.loads(evpn_host(*argv, fleet).out)
-    assert done["leaves"] == {"new": [], "changed": [], "removed": ["leaf2"], "same": ["leaf1"]}
+    result = json.loads(evpn_host(*argv, fleet).out)
+    assert result["leaves"] == {"new": [], "changed": [], "removed": ["leaf2"], "same": ["leaf1"]}
     assert "leaf2/mine" in files(tmp_path / "out")
     assert evpn_host(*argv[:-2], "-p", fleet).out.startswith("leaves: 0 new, 0 changed")
 
@@ -190,9 +190,9 @@ def test_a_refusal_names_the_file_and_writes_nothing(evpn_host: Command, tmp_pat
         "": f"{file} is empty",
     }.items():
         file.write_text(text)
-        done = evpn_host("leaves", "-p", ALL, "-o", tmp_path / "out", "--switches", file)
-        assert done.code == 1
-        assert message in done.err
+        result = evpn_host("leaves", "-p", ALL, "-o", tmp_path / "out", "--switches", file)
+        assert result.code == 1
+        assert message in result.err
         assert not (tmp_path / "out").exists()
 
 

@@ -311,5 +311,5 @@ def test_which_servers_belong_to_the_address(server: str, belongs: bool) -> None
 
 def test_words_of_a_link_are_never_options() -> None:
     """Each command has its words behind `--`; an empty list is an empty word."""
-    told = list(failover.changes(Names(servers=SERVERS), Names(domains=("-x",)), BRIDGE))
-    assert told == [("dns", BRIDGE, ""), ("domain", BRIDGE, "-x")]
+    steps = list(failover.changes(Names(servers=SERVERS), Names(domains=("-x",)), BRIDGE))
+    assert steps == [("dns", BRIDGE, ""), ("domain", BRIDGE, "-x")]

@@ -16,8 +16,8 @@ def answer(**names: str) -> str:
 
 def test_each_nic_has_the_name_of_its_switch() -> None:
     """A switch without a name has none."""
-    heard = lldp.decode(answer(ens4="ns-leaf-0", ens5="ns-leaf-1", ens6=""))
-    assert heard == {"ens4": "ns-leaf-0", "ens5": "ns-leaf-1"}
+    switches = lldp.decode(answer(ens4="ns-leaf-0", ens5="ns-leaf-1", ens6=""))
+    assert switches == {"ens4": "ns-leaf-0", "ens5": "ns-leaf-1"}
 
 
 def test_a_name_is_safe_for_a_terminal() -> None:

@@ -73,7 +73,7 @@ def test_promtool_accepts_the_metrics(promtool: str, tmp_path: Path, status: Sta
     file = tmp_path / "evpn-host.prom"
     metrics.write(file.parent, file.name, status, 1000.5, good=True)
     argv = [promtool, "check", "metrics"]
-    done = subprocess.run(
+    result = subprocess.run(
         argv, input=file.read_text(), capture_output=True, text=True, check=False, timeout=60
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

@@ -74,9 +74,10 @@ def each(judge: Callable[[Root, Path], str], root: Root) -> Judge:
     return lambda roots: [judge(root, tree) for tree in roots]
 
 
-def _complaint(done: Result) -> str:
+def _complaint(result: Result) -> str:
     """Return a tool's exit code and output; an empty text when it succeeds in silence."""
-    return f"{done.code}: {done.out}{done.err}" if done.code or done.out or done.err else ""
+    text = result.out + result.err
+    return f"{result.code}: {text}" if result.code or text else ""
 
 
 GENERATE = f"""
@@ -91,8 +92,8 @@ GENERATE = f"""
 def netplan(root: Root, tree: Path) -> str:
     """Return netplan's complaints. What it generates goes to a copy, which is then removed."""
     script = f'{GENERATE} rm -r "$copy"; exit $code'
-    done = root.run(["sh", "-c", script, "-", tree], check=False)
-    return _complaint(done)
+    result = root.run(["sh", "-c", script, "-", tree], check=False)
+    return _complaint(result)
 
 
 def networkd(root: Root, roots: list[Path]) -> str:
@@ -166,9 +167,9 @@ def bgpd(root: Root, tree: Path) -> str:
         chown frr:frr /run/frr/bgpd.conf &&
         exec /usr/lib/frr/bgpd --dryrun --config_file /run/frr/bgpd.conf --log stdout --bgp_port 0
     """
-    done = root.run(["sh", "-c", script], check=False, input=text)
-    refused = re.findall(r"(?:No such|Command|Error).* on config line .*", done.out)
-    return "\n".join(refused) if not done.code else _complaint(done)
+    result = root.run(["sh", "-c", script], check=False, input=text)
+    refused = re.findall(r"(?:No such|Command|Error).* on config line .*", result.out)
+    return "\n".join(refused) if not result.code else _complaint(result)
 
 
 # What a tool says about every tree, and why that is right or known.
@@ -498,8 +499,8 @@ def test_settings_that_a_kernel_lacks_are_no_failure(root: Root) -> None:
     assert lines == ["-net/ipv6/conf/nbr-26/accept_untracked_na = 2"]
     script = "cat > /tmp/sysctl.conf && exec /usr/lib/systemd/systemd-sysctl /tmp/sysctl.conf"
     text = "\n".join([*lines, "-net/ipv4/tcp_l3mdev_accept = 7\n"])
-    done = root.run(["sh", "-c", script], input=text)
-    assert not done.err
+    result = root.run(["sh", "-c", script], input=text)
+    assert not result.err
 
 
 SECTIONS = """
@@ -522,11 +523,11 @@ def test_which_nics_a_section_is_about(root: Root, tmp_path: Path) -> None:
     expected = netplan_nics.read(tmp_path, FILE, load(encoded(host())).hosts[0]).files
     script = f'{GENERATE} cp -r "$copy/run" "$1"; rm -r "$copy"; exit $code'
     root.run(["sh", "-c", script, "-", tmp_path])
-    made = {
+    matches = {
         path.name: networkd_files.parsed(path.name, "", path.read_text()).match
         for path in tmp_path.glob("run/systemd/network/*.network")
     }
-    assert made == {file.name: file.match for file in expected}
+    assert matches == {file.name: file.match for file in expected}
 
 
 def test_nft_takes_a_filter_that_keeps_guests_addresses(root: Root, tmp_path: Path) -> None:

@@ -165,8 +165,8 @@ def test_links(both: Both) -> None:
 def test_settings_of_devices(both: Both) -> None:
     """What the kernel tells of a device's settings is what stands below /proc/sys."""
     ours, _ = both
-    told, read = ours["settings"]
-    assert told == read
+    devices, read = ours["settings"]
+    assert devices == read
     assert len(set(read.values())) > 1
 
 

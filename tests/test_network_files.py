@@ -145,10 +145,10 @@ DECIDES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
 }
 
 
-@pytest.mark.parametrize("who", DECIDES)
-def test_where_our_part_goes(tmp_path: Path, who: str) -> None:
+@pytest.mark.parametrize("case", DECIDES)
+def test_where_our_part_goes(tmp_path: Path, case: str) -> None:
     """Into a drop-in of the file that networkd takes, or into our own section."""
-    texts, foreign = DECIDES[who]
+    texts, foreign = DECIDES[case]
     placed = netplan_nics.placed(HOST, configuration(tmp_path, texts))
     assert placed.foreign_files == foreign
     assert list(netplan_nics.problems(placed, configuration(tmp_path, texts))) == []
@@ -204,10 +204,10 @@ ASKS = {
 }
 
 
-@pytest.mark.parametrize("who", ASKS)
-def test_a_boot_does_not_wait_for_a_lease(tmp_path: Path, who: str) -> None:
+@pytest.mark.parametrize("case", ASKS)
+def test_a_boot_does_not_wait_for_a_lease(tmp_path: Path, case: str) -> None:
     """networkd-wait-online takes another device, and netplan's own list leaves the NIC out."""
-    texts, lease, line = ASKS[who]
+    texts, lease, line = ASKS[case]
     placed = netplan_nics.placed(HOST, configuration(tmp_path, texts))
     assert placed.lease == lease
     rendered = render(placed, "netplan")
@@ -238,10 +238,10 @@ IFUPDOWN = {
 }
 
 
-@pytest.mark.parametrize("who", IFUPDOWN)
-def test_ifupdown2_waits_for_a_lease(tmp_path: Path, who: str) -> None:
+@pytest.mark.parametrize("case", IFUPDOWN)
+def test_ifupdown2_waits_for_a_lease(tmp_path: Path, case: str) -> None:
     """It says what ends the wait, "" where there is none."""
-    texts, waits = IFUPDOWN[who]
+    texts, waits = IFUPDOWN[case]
     for path, text in texts.items():
         files.write(tmp_path, path, text.encode(), 0o644)
     remedy = Ifupdown().lease(tmp_path, HOST)

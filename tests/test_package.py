@@ -123,8 +123,8 @@ def installed(root: Root, before: str) -> Root:
 def together(root: Root, commands: list[list[str]]) -> list[Result]:
     """Run the package's command for each list of arguments; return the results."""
     argv = ["/usr/bin/python3", "-c", TOGETHER]
-    done = root.run(argv, input=json.dumps(commands), timeout=300)
-    return [Result(*each) for each in done.json]
+    result = root.run(argv, input=json.dumps(commands), timeout=300)
+    return [Result(*each) for each in result.json]
 
 
 def files(root: Root) -> str:
@@ -136,8 +136,8 @@ def files(root: Root) -> str:
 def test_an_answer_without_end_fills_no_memory(installed: Root) -> None:
     """Each distribution has another urllib3, and Python's own part of HTTP (Debian 12: 1.26.12)."""
     script = "/opt/repo/tests/endless.py"
-    done = installed.run(["/usr/bin/python3", script, "/usr/share/evpn-host"], timeout=300)
-    assert endless.faults(done.out) == {}
+    result = installed.run(["/usr/bin/python3", script, "/usr/share/evpn-host"], timeout=300)
+    assert endless.faults(result.out) == {}
 
 
 def test_lintian_accepts_the_packages(packages: Path) -> None:
@@ -145,8 +145,8 @@ def test_lintian_accepts_the_packages(packages: Path) -> None:
     debs_ = sorted(packages.glob("*.deb"))
     assert len(debs_) == 3
     argv = ["lintian", "--allow-root", "--fail-on=error,warning", *map(str, debs_)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
-    assert (done.returncode, done.stdout) == (0, "")
+    result = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
+    assert (result.returncode, result.stdout) == (0, "")
 
 
 def test_one_version_and_one_list_of_minimums() -> None:
@@ -185,8 +185,8 @@ def test_scripts_are_plain_sh(root_user: None, name: str) -> None:
     script = str(REPO / name)
     shellcheck = program("shellcheck", "shellcheck")
     for argv in (["sh", "-n", script], [shellcheck, script]):
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        result = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+        assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("name", ["build-deb", "build-zipapp"])
@@ -196,9 +196,9 @@ def test_builds_refuse_wrong_usage(tmp_path: Path, name: str, words: list[str]) 
     copy = tmp_path / "packaging" / name
     copy.parent.mkdir()
     shutil.copy(REPO / "packaging" / name, copy)
-    done = subprocess.run([copy, *words], capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "usage: packaging/" in done.stderr
+    result = subprocess.run([copy, *words], capture_output=True, text=True, check=False, timeout=60)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "usage: packaging/" in result.stderr
     assert list(tmp_path.iterdir()) == [copy.parent]
 
 
@@ -259,7 +259,7 @@ def test_the_same_bytes_with_the_distributions_libraries(
             for backend in ("netplan", "ifupdown")
             for case in hosts
         ]
-        assert {done.code for done in together(installed, renderings)} == {0}
+        assert {result.code for result in together(installed, renderings)} == {0}
         rendered = {p.relative_to(folder): p for p in Path(folder).rglob("*") if p.is_file()}
         assert len(rendered) > 100
         for path, file in rendered.items():

@@ -117,13 +117,13 @@ def test_its_program_takes_it(root_user: None, tmp_path: Path, name: str) -> Non
     with Root("trixie", over=[platform.tree()]) as root:
         root.run(["sh", "-c", SETUP])
         before = bridge(root)
-        done = root.run(["sh", "-euc", platform.script, "sh", file], timeout=120)
+        result = root.run(["sh", "-euc", platform.script, "sh", file], timeout=120)
         assert bridge(root) == before
-    [link] = json.loads(done.out.splitlines()[-1])
+    [link] = json.loads(result.out.splitlines()[-1])
     assert link["mtu"] == VNET.mtu
     if name != "qemu":
         assert {IPV4, IPV6} <= {each["local"] for each in link["addr_info"]}
-        assert done.out.count(" 0% packet loss") == 2, done.out
+        assert result.out.count(" 0% packet loss") == 2, result.out
 
 
 def bridge(root: Root) -> dict[str, Any]:

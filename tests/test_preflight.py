@@ -151,10 +151,10 @@ def test_the_management_address_may_be_on_a_bridge_of_ours() -> None:
     management = HOST.management
     assert management
     bridge = nic(9, "nbr-99", kind="bridge")
-    there = machine(bridge, addresses={9: {management.ipv4}})
+    applied = machine(bridge, addresses={9: {management.ipv4}})
     ours = frozenset({"nbr-99"})
-    assert preflight.findings(HOST, DEVICES, there, first=False, ours=ours) == []
-    [finding] = preflight.findings(HOST, DEVICES, there, first=False)
+    assert preflight.findings(HOST, DEVICES, applied, first=False, ours=ours) == []
+    [finding] = preflight.findings(HOST, DEVICES, applied, first=False)
     assert finding.stops
     assert f"{management.ipv4} is on nbr-99" in finding.what
 

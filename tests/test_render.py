@@ -79,8 +79,8 @@ def stamps(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def last(done: Result) -> str:
-    return str(done.out.splitlines()[-1])
+def last(result: Result) -> str:
+    return str(result.out.splitlines()[-1])
 
 
 # --- Exactly what the payload says ---
@@ -108,10 +108,11 @@ def test_as_json(render: Command) -> None:
     document = a_fleet(1, 2)
     document["hosts"].append(bare_metal)
     render(a_fleet(2, 3))
-    done = json.loads(render(document, "--json").out)
-    assert done["hosts"] == {"new": ["srv1"], "changed": [], "removed": ["srv3"], "same": ["srv2"]}
-    assert done["files"]["new"] == done["files"]["removed"] == done["files"]["same"] > 5
-    assert done["left_out"] == ["gpu1"]
+    result = json.loads(render(document, "--json").out)
+    hosts = {"new": ["srv1"], "changed": [], "removed": ["srv3"], "same": ["srv2"]}
+    assert result["hosts"] == hosts
+    assert result["files"]["new"] == result["files"]["removed"] == result["files"]["same"] > 5
+    assert result["left_out"] == ["gpu1"]
 
 
 def test_the_same_is_not_written(render: Command, out: Path) -> None:
@@ -129,9 +130,9 @@ def test_a_change_of_one_host_touches_no_other(render: Command, out: Path) -> No
     """A V-Net on one host is a change of some of that host's files."""
     render(a_fleet(1, 2))
     before = stamps(out)
-    done = render(a_fleet(1, 2, members=[2], generation=2))
+    result = render(a_fleet(1, 2, members=[2], generation=2))
     after = stamps(out)
-    assert done.out.splitlines()[0] == "~ srv2"
+    assert result.out.splitlines()[0] == "~ srv2"
     changed = {path for path in after if after[path] != before.get(path)}
     assert f"srv2/{FRR}" in changed
     assert f"srv2/{DROP_IN.format(26)}" in changed
@@ -152,9 +153,9 @@ def test_the_other_backends_files_go(render: Command, out: Path) -> None:
     """What is left is what a new folder would have."""
     render(a_fleet(1), "-b", "netplan")
     render(a_fleet(1), "-b", "ifupdown")
-    left = stamps(out).keys()
+    files = stamps(out).keys()
     render(a_fleet(1), "-b", "ifupdown", "-o", out.with_name("new"))
-    assert left == stamps(out.with_name("new")).keys()
+    assert files == stamps(out.with_name("new")).keys()
     assert not (out / "srv1/etc/netplan").exists()
 
 
@@ -162,14 +163,14 @@ def test_a_fleet_a_host_and_one_of_a_fleet(render: Command, out: Path) -> None:
     """A Host's files take the place of a Fleet's, and the other way; -H leaves all others alone."""
     render(a_fleet(1, 2))
     two = stamps(out / "srv2")
-    done = render(a_fleet(1, 2), "-H", "SRV1")
-    assert done.out.splitlines()[0] == "+ srv1"
+    result = render(a_fleet(1, 2), "-H", "SRV1")
+    assert result.out.splitlines()[0] == "+ srv1"
     assert stamps(out / "srv2") == two
     assert (out / FRR).read_bytes() == (out / "srv1" / FRR).read_bytes()
     assert ", 2 the same; " in last(render(a_fleet(1, 2)))
     assert not (out / "etc").exists()
-    done = render(host())
-    assert done.out.splitlines()[:-1] == ["+ K8S01", "- srv1", "- srv2"]
+    result = render(host())
+    assert result.out.splitlines()[:-1] == ["+ K8S01", "- srv1", "- srv2"]
     assert [each.name for each in out.iterdir()] == ["etc"]
 
 
@@ -216,8 +217,8 @@ def test_files_of_others_stay(render: Command, out: Path) -> None:
         (out / path).parent.mkdir(parents=True, exist_ok=True)
         (out / path).write_text(text)
     (out / "srv2/empty").mkdir()
-    done = render(a_fleet(1))
-    assert done.out.splitlines()[:-1] == ["~ srv1", "- srv2"]
+    result = render(a_fleet(1))
+    assert result.out.splitlines()[:-1] == ["~ srv1", "- srv2"]
     ours = {path for path in stamps(out) if path not in mine}
     assert {path.partition("/")[0] for path in ours} == {"srv1"}
     assert {path: (out / path).read_text() for path in mine} == mine
@@ -231,11 +232,11 @@ def test_no_link_is_followed(render: Command, out: Path, tmp_path: Path) -> None
     elsewhere = (out / "srv1").rename(tmp_path / "elsewhere")
     before = stamps(elsewhere)
     (out / "srv1").symlink_to(elsewhere)
-    done = render(a_fleet(1, 2, 3))
-    assert done.code == 1
-    assert f"{out}/srv1: is a symbolic link, which is not followed" in done.err
-    done = render(a_fleet(2, 3))  # srv1 is gone, and the link is somebody's
-    assert done.code == 0
+    result = render(a_fleet(1, 2, 3))
+    assert result.code == 1
+    assert f"{out}/srv1: is a symbolic link, which is not followed" in result.err
+    result = render(a_fleet(2, 3))  # srv1 is gone, and the link is somebody's
+    assert result.code == 0
     assert (out / "srv1").is_symlink()
     (out / "srv2" / FRR).unlink()
     (out / "srv2" / FRR).symlink_to(elsewhere / FRR)
@@ -257,8 +258,8 @@ def test_what_is_no_file_is_replaced_or_named(render: Command, out: Path) -> Non
     assert (out / "srv1" / FRR).is_file()
     (out / "srv1" / FRR).unlink()
     (out / "srv1" / FRR).mkdir()
-    done = render(a_fleet(1))
-    assert (done.code, done.err) == (1, f"evpn-host: {out}/srv1/{FRR}: Is a directory\n")
+    result = render(a_fleet(1))
+    assert (result.code, result.err) == (1, f"evpn-host: {out}/srv1/{FRR}: Is a directory\n")
     assert not (out / "srv1/etc/frr/.frr.conf.new").exists()
 
 
@@ -277,9 +278,9 @@ def test_a_file_is_never_half(render: Command, out: Path, monkeypatch: pytest.Mo
         return write(descriptor, data[:100])
 
     monkeypatch.setattr(os, "write", full)
-    done = render(a_fleet(1, members=[1]))
-    assert done.code == 1
-    assert done.err == f"evpn-host: {out}/srv1/{FRR}: No space left on device\n"
+    result = render(a_fleet(1, members=[1]))
+    assert result.code == 1
+    assert result.err == f"evpn-host: {out}/srv1/{FRR}: No space left on device\n"
     assert (out / "srv1" / FRR).read_bytes() == before[out / "srv1" / FRR]
     assert not list(out.rglob(".*"))
     monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:100]))
@@ -310,8 +311,8 @@ def by_processors(count: int, *argv: object) -> subprocess.CompletedProcess[str]
     """Run the command in a process of its own that believes in so many processors."""
     code = f"import os; os.sched_getaffinity = lambda _: set(range({count}))\n"
     code += "from generator.cli import main; main()"
-    done = [sys.executable, "-c", code, *map(str, argv)]
-    return subprocess.run(done, capture_output=True, text=True, check=False, cwd=REPO, timeout=120)
+    words = [sys.executable, "-c", code, *map(str, argv)]
+    return subprocess.run(words, capture_output=True, text=True, check=False, cwd=REPO, timeout=120)
 
 
 def test_processes_write_the_same_as_one(tmp_path: Path) -> None:
@@ -321,10 +322,10 @@ def test_processes_write_the_same_as_one(tmp_path: Path) -> None:
     answers = []
     for count in (1, 3):
         out = tmp_path / str(count)
-        done = by_processors(count, "render", "-p", source, "-o", out)
-        assert done.returncode == 0, done.stderr
+        result = by_processors(count, "render", "-p", source, "-o", out)
+        assert result.returncode == 0, result.stderr
         answers.append(
-            (done.stdout, {p: (out / p).read_bytes() for p in stamps(out)}),
+            (result.stdout, {p: (out / p).read_bytes() for p in stamps(out)}),
         )
     assert answers[0] == answers[1]
     assert answers[0][0].startswith("+ srv1\n+ srv10\n+ srv100\n")
@@ -336,11 +337,11 @@ def test_a_failure_in_a_process_is_told(tmp_path: Path) -> None:
     source.write_bytes(encoded(a_fleet(*range(1, 61))))
     out.mkdir()
     (out / "srv59").symlink_to(tmp_path)
-    done = by_processors(2, "render", "-p", source, "-o", out)
-    assert done.returncode == 1
+    result = by_processors(2, "render", "-p", source, "-o", out)
+    assert result.returncode == 1
     last = f"evpn-host: {out}/srv59: is a symbolic link, which is not followed"
-    assert done.stderr.splitlines()[-1] == last
-    assert "Traceback" not in done.stderr
+    assert result.stderr.splitlines()[-1] == last
+    assert "Traceback" not in result.stderr
 
 
 def test_a_killed_process_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,8 +42,8 @@ def file(folder: Path, name: str, document: Json) -> Path:
 def git(folder: Path, *argv: str) -> None:
     """Run git without the user's settings."""
     own = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
-    who = ("-c", "user.name=ada", "-c", "user.email=ada@example.net")
-    subprocess.run(["git", *who, *argv], cwd=folder, env=os.environ | own, check=True)
+    identity = ("-c", "user.name=ada", "-c", "user.email=ada@example.net")
+    subprocess.run(["git", *identity, *argv], cwd=folder, env=os.environ | own, check=True)
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def sources(evpn_host: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     git(tmp_path, "init", "-q")
     for number, document in enumerate((fabrics.before(60), changed_60())):
         file(tmp_path, "fleet.json", document)
-        done = evpn_host("render", "-p", tmp_path / "fleet.json", "-o", tmp_path / "hosts")
-        assert done.code == 0, done.err
+        result = evpn_host("render", "-p", tmp_path / "fleet.json", "-o", tmp_path / "hosts")
+        assert result.code == 0, result.err
         if number == 0:
             git(tmp_path, "add", "-A")
             git(tmp_path, "commit", "-q", "-m", "one")
@@ -88,9 +88,9 @@ def test_any_two_sources_say_the_same(
 ) -> None:
     """A payload and the tree that it gives, on disk and in Git, each against each."""
     del sources
-    done = evpn_host("review", old, new)
-    assert done.out.splitlines() == CHANGES_60
-    assert done.code == 1
+    result = evpn_host("review", old, new)
+    assert result.out.splitlines() == CHANGES_60
+    assert result.code == 1
     assert evpn_host("review", new, new).code == 0
 
 
@@ -133,9 +133,9 @@ def test_trouble(evpn_host: Command, sources: Path, source: str, words: str) -> 
     """The exit code is 2, and the message names the source."""
     file(sources, "bad.json", {"kind": "Host"})
     for pair in ((source, "fleet.json"), ("fleet.json", source)):
-        done = evpn_host("review", *pair)
-        assert done.code == 2
-        assert words in done.err
+        result = evpn_host("review", *pair)
+        assert result.code == 2
+        assert words in result.err
 
 
 def test_wrong_usage(evpn_host: Command, sources: Path) -> None:
@@ -148,9 +148,9 @@ def test_wrong_usage(evpn_host: Command, sources: Path) -> None:
 def test_a_lower_generation(evpn_host: Command, sources: Path) -> None:
     """It is a warning: hosts would refuse that payload."""
     file(sources, "newer.json", fabrics.before(60) | {"generation": 3})
-    done = evpn_host("review", "newer.json", "HEAD:fleet.json")
-    assert (done.code, done.out) == (0, "  60 of 60 hosts unchanged\n")
-    assert "warning: NEW has generation 1, OLD 3: a host that has OLD refuses" in done.err
+    result = evpn_host("review", "newer.json", "HEAD:fleet.json")
+    assert (result.code, result.out) == (0, "  60 of 60 hosts unchanged\n")
+    assert "warning: NEW has generation 1, OLD 3: a host that has OLD refuses" in result.err
     assert "warning" not in evpn_host("review", "HEAD:fleet.json", "newer.json").err
 
 
@@ -158,9 +158,9 @@ def test_no_repository(evpn_host: Command, tmp_path: Path, monkeypatch: pytest.M
     """Git's own words say what is wrong."""
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.chdir(tmp_path)
-    done = evpn_host("review", "HEAD:a", "HEAD:b")
-    assert done.code == 2
-    assert "not a git repository" in done.err
+    result = evpn_host("review", "HEAD:a", "HEAD:b")
+    assert result.code == 2
+    assert "not a git repository" in result.err
 
 
 def test_no_link_is_followed(evpn_host: Command, sources: Path) -> None:
@@ -175,8 +175,8 @@ def test_no_link_is_followed(evpn_host: Command, sources: Path) -> None:
 
 
 def files_of(document: Json, backend: str) -> dict[str, str]:
-    found = load(fabrics.text(document)).host(None)
-    return {path: body(text) for path, text in render(found, backend).items()}
+    host_ = load(fabrics.text(document)).host(None)
+    return {path: body(text) for path, text in render(host_, backend).items()}
 
 
 def test_every_payload_is_read_back(accepted: Path, backend: str) -> None:
@@ -186,12 +186,12 @@ def test_every_payload_is_read_back(accepted: Path, backend: str) -> None:
         read = written.read(files, BACKENDS)
         assert read is not None
         assert read.backend == backend
-        found = read.host
-        expected = msgspec.structs.replace(each, management=found.management)
-        assert found == expected
-        assert (found.management is None) == (each.management is None)
-        if found.management and each.management:
-            assert found.management.bridge == each.management.bridge
+        actual = read.host
+        expected = msgspec.structs.replace(each, management=actual.management)
+        assert actual == expected
+        assert (actual.management is None) == (each.management is None)
+        if actual.management and each.management:
+            assert actual.management.bridge == each.management.bridge
 
 
 def test_files_that_are_not_ours_alone_are_named(backend: str) -> None:
@@ -230,9 +230,9 @@ def test_any_edit_is_no_fault(seed: int, backend: str) -> None:
         edited[path] = "".join(lines)
         if not chance.randrange(5):
             del edited[path]
-    found = written.read(edited, BACKENDS)
-    if found:
-        assert {p: body(t) for p, t in render(found.host, backend).items()} == edited
+    read = written.read(edited, BACKENDS)
+    if read:
+        assert {p: body(t) for p, t in render(read.host, backend).items()} == edited
     changes = comparison.of_files(files, edited, BACKENDS)
     assert bool(changes) == (files != edited)
 
@@ -244,8 +244,8 @@ def test_equal_differences_are_one_line(evpn_host: Command, sources: Path) -> No
     for number in (3, 4):
         path = sources / f"hosts/{fabrics.name(number)}/etc/frr/frr.conf"
         path.write_text(path.read_text() + " neighbor LEAVES password hunter22\n")
-    done = evpn_host("review", "HEAD:hosts", "hosts")
-    assert done.out.splitlines() == [
+    result = evpn_host("review", "HEAD:hosts", "hosts")
+    assert result.out.splitlines() == [
         "~ file /etc/frr/frr.conf   2 hosts: srv0003, srv0004",
         "",
         "~ file /etc/frr/frr.conf of 2 hosts: srv0003, srv0004",
@@ -278,8 +278,8 @@ def test_another_gateway_than_others_have(evpn_host: Command, sources: Path) -> 
     evpn_host("render", "-p", "one.json", "-o", "one")
     (sources / "hosts/srv0005").rename(sources / "aside")
     (sources / "one/srv0005").rename(sources / "hosts/srv0005")
-    done = evpn_host("review", "HEAD:hosts", "hosts", "--json")
-    (change,) = json.loads(done.out)["changes"]
+    result = evpn_host("review", "HEAD:hosts", "hosts", "--json")
+    (change,) = json.loads(result.out)["changes"]
     assert change["text"] == "~ V-Net red-a: gateway 10.50.1.254/24 → 10.50.1.1/24"
     (risk,) = change["risks"]
     assert risk.startswith("59 other hosts have 10.50.1.254/24, ")
@@ -294,8 +294,8 @@ def test_a_new_host_with_another_gateway(evpn_host: Command, sources: Path) -> N
     file(sources, "one.json", document)
     evpn_host("render", "-p", "one.json", "-o", "one")
     (sources / "one/srv0060").rename(sources / "hosts/srv0060")
-    done = evpn_host("review", "fleet.json", "hosts", "--json")
-    (change,) = json.loads(done.out)["changes"]
+    result = evpn_host("review", "fleet.json", "hosts", "--json")
+    (change,) = json.loads(result.out)["changes"]
     assert change["text"] == "+ host (2 uplinks, 2 V-Nets)"
     (risk,) = change["risks"]
     assert risk.startswith("V-Net 4101: 60 other hosts have 10.50.1.254/24, ")
@@ -320,11 +320,11 @@ def test_another_password_is_not_shown() -> None:
 def test_no_difference_is_left_unsaid() -> None:
     """What router advertisements say has words of its own; all else is at least named."""
     gateways = {"gateways": [{"prefix": "fd00:26::1/64"}]}
-    told = [
+    advertisements = [
         RED | gateways | {"ipv6NeighborDiscovery": {"mode": "enabled", "managed": each}}
         for each in (False, True)
     ]
-    assert words(*map(host, told)) == ["~ V-Net red: what router advertisements say"]
+    assert words(*map(host, advertisements)) == ["~ V-Net red: what router advertisements say"]
     one, two = (load(fabrics.text(host(RED))).host(None) for _ in range(2))
     assert comparison.of_hosts(one, two) == []
     odd = msgspec.structs.replace(two, foreign_files={"lo": "x.network"})
@@ -346,8 +346,8 @@ def test_hosts_that_are_new_or_gone(evpn_host: Command, tmp_path: Path) -> None:
     old, new = fabrics.before(20), fabrics.before(24)
     new["hosts"] = new["hosts"][2:]
     pair = [file(tmp_path, f"{n}.json", each) for n, each in enumerate((old, new))]
-    done = evpn_host("review", *pair)
-    assert done.out.splitlines() == [
+    result = evpn_host("review", *pair)
+    assert result.out.splitlines() == [
         "+ host (2 uplinks, 2 V-Nets)   4 hosts: srv0020–srv0023",
         "- host (2 uplinks, 2 V-Nets)   2 hosts: srv0000, srv0001",
         "  18 of 24 hosts unchanged",
@@ -489,15 +489,15 @@ def test_hostile_texts_stay_text(text: str) -> None:
         Change("~", f"file /{text}", diff=f"+{text}\n+```\n"),
     ]
     groups = [Group(each, [text, "h1"]) for each in changes]
-    found = Review(Hosts(2, 0, [text], [], []), groups)
-    page = review_text.markdown(found)
+    review = Review(Hosts(2, 0, [text], [], []), groups)
+    page = review_text.markdown(review)
     shown = _Tags(markdown.markdown(page, extensions=["tables", "fenced_code", "md_in_html"]))
     own = {"h3", "p", "strong", "table", "thead", "tbody", "tr", "th", "td", "code", "pre"}
     assert shown.tags <= own | {"details", "summary"}
     rows = [line for line in page.splitlines() if line.startswith("| ")]
     assert [row.count("|") for row in rows] == [4, 4, 4, 3, 3, 3]  # a bar in code ends a cell too
     assert f"+ V-Net {printable(text)} ({printable(text)})" in shown.code
-    for line in review_text.lines(found):
+    for line in review_text.lines(review):
         assert line.isprintable()
 
 
@@ -505,12 +505,12 @@ def test_a_comment_stays_below_the_limit() -> None:
     """Whatever there is, it is cut with a count, and each folded part ends."""
     changes = [Change("+", f"V-Net {n}", "x" * 300, ("risk",) * (n % 2)) for n in range(2000)]
     changes += [Change("~", f"file /{n}", diff="+y\n" * 1000) for n in range(100)]
-    found = Review(Hosts(9, 0, ["h"], [], []), [Group(each, ["h"] * 5) for each in changes])
-    page = review_text.markdown(found)
+    review = Review(Hosts(9, 0, ["h"], [], []), [Group(each, ["h"] * 5) for each in changes])
+    page = review_text.markdown(review)
     assert len(page.encode()) < 65_536
     assert page.count("<details>") == page.count("</details>") > 0
-    (left,) = re.findall(r"… and (\d+) changes more", page)[:1]
-    assert int(left) > 500
+    (more,) = re.findall(r"… and (\d+) changes more", page)[:1]
+    assert int(more) > 500
 
 
 def test_a_comment_is_folded_beyond_a_size(evpn_host: Command, tmp_path: Path) -> None:

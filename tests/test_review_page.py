@@ -26,16 +26,16 @@ def page(evpn_host: Command, folder: Path, old: Json, new: Json, *options: str) 
     for name, document in (("old.json", old), ("new.json", new)):
         (folder / name).write_bytes(encoded(document))
     sources = folder / "old.json", folder / "new.json"
-    done = evpn_host("review", *sources, "--html", folder / "page.html", *options)
-    assert done.code in {0, 1}, done.err
+    result = evpn_host("review", *sources, "--html", folder / "page.html", *options)
+    assert result.code in {0, 1}, result.err
     return (folder / "page.html").read_text()
 
 
 def data(text: str) -> dict[str, Any]:
     """Return what a page shows."""
-    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL)
-    assert found
-    return dict(json.loads(found[1]))
+    match = re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL)
+    assert match
+    return dict(json.loads(match[1]))
 
 
 def test_shows_what_changes_on_which_host(evpn_host: Command, tmp_path: Path) -> None:
@@ -49,9 +49,9 @@ def test_shows_what_changes_on_which_host(evpn_host: Command, tmp_path: Path) ->
     links = [(nic, shown["leaves"][leaf], state) for nic, leaf, state in hosts["srv0042"]["links"]]
     assert links == [("ens4", "leaf3", "same"), ("ens5", "leaf4", "removed")]
     changes = {each["text"]: each for each in shown["changes"]}
-    gone = changes["- uplink ens5 (swp11@leaf4)"]
-    assert gone["risks"] == ["leaves one session"]
-    assert [shown["hosts"][n]["name"] for n in gone["hosts"]] == ["srv0042"]
+    removed = changes["- uplink ens5 (swp11@leaf4)"]
+    assert removed["risks"] == ["leaves one session"]
+    assert [shown["hosts"][n]["name"] for n in removed["hosts"]] == ["srv0042"]
     own = [shown["vnets"][n] for n in shown["sets"][hosts["srv0007"]["set"]]]
     assert [4155, "red-new", 33, 1500, ["10.50.5.254/24"]] in own
     assert [33, "red", 1033] in shown["vpcs"]
@@ -78,12 +78,12 @@ def test_rendered_trees(evpn_host: Command, tmp_path: Path) -> None:
     """A host is read back from its files; of one that can't be, the files are shown."""
     for name, document in (("a", fabrics.before(3)), ("b", fabrics.before(3))):
         (tmp_path / f"{name}.json").write_bytes(encoded(document))
-        done = evpn_host("render", "-p", tmp_path / f"{name}.json", "-o", tmp_path / name)
-        assert done.code == 0
+        result = evpn_host("render", "-p", tmp_path / f"{name}.json", "-o", tmp_path / name)
+        assert result.code == 0
     edited = tmp_path / "b/srv0001/etc/frr/frr.conf"
     edited.write_text(edited.read_text() + "! by hand\n")
-    done = evpn_host("review", tmp_path / "a", tmp_path / "b", "--html", tmp_path / "page.html")
-    assert done.code == 1
+    result = evpn_host("review", tmp_path / "a", tmp_path / "b", "--html", tmp_path / "page.html")
+    assert result.code == 1
     shown = data((tmp_path / "page.html").read_text())
     known = {each["name"]: each["asn"] for each in shown["hosts"]}
     assert known == {"srv0000": 4200000100, "srv0001": 0, "srv0002": 4200000102}
@@ -99,8 +99,8 @@ def test_no_text_is_html(
     source = Path("<script><img src=x onerror=alert(1)>.json")
     name = "</script><img src=x>"
     source.write_bytes(encoded(host(vnet(26, name=name, ports=PORTS))))
-    done = evpn_host("review", source, source, "--html", tmp_path / "page.html")
-    assert done.code == 0
+    result = evpn_host("review", source, source, "--html", tmp_path / "page.html")
+    assert result.code == 0
     text = (tmp_path / "page.html").read_text()
     assert data(text)["old"] == str(source)
     assert "<img" not in text
@@ -111,11 +111,11 @@ def test_no_text_is_html(
 
 def test_no_password(evpn_host: Command, tmp_path: Path) -> None:
     """A password that changes is in no part of the page."""
-    was, becomes = (
+    old_page, new_page = (
         host(vnet(26, name="red", ports=PORTS), server=server(bgp={"password": word}))
         for word in ("secret-one", "secret-two")
     )
-    text = page(evpn_host, tmp_path, was, becomes)
+    text = page(evpn_host, tmp_path, old_page, new_page)
     assert "another password" in text
     assert "secret-" not in text
 
@@ -163,11 +163,11 @@ def test_reports_are_for_the_page(evpn_host: Command, tmp_path: Path) -> None:
     """Without --html nothing would show them. A folder that is not there is named."""
     source = tmp_path / "fleet.json"
     source.write_bytes(encoded(fabrics.before(3)))
-    done = evpn_host("review", source, source, "--reports", reports(tmp_path / "reports"))
-    assert (done.code, "--html" in done.err) == (2, True)
+    result = evpn_host("review", source, source, "--reports", reports(tmp_path / "reports"))
+    assert (result.code, "--html" in result.err) == (2, True)
     options = ("--html", tmp_path / "page.html", "--reports", tmp_path / "none")
-    done = evpn_host("review", source, source, *options)
-    assert (done.code, "none" in done.err) == (2, True)
+    result = evpn_host("review", source, source, *options)
+    assert (result.code, "none" in result.err) == (2, True)
 
 
 PAGES = {
@@ -198,7 +198,7 @@ def test_in_a_browser(
     options = ("--reports", str(reports(tmp_path / "reports")))
     page(evpn_host, tmp_path, fabrics.before(), fabrics.after(), *options)
     program, environment = chromium
-    done = subprocess.run(
+    result = subprocess.run(
         [
             program,
             "--no-sandbox",
@@ -214,6 +214,6 @@ def test_in_a_browser(
         timeout=120,
         check=True,
     )
-    assert "CONSOLE" not in done.stderr
+    assert "CONSOLE" not in result.stderr
     for words in PAGES[name]:
-        assert words in done.stdout
+        assert words in result.stdout

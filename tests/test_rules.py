@@ -58,14 +58,14 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_rules_of_others(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     """With the rules at their places nothing differs any more, whoever else has some."""
-    rules, places, said = CASES[case]
+    rules, places, texts = CASES[case]
     monkeypatch.setattr(routing_rules, "read", lambda: rules)
     monkeypatch.setattr(devices, "_FAMILIES", (socket.AF_INET,))
-    assert [each.text for each in devices.rule_order()] == ([said] if said else [])
+    assert [each.text for each in devices.rule_order()] == ([texts] if texts else [])
     assert devices.rule_places(socket.AF_INET) == places
     new = [rule(places.local, LOCAL), Rule(socket.AF_INET, places.vrf, 0, l3mdev=True)]
-    kept = [each for each in rules if each.priority or each.table != LOCAL]
-    ordered = sorted([*kept, *new], key=lambda each: each.priority)
+    others = [each for each in rules if each.priority or each.table != LOCAL]
+    ordered = sorted([*others, *new], key=lambda each: each.priority)
     monkeypatch.setattr(routing_rules, "read", lambda: ordered)
     assert not list(devices.rule_order())
     assert devices.is_local_moved(socket.AF_INET) == (case == "Cilium")

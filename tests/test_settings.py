@@ -64,7 +64,7 @@ def test_without_our_file_nothing_is_compared(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "text", "told"),
+    ("path", "text", "message"),
     [
         ("etc/sysctl.d/99-cis.conf", "net.ipv4.ip_forward=0", "net/ipv4/ip_forward to 0"),
         ("etc/sysctl.d/99-cis.conf", "-net/ipv4/ip_forward = 0", "net/ipv4/ip_forward to 0"),
@@ -93,10 +93,10 @@ def test_without_our_file_nothing_is_compared(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_later_file_is_named(host: Path, path: str, text: str, told: str) -> None:
+def test_a_later_file_is_named(host: Path, path: str, text: str, message: str) -> None:
     write(host, path, f"# {text}\n{text}\n")
     [line] = map(str, settings.later(host))
-    assert line.startswith(f"/{path} sets {told} ")
+    assert line.startswith(f"/{path} sets {message} ")
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,8 @@ def applied(evpn_host: Command, tmp_path: Path) -> Path:
     document = json.loads(K8S01.read_text())
     for generation in (1, 2):
         payload.write_text(json.dumps(document | {"generation": generation}))
-        done = evpn_host("apply", "-p", payload, "-b", "ifupdown", "--root", tmp_path / "root")
-        assert done.code == 0, done.err
+        result = evpn_host("apply", "-p", payload, "-b", "ifupdown", "--root", tmp_path / "root")
+        assert result.code == 0, result.err
     return tmp_path / "root"
 
 
@@ -91,16 +91,16 @@ def test_a_damaged_record_is_refused(kind: str, applied: Path, evpn_host: Comman
         (["uninstall"], 1),
         (["guests", "--format", "nad"], 1),
     ):
-        done = evpn_host(*argv, "--root", applied)
-        assert done.code == code, (argv, done)
-        assert f"/{record.RECORD}: " in done.err, argv
-        assert message in done.err, argv
-        assert "apply --full writes it anew" in done.err, argv
+        result = evpn_host(*argv, "--root", applied)
+        assert result.code == code, (argv, result)
+        assert f"/{record.RECORD}: " in result.err, argv
+        assert message in result.err, argv
+        assert "apply --full writes it anew" in result.err, argv
     assert etc_files(applied) == before_
     if kind == "a folder":
         file.rmdir()
-    done = evpn_host(*apply, "--full", "--root", applied)
-    assert done.code == 0, done.err
+    result = evpn_host(*apply, "--full", "--root", applied)
+    assert result.code == 0, result.err
     assert evpn_host("status", "--root", applied).err == ""
 
 
@@ -113,10 +113,10 @@ def test_a_damaged_note_of_before_is_refused(kind: str, applied: Path, evpn_host
     other.write_text(K8S01.read_text().replace("4200000001", "4200000009"))
     apply = ["apply", "-p", other, "-b", "ifupdown", "--force", "--root", applied]
     for argv in (apply, ["uninstall", "--root", applied]):
-        done = evpn_host(*argv)
-        assert done.code == 1, (argv, done)
-        assert f"/{before.FILE}: " in done.err
-        assert message in done.err
+        result = evpn_host(*argv)
+        assert result.code == 1, (argv, result)
+        assert f"/{before.FILE}: " in result.err
+        assert message in result.err
     assert etc_files(applied) == before_
     remove = shutil.rmtree if kind == "a folder" else os.unlink
     remove(applied / before.FILE)
@@ -127,10 +127,10 @@ def test_a_damaged_note_of_before_is_refused(kind: str, applied: Path, evpn_host
 def test_a_damaged_generation_is_not_kept(kind: str, applied: Path, evpn_host: Command) -> None:
     """`rollback` says which generations it can go back to."""
     damage(kind, applied / record.GENERATIONS / "1/record.json")
-    done = evpn_host("rollback", "1", "--root", applied)
-    assert done.code == 1
-    assert "Traceback" not in done.err
-    assert "is no entry of the history" in done.err
+    result = evpn_host("rollback", "1", "--root", applied)
+    assert result.code == 1
+    assert "Traceback" not in result.err
+    assert "is no entry of the history" in result.err
 
 
 @pytest.mark.parametrize("kind", DAMAGES)

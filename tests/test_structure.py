@@ -280,7 +280,7 @@ def _watch(env: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[set[Any], set[Any
     both, like the whole condition.
     """
     branches: set[Any] = set()
-    taken: set[Any] = set()
+    visited: set[Any] = set()
     parse = env._parse
 
     def watched(source: str, name: str, filename: str) -> nodes.Template:
@@ -299,12 +299,12 @@ def _watch(env: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[set[Any], set[Any
         return tree
 
     def note(value: Any, place: str, number: int) -> Any:
-        taken.add((place, number, bool(value)))
+        visited.add((place, number, bool(value)))
         return value
 
     monkeypatch.setattr(env, "_parse", watched)
     env.filters["note"] = note
-    return branches, taken
+    return branches, visited
 
 
 @pytest.fixture
@@ -313,7 +313,7 @@ def rendered_watched(
 ) -> tuple[set[Any], set[Any]]:
     env = render.environment.__wrapped__()
     monkeypatch.setattr(render, "environment", lambda: env)
-    branches, taken = _watch(env, monkeypatch)
+    branches, visited = _watch(env, monkeypatch)
     leaves = Leaves(load(LEAVES.read_bytes()), switches(SWITCHES.read_bytes()))
     for name in leaves.names:
         render.render_leaf(leaves.leaf(name))
@@ -331,14 +331,14 @@ def rendered_watched(
                     files = dict.fromkeys((each.ifname for each in host.uplinks), "all-en.network")
                     asks = msgspec.structs.replace(host, lease=lease, foreign_files=files)
                     render.render(asks, backend)
-    return branches, taken
+    return branches, visited
 
 
 def test_every_branch_is_rendered(rendered_watched: tuple[set[Any], set[Any]]) -> None:
     """The payloads in examples/ and tests/payloads take each branch of each template."""
-    branches, taken = rendered_watched
+    branches, visited = rendered_watched
     assert len(branches) > 20
-    assert "\n".join(map(str, sorted(branches - taken))) == ""
+    assert "\n".join(map(str, sorted(branches - visited))) == ""
 
 
 def test_every_template_is_used(rendered_watched: tuple[set[Any], set[Any]]) -> None:

@@ -130,10 +130,10 @@ def test_router_advertisements_that_come_and_go() -> None:
     """What guests of a V-Net are told is a change of it."""
     gateways = {"gateways": [{"prefix": "fd00:26::1/64"}]}
     silent = target(host(red(**gateways)))
-    told = target(host(red(**gateways, ipv6NeighborDiscovery={"mode": "enabled"})))
-    assert summary(silent, told) == ["~ V-Net red: + router advertisements"]
-    assert summary(told, silent) == ["~ V-Net red: - router advertisements"]
-    assert not summary(told, told)
+    advertising = target(host(red(**gateways, ipv6NeighborDiscovery={"mode": "enabled"})))
+    assert summary(silent, advertising) == ["~ V-Net red: + router advertisements"]
+    assert summary(advertising, silent) == ["~ V-Net red: - router advertisements"]
+    assert not summary(advertising, advertising)
 
 
 def test_a_renumbered_management_address() -> None:
@@ -161,8 +161,8 @@ def test_gateways_that_come_and_go() -> None:
 
 
 def gateways(old: list[str], new: list[str]) -> str:
-    was, becomes = (host(red(gateways=[{"prefix": p} for p in each])) for each in (old, new))
-    (line,) = marked(was, becomes)
+    old_host, new_host = (host(red(gateways=[{"prefix": p} for p in each])) for each in (old, new))
+    (line,) = marked(old_host, new_host)
     return line.removeprefix("~ V-Net red: ")
 
 

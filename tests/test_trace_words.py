@@ -83,9 +83,9 @@ def hop(**changes: Any) -> tuple[Vtep, ...]:
 
 
 def lines(facts: Facts, firewall: Said = FINE) -> list[str]:
-    found = steps.judge(facts, firewall)
+    judged = steps.judge(facts, firewall)
     marks = {True: "+", False: "!", None: "-"}
-    return [f"{marks[step.ok]} {step.name}: {step.text}" for step in found]
+    return [f"{marks[step.ok]} {step.name}: {step.text}" for step in judged]
 
 
 def verdict(facts: Facts, firewall: Said = FINE) -> str:
@@ -303,8 +303,8 @@ def test_what_is_not_known_is_not_wrong() -> None:
 
 def test_the_text_ends_with_the_verdict() -> None:
     """Each step is a line with its name and its mark."""
-    found = [Step("vnet", True, "well"), Step("kernel", False, "lost"), Step("path", None, "-")]
-    answer = verb.Trace("10.4.0.20", "", "", "", [], False, steps.verdict("", found), found)
+    steps_ = [Step("vnet", True, "well"), Step("kernel", False, "lost"), Step("path", None, "-")]
+    answer = verb.Trace("10.4.0.20", "", "", "", [], False, steps.verdict("", steps_), steps_)
     assert verb.text(answer).splitlines() == [
         "vnet    ok     well",
         "kernel  wrong  lost",
@@ -337,8 +337,8 @@ def target() -> Target:
     return plan.target(plan.make(host, "netplan"))
 
 
-def options(found: list[Place]) -> list[str]:
-    return [place.option for place in found]
+def options(places_: list[Place]) -> list[str]:
+    return [place.option for place in places_]
 
 
 def test_the_vnets_of_a_host(target: Target) -> None:
@@ -386,9 +386,9 @@ def test_which_a_person_names(target: Target) -> None:
 
 def test_several_are_named(target: Target) -> None:
     """Whoever asks chooses one."""
-    found = places.of_address(target, "10.60.0.9", set(), {})
+    places_ = places.of_address(target, "10.60.0.9", set(), {})
     with pytest.raises(click.UsageError) as raised:
-        verb.only("10.60.0.9", found)
+        verb.only("10.60.0.9", places_)
     assert raised.value.message == (
         "10.60.0.9 is in several: V-Net web of tenant-a (VNI 60) of VPC tenant-a (50) (--vnet 60),"
         " V-Net web of tenant-b (VNI 61) of VPC tenant-b (51) (--vnet 61)"
@@ -500,8 +500,8 @@ def test_a_rule_that_names_the_guest(right: Any, own: bool) -> None:
             "elem": [{"prefix": {"addr": "10.4.0.0", "len": 24}}],
         }
     }
-    found = dropped(ruleset([match("ip daddr", right), {"counter": {}}, DROP], others=(bad,)))
-    assert bool(found) == own
+    drops = dropped(ruleset([match("ip daddr", right), {"counter": {}}, DROP], others=(bad,)))
+    assert bool(drops) == own
     opposite = dropped(ruleset([match("ip daddr", right, "!="), DROP], others=(bad,)))
     assert bool(opposite) != own
 
@@ -539,8 +539,8 @@ def test_what_is_not_understood() -> None:
     assert dropped(ruleset([{"xt": {"type": "match", "name": "set"}}, DROP])) == [
         (f"{IN_MAIN}: drop", False)
     ]
-    some = [match("ip daddr", "10.4.0.20"), match("tcp dport", 80), DROP]
-    assert dropped(ruleset(some)) == [(f"{IN_MAIN}: ip daddr 10.4.0.20 tcp dport 80 drop", False)]
+    narrow = [match("ip daddr", "10.4.0.20"), match("tcp dport", 80), DROP]
+    assert dropped(ruleset(narrow)) == [(f"{IN_MAIN}: ip daddr 10.4.0.20 tcp dport 80 drop", False)]
 
 
 def test_jumps() -> None:
@@ -568,11 +568,11 @@ def test_the_filter_of_evpn_host() -> None:
     fib = {"fib": {"result": "oifname", "flags": ["saddr"]}}
     way = {"match": {"op": "!=", "left": fib, "right": {"set": ["ens4", "ens5"]}}}
     rules = ruleset([match("udp dport", 4789), way, DROP], hook="prerouting")
-    seen = packets.packets(FAR, ["ens4", "ens5"], "10.2.0.101")
-    assert not list(rules.drops(seen))
+    packets_ = packets.packets(FAR, ["ens4", "ens5"], "10.2.0.101")
+    assert not list(rules.drops(packets_))
     elsewhere = {"match": {"op": "!=", "left": fib, "right": {"set": ["ens9"]}}}
     rules = ruleset([match("udp dport", 4789), elsewhere, DROP], hook="prerouting")
-    assert [drop.packet for drop in rules.drops(seen)] == ["VXLAN from 10.2.0.3"]
+    assert [drop.packet for drop in rules.drops(packets_)] == ["VXLAN from 10.2.0.3"]
 
 
 def test_what_is_looked_at() -> None:
@@ -597,11 +597,11 @@ def test_what_is_looked_at() -> None:
 
 def test_the_step_of_the_firewall() -> None:
     """What drops surely comes first; what only may drop is not called wrong."""
-    perhaps, surely = Drop("a", "x: limit drop", False), Drop("b", "x: policy drop", True)
-    assert steps.firewall([perhaps, surely], unread=False) == Said(
+    possible, certain = Drop("a", "x: limit drop", False), Drop("b", "x: policy drop", True)
+    assert steps.firewall([possible, certain], unread=False) == Said(
         False, "nftables drops b: x: policy drop"
     )
-    assert steps.firewall([perhaps], unread=False).ok is None
+    assert steps.firewall([possible], unread=False).ok is None
     assert steps.firewall([], unread=True).ok is None
     assert steps.firewall([], unread=False).ok
 
@@ -667,15 +667,15 @@ def test_a_policy_of_iptables_legacy() -> None:
 def test_a_match_of_iptables_that_is_not_understood() -> None:
     """It may let VXLAN in."""
     limit = "-A INPUT -p udp -m udp --dport 4789 -m limit --limit 5/sec -j ACCEPT"
-    assert [surely for _, surely, _ in from_vtep(limit)] == [False]
+    assert [certain for _, certain, _ in from_vtep(limit)] == [False]
     broken = '-A INPUT -m comment --comment "open -j ACCEPT'
-    assert [surely for _, surely, _ in from_vtep(broken)] == [True]
+    assert [certain for _, certain, _ in from_vtep(broken)] == [True]
 
 
 def test_chains_of_iptables() -> None:
     """A jump, a chain of its own that comes back, and a target that ends nothing."""
     jump = "-A INPUT -i ens4 -j mine"
-    assert [surely for _, surely, _ in from_vtep(jump)] == [True]
+    assert [certain for _, certain, _ in from_vtep(jump)] == [True]
     through = ("-A INPUT -i ens4 -j mine", "-A mine -p udp -m udp --dport 4789 -j ACCEPT")
     assert not from_vtep(*through)
 

@@ -78,9 +78,9 @@ def test_install_units_refuses_to_hide_units_of_the_package(
     packaged = tmp_path / "usr/lib/systemd/system/evpn-host.service"
     packaged.parent.mkdir(parents=True)
     packaged.touch()
-    done = evpn_host("install-units", "--root", tmp_path)
-    assert (done.code, done.out) == (1, "")
-    assert "/usr/lib/systemd/system/evpn-host.service: the package's units are there" in done.err
+    result = evpn_host("install-units", "--root", tmp_path)
+    assert (result.code, result.out) == (1, "")
+    assert "/usr/lib/systemd/system/evpn-host.service: the package's units are there" in result.err
     assert not (tmp_path / "etc").exists()
 
 
@@ -91,9 +91,9 @@ def test_install_units_refuses_a_command_in_a_home(
     """The units would fail with 203/EXEC, and the hook would start again each second."""
     monkeypatch.setattr(units, "_HOMES", HOMES)
     monkeypatch.setattr(units, "program", lambda: Path(home, "bin/evpn-host"))
-    done = evpn_host("install-units", "--root", tmp_path)
-    assert done.code == 1
-    assert f"{home}/bin/evpn-host: the units can't run a command there" in done.err
+    result = evpn_host("install-units", "--root", tmp_path)
+    assert result.code == 1
+    assert f"{home}/bin/evpn-host: the units can't run a command there" in result.err
     assert not list(tmp_path.iterdir())
 
 
@@ -132,8 +132,8 @@ def test_systemd_accepts_the_units(root: Root, installed: Path) -> None:
                 flags=re.MULTILINE,
             )
             root.run(["sh", "-c", 'cat > "$1"', "-", file], input=text)
-        done = root.run(["systemd-analyze", "verify", "--man=no", *UNITS], check=False)
-        assert done == Result(0, "", "")
+        result = root.run(["systemd-analyze", "verify", "--man=no", *UNITS], check=False)
+        assert result == Result(0, "", "")
 
 
 @pytest.mark.parametrize("name", EXPOSURE)

@@ -144,8 +144,8 @@ def test_json_needs_no_yaml() -> None:
         "import sys; from pathlib import Path; from generator.desired.payload import load;"
         f"load(Path({str(K8S01)!r}).read_bytes()); print('ruamel' in str(sorted(sys.modules)))"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True,
         cwd=HERE.parent,
     )  # fmt: skip
-    assert done.stdout.strip() == "False"
+    assert result.stdout.strip() == "False"

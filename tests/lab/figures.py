@@ -24,7 +24,7 @@ def write(lab: Lab, what: str, figure: str) -> None:
     system = f"{lab.machine.suite}-{lab.backend}"
     print(f"{what}, {system}: {figure}")
     if os.environ.get("EVPN_HOST_FIGURES"):
-        with Path(__file__).open() as lock:  # others write their rows too
+        with Path(__file__).open() as lock:  # other processes write their rows too
             fcntl.flock(lock, fcntl.LOCK_EX)
             PAGE.write_text(updated(PAGE.read_text(), what, system, figure))
 

@@ -20,13 +20,13 @@ MANAGEMENT, SECOND = "10.12.0.101/16", "10.254.254.10/24"
 
 
 def joins_the_fabric(lab: Lab, document: Payload | None = None) -> None:
-    """Apply; the operator's addresses stay, and what the fabric carries outlasts his commands."""
+    """Apply; the operator's addresses stay, and guests talk on after his commands and a reboot."""
     host, fabric = lab.host, lab.fabric
     document = document or payload()
     eventually(lambda: fabric.controller.ping("10.12.0.101", count=1))
     fabric.carry(document)
-    done = host.apply(document)
-    assert {MANAGEMENT, SECOND} <= addresses(host, nic_of(document)), done.err
+    result = host.apply(document)
+    assert {MANAGEMENT, SECOND} <= addresses(host, nic_of(document)), result.err
     assert fabric.controller.ping("10.12.0.101", count=3)
     underlay(fabric, on=True)
     nics = {link["local"]["ifname"] for link in document["links"]}
@@ -51,23 +51,23 @@ def nic_of(document: Payload) -> str:
 
 
 def nothing_differs(lab: Lab) -> bool:
-    """Whether `status` finds the host as applied; what differs is the error."""
+    """Return true if `status` finds no difference; fail with the differences otherwise."""
     listed = differences(lab.host)
     assert not listed, listed
     return True
 
 
 def is_refused(lab: Lab, *words: str, document: Payload | None = None) -> None:
-    """Apply, with and without the guard: refused, with the reason, and nothing is changed."""
+    """Fail unless apply refuses with these words, also without the guard, and changes nothing."""
     eventually(lambda: lab.fabric.controller.ping("10.12.0.101", count=1))
     before = etc_checksums(lab.host)
     for options in ((), ("--no-guard",)):
-        done = lab.host.apply(document or payload(), *options, check=False)
-        assert done.code == 1, (options, done.err)
+        result = lab.host.apply(document or payload(), *options, check=False)
+        assert result.code == 1, (options, result.err)
         for word in words:
-            assert word in done.err, done.err
-    seen = lab.host.evpn_host("preflight", "-p", PAYLOAD, check=False)
-    assert seen.code == 1
-    assert all(word in seen.out for word in words), seen.out
+            assert word in result.err, result.err
+    preflight = lab.host.evpn_host("preflight", "-p", PAYLOAD, check=False)
+    assert preflight.code == 1
+    assert all(word in preflight.out for word in words), preflight.out
     assert etc_checksums(lab.host) == before
     assert lab.fabric.controller.ping("10.12.0.101", count=3)

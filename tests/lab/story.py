@@ -154,7 +154,7 @@ NATIVE = {
 
 @dataclass(frozen=True)
 class Transition:
-    """When a session changed, when the move was complete (0: no move), and which pings got lost.
+    """The times of a session's change and of the end of the move (0: no move), and the pings.
 
     Times are in seconds since 1970, by the host's clock.
     """
@@ -320,7 +320,7 @@ class Story:
         eventually(has_sessions, WITHIN)
 
     def places(self) -> list[str]:
-        """Names of the devices that have the management address."""
+        """Return the names of the devices that have the management address."""
         links = json.loads(self.host.run(["ip", "-json", "address"]).out)
         return sorted(
             link["ifname"]
@@ -329,7 +329,7 @@ class Story:
         )
 
     def defaults(self) -> list[tuple[str, str]]:
-        """Device and gateway of each IPv4 default route."""
+        """Return device and gateway of each IPv4 default route."""
         routes = json.loads(self.host.run(["ip", "-json", "route", "show", "default"]).out)
         return [(route["dev"], route["gateway"]) for route in routes]
 
@@ -371,15 +371,15 @@ class Story:
             self.underlay(*names)
             self.established(len(names))
             self.right(device)
-            time.sleep(1.5)  # an unexpected further change would happen in this time
-        session = moved = 0.0
+            time.sleep(1.5)  # an unexpected second change would happen in this time
+        session = move = 0.0
         if way:
             eventually(lambda: self.sessions(since, way) and self.changes(since), WITHIN)
-            session, moved = self.sessions(since, way)[0].at, self.changes(since)[-1][0]
+            session, move = self.sessions(since, way)[0].at, self.changes(since)[-1][0]
         changes = [(place, came) for _, place, came in self.changes(since)]
         assert changes == ([(device, True), (*before, False)] if way else [])
         assert pinging.result.received
-        return Transition(since, session, moved, pinging.result)
+        return Transition(since, session, move, pinging.result)
 
     def pinging(self) -> AbstractContextManager[Pinging]:
         """Ping the management address from the controller during the block."""
@@ -402,11 +402,11 @@ class Story:
         self.figure(what, "; ".join(notes))
 
     def now(self) -> float:
-        """Seconds since 1970, by the host's clock."""
+        """Return the seconds since 1970, by the host's clock."""
         return float(self.host.run(["date", "+%s.%N"]).out)
 
     def changes(self, since: float) -> list[tuple[float, str, bool]]:
-        """Times at which the kernel added the address to a device (true) or removed it (false)."""
+        """Return when the kernel added the address to a device (true) or removed it (false)."""
         changes = []
         line = re.compile(rf"^\[(\S+)\] (Deleted )?\d+: (\S+)\s+inet {ADDRESS}/", re.MULTILINE)
         for at, deleted, device in line.findall(self.monitor.output):
@@ -416,7 +416,7 @@ class Story:
         return changes
 
     def twofold(self, since: float, begin: str) -> tuple[float, float]:
-        """The longest times (s) in which two devices had the address, and in which none had it.
+        """Return the longest times (s) in which two devices had the address, and in which none had.
 
         `begin` is the device that has the address at the time `since`.
         """
@@ -441,7 +441,7 @@ class Story:
         return f"two places {both}, none {none} at the longest"
 
     def sessions(self, since: float, way: str) -> list[Adjacency]:
-        """Sessions that went "Up" or "Down" (`way`) since that time, from FRR's log."""
+        """Return the sessions that went "Up" or "Down" (`way`) since that time, from FRR's log."""
         argv = f"journalctl -u frr -o json --since @{int(since)} -g ADJCHANGE".split()
         lines = self.host.run(argv, check=False).out.splitlines()
         events = [json.loads(line) for line in lines if line.startswith("{")]
@@ -458,7 +458,7 @@ class Story:
         return int(self.status()["moves"])
 
     def status(self) -> dict[str, Any]:
-        """The part of `status --json` about the management address."""
+        """Return the part of `status --json` about the management address."""
         output = self.host.evpn_host("status", "--json", check=False).out
         management: dict[str, Any] = json.loads(output)["management"]
         return management

@@ -1,6 +1,6 @@
 """The same payload on both backends gives the same kernel and the same FRR, by their JSON.
 
-What must differ is named below, each with its reason; everything else is compared as it is.
+The fields below must differ, each for its reason; everything else is compared.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ IGNORED = {
     "udp_csum": "outer UDP checksum: networkd has none, ifupdown2 the default; RFC 7348 has both",
     "reserved_bits": "a mask that the kernel makes of the flags, the last one among them",
 }
-# The same for some devices or routes alone.
+# Fields that are not compared for some devices or routes, and why.
 IGNORED_OF = {
     ("vxlan", "l3vx-", "Vrf_"): {"address": "random and without a meaning: no frame has it"},
     ("lo", "Vrf_"): {"inet6_addr_gen_mode": "networkd sets `none` on devices that it manages"},
@@ -187,7 +187,7 @@ def _look(lab: Lab) -> dict[str, list[str]]:
 @pytest.mark.long
 @pytest.mark.claim("4.3", "The same payload gives the same kernel and FRR on both backends")
 def test_the_same_payload_gives_the_same_host(both: dict[str, dict[str, list[str]]]) -> None:
-    """Devices, addresses, routes, rules, bridge ports; VRFs, VNIs, routes, configuration."""
+    """The kernels have the same devices, addresses, routes, rules and ports; so has FRR."""
     netplan, ifupdown = (both[backend] for backend in BACKENDS)
     assert netplan.keys() == ifupdown.keys()
     different = {

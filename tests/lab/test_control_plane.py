@@ -344,7 +344,7 @@ def _hops(host: Host, prefix: str) -> set[tuple[str, str]]:
 
 @pytest.mark.claim("12.6", "Explicit route targets stand on the routes, and decide what is let in")
 def test_explicit_route_targets(lab: Lab, far: Leaf) -> None:
-    """The host exports its own target only; while it imports another, it takes no leaf's route."""
+    """The host exports its own target only, and takes no leaf's route while it imports another."""
     host, leaf_prefix = lab.host, "10.188.95.0/24"
 
     def targeted(imports: str, *more: Payload) -> Payload:
@@ -374,7 +374,7 @@ def _targets(leaf: Leaf, prefix: str) -> set[str]:
 
 @pytest.mark.claim("17.11", "FRR takes half a minute to read its file: apply waits until it has")
 def test_frr_reads_its_file_slowly(host: Host) -> None:
-    """Apply as the service does at boot; FRR 8.4's watchfrr would stop the reading after 20 s."""
+    """apply waits as the service does at boot; FRR 8.4's watchfrr would stop it after 20 s."""
     host.run(["mv", VTYSH, f"{VTYSH}.real"])
     try:
         host.machine.write(VTYSH, SLOW_VTYSH)
@@ -400,7 +400,7 @@ def _sandbox() -> list[str]:
 
 @pytest.mark.claim("17.12", "What is taken out of FRR by hand: status names it, apply mends it")
 def test_lines_taken_out_of_frr(host: Host) -> None:
-    """Remove one of two sessions and a VNI by hand; the other session is never reset."""
+    """apply brings a removed session and VNI back, and never resets the other session."""
     document, before = payload(DUAL, DUAL_2), resets(host)["ens5"]
     host.apply(document)
     commands = ("router bgp 4200000001", "no neighbor ens4", "exit", "vrf Vrf_33", "no vni 1033")

@@ -140,7 +140,7 @@ LEAF_NUMBERS = {"ns-leaf-0": 1, "ns-leaf-1": 2, "ns-leaf-2": 3}
     "7.1", "Leaves and spine that do not know a VNI forward on the outer header alone"
 )
 def test_switches_that_do_not_know_the_vni(lab: Lab) -> None:
-    """V-Net 90 is removed from both leaves of the host; its packets pass them to the third leaf."""
+    """Both leaves of the host lose V-Net 90, and its packets still pass them to the third leaf."""
     host, fabric = lab.host, lab.fabric
     servers_before = fabric.state["servers"]
     try:
@@ -427,7 +427,7 @@ def _announced_by(router: Router, vtep: str, moves: int) -> bool:
 
 
 def _move(lab: Lab, guest: Node, target: Node, number: int) -> None:
-    """Plug the guest into another host; its old cable stays plugged in and falls silent."""
+    """Plug the guest into another host; its old cable stays plugged in and sends nothing."""
     old, new, port = f"eth{number - 1}", f"eth{number}", f"moved{number}"
     near = f"{new} address {MOVER} netns mover type veth peer name {port}"
     lab.machine.run(["ip", "link", "add", *near.split()])
@@ -436,7 +436,7 @@ def _move(lab: Lab, guest: Node, target: Node, number: int) -> None:
     target.run(["ip", "link", "set", port, "master", "nbr-40", "up"])
     guest.run(["sh", "-c", f"echo 1 > /proc/sys/net/ipv6/conf/{old}/disable_ipv6"])
     lines = [
-        f"link set {old} arp off",  # otherwise it answers for the address, now on the new one
+        f"link set {old} arp off",  # or the old cable answers for the address
         f"address flush dev {old}",
         f"link set {new} up",
         f"address add 10.188.4.40/24 dev {new}",

@@ -96,7 +96,7 @@ def test_demo(fresh_lab: Any) -> None:
 
 
 def _lines(text: str) -> list[str]:
-    """Lines without their differences between two runs.
+    """Return lines without what differs between two runs.
 
     These are numbers, the width of tables, and how many sessions are Established at the moment
     at which the address moves: one or both.

@@ -34,7 +34,7 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
 
 
 def test_a_failed_activation_goes_back_while_traffic_goes_on(lab: Lab) -> None:
-    """Another device has the VNI: refused; else exit 3, files and devices as before, no loss."""
+    """Another device has the VNI: apply refuses, or goes back with exit code 3 and no loss."""
     host = lab.host
     host.apply(payload())  # removes the V-Net of a previous test
     gpu = bare_metal(lab.fabric, "gpu", 26, "10.188.0.254", 20)
@@ -87,14 +87,14 @@ State = tuple[str, set[str], set[str], set[str]]
 
 
 def state(host: Host) -> State:
-    """What an entry of the history stands for: files, devices, sessions, and the address."""
+    """Return what an entry of the history stands for: files, devices, sessions, the address."""
     links = {link["ifname"] for link in host.run(["ip", "-json", "link"]).json}
     ours = {name for name in links if name.startswith(("nbr-", "vxlan", "Vrf_", "l3"))}
     return etc_checksums(host), ours, established(host), addresses(host, "nbr-14")
 
 
 def _settled(host: Host, sessions: int, address: str) -> State:
-    """The state of a host once it has this many sessions, and the address is on the bridge."""
+    """Return the host's state once it has so many sessions and the address is on the bridge."""
     eventually(lambda: len(established(host)) == sessions)
     eventually(lambda: addresses(host, "nbr-14") == {address})
     return state(host)
@@ -106,12 +106,12 @@ def _comes_to(host: Host, expected: State) -> None:
 
 @pytest.mark.claim("18.20", "A rollback brings back all of its entry, and skips none")
 def test_rollback_brings_back_each_entry(lab: Lab) -> None:
-    """Also the apply that changed no file; a rollback that fails ends where it began."""
+    """rollback reaches each entry, also one that changed no file; if it fails, nothing changes."""
     host = lab.host
     plain, one, renumbered = payload(), payload(ADDED), payload(ADDED)
     del one["links"][1]  # an uplink goes, a V-Net comes
     del renumbered["links"][1]
-    renumbered["server"]["mgmt"]["ipv4"] = "10.12.0.77/16"  # stands in no file
+    renumbered["server"]["mgmt"]["ipv4"] = "10.12.0.77/16"  # no file has it
     host.apply(plain)
     states = []
     for document, sessions in ((plain, 2), (one, 1), (renumbered, 1), (plain, 2)):

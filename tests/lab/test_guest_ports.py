@@ -27,7 +27,7 @@ from tests.lab.systems import SYSTEMS
 # The path in Debian's package containernetworking-plugins, whose plugin a node's kubelet runs.
 PLUGIN = "/usr/lib/cni/bridge"
 GATEWAY = "10.188.0.254"
-# Steps that change the guests' own V-Net. It may lose packets then.
+# Steps that change the guests' own V-Net, which may lose packets then.
 OWN_CHANGE, ITS_WAY_BACK = "their V-Net has another MTU", "rollback of that"
 
 
@@ -116,7 +116,7 @@ def guests(lab: Lab) -> dict[str, Node]:
 
 
 def test_each_reaches_bare_metal(host: Host, guests: dict[str, Node], gpu: Node) -> None:
-    """Guests and bare metal reach each other; each guest has a plain port of the bridge."""
+    """Each guest reaches bare metal, both ways, and has a plain port of the bridge."""
     for name, node in guests.items():
         eventually(partial(node.ping, gpu, count=1))
         assert gpu.ping(node), name
@@ -170,7 +170,7 @@ def test_ports_survive(lab: Lab, guests: dict[str, Node], gpu: Node) -> None:
 
 
 def test_a_pod_leaves(host: Host, guests: dict[str, Node], gpu: Node) -> None:
-    """DEL removes only the pod's port; a second DEL does no harm."""
+    """The plugin's DEL removes the pod's port alone; a second DEL does no harm."""
     config = definition(host, "nbr-26")
     before = ports(host, "nbr-26"), bridge(host, "nbr-26")
     pod = plugged_pod(host, "pod2", config, "10.188.0.14/24", GATEWAY)

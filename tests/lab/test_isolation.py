@@ -239,7 +239,7 @@ def inject(node: Node, source: str, target: str, packet: str) -> None:
 
 @pytest.mark.claim("13.5", "A guest that sends VXLAN, or takes a VTEP's address, enters no V-Net")
 def test_a_guest_sends_vxlan(lab: Lab, tenants: Tenants) -> None:
-    """To its gateway, the host's and a leaf's VTEP, a server; from its own and VTEPs' addresses."""
+    """A guest's VXLAN packets reach no guest of another tenant, whatever their addresses."""
     host, leaf = lab.host, lab.fabric.leaf("ns-leaf-2")
     b = tenants.b.guest
     packet = vxlan(61, b, GUEST_MAC)
@@ -303,7 +303,7 @@ for address in sys.argv[1:]:
 
 @pytest.mark.claim("13.6", "A guest reaches no service of the host, on any of its addresses")
 def test_a_guest_knocks_at_the_hosts_services(host: Host, tenants: Tenants) -> None:
-    """TCP and UDP to all addresses of both families, also link-local and multicast, get nowhere."""
+    """No service of the host hears a guest, on any address of either family."""
     listener = host.start(["python3", "-u", "-c", LISTEN])
     try:
         eventually(lambda: "ready" in listener.output)

@@ -105,7 +105,7 @@ print(json.dumps(state))
 
 
 class Life:
-    """A host, and what it went through since its machine was booted."""
+    """A host, and how often it became a VTEP since its machine booted."""
 
     def __init__(self, boot: Callable[[], Lab], suite: str, backend: str) -> None:
         self._boot, self.suite, self.backend = boot, suite, backend
@@ -115,7 +115,7 @@ class Life:
         """Boot a server on which the product was never applied."""
         self.lab = self._boot()
         self.host, self.fabric = self.lab.host, self.lab.fabric
-        self.lives = 0  # how often it became a VTEP from nothing since the kernel started
+        self.lives = 0  # how often it became a VTEP since the kernel started
         self.used = False
         self.host.await_dad()
 
@@ -125,11 +125,11 @@ class Life:
 
     @property
     def installed(self) -> bool:
-        """Whether something is applied and not uninstalled."""
+        """Return whether a payload is applied and not uninstalled."""
         return self.host.run(["test", "-e", "/var/lib/evpn-host"], check=False).code == 0
 
     def snapshot(self) -> dict[str, list[str]]:
-        """The state of the host's network and files: lists of lines, by kind."""
+        """Return the state of the host's network and files: lists of lines, by kind."""
         state: dict[str, list[str]] = self.host.run(["python3", "-c", SNAPSHOT]).json
         return state
 
@@ -180,7 +180,7 @@ def stranger(story: Life) -> Life:
 
 @pytest.fixture
 def vtep(story: Life) -> Life:
-    """A server that is a VTEP, whatever it was before."""
+    """A server that is a VTEP."""
     story.bring_up()
     return story
 
@@ -357,7 +357,7 @@ def test_the_operator_applies_again_and_again(
     assert resets(story.host) == before
     assert differences(story.host) == []
     change(story.lab, full_size(payload(DUAL, vnet(71, 33, "10.188.7.254/24"))))
-    assert story.sh("ls /sys/class/net/nbr-26/brif") == ports  # our own apply keeps them too
+    assert story.sh("ls /sys/class/net/nbr-26/brif") == ports  # our own apply keeps the ports too
     story.sh("ip link delete tap-vm")
 
 
@@ -431,7 +431,7 @@ def test_devices_and_addresses_changed_by_hand(story: Life, ends: tuple[Node, No
 
 @pytest.mark.claim("17.8", "An address that FRR did not hear of: apply tells it again")
 def test_an_address_that_frr_missed(story: Life, ends: tuple[Node, Node]) -> None:
-    """Add V-Nets while zebra's thread for links gets no processor: 8.4.4 then drops addresses."""
+    """apply repeats addresses that zebra 8.4.4 dropped while its thread for links was starved."""
     del ends
     new = [vnet(200 + n, 33, f"10.200.{n}.254/24", f"fd00:200:{n + 1:x}::254/64") for n in range(8)]
     expected = {gateway["prefix"] for each in new for gateway in each["gateways"]}
@@ -450,7 +450,7 @@ def test_an_address_that_frr_missed(story: Life, ends: tuple[Node, Node]) -> Non
 
 @pytest.mark.claim("17.9", "Who makes devices is held up for half a minute: apply sees it through")
 def test_a_host_that_is_too_busy(story: Life, ends: tuple[Node, Node]) -> None:
-    """networkd gives up devices of which it hears nothing for 25 s; then apply restarts it."""
+    """apply restarts a networkd that gave up devices of which it heard nothing for 25 s."""
     pod, server = ends
     new = [vnet(210 + n, 33, f"10.210.{n}.254/24") for n in range(8)]
     count_timeouts = "journalctl -u systemd-networkd --boot -o cat | grep -c 'timed out' || true"

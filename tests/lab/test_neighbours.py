@@ -1,4 +1,4 @@
-"""What somebody else has on the same host: it is named, and nothing of it is touched.
+"""Things that others have on the same host are named, and never touched.
 
 An operator's VRF, routing table, device, VNI or port that the payload needs too; another BGP
 speaker; and rules of routing that others put before ours.
@@ -40,7 +40,7 @@ time.sleep(600)
 
 
 class Theirs(NamedTuple):
-    """What somebody else has: how it comes, how it shows, how it goes, and what is said of it."""
+    """Something that others have: commands to make, show and remove it, and how we name it."""
 
     make: tuple[str, ...]
     show: str
@@ -60,7 +60,7 @@ def vrf(table: int) -> tuple[str, ...]:
 
 
 GONE_VRF = ("ip link delete blue-port", "ip link delete blue")
-# By what the payload needs too: a VPC has the table 1000 + its id.
+# Things that the payload needs too: a VPC has the table 1000 + its id.
 TAKEN = {
     "the table of a VRF": Theirs(
         vrf(1033), "ip route show table 1033", GONE_VRF, "table 1033 is the one of blue"
@@ -131,8 +131,8 @@ ADDED = {
         "VNI 60 is the one of theirs",
     ),
 }
-# What Cilium does to the rules at its start (NodeEnsureLocalRoutingRule), with those of its proxy;
-# and NetBird or wg-quick, in both families.
+# The rules that Cilium sets at its start (NodeEnsureLocalRoutingRule), with those of its proxy;
+# and the rules of NetBird or wg-quick, in both families.
 RULES = {
     "Cilium": (
         "rule add pref 9 fwmark 0x200/0xf00 table 2004",
@@ -155,7 +155,7 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
 
 @pytest.fixture
 def bare(lab: Lab) -> Host:
-    """The host without anything of ours."""
+    """The host without a trace of us."""
     if lab.host.run("test -e /var/lib/evpn-host/record.json".split(), check=False).code == 0:
         for leaf in lab.fabric.state["underlay"]:
             lab.fabric.leaf(leaf).underlay(on=False)
@@ -172,12 +172,12 @@ def vtep(lab: Lab) -> Host:
 
 
 def refused(host: Host, document: Payload, named: str, show: str = "true") -> None:
-    """`preflight` names it, `apply` refuses it; files and what is theirs stay."""
+    """Fail unless `preflight` names it and `apply` refuses it, and nothing changes."""
     before, theirs = etc_checksums(host), host.run(show.split()).out
     host.machine.write("/root/wanted.json", json.dumps(document))
-    found = host.evpn_host("preflight", "-p", "/root/wanted.json", "--json", check=False)
-    assert found.code == 1
-    assert named in {each["what"] for each in found.json if each["stops"]}, found.out
+    report = host.evpn_host("preflight", "-p", "/root/wanted.json", "--json", check=False)
+    assert report.code == 1
+    assert named in {each["what"] for each in report.json if each["stops"]}, report.out
     result = host.apply(document, check=False)
     assert result.code == 1, result.err
     assert named in result.err
@@ -194,7 +194,7 @@ def run(host: Host, commands: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("what", TAKEN)
 @pytest.mark.claim("19.1", "What somebody else has is refused by its name, and stays as it is")
 def test_the_first_payload_needs_it(bare: Host, what: str) -> None:
-    """A table, the name of a device, a VNI."""
+    """A first apply is refused if somebody has a table, a device or a VNI that it needs."""
     theirs = TAKEN[what]
     run(bare, theirs.make)
     try:
@@ -203,7 +203,7 @@ def test_the_first_payload_needs_it(bare: Host, what: str) -> None:
         run(bare, theirs.remove)
 
 
-# Rules before which table local stands, until there are VRFs.
+# Table local stands before these rules until the host has VRFs.
 CATCHING = {
     "by an uplink": "iif ens4 lookup main",
     "from the management subnet": "from 10.12.0.0/16 lookup 101",
@@ -214,7 +214,7 @@ CATCHING = {
 @pytest.mark.parametrize("what", CATCHING)
 @pytest.mark.claim("19.8", "A rule that would take what is for the host elsewhere is refused")
 def test_a_rule_that_takes_what_is_for_the_host(lab: Lab, bare: Host, what: str) -> None:
-    """It did no harm, because table local comes first. It must not go, nor the host be cut off."""
+    """A rule that did no harm before stays, and apply is refused: it would cut the host off."""
     rule = CATCHING[what]
     run(bare, (f"ip rule add pref 100 {rule}", "ip route add default via 10.12.0.1 table 101"))
     try:
@@ -228,13 +228,13 @@ def test_a_rule_that_takes_what_is_for_the_host(lab: Lab, bare: Host, what: str)
 
 
 def test_what_is_shut_down_in_frr(lab: Lab, bare: Host) -> None:
-    """It is named. What was typed into vtysh ends with the apply."""
+    """preflight names a session that somebody shut down in vtysh; apply brings it up."""
     bare.run(["systemctl", "start", "frr"], timeout=120)
-    typed = [word for line in ("conf t", "interface ens5", "shutdown") for word in ("-c", line)]
-    eventually(lambda: bare.run(["vtysh", *typed], check=False).code == 0)
+    options = [word for line in ("conf t", "interface ens5", "shutdown") for word in ("-c", line)]
+    eventually(lambda: bare.run(["vtysh", *options], check=False).code == 0)
     bare.machine.write("/root/wanted.json", json.dumps(payload()))
-    said = bare.evpn_host("preflight", "-p", "/root/wanted.json").out
-    assert "the session of ens5 is shut down in FRR, by somebody's vtysh" in said
+    output = bare.evpn_host("preflight", "-p", "/root/wanted.json").out
+    assert "the session of ens5 is shut down in FRR, by somebody's vtysh" in output
     bring_up(lab)
     assert differences(bare) == []
 
@@ -242,7 +242,7 @@ def test_what_is_shut_down_in_frr(lab: Lab, bare: Host) -> None:
 @pytest.mark.parametrize("what", PROGRAMS)
 @pytest.mark.claim("19.2", "A program on the ports of BGP or VXLAN is refused by its name")
 def test_a_program_has_the_port(bare: Host, what: str) -> None:
-    """Such as BIRD, as Calico has it; FRR does not run yet."""
+    """apply is refused if another program, such as Calico's BIRD, listens on the port of BGP."""
     name, kind, port, named = PROGRAMS[what]
     bare.run(["systemctl", "stop", "frr"])
     program = bare.start(["python3", "-c", LISTEN, name, kind, str(port)])
@@ -257,7 +257,7 @@ def test_a_program_has_the_port(bare: Host, what: str) -> None:
 @pytest.mark.parametrize("what", ADDED)
 @pytest.mark.claim("19.3", "What somebody else has is refused also for a V-Net that comes later")
 def test_a_later_payload_needs_it(vtep: Host, what: str) -> None:
-    """The host is a VTEP already, and stays what it is."""
+    """A later apply is refused too, and the host stays a VTEP."""
     theirs = ADDED[what]
     run(vtep, theirs.make)
     try:
@@ -270,7 +270,7 @@ def test_a_later_payload_needs_it(vtep: Host, what: str) -> None:
 
 @pytest.fixture(params=RULES)
 def rules(request: pytest.FixtureRequest, vtep: Host) -> Iterator[str]:
-    """Have somebody add rules, in both families; return the table of the first, and undo it all."""
+    """Add rules as others do, in both families; give the table of the first; undo all later."""
     for family in ("-4", "-6"):
         for line in RULES[request.param]:
             # apply has moved the kernel's rule at 0 already.
@@ -283,18 +283,18 @@ def rules(request: pytest.FixtureRequest, vtep: Host) -> Iterator[str]:
 
 @pytest.mark.claim("19.4", "Rules of Cilium or NetBird stay, and a tenant meets its VRF first")
 def test_rules_that_stand_before(vtep: Host, rules: str) -> None:
-    """`status` names it, `apply` mends it, the rules are all there, and no guest gets out."""
+    """`status` names the order, `apply` repairs it and keeps all rules, and no guest gets out."""
     pod = guest(vtep, "pod", 26, "10.188.0.254", 10)
     listed = differences(vtep)
     for family in ("IPv4", "IPv6"):
         text = f"{family} rules: table {rules} (priority 100) stands before the VRFs' (1000)"
         assert text in listed
-    # An address of the host, and a route of its own.
+    # Addresses of the host, and one behind a route of its own.
     ways = {"local": ["10.2.0.101", "192.0.2.10"], "main": ["192.0.2.1"]}[rules]
-    assert any(leads(vtep, way) for way in ways)  # what must not be
+    assert any(leads(vtep, way) for way in ways)  # the fault
     theirs = theirs_of(vtep)
-    said = vtep.evpn_host("apply", "-p", "/root/payload.json").err
-    assert "mended: IPv4 rules" in said
+    output = vtep.evpn_host("apply", "-p", "/root/payload.json").err
+    assert "mended: IPv4 rules" in output
     assert differences(vtep) == []
     assert theirs_of(vtep) == theirs
     assert not any(leads(vtep, way) for way in ways)
@@ -306,7 +306,7 @@ def test_rules_that_stand_before(vtep: Host, rules: str) -> None:
     eventually(lambda: vtep.ping("10.2.0.1", count=1))  # a leaf
 
 
-# By which packets for the host reach it no more, added after the apply.
+# Rules that others add after the apply, and that take packets away from the host.
 LATER_RULES = {
     "by the bridge": ("iif nbr-14 lookup main", "forwarded"),
     "without the default route": (
@@ -322,7 +322,7 @@ LATER_RULES = {
     "19.9", "A rule that comes later and takes the host's packets is named, and stays"
 )
 def test_a_rule_that_comes_later(lab: Lab, vtep: Host, what: str) -> None:
-    """`status` names it, also as JSON, and so does each apply. Nobody changes it."""
+    """`status` and each apply name a rule that takes the host's packets. Nobody changes it."""
     rule, fate = LATER_RULES[what]
     vtep.evpn_host("failover", "--once")
     eventually(lambda: lab.fabric.controller.ping("10.12.0.101", count=1))
@@ -330,14 +330,14 @@ def test_a_rule_that_comes_later(lab: Lab, vtep: Host, what: str) -> None:
     try:
         shown = vtep.run("ip rule show pref 100".split()).out.split(maxsplit=1)[1].strip()
         named = f"the routing rule 100 ({shown}) comes before table local"
-        assert not lab.fabric.controller.ping("10.12.0.101", count=1)  # what must not be
-        for said in (
+        assert not lab.fabric.controller.ping("10.12.0.101", count=1)  # the fault
+        for output in (
             " ".join(differences(vtep)),
             vtep.evpn_host("status", check=False).out,
             vtep.evpn_host("apply", "-p", "/root/payload.json").err,
             vtep.apply(payload(vnet(61, 33, "172.21.0.254/24"))).err,
         ):
-            assert f"{named}: packets for 10.12.0.101 are {fate}, not taken" in said, said
+            assert f"{named}: packets for 10.12.0.101 are {fate}, not taken" in output, output
         assert vtep.evpn_host("preflight", "-p", "/root/payload.json").code == 0
         assert shown in vtep.run("ip rule show pref 100".split()).out
     finally:
@@ -347,13 +347,13 @@ def test_a_rule_that_comes_later(lab: Lab, vtep: Host, what: str) -> None:
 
 
 def leads(host: Host, address: str) -> bool:
-    """Whether the kernel would send a packet of a guest in V-Net 26 to an address."""
+    """Return whether the kernel would send a packet of a guest in V-Net 26 to an address."""
     way = ["ip", "route", "get", address, "from", "10.188.0.10", "iif", "nbr-26"]
     return host.run(way, check=False).code == 0
 
 
 def theirs_of(host: Host) -> list[str]:
-    """The rules that others have added, in both families."""
+    """Return the rules that others have added, in both families."""
     return [
         line
         for family in ("-4", "-6")
@@ -364,7 +364,7 @@ def theirs_of(host: Host) -> list[str]:
 
 @pytest.mark.claim("19.5", "uninstall leaves rules of others where they are")
 def test_uninstall_leaves_rules_of_others(lab: Lab, vtep: Host) -> None:
-    """Cilium's table local is at 100: it stays the only one, and none of ours is left."""
+    """uninstall leaves Cilium's rule for table local at 100, and none of ours."""
     for line in RULES["Cilium"][:2]:
         vtep.run(["ip", *line.split()])
     vtep.evpn_host("apply", "-p", "/root/payload.json")
@@ -378,7 +378,7 @@ def test_uninstall_leaves_rules_of_others(lab: Lab, vtep: Host) -> None:
 
 
 def test_strict_reverse_path_filter(vtep: Host) -> None:
-    """For all devices it changes nothing: the larger value counts. For an uplink it is mended."""
+    """A strict filter on an uplink is reset; one for all devices stays: the larger value counts."""
     vtep.run("sysctl -qw net.ipv4.conf.all.rp_filter=1".split())
     assert differences(vtep) == []
     vtep.run("sysctl -qw net.ipv4.conf.ens4.rp_filter=1".split())

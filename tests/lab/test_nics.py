@@ -1,4 +1,4 @@
-"""The NICs of a server as its operator has configured them, in the forms in which servers come.
+"""Servers whose operators have configured the NICs in different ways.
 
 networkd takes one file for a NIC. Whichever that is: the operator's addresses stay, sessions come
 up, and they outlast his own commands. Where that can't be, apply refuses and changes nothing.
@@ -54,7 +54,7 @@ def configure_networkd(lab: Lab, **files: str) -> None:
 
 
 def test_a_file_that_comes_before_ours(lab: Lab) -> None:
-    """As Debian's cloud images have it: `all-en` sorts before `ens4`, and matches by a glob."""
+    """The file of Debian's cloud images: `all-en` sorts before `ens4`, and matches by a glob."""
     configure(
         lab,
         f"all-en: {{match: {{name: 'ens4*'}}, {MANAGED}}}",
@@ -64,7 +64,7 @@ def test_a_file_that_comes_before_ours(lab: Lab) -> None:
 
 
 def test_a_file_that_comes_after_ours(lab: Lab) -> None:
-    """As Ubuntu's installers write: `zz-all-en` sorts after `ens4`."""
+    """A file like that of Ubuntu's installers: `zz-all-en` sorts after `ens4`."""
     configure(
         lab,
         f"zz-mgmt: {{match: {{name: 'ens4*'}}, {MANAGED}}}",
@@ -74,7 +74,7 @@ def test_a_file_that_comes_after_ours(lab: Lab) -> None:
 
 
 def test_networkds_own_files(lab: Lab) -> None:
-    """A server without netplan files, on which netplan is merely installed. lo has a file too."""
+    """A server with files of networkd, also for lo, and with netplan but no file of it."""
     configure_networkd(
         lab,
         _20_wired=f"[Match]\nName=ens4\n\n{NETWORKD}",
@@ -84,14 +84,14 @@ def test_networkds_own_files(lab: Lab) -> None:
     joins_the_fabric(lab)
     assert {"192.0.2.77/32", "10.2.0.101/32"} <= addresses(lab.host, "lo")
     lab.host.evpn_host("uninstall", "--yes")
-    left = lab.host.run(["sh", "-c", "find /etc/systemd/network | sort"]).out.split()
-    assert [path for path in left if "evpn-host" in path or path.endswith(".d")] == []
+    files = lab.host.run(["sh", "-c", "find /etc/systemd/network | sort"]).out.split()
+    assert [path for path in files if "evpn-host" in path or path.endswith(".d")] == []
     eventually(lambda: addresses(lab.host, "lo") == {"192.0.2.77/32"})
     assert {MANAGEMENT, SECOND} <= addresses(lab.host, "ens4")
 
 
 def test_no_ipv6_link_local(lab: Lab) -> None:
-    """A later file of the operator says `link-local: []`: sessions come up all the same."""
+    """Sessions come up although a later file of the operator says `link-local: []`."""
     nics = "".join(f"    {nic}: {{link-local: []}}\n" for nic in ("ens4", "ens5"))
     text = f"network:\n  version: 2\n  ethernets:\n{nics}"
     lab.machine.write("/etc/netplan/99-hardening.yaml", text, 0o600)
@@ -99,7 +99,7 @@ def test_no_ipv6_link_local(lab: Lab) -> None:
 
 
 def test_sessions_that_can_not_come_up_are_named(lab: Lab) -> None:
-    """Somebody takes the link-local address of an uplink away: status names the uplink."""
+    """`status` names an uplink whose link-local address somebody has removed."""
     host = lab.host
     host.apply(payload())
     eventually(lambda: nothing_differs(lab))
@@ -117,7 +117,7 @@ def test_sessions_that_can_not_come_up_are_named(lab: Lab) -> None:
 
 
 def test_a_bond(lab: Lab) -> None:
-    """A bond of the operator is an uplink, and carries the management address."""
+    """A bond of the operator can be an uplink, and carry the management address."""
     configure(
         lab,
         "ens4: {optional: true}",
@@ -133,7 +133,7 @@ def test_a_bond(lab: Lab) -> None:
 
 
 def test_what_is_refused(lab: Lab) -> None:
-    """What can't be an uplink, and what would give other devices what an uplink needs."""
+    """apply refuses NICs that can't be uplinks, and files that would change other devices too."""
     host = lab.host
     host.run(["ip", "link", "property", "add", "dev", "ens4", "altname", "enp0s4"])
     document = payload()

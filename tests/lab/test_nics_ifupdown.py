@@ -1,4 +1,4 @@
-"""The NICs of a server with ifupdown2 as its operator has configured them."""
+"""Servers with ifupdown2 whose operators have configured the NICs in different ways."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def configure(lab: Lab, text: str) -> None:
 
 
 def test_stanzas_in_several_forms(lab: Lab) -> None:
-    """`allow-hotplug` above our file, `inet manual` behind it, an address by a command."""
+    """Stanzas with `allow-hotplug`, with `inet manual`, and with an address by a command work."""
     up = "    up ip address replace 192.0.2.88/32 dev ens5\n"
     configure(
         lab,
@@ -47,7 +47,7 @@ def test_stanzas_in_several_forms(lab: Lab) -> None:
 
 
 def test_a_bond(lab: Lab) -> None:
-    """A bond of the operator is an uplink, and carries the management address."""
+    """A bond of the operator can be an uplink, and carry the management address."""
     configure(
         lab,
         SOURCE + f"auto bond0\niface bond0 inet static\n    bond-slaves ens4\n"
@@ -60,13 +60,13 @@ def test_a_bond(lab: Lab) -> None:
 
 
 def test_what_is_refused(lab: Lab) -> None:
-    """A NIC below a bridge, a bridge, and a file that ifupdown2 would never read."""
+    """apply refuses a NIC of a bridge, a bridge, and a file that ifupdown2 would never read."""
     text = lab.machine.read(INTERFACES)
     line = "source /etc/network/interfaces.d/*"
     lab.machine.write(INTERFACES, text.replace(line, "source-directory /etc/network/interfaces.d"))
-    done = lab.host.apply(payload(), check=False)
-    assert done.code == 1
-    assert "does not source" in done.err
+    result = lab.host.apply(payload(), check=False)
+    assert result.code == 1
+    assert "does not source" in result.err
     configure(
         lab,
         SOURCE + "iface ens4 inet manual\n\nauto br0\niface br0 inet static\n"

@@ -89,11 +89,11 @@ class Story:
 
     @property
     def installed(self) -> bool:
-        """Whether the package is installed."""
+        """Return whether the package is installed."""
         return self.host.run(["test", "-e", "/usr/bin/evpn-host"], check=False).code == 0
 
     def picture(self) -> list[str]:
-        """The lines that PICTURE prints about the server."""
+        """Return the lines that PICTURE prints about the server."""
         return self.host.run(["sh", "-c", PICTURE], check=False).out.splitlines()
 
     def give(self, document: dict[str, Any]) -> None:
@@ -112,7 +112,7 @@ class Story:
         return generation
 
     def has_added(self) -> bool:
-        """Whether the server has the bridge of the V-Net ADDED."""
+        """Return whether the server has the bridge of the V-Net ADDED."""
         return "nbr-90" in self.host.run(["ip", "-brief", "link"]).out
 
     def serve(self) -> None:
@@ -179,12 +179,12 @@ class Story:
         return pod, gpu
 
     def status(self) -> dict[str, Any]:
-        """The output of `status --json`."""
+        """Return the output of `status --json`."""
         report: dict[str, Any] = self.host.evpn_host("status", "--json", check=False).json
         return report
 
     def places(self) -> list[str]:
-        """The devices that have the management address."""
+        """Return the devices that have the management address."""
         lines = self.host.run(["ip", "-4", "-oneline", "address"]).out.splitlines()
         return [line.split()[1] for line in lines if " 10.12.0.101/" in line]
 
@@ -197,7 +197,7 @@ def story(request: pytest.FixtureRequest, fresh_lab: Callable[..., Lab]) -> Stor
 
 
 def test_nothing_stays_of_an_installation_that_fails(story: Story) -> None:
-    """The controller refuses the token, or there is no terminal for questions: nothing stays."""
+    """Nothing stays when the controller refuses the token, or no terminal can be asked."""
     story.ensure_uninstalled()
     result = story.install(*ONE_LINER, "--token-file", "/root/bad-token")
     assert result.code == 1, result
@@ -241,17 +241,17 @@ def test_a_reboot_and_the_underlay(story: Story) -> None:
 
 
 def test_the_timer_brings_news(story: Story) -> None:
-    """The timer applies a payload that changed on the controller; no person does anything."""
+    """The timer applies a payload that changed on the controller, without a person."""
     story.ensure_installed()
     quick = "[Timer]\nOnUnitInactiveSec=\nOnUnitInactiveSec=3\nRandomizedDelaySec=1\n"
     story.host.machine.write("/run/systemd/system/evpn-host.timer.d/quick.conf", quick)
     story.host.run(["systemctl", "daemon-reload"])
     story.host.run(["systemctl", "restart", "evpn-host.timer"])
-    had_added = story.has_added()
+    added_before = story.has_added()
     generation = story.news()
     eventually(lambda: story.status()["generation"] == generation, within=240)
     eventually(lambda: story.status()["differences"] == [])
-    assert story.has_added() != had_added
+    assert story.has_added() != added_before
 
 
 def test_a_boot_without_the_controller(story: Story) -> None:

@@ -120,12 +120,12 @@ class Story:
         eventually(lambda: self.controller and self.controller.output)
 
     def generation(self) -> int | None:
-        """The generation that `status` reports as applied."""
+        """Return the generation that `status` reports as applied."""
         applied: int | None = self.status()["generation"]
         return applied
 
     def status(self) -> dict[str, Any]:
-        """The output of `status --json`."""
+        """Return the output of `status --json`."""
         report: dict[str, Any] = self.host.evpn_host("status", "--json", check=False).json
         return report
 
@@ -148,13 +148,13 @@ def journal_of_a_failure(story: Story, request: pytest.FixtureRequest) -> Iterat
 
 
 def now(host: Host) -> str:
-    """The cursor of the journal's end."""
+    """Return the cursor of the journal's end."""
     output = host.run(["journalctl", "--lines=0", "--show-cursor"]).out
     return output.partition("cursor: ")[2].strip()
 
 
 def messages(host: Host, since: str = "") -> list[dict[str, str]]:
-    """The product's structured journal entries since boot, or after a cursor; no lines of text."""
+    """Return the product's structured journal entries since boot, or after a cursor."""
     argv = ["journalctl", "--boot", "-t", "evpn-host", "--output=json", "--all"]
     argv += [f"--after-cursor={since}"] if since else []
     entries = [json.loads(line) for line in host.run(argv).out.splitlines()]
@@ -162,7 +162,7 @@ def messages(host: Host, since: str = "") -> list[dict[str, str]]:
 
 
 def properties(host: Host, unit: str, *names: str) -> dict[str, str]:
-    """Properties of a unit."""
+    """Return the properties of a unit."""
     options = [f"--property={name}" for name in names]
     lines = host.run(["systemctl", "show", unit, *options]).out.splitlines()
     return dict(line.split("=", 1) for line in lines)
@@ -200,15 +200,15 @@ def test_the_timer_brings_news(story: Story) -> None:
     eventually(lambda: story.controller and '" 304 ' in story.controller.errors[start:], within=120)
     result = host.evpn_host("apply", "-v")  # -v would show each command: there is none
     assert result == Result(0, "", "")
-    had_added = has_added(host)
-    generation = story.news(*(() if had_added else (ADDED,)))
+    added_before = has_added(host)
+    generation = story.news(*(() if added_before else (ADDED,)))
     eventually(lambda: story.generation() == generation, within=240)
     eventually(lambda: story.status()["differences"] == [])
-    assert has_added(host) != had_added
+    assert has_added(host) != added_before
 
 
 def has_added(host: Host) -> bool:
-    """Whether the host has the bridge of the V-Net ADDED."""
+    """Return whether the host has the bridge of the V-Net ADDED."""
     return "nbr-90" in host.run(["ip", "-brief", "link"]).out
 
 
@@ -256,7 +256,7 @@ def test_the_controller_comes_back(story: Story) -> None:
 
 
 def test_boot_is_not_kept_waiting(story: Story) -> None:
-    """The job that waits for the unit ends by its timeout, while the work goes on to its end."""
+    """The job that boot waits for ends at its time-out, while apply goes on to its end."""
     host = story.host
     story.on()
     story.stop()

@@ -1,4 +1,4 @@
-"""The management address gets another number: the host has the old or the new one at all times.
+"""The management address changes: the host has the old or the new one at all times.
 
 In Ethernet mode and in EVPN mode, by `apply` and by `rollback`. The tests print the longest time in
 which the controller got an answer from neither.
@@ -55,7 +55,7 @@ _gaps: defaultdict[str, float] = defaultdict(float)
 
 
 def document(**management: str) -> Payload:
-    """K8S01's payload with this management address; the V-Net has gateways for all of them."""
+    """Return K8S01's payload with this management address; the V-Net has a gateway for each."""
     whole = payload()
     whole["server"]["mgmt"] |= management or OLD
     for each in whole["vnets"]:
@@ -70,7 +70,7 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     _gaps.clear()
     lab: Lab = fresh_lab(*request.param)
     lab.host.evpn_host("install-units")
-    # Step by step: bgpd of FRR 8.4, on the lab's leaves, ended when it got all of it at once.
+    # Step by step: bgpd of FRR 8.4 on the lab's leaves crashed when it got all lines at once.
     bring_up(lab)
     change(lab, document())
     lab.fabric.controller.run("ip address replace fd00:12::5/64 dev eth0 nodad".split())
@@ -110,13 +110,13 @@ def is_exactly(lab: Lab, management: dict[str, str], device: str) -> None:
 
 
 def ours(host: Host, device: str) -> set[str]:
-    """The addresses of a device that are, or were, management addresses."""
+    """Return the addresses of a device that are, or were, management addresses."""
     known = {value for each in (OLD, *NEW.values()) for value in each.values() if "/" in value}
     return addresses(host, device) & known
 
 
 def defaults(host: Host) -> set[tuple[str, str]]:
-    """Gateways and devices of all default routes."""
+    """Return gateways and devices of all default routes."""
     routes = [
         route
         for family in ("-4", "-6")
@@ -127,7 +127,7 @@ def defaults(host: Host) -> set[tuple[str, str]]:
 
 @contextlib.contextmanager
 def watched(lab: Lab, old: str, new: str, what: str) -> Iterator[None]:
-    """Assert that one of two addresses is always there; print how long neither has answered."""
+    """Fail unless one of two addresses always exists; print how long neither has answered."""
     host, controller = lab.host, lab.fabric.controller
     both = {old, new}
     present = [(d, a) for d in (BRIDGE, "ens4", "ens5") for a in ours(host, d) & both]
@@ -166,7 +166,7 @@ def watched(lab: Lab, old: str, new: str, what: str) -> Iterator[None]:
     "A renumbering: the host has the old address or the new one, there and back",
 )
 def test_renumbering(lab: Lab, mode: str, name: str) -> None:
-    """There by `apply`, back by `rollback`, and there and back by `apply`."""
+    """The address changes by `apply`, back by `rollback`, and to and fro by `apply`."""
     host = lab.host
     # The lab's leaves may not notice that an IPv6 address has another port.
     old = {k: v for k, v in OLD.items() if name != "NIC" or "6" not in k}
@@ -193,7 +193,7 @@ def test_renumbering(lab: Lab, mode: str, name: str) -> None:
     "The operator's file brings the old address back: it goes, and is named",
 )
 def test_the_operators_file_is_old(lab: Lab, mode: str) -> None:
-    """It brings the old address back, the hook takes it away: the two never stay side by side."""
+    """The operator's file brings the old address back, and the hook removes it again."""
     host, new = lab.host, OLD | NEW["address"]
     device = BRIDGE if mode == "EVPN" else "ens4"
     host.apply(document(**new))

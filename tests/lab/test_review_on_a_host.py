@@ -41,13 +41,13 @@ def lab(fresh_lab: Any) -> Lab:
 
 def test_from_an_empty_folder_to_a_host(lab: Lab) -> None:
     """All commands succeed and print what the page shows; guests use the V-Net that was added."""
-    printed = ""
+    output = ""
     for block in documents.tour():
         if block.language == "text":
-            missing = set(_lines(block.text)) - set(_lines(printed))
-            assert not missing, f"docs/review.md:{block.line}: {missing} in {printed}"
+            missing = set(_lines(block.text)) - set(_lines(output))
+            assert not missing, f"docs/review.md:{block.line}: {missing} in {output}"
         elif block.language == "sh":
-            printed = _run(lab, block)
+            output = _run(lab, block)
         if "evpn-host apply" in documents.commands(block):
             underlay(lab.fabric, on=True)
             eventually(lambda: established(lab.host) == {"ens4", "ens5"})

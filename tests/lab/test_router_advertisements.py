@@ -98,11 +98,11 @@ def test_a_guest_with_nothing_configured(host: Host) -> None:
     eventually(lambda: guest.ping("fd00:188:5::254", count=1, family=6))
     [neighbour] = guest.run(["ip", "-json", "neighbour", "show", ROUTER]).json
     assert neighbour["lladdr"] == "44:38:39:ff:00:28"
-    with guest.capture("eth0", IS_ADVERTISEMENT, count=1) as heard:
+    with guest.capture("eth0", IS_ADVERTISEMENT, count=1) as capture:
         pass
-    assert f"addr: {DNS}" in heard.text
-    assert "router lifetime 60s" in heard.text
-    assert f"{PREFIX}:/64" in heard.text
+    assert f"addr: {DNS}" in capture.text
+    assert "router lifetime 60s" in capture.text
+    assert f"{PREFIX}:/64" in capture.text
     assert no_reload_pending(host)
 
 
@@ -190,9 +190,9 @@ FILTER = "/etc/nftables.d/evpn-host.nft"
 def hears(listener: Node, sender: Node) -> bool:
     """Whether advertisements that a guest or a server sends reach another one."""
     expression = f"{IS_ADVERTISEMENT} and not src {ROUTER}"
-    with listener.capture("eth0", expression, count=1, timeout=4) as heard:
+    with listener.capture("eth0", expression, count=1, timeout=4) as capture:
         sender.run(["python3", "-c", MISLEAD])
-    return "fd00:bad::/64" in heard.text
+    return "fd00:bad::/64" in capture.text
 
 
 def filter_frames(host: Host) -> None:
@@ -237,9 +237,9 @@ def test_a_guest_that_advertises_itself(lab: Lab, host: Host) -> None:
     assert not hears(server, guest)
     assert not hears(guest, server)
     assert hears(near, guest)  # on its own segment, as on any Ethernet (docs/isolation.md)
-    with server.capture("eth0", f"{IS_ADVERTISEMENT} and src {ROUTER}", count=1) as heard:
+    with server.capture("eth0", f"{IS_ADVERTISEMENT} and src {ROUTER}", count=1) as capture:
         pass
-    assert "advertisement" in heard.text
+    assert "advertisement" in capture.text
     eventually(lambda: ROUTER in routers(guest))
 
 

@@ -56,15 +56,15 @@ class Person:
 @pytest.fixture(scope="module")
 def people() -> Iterator[Callable[[], Person]]:
     """Give the module's one shell, or another where a test has ended it."""
-    there: list[Person] = []
+    persons: list[Person] = []
 
     def person() -> Person:
-        if not there or there[-1].terminal.program.poll() is not None:
-            there.append(Person())
-        return there[-1]
+        if not persons or persons[-1].terminal.program.poll() is not None:
+            persons.append(Person())
+        return persons[-1]
 
     yield person
-    for each in there:
+    for each in persons:
         each.terminal.close()
 
 
@@ -176,9 +176,9 @@ def test_controller(person: Person) -> None:
 )
 def test_controller_refuses(person: Person, command: str, message: str) -> None:
     """What can't be done is said in a line."""
-    said = person.run(command)
-    assert said.startswith(message)
-    assert said.count("\n") == 1
+    output = person.run(command)
+    assert output.startswith(message)
+    assert output.count("\n") == 1
 
 
 def test_carry_goes_back(person: Person) -> None:
@@ -246,14 +246,14 @@ exit 5
 
 def test_script() -> None:
     """Commands on standard input are run by one shell, and after a reboot by another."""
-    done = subprocess.run(
+    result = subprocess.run(
         [SHELL], input=SCRIPT, capture_output=True, check=False, text=True, timeout=2 * BOOT
     )
-    if "no lab here" in done.stderr:
-        unavailable(done.stderr)
-    where, node, up, count = done.stdout.splitlines()
+    if "no lab here" in result.stderr:
+        unavailable(result.stderr)
+    where, node, up, count = result.stdout.splitlines()
     assert (where, node, count) == ("/etc lasts", "ns-leaf-0", "1")
     assert up.startswith("up ")
-    assert "oops\n" in done.stderr
-    assert "lab: the machine reboots\n" in done.stderr
-    assert done.returncode == 5
+    assert "oops\n" in result.stderr
+    assert "lab: the machine reboots\n" in result.stderr
+    assert result.returncode == 5

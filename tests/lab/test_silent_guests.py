@@ -54,21 +54,21 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
 def askers(lab: Lab) -> Askers:
     """A guest of V-Net 41 here and on K8S02, and a server of it behind the third leaf."""
     second = second_host.start(lab, payload(DUAL, DUAL_2))
-    here, there = (
+    near, other = (
         lab.host.pod(
             name, "nbr-41", f"10.188.5.{number}/24", GATEWAYS_41[4],
             f"fd00:188:5::{number}/64", GATEWAYS_41[6],
         )
         for name, number in (("here", 11), ("there", 12))
     )  # fmt: skip
-    plug(there, lab.host, second, "nbr-41")
+    plug(other, lab.host, second, "nbr-41")
     server = lab.fabric.server(
         "metal", vni=41, ipv4="10.188.5.13/24", gateway=GATEWAYS_41[4],
         ipv6="fd00:188:5::13/64", gateway6=GATEWAYS_41[6],
     )  # fmt: skip
-    for node, family in itertools.product((here, there, server), FAMILIES):
+    for node, family in itertools.product((near, other, server), FAMILIES):
         eventually(partial(node.ping, GATEWAYS_41[family], count=1, family=family))
-    return Askers((here, there, server), second)
+    return Askers((near, other, server), second)
 
 
 def plug(guest: Node, source: Node, target: Host | Router, bridge: str = BRIDGE) -> None:
@@ -252,16 +252,16 @@ def test_a_floating_address(host: Host, askers: Askers, family: int, *, virtual:
 
     No host finds out by itself that its guest does not answer for the address any more.
     """
-    here, there = speaking(host), silent(host)
-    plug(there, host, askers.second)
-    there.run(["ip", "route", "replace", "default", "via", GATEWAYS[family], "dev", "eth0"])
-    eventually(partial(there.ping, GATEWAYS[family], count=1, family=family))
+    near, far = speaking(host), silent(host)
+    plug(far, host, askers.second)
+    far.run(["ip", "route", "replace", "default", "via", GATEWAYS[family], "dev", "eth0"])
+    eventually(partial(far.ping, GATEWAYS[family], count=1, family=family))
     address = FLOATING[family]
     device = "vrrp" if virtual else "eth0"
     if virtual:
-        for guest in (here, there):
+        for guest in (near, far):
             add_virtual(guest, VIRTUAL_MAC[family])
-    owners = itertools.cycle([(here, there), (there, here)])
+    owners = itertools.cycle([(near, far), (far, near)])
     with ever_asking(host, askers.second):
         for owner, other in itertools.islice(owners, 4):
             take(other, address, device, away=True)
@@ -270,8 +270,8 @@ def test_a_floating_address(host: Host, askers: Askers, family: int, *, virtual:
             for name, asker in zip(ASKERS, askers.nodes, strict=True):
                 print(f"from {name}: ", end="")
                 reached(asker, address, family)
-    host.run(["ip", "netns", "delete", here.name])
-    host.run(["ip", "netns", "delete", there.name])
+    host.run(["ip", "netns", "delete", near.name])
+    host.run(["ip", "netns", "delete", far.name])
 
 
 KEEPALIVED = """
@@ -299,10 +299,10 @@ def test_keepalived(lab: Lab, request: pytest.FixtureRequest, host: Host, askers
     """Debian's program in a guest on each of two hosts; both guests stay."""
     suite = request.node.callspec.params["lab"][0]
     install_keepalived(lab, suite)
-    here, there = speaking(host), speaking(host)
-    plug(there, host, askers.second)
+    near, other = speaking(host), speaking(host)
+    plug(other, host, askers.second)
     processes = []
-    for guest, priority in ((here, 150), (there, 100)):
+    for guest, priority in ((near, 150), (other, 100)):
         text = KEEPALIVED.format(priority=priority, four=FLOATING[4], six=FLOATING[6])
         host.machine.write(f"/root/{guest.name}.conf", text)
         files = [f"-f/root/{guest.name}.conf", f"-p/run/{guest.name}", f"-r/run/{guest.name}.vrrp"]
@@ -310,16 +310,16 @@ def test_keepalived(lab: Lab, request: pytest.FixtureRequest, host: Host, askers
         argv = ["env", library, "/opt/keepalived/keepalived", "-nlP", *files]
         inside = ["ip", "netns", "exec", guest.name, *argv]
         processes.append(host.machine.start(inside))
-        eventually(partial(has_both, guest if guest is here else here))
+        eventually(partial(has_both, guest if guest is near else near))
     for family, asker in itertools.product(FAMILIES, askers.nodes):
         reached(asker, FLOATING[family], family)
     with ever_asking(host, askers.second):
         processes[0].stop()
-        eventually(partial(has_both, there))
+        eventually(partial(has_both, other))
         for family, asker in itertools.product(FAMILIES, askers.nodes):
             reached(asker, FLOATING[family], family)
     processes[1].stop()
-    for guest in (here, there):
+    for guest in (near, other):
         host.run(["ip", "netns", "delete", guest.name])
 
 

@@ -340,9 +340,9 @@ def test_a_frozen_address(lab: Lab) -> None:
     try:
         configure(host, *evpn, "dup-addr-detection", "dup-addr-detection max-moves 2 time 180",
                   "dup-addr-detection freeze permanent")  # fmt: skip
-        here = host.pod("twin", "nbr-40", f"{TWIN}/24", V4, mac=TWIN_MAC)
-        there = lab.fabric.server("twin-far", vni=40, ipv4=f"{TWIN}/24", gateway=V4, mac=TWIN_MAC)
-        eventually(lambda: _frozen(host, here, there))
+        near = host.pod("twin", "nbr-40", f"{TWIN}/24", V4, mac=TWIN_MAC)
+        far = lab.fabric.server("twin-far", vni=40, ipv4=f"{TWIN}/24", gateway=V4, mac=TWIN_MAC)
+        eventually(lambda: _frozen(host, near, far))
         result = trace(host, TWIN)
         assert result.code == 1
         assert re.match(rf"wrong: frr: {TWIN} is frozen: duplicate address", last_line(result))
@@ -367,9 +367,9 @@ def test_a_frozen_address(lab: Lab) -> None:
         host.run(["vtysh", "-c", "clear evpn dup-addr vni all"])
 
 
-def _frozen(host: Host, here: Node, there: Node) -> bool:
+def _frozen(host: Host, near: Node, far: Node) -> bool:
     """Whether trace calls the twins' address frozen, after each has spoken once more."""
-    for node in (here, there):
+    for node in (near, far):
         node.run(["arping", "-U", "-c", "2", "-w", "2", "-I", "eth0", TWIN], check=False)
     return "is frozen" in trace(host, TWIN).out
 

@@ -191,8 +191,8 @@ def test_a_second_apply(lab: Lab) -> None:
     host.machine.write("/root/other.json", json.dumps(payload()))
     host.machine.write(CONFIG, "controller: /root/other.json\n")
     try:
-        left = host.evpn_host("apply")
-        assert f"entry {number} is not confirmed" in left.out
+        result = host.evpn_host("apply")
+        assert f"entry {number} is not confirmed" in result.out
         assert has_new(host)
     finally:
         host.run(["rm", CONFIG])

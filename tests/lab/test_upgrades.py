@@ -152,12 +152,12 @@ def test_needrestart(lab: Lab) -> None:
     before = {unit: started(lab, unit) for unit in (*RESTARTED[lab.backend], "networking")}
     with gpu.pinging(pod) as ping:
         host.run(["sh", "-c", NEW_LIBRARY])
-        said = host.run(["sh", "-c", UPGRADE], timeout=600)
+        result = host.run(["sh", "-c", UPGRADE], timeout=600)
         eventually(lambda: established(host) == {"ens4", "ens5"})
         eventually(lambda: gpu.ping(pod, count=1))
-    print(said.out, said.err)
+    print(result.out, result.err)
     restarted = {unit for unit, time in before.items() if started(lab, unit) != time}
-    assert restarted == {*RESTARTED[lab.backend]} - {"frr"}, said.out
+    assert restarted == {*RESTARTED[lab.backend]} - {"frr"}, result.out
     longest = f"{ping.result.longest_gap_s:.1f} s"
     figures.write(lab, "needrestart after a new libc: longest time without an answer", longest)
     eventually(lambda: lab.fabric.controller.ping("10.12.0.101", count=1))
@@ -211,10 +211,10 @@ def test_a_kernel_without_a_module(lab: Lab, module: str) -> None:
     assert said.code == 1
     assert f"this kernel has no {module}" in said.out
     for options in ((), ("--full",)):
-        done = host.evpn_host("apply", "-p", PAYLOAD, *options, check=False)
-        assert done.code == 1, done.err
-        assert f"this kernel has no {module}" in done.err
-    done = host.apply(payload(), check=False)
-    assert done.code == 1, done.err
+        result = host.evpn_host("apply", "-p", PAYLOAD, *options, check=False)
+        assert result.code == 1, result.err
+        assert f"this kernel has no {module}" in result.err
+    result = host.apply(payload(), check=False)
+    assert result.code == 1, result.err
     assert any("is not there" in text for text in differences(host)), differences(host)
     assert "10.12.0.101/16" in addresses(host, "ens4")

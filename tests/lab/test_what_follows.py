@@ -186,8 +186,8 @@ def test_a_further_address_of_the_operators_file(server: Server) -> None:
 
     eventually(works)
     first = shown("ens4")  # FRR's start adds an address of ours, as long as we are there
-    said = host.apply(payload()).err
-    assert "10.12.0.50" not in said, said
+    output = host.apply(payload()).err
+    assert "10.12.0.50" not in output, output
     before = shown("ens4")
     server.joins()
     eventually(lambda: moved() and works())
@@ -230,8 +230,8 @@ def test_what_stays_is_named(server: Server) -> None:
     host.run("ip address add 10.12.0.50/16 dev ens4".split())
     host.run("ip rule add iif ens4 lookup 77 priority 1234".split())
     eventually(lambda: "proto ra" in host.run("ip -6 route show default dev ens4".split()).out)
-    said = host.apply(payload()).err
-    assert all(text in said for text in (*STAYS, "from router advertisements")), said
+    output = host.apply(payload()).err
+    assert all(text in output for text in (*STAYS, "from router advertisements")), output
     server.joins()
     status = host.evpn_host("status", check=False).out
     assert all(text in status for text in STAYS), status

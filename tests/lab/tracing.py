@@ -85,14 +85,14 @@ def first_programs(trace: str) -> set[str]:
     """
     own, _, _ = trace.partition(" ")
     children: set[str] = set()
-    tried: dict[str, str] = {}
+    programs: dict[str, str] = {}
     for line in trace.splitlines():
         pid, _, call = line.partition(" ")
         if pid == own and (match := re.search(r"(?:vfork|clone3?|fork)\b.* = (\d+)$", call)):
             children.add(match[1])
         elif match := re.search(r'execve\("([^"]+)"', call):
-            tried.setdefault(pid, match[1])
-    return {path for pid, path in tried.items() if pid in children}
+            programs.setdefault(pid, match[1])
+    return {path for pid, path in programs.items() if pid in children}
 
 
 def starts_before(trace: str, syscall: str, number: int) -> int:

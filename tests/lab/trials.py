@@ -88,9 +88,9 @@ class Trials:
         self._serial += 1
         document, path = (self.less, LESS) if state == "less" else (self.more, MORE)
         self.lab.machine.write(path, json.dumps(document) + " " * self._serial)
-        began = time.monotonic()
+        start = time.monotonic()
         if self.host.evpn_host("apply", "-p", path).out:  # the files that changed
-            self.seconds = time.monotonic() - began
+            self.seconds = time.monotonic() - start
 
     def points(self, verb: Verb) -> list[Point]:
         """Find the points of a command."""
@@ -112,8 +112,8 @@ class Trials:
     def try_all(self, *plans: tuple[Verb, list[Fault], Counts]) -> None:
         """Let commands meet their faults; each begins where the one before has ended, if it can."""
         queues = [(verb, list(faults), counts) for verb, faults, counts in plans]
-        while left := [plan for plan in queues if plan[1]]:
-            plan = next((p for p in left if p[0].begins == self.judge.at), left[0])
+        while remaining := [plan for plan in queues if plan[1]]:
+            plan = next((p for p in remaining if p[0].begins == self.judge.at), remaining[0])
             self.judge.trial(plan[0], plan[1].pop(0), plan[2])
 
     def finish(self, counts: dict[str, Counts]) -> None:
