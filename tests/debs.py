@@ -1,4 +1,4 @@
-"""What tests need, each made once: this checkout's packages and single file, programs of others."""
+"""Builds once what several tests use: this checkout's packages, and programs of others."""
 
 from __future__ import annotations
 

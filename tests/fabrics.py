@@ -65,7 +65,7 @@ def before(hosts: int = MANY) -> Json:
 
 
 def after() -> Json:
-    """Return the same with a V-Net on three hosts, another gateway on twelve, an uplink gone."""
+    """Return it with a new V-Net on three hosts, a new gateway on twelve, and one uplink less."""
     document = copy.deepcopy(before())
     document["generation"] = 2
     segments = document["vnets"]

@@ -132,7 +132,7 @@ class SecondTry:
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter
     ) -> Generator[None, None, None]:
-        """Say both outcomes, below all else."""
+        """Print both outcomes, below all other lines."""
         yield
         if not self._failed:
             return

@@ -111,13 +111,13 @@ def test_records_a_higher_generation_of_the_same_content(apply: Command, root: P
     assert new["target"].pop("generation") == 5
     assert older["target"].pop("generation") == 1
     different = {name for name in new if new[name] != older[name]}
-    assert different == {"inputs"}  # the time too is that of the last change
+    assert different == {"inputs"}  # the time is that of the last change too
 
 
 def test_first_lines_of_older_versions_are_ours(
     apply: Command, evpn_host: Command, root: Path
 ) -> None:
-    """Such files are no difference, are not kept as an operator's, and go when their time comes."""
+    """They are no difference, are not kept as an operator's, and are removed like ours."""
     apply(OLD)
     for path in recorded(root)["target"]["files"]:
         mark, _, body = (root / path).read_text().partition(" Written by evpn-host;")
@@ -171,7 +171,7 @@ def test_merges_the_operators_frr_lines(apply: Command, root: Path) -> None:
 
 
 def test_removes_the_drop_ins_of_a_removed_vnet(apply: Command, root: Path) -> None:
-    """Their folders are removed too, but for a folder with an operator's drop-in."""
+    """Their folders are removed too, except a folder with an operator's drop-in."""
     apply(OLD)
     network = root / "etc/systemd/network"
     theirs = network / "10-netplan-nbr-31.network.d/operator.conf"
@@ -206,7 +206,7 @@ def test_foreign_files_stay(apply: Command, root: Path) -> None:
 def test_bytes_that_are_not_utf8(
     apply: Command, evpn_host: Command, root: Path, monkeypatch: pytest.MonkeyPatch, locale: str
 ) -> None:
-    """What an operator has in frr.conf.local comes out byte for byte, whatever the locale."""
+    """frr.conf.local is copied byte for byte, whatever the locale."""
     monkeypatch.setenv("LC_ALL", locale)
     mine = b"! Stra\xdfe, \xc3\xa4\r\nline vty\n"
     (root / FRR_LOCAL).parent.mkdir(parents=True)
@@ -224,7 +224,7 @@ def test_bytes_that_are_not_utf8(
 def test_does_not_end_an_operators_bgp_unasked(
     apply: Command, evpn_host: Command, root: Path, tmp_path: Path
 ) -> None:
-    """A BGP instance that is not ours: refused with what would end, until a person says so."""
+    """apply names the BGP instance that it would end, and refuses until a person insists."""
     (root / FRR).parent.mkdir(parents=True)
     text = "router bgp 65001\n neighbor 192.0.2.1 remote-as external\n neighbor\nexit\n"
     (root / FRR).write_text(text)
@@ -290,7 +290,7 @@ def test_uninstall_restores_modes_and_links(
 
 
 def test_going_back_keeps_what_an_operator_wrote_since(root: Path, apply: Command) -> None:
-    """A kept copy is of the file before the first apply, not of a later one."""
+    """A kept copy is the file before the first apply, not a later one."""
     (root / FRR).parent.mkdir(parents=True)
     (root / FRR).write_text("! first\n")
     apply(OLD)
@@ -312,7 +312,7 @@ def test_rollback_under_any_umask(
     applied = record.read(root)
     assert applied
     texts = {path: (root / path).read_text() for path in applied.target.files}
-    # Only an activated one is kept otherwise.
+    # Otherwise only an activated generation is kept.
     generations.keep(root, msgspec.structs.replace(applied, ok=True), texts, 20)
     apply(NEW)
     before = os.umask(umask)
@@ -325,7 +325,7 @@ def test_rollback_under_any_umask(
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o000])
 def test_file_modes_do_not_depend_on_the_umask(apply: Command, root: Path, umask: int) -> None:
-    """Not everybody can read files that may hold a secret; the daemons' users can read theirs."""
+    """A file that may hold a secret is closed to others; the daemon's user can read it."""
     previous = os.umask(umask)
     try:
         apply(OLD | {"server": server(bgp={"password": "secret"})})
@@ -508,7 +508,7 @@ def test_refuses_an_uplinks_dhcp_client_below_our_file(
         assert "put it above the line that sources" in result.err
 
 
-# --- What can go wrong ---
+# --- Failures ---
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\xff", b"{}", b'{"format": 1', b"[" * 100000])
@@ -695,7 +695,7 @@ def wait_until_open(pid: int, path: Path) -> None:
 
 def _has_open(pid: int, path: Path) -> bool:
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed since
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
             if descriptor.readlink() == path:
                 return True
     return False
@@ -713,7 +713,7 @@ def test_a_document_is_checked_outside_the_lock(apply: Command, root: Path) -> N
 
 
 def test_second_run_waits_for_the_lock(root: Path, tmp_path: Path) -> None:
-    """It does its own work when the first run has ended."""
+    """The second run does its own work when the first run has ended."""
     run = root / "run/evpn-host"
     run.mkdir(parents=True)
     argv = [sys.executable, "-m", "generator", "apply", "--root", str(root), "-p"]
@@ -731,7 +731,7 @@ def test_second_run_waits_for_the_lock(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_that_waited_for_an_uninstall_changes_nothing(root: Path, tmp_path: Path) -> None:
-    """It does not undo the uninstall, and leaves no folder of its own behind."""
+    """It does not undo the uninstall, and leaves no folder behind."""
     run, state = root / "run/evpn-host", root / "var/lib/evpn-host"
     run.mkdir(parents=True)
     argv = [sys.executable, "-m", "generator", "apply", "--root", str(root), "-p"]
@@ -753,7 +753,7 @@ def test_a_run_that_waited_for_an_uninstall_changes_nothing(root: Path, tmp_path
 
 
 def test_a_payload_without_vnets_removes_all_device_files(apply: Command, root: Path) -> None:
-    """After many V-Nets come none: no file of a device is left, and frr.conf has no VRF."""
+    """No file of a device is left, and frr.conf has no VRF."""
     apply(OLD)
     apply(host(generation=2, vpcs=[vpc(26)]))
     assert not [path for path in etc_files(root) if "nbr-2" in path or "Vrf_" in path]
@@ -779,7 +779,7 @@ POLICY = "etc/network/ifupdown2/policy.d/operator.json"
 def test_refuses_a_vrf_that_ifupdown2_does_not_make(
     evpn_host: Command, tmp_path: Path, policy: str | None, vpc_id: int, allowed: bool
 ) -> None:
-    """It fails when it makes the VRF of a table outside of its policy's range. netplan has none."""
+    """ifupdown2 fails on a table outside of its policy's range; netplan has no such range."""
     if policy:
         (tmp_path / POLICY).parent.mkdir(parents=True)
         (tmp_path / POLICY).write_text(policy)

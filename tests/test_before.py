@@ -106,7 +106,7 @@ def test_removes_the_list_of_vrfs_though_its_folder_stays(tmp_path: Path) -> Non
 
 
 def test_a_later_apply_only_adds_to_the_record(tmp_path: Path) -> None:
-    """It adds the folders that it makes, and never takes a folder of ours for the operator's."""
+    """A later apply records the folders that it makes as ours, not as the operator's."""
     texts = {"etc/frr/frr.conf": ""}
     before.remember(tmp_path, plan_of(texts), silent, running=False)
     assert before.read(tmp_path).folders == [

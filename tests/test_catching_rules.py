@@ -62,18 +62,18 @@ def caught(each: Rule) -> list[tuple[Rule, str]]:
 
 @pytest.mark.parametrize("name", CATCHES)
 def test_what_would_take_packets_for_the_host(name: str) -> None:
-    """The rule is named, with an address that would be forwarded."""
+    """A rule that takes packets for the host is named, with an address that would be forwarded."""
     assert caught(CATCHES[name]) == [(CATCHES[name], "10.12.0.101")]
 
 
 @pytest.mark.parametrize("name", LEAVES_ALONE)
 def test_what_may_stay(name: str) -> None:
-    """Nothing is said of it."""
+    """No finding names a rule that takes no packet for the host."""
     assert caught(LEAVES_ALONE[name]) == []
 
 
 def test_words() -> None:
-    """A person finds it in `ip rule`."""
+    """The text of a rule is like the line of `ip rule`."""
     assert str(rule(incoming="ens4")) == "100 (from all iif ens4 lookup main)"
     text = str(rule(7, 101, source="10.12.0.0/16", destination="192.0.2.0/24"))
     assert text == "7 (from 10.12.0.0/16 to 192.0.2.0/24 lookup 101)"
@@ -114,7 +114,7 @@ def theirs(monkeypatch: pytest.MonkeyPatch) -> Rule:
 
 
 def test_a_rule_that_came_later(theirs: Rule) -> None:
-    """`status` says what is; an apply that takes nothing more away is not stopped."""
+    """`status` names a rule that came later; an apply that takes no more away goes on."""
     now, later = target(VRF, VTEP), target(VRF, VTEP)
     for findings in (diverted.findings(now), diverted.findings(later, now)):
         assert [(each.what, each.stops) for each in findings] == [
@@ -123,7 +123,7 @@ def test_a_rule_that_came_later(theirs: Rule) -> None:
 
 
 def test_a_rule_that_is_to_come_before(theirs: Rule) -> None:
-    """The first VPC is refused. Without VPCs table local is the first, and nothing is said."""
+    """The first VPC is refused; without VPCs table local comes first, and nothing is found."""
     [findings] = diverted.findings(target(VRF, VTEP), target(VTEP))
     assert findings.stops
     assert findings.what == f"the routing rule {theirs} would come before table local"
@@ -132,7 +132,7 @@ def test_a_rule_that_is_to_come_before(theirs: Rule) -> None:
 
 
 def test_table_local_of_somebody_else(theirs: Rule, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cilium's is at 100: a rule after it takes nothing away."""
+    """A rule after Cilium's own table local, which is at 100, takes no packet away."""
     local = [rule(50, LOCAL, plain=True), theirs, rule(32765, LOCAL, plain=True)]
     monkeypatch.setattr(routing_rules, "read", lambda: local)
     assert not list(diverted.findings(target(VRF, VTEP)))

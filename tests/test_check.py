@@ -47,7 +47,7 @@ def narrow_fleet(count: int, **fields: object) -> Json:
 
 
 def test_problems_for_a_script(evpn_host: Command, tmp_path: Path) -> None:
-    """Each with place, value, rule and hint; the exit code is 1."""
+    """`--json` has place, value, rule and hint of each problem; the exit code is 1."""
     path = file(tmp_path, host(vnet(70_000_000, ports=PORTS), vxlan=1))
     result = evpn_host("check", "-p", path, "--json")
     assert (result.code, result.err) == (1, "")
@@ -62,7 +62,7 @@ def test_problems_for_a_script(evpn_host: Command, tmp_path: Path) -> None:
 
 
 def test_a_good_payload_for_a_script(evpn_host: Command, tmp_path: Path) -> None:
-    """The exit code is 0; warnings have the same parts."""
+    """`--json` has the same parts of each warning; the exit code is 0."""
     path = file(tmp_path, host(vnet(26, ports=PORTS), links=NARROW))
     result = evpn_host("check", "-p", path, "--json")
     assert result.code == 0
@@ -72,7 +72,7 @@ def test_a_good_payload_for_a_script(evpn_host: Command, tmp_path: Path) -> None
 
 
 def test_a_fleet_has_a_host(evpn_host: Command, tmp_path: Path) -> None:
-    """`-H` asks for it; a name that is nearly right gets a hint."""
+    """`-H` needs a host of the Fleet; a name that is nearly right gets a hint."""
     path = file(tmp_path, narrow_fleet(2))
     assert evpn_host("check", "-p", path, "-H", "K2").code == 0
     result = evpn_host("check", "-p", path, "-H", "K11")
@@ -94,7 +94,7 @@ def test_like_warnings_of_many_hosts_are_one_line(evpn_host: Command, tmp_path: 
 
 
 def test_names_what_a_problem_is_about(evpn_host: Command, tmp_path: Path) -> None:
-    """An index alone tells nobody which host, V-Net or VPC it is."""
+    """A problem names its host, V-Net or VPC, not an index alone."""
     document = narrow_fleet(2)
     document["hosts"][1]["links"][0]["mtu"] = 1
     document["vnets"].append(vnet(14, name="r"))
@@ -110,7 +110,7 @@ def test_names_what_a_problem_is_about(evpn_host: Command, tmp_path: Path) -> No
 
 
 def test_many_warnings_of_a_kind_are_counted(evpn_host: Command, tmp_path: Path) -> None:
-    """`--json` has all of them."""
+    """The text counts warnings of a kind, and `--json` has all of them."""
     document = narrow_fleet(30)
     document["vnets"].append(vnet(26, ports=tagged(*(f"swp{n}@laef1" for n in range(1, 31)))))
     path = file(tmp_path, document)

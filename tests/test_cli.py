@@ -166,7 +166,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[object], int, str]]:
         "setting in no YAML": (["diff", "--root", folder / "broken"], 2, "is not YAML"),
         "root is a file": (["apply", "-p", K8S01, "--root", folder / "file"], 2, "is a file"),
         "nothing to roll back": (["rollback", "--root", folder / "out"], 1, "evpn-host: "),
-        # An empty variable of a script is none of: this folder, config.yaml's controller, any host.
+        # An empty argument means neither this folder, nor the controller, nor any host.
         "empty root": (["apply", "-p", K8S01, "--root", ""], 2, "'--root': is empty"),
         "empty output": (["render", "-p", K8S01, "-o", ""], 2, "'--output': is empty"),
         "empty payload": (["diff", "-p", "", "--root", folder], 2, "'--payload': is empty"),
@@ -208,7 +208,7 @@ def test_says_nothing_about_a_closed_pipe() -> None:
 
 
 CLOSED = {
-    # What a shell does with the command: its exit code, and a part of its standard error.
+    # Command lines of a shell, their exit codes, and a part of their standard error.
     "schema >&-": (74, "standard output: Bad file descriptor"),
     "schema >/dev/full": (74, "standard output: No space left on device"),
     "--help >&-": (74, "standard output: Bad file descriptor"),
@@ -251,7 +251,7 @@ def in_shell(line: str, root: Path) -> Result:
     ("streams", "code"), {"<&- >&- 2>&-": 74, ">/dev/full 2>/dev/full": 74, "2>&-": 0}.items()
 )
 def test_apply_is_not_harmed_by_closed_streams(streams: str, code: int, tmp_path: Path) -> None:
-    """It writes the same files as ever: none of them gets what was to be printed."""
+    """apply writes the same files, and no output gets into one of them."""
     apply = "apply -v -b ifupdown -p $K8S01 --root $ROOT"
     usual, odd = tmp_path / "usual", tmp_path / "odd"
     assert in_shell(apply, usual).code == 0
@@ -300,7 +300,7 @@ def test_diff_has_colours_on_a_terminal_only(tmp_path: Path) -> None:
             try:
                 while more := os.read(terminal, 1 << 16):
                     output += more
-            except OSError:  # a terminal ends this way when all is read
+            except OSError:  # reading a terminal fails this way at its end
                 pass
         os.close(terminal)
         return output
@@ -334,7 +334,7 @@ def test_examples_are_valid_by_the_printed_schema(evpn_host: Command) -> None:
 
 
 def test_render_imports_nothing_that_acts_on_a_host(tmp_path: Path) -> None:
-    """So it starts fast and needs no tool."""
+    """render starts fast and needs no tool of a host."""
     code = "import sys; sys.argv = sys.argv[1:]\nfrom generator.cli import main\ntry: main()\n"
     code += "finally: print(*sys.modules, sep='\\n')"
     argv = [sys.executable, "-c", code, "evpn-host", "render", "-p", K8S01, "-o", tmp_path]
@@ -361,5 +361,5 @@ def test_render_imports_nothing_that_acts_on_a_host(tmp_path: Path) -> None:
     ],
 )
 def test_a_name_that_is_nearly_right(name: object, known: list[str], hint: str) -> None:
-    """The one that was probably meant; nothing where none is near, however long the name is."""
+    """The hint is the nearest name; there is none if no name is near, however long it is."""
     assert did_you_mean(name, known) == hint

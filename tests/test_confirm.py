@@ -40,7 +40,7 @@ def options(folder_as_host: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
 
 @pytest.fixture
 def steps(options: Options, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the commands that ran, as a list that goes on."""
+    """Return the list to which each command is added that runs."""
     del options
     ran: list[str] = []
 
@@ -58,14 +58,14 @@ def expire(options: Options) -> bool:
 
 
 def pass_time(options: Options) -> None:
-    """Let the time for a confirmation be over."""
+    """Let the time for a confirmation end."""
     waiting = unconfirmed.read(options.root)
     assert waiting
     unconfirmed.write(options.root, msgspec.structs.replace(waiting, deadline=0.0))
 
 
 def test_confirmed(options: Options, steps: list[str]) -> None:
-    """Nothing goes back, whatever time passes; systemd is told so."""
+    """A confirmed apply never goes back, and systemd's timer ends."""
     apply(OLD, options, confirm=None)
     apply(NEW, options)
     assert [s for s in steps if s.startswith("systemd-run") and f"--unit={TIMER}" in s]
@@ -84,7 +84,7 @@ def test_confirmed(options: Options, steps: list[str]) -> None:
 
 
 def test_not_confirmed(options: Options) -> None:
-    """The files of before are back. The payload waits for another one, or for a person."""
+    """Without a confirmation the old files come back, and the timer leaves the payload alone."""
     apply(OLD, options, confirm=None)
     before = etc_files(options.root)
     apply(NEW, options)
@@ -104,7 +104,7 @@ def test_not_confirmed(options: Options) -> None:
 
 
 def test_the_first_apply_of_a_host(options: Options) -> None:
-    """The host is without evpn-host again: the operator's file, no record; its units stay."""
+    """A first apply without a confirmation leaves the operator's file, no record, and our units."""
     conf = options.root / "etc/frr/frr.conf"
     conf.parent.mkdir(parents=True)
     conf.write_text("hostname theirs\n")
@@ -125,12 +125,12 @@ def test_the_first_apply_of_a_host(options: Options) -> None:
 def test_a_process_that_died(
     options: Options, monkeypatch: pytest.MonkeyPatch, reboots: bool
 ) -> None:
-    """Killed between two files: the host goes back in time, or at the next boot."""
+    """A process that was killed between two files goes back in time, or at the next boot."""
     apply(OLD, options, confirm=None)
     before = etc_files(options.root)
 
     def killed(*_: object) -> list[str]:
-        raise SystemExit  # no `except` of ours sees it: as after SIGKILL, nothing is tidied up
+        raise SystemExit  # no `except` of ours sees it: as after SIGKILL, nothing is cleaned up
 
     with monkeypatch.context() as patch:
         patch.setattr(converge, "converge", killed)
@@ -150,7 +150,7 @@ def test_a_process_that_died(
 
 
 def test_a_second_one(options: Options) -> None:
-    """A person is told of the first. The timer leaves the host alone."""
+    """A second apply is refused and names the first. The timer leaves the host alone."""
     apply(OLD, options, confirm=None)
     apply(NEW, options)
     for confirm in (None, 60.0):
@@ -163,7 +163,7 @@ def test_a_second_one(options: Options) -> None:
 
 
 def test_rollback_goes_back_at_once(options: Options, steps: list[str]) -> None:
-    """A person's word ends the wait."""
+    """A person's rollback goes back at once and ends the wait."""
     apply(OLD, options, confirm=None)
     apply(NEW, options)
     with pytest.raises(Refused, match="entry 2 is not confirmed"):
@@ -177,7 +177,7 @@ def test_rollback_goes_back_at_once(options: Options, steps: list[str]) -> None:
 
 
 def test_a_rollback_that_is_not_confirmed(options: Options) -> None:
-    """The host has what it had before the rollback, and its payload counts again."""
+    """A rollback that nobody confirms is undone, and the payload before it counts again."""
     apply(OLD, options, confirm=None)
     apply(NEW, options, confirm=None)
     after = etc_files(options.root)
@@ -191,7 +191,7 @@ def test_a_rollback_that_is_not_confirmed(options: Options) -> None:
 
 
 def test_an_apply_that_fails(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has gone back already: there is nothing to confirm."""
+    """An apply that fails has gone back: there is nothing to confirm."""
     apply(OLD, options, confirm=None)
     fail_once(monkeypatch)
     with pytest.raises(ActivationFailed):
@@ -201,7 +201,7 @@ def test_an_apply_that_fails(options: Options, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_going_back_that_fails(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is another try a minute later."""
+    """If going back fails, a minute later it is tried again."""
     apply(OLD, options, confirm=None)
     apply(NEW, options)
     pass_time(options)
@@ -220,7 +220,7 @@ def test_going_back_that_fails(options: Options, monkeypatch: pytest.MonkeyPatch
 
 
 def test_nothing_new(options: Options) -> None:
-    """Nothing waits to be confirmed."""
+    """An apply that changes nothing does not wait for a confirmation."""
     apply(OLD, options, confirm=None)
     apply(OLD, options)
     apply(OLD, options, full=True)
@@ -228,7 +228,7 @@ def test_nothing_new(options: Options) -> None:
 
 
 def test_without_the_boot_service(options: Options) -> None:
-    """Refused: after a reboot nothing would go back."""
+    """Without the boot service `--confirm` is refused: after a reboot nothing would go back."""
     (options.root / BOOT).unlink()
     with pytest.raises(Refused, match="install-units writes it"):
         apply(OLD, options)
@@ -236,7 +236,7 @@ def test_without_the_boot_service(options: Options) -> None:
 
 
 def test_without_systemd_run(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused, and nothing waits."""
+    """Without systemd-run `--confirm` is refused, and nothing waits."""
 
     def run(step: Step, log: object) -> str:
         del log
@@ -252,7 +252,7 @@ def test_without_systemd_run(options: Options, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_stopped_before_anything_changed(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGTERM while systemd is told: nothing was changed, and nothing waits."""
+    """SIGTERM while the timer starts: nothing was changed, and nothing waits."""
     apply(OLD, options, confirm=None)
 
     def run(step: Step, log: object) -> str:
@@ -269,7 +269,7 @@ def test_stopped_before_anything_changed(options: Options, monkeypatch: pytest.M
 
 
 def test_a_damaged_note(options: Options) -> None:
-    """Nothing is applied; a rollback goes back, and removes it."""
+    """With a damaged note nothing is applied; a rollback goes back and removes the note."""
     apply(OLD, options, confirm=None)
     apply(NEW, options, confirm=None)
     (options.root / unconfirmed.FILE).write_text("{")
@@ -281,7 +281,7 @@ def test_a_damaged_note(options: Options) -> None:
 
 
 def test_uninstall_ends_the_wait(options: Options, steps: list[str]) -> None:
-    """Nothing goes back to what is not there any more."""
+    """After uninstall nothing goes back."""
     apply(OLD, options, confirm=None)
     apply(NEW, options)
     uninstall(options, commands.silent, commands.silent)

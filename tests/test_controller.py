@@ -1,4 +1,4 @@
-"""A controller over HTTPS: what a host does with a good one, and with each kind of bad one.
+"""A controller over HTTPS: how a host deals with a good one, and with each kind of bad one.
 
 Real servers run on loopback, with certificates of their own CA.
 """
@@ -64,7 +64,7 @@ class RecordingController(Controller):
         (self.folder / name).write_bytes(encoded(document))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing about clients that went away."""
+        """Print nothing about clients that closed the connection."""
 
 
 class _RecordingHandler(Handler):
@@ -79,7 +79,7 @@ class _RecordingHandler(Handler):
         super().send_response(code, message)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as its base names it
-        """Say nothing."""
+        """Print no log."""
 
 
 @pytest.fixture(scope="session")
@@ -209,7 +209,7 @@ def test_fetches_a_new_payload(tree: Tree, controller: RecordingController) -> N
     "type_", ["application/yaml", "text/yaml", "application/x-yaml; charset=utf-8", "a/b"]
 )
 def test_takes_a_payload_in_yaml(tree: Tree, controller: RecordingController, type_: str) -> None:
-    """It asks for JSON rather than YAML, and takes both by their types."""
+    """apply prefers JSON to YAML, and accepts both by their types."""
     controller.behaviour = partial(plain, body=as_yaml(NEW), type_=type_)
     result = tree.run("apply")
     assert controller.requests[0]["Accept"] == "application/json, application/yaml;q=0.9"
@@ -218,7 +218,7 @@ def test_takes_a_payload_in_yaml(tree: Tree, controller: RecordingController, ty
 
 
 def test_keeps_no_tag_of_a_refused_payload(tree: Tree, controller: RecordingController) -> None:
-    """Each run refuses a bad payload again, and names its problems again."""
+    """Each run fetches a refused payload again, and names its problems again."""
     tree.run("apply")
     controller.give(NEW | {"vnetz": []})
     for _ in range(2):
@@ -422,7 +422,7 @@ def plain(
     length: int | None = None,
     **headers: str,
 ) -> None:
-    """Send an answer in which anything may be wrong."""
+    """Send an answer; each part of it may be wrong."""
     handler.send_response(status)
     fields = {"Content-Type": type_, "ETag": tag} | headers
     fields["Content-Length"] = str(len(body) if length is None else length)
@@ -576,7 +576,7 @@ def test_each_failure_has_its_message_and_changes_nothing(
     controller.behaviour = behaviour
     if seconds := re.search(r"within (\d+) s", message):
         tree.set(timeout=int(seconds[1]))
-        tree.command = process  # a process that ends also ends its thread that waits
+        tree.command = process  # in a process the waiting thread would end too
     before = stamps(tree.root)
     result = tree.run("apply")
     assert (result.code, result.out) == (1, "")
@@ -788,7 +788,7 @@ def _documented(default: object) -> str:
 
 @pytest.mark.parametrize("insecure", [False, True])
 def test_plain_http_leaves_this_machine_only_if_allowed(tree: Tree, insecure: bool) -> None:
-    """192.0.2.1 is nobody's (RFC 5737): the try fails, but for another reason."""
+    """Nobody has 192.0.2.1 (RFC 5737): if http is allowed, the try fails for another reason."""
     tree.set(controller="http://192.0.2.1/K8S01.json", insecure=insecure, timeout=1, retries=0)
     result = tree.run("apply")
     assert result.code == 1
@@ -804,7 +804,7 @@ def access(tree: Tree, **settings: Any) -> Access:
 
 
 def test_the_controller_keeps_a_report(tree: Tree, controller: RecordingController) -> None:
-    """It keeps the report as it was sent, and refuses what is not JSON."""
+    """The controller keeps a report unchanged, and refuses one that is not JSON."""
     url = f"{controller.url}/K8S01.json"
     access(tree).report(url, b'{"host": "K8S01"}')
     assert json.loads((controller.folder / "reports/K8S01.json").read_bytes()) == {"host": "K8S01"}
@@ -867,7 +867,7 @@ def journal_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 
 
 def test_the_journal_gets_a_message_with_fields(journal_: Callable[[], Json]) -> None:
-    """A run is one sentence with fields; line ends in texts of others make no new field."""
+    """A run is one message with fields; a line end in a text makes no new field."""
 
     def say(text: str) -> None:
         raise AssertionError(text)

@@ -75,7 +75,7 @@ def tables() -> Iterator[tuple[str, list[str]]]:
 
 
 def test_tables_are_whole() -> None:
-    """Each row is one line with as many cells as its table has columns, and no code is cut."""
+    """Each row is one line with as many cells as its table has columns; no code span is cut."""
     all_tables = list(tables())
     assert len(all_tables) > 30
     for page, lines in all_tables:
@@ -134,7 +134,7 @@ def test_a_reader_fetches_nothing_from_elsewhere(site: Path) -> None:
 
 
 def test_links_to_files_lead_somewhere() -> None:
-    """So do links out of docs/, which the site shows as names only."""
+    """Each link to a file leads to one, also out of docs/, where the site shows only names."""
     count = 0
     for page in [*PAGES, REPO / "CHANGELOG.md"]:
         text = re.sub(r"`[^`]*`", "", page.read_text())
@@ -230,7 +230,7 @@ def spans() -> Iterator[tuple[str, list[str]]]:
 
 
 def test_commands_in_running_text_exist() -> None:
-    """They name verbs and options that the command has."""
+    """Commands in running text have verbs and options that exist."""
     commands = list(spans())
     assert len(commands) > 10
     for page, (_, verb, *words) in commands:
@@ -262,10 +262,10 @@ def contract_verbs() -> dict[str, set[str]]:
 
 
 def test_the_contract_has_every_verb_and_option() -> None:
-    """docs/contract.md names all of them, and no others."""
+    """docs/contract.md names each verb and option, and no other."""
     verbs = contract_verbs()
     assert verbs.keys() == cli.commands.keys()
-    common = {"--root", "-v", "--verbose"}  # named once, for all verbs
+    common = {"--root", "-v", "--verbose"}  # the page names it once, for all verbs
     for verb, words in verbs.items():
         assert words <= options(cli.commands[verb]), verb
         missing = [

@@ -1,4 +1,4 @@
-"""What wakes the hook, and what does not, in a network namespace of the test's own."""
+"""The events that wake the hook, in a network namespace of the test's own."""
 
 import sys
 
@@ -44,7 +44,7 @@ with events.listen() as sock:
 
 
 def test_wakes_for_its_devices_default_routes_and_new_devices(root_user: None) -> None:
-    """Changes of tenants never wake it."""
+    """Changes of its devices and of default routes wake the hook; those of tenants do not."""
     del root_user
     output = in_namespace(sys.executable, "-c", WATCH, *(line for line, _ in STEPS))
     answers = zip(STEPS, output.split(), strict=True)

@@ -1,4 +1,4 @@
-"""The management-IP hook on a small model of the kernel: it always ends at the one right place.
+"""The hook on a small model of the kernel always ends with the address at the right place.
 
 The model has the few laws of the kernel that matter. Deleting an address deletes the routes that
 name it as their source. Deleting a device's last IPv4 address deletes all its IPv4 routes.
@@ -39,7 +39,7 @@ LEASE, NEIGHBOUR = "10.254.254.10/24", "10.12.0.102/16"
 STAND_IN, NEXT_HOP = "10.2.0.101/32", "100::a02:65/128"
 GATEWAY4, GATEWAY6 = "10.12.0.1", "fd12::1"
 SOURCES = {101: ["10.12.0.101/32"]}
-# What moves with the address, and what stays on the NIC.
+# Routes that move with the address, and routes that stay on the NIC.
 MOVING = [
     Route(2, MAIN, "203.0.113.0/24", 0, 77, GATEWAY4, NIC, "proto 4 src 10.12.0.101 mtu 1400"),
     Route(2, MAIN, "203.0.113.128/25", 0, 0, "10.12.0.5", NIC, "proto 3 scope global"),
@@ -219,7 +219,7 @@ class Simulated(hook.Hook):
 
 
 class World:
-    """All that the hook reads and changes."""
+    """Everything that the hook reads and changes."""
 
     def __init__(self, management: Management, routes: list[str]) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="failover-"))
@@ -257,7 +257,7 @@ class World:
         self.hook = Simulated(self.root, self)
 
     def renumber(self, management: Management) -> None:
-        """Have the record say another management address."""
+        """Put another management address into the record."""
         old = self.target.management
         assert old
         self.former = [FormerAddress(old.ifname, *pair) for pair in old.pairs]
@@ -268,7 +268,7 @@ class World:
         return sorted(name for name, entries in self.kernel.on.items() if MINE4 in entries)
 
     def settle(self, times: int = 8) -> None:
-        """Let so much time pass that no damping and no waiting is left."""
+        """Let time pass until no damping and no waiting is left."""
         for _ in range(times):
             self.now += REFILL
             self.hook.settle()
@@ -287,13 +287,13 @@ ROUTES = st.sampled_from(
 
 
 class Life(RuleBasedStateMachine):
-    """Random events; when some time has passed after any of them, all is right."""
+    """Random events: some time after any of them, the address is at the right place."""
 
     @initialize(management=st.sampled_from([SINGLE, DUAL]), routes=ROUTES)
     def begin(self, management: Management, routes: list[str]) -> None:
         self.world = World(management, routes)
         self.touched = False  # whether somebody changed an operator's setting
-        self.forgotten = False  # whether routes went by hand, and then the hook that knew of them
+        self.forgotten = False  # somebody deleted routes, and the hook that knew them died
         self.world.settle(1)
 
     @rule(sessions=st.sampled_from([[], ["ens4"], ["ens5"], ["ens4", "ens5"], None]))
@@ -413,7 +413,7 @@ def world() -> World:
 
 
 def test_the_address_is_never_nowhere(world: World) -> None:
-    """It moves to the bridge and back, twice."""
+    """The address moves to the bridge and back, twice, and some device always has it."""
     for sessions in (["ens4"], [], ["ens5"], []):
         world.sessions = sessions
         world.settle(3)
@@ -422,7 +422,7 @@ def test_the_address_is_never_nowhere(world: World) -> None:
 
 
 def test_routes_move_with_the_address(world: World) -> None:
-    """Those that belong to it do, there and back, word for word; those that do not stay."""
+    """Routes that belong to the address move with it, word for word; others stay."""
     for sessions, device in ((["ens4"], BRIDGE), ([], NIC)):
         world.sessions = sessions
         world.hook.settle()
@@ -432,7 +432,7 @@ def test_routes_move_with_the_address(world: World) -> None:
 
 
 def test_a_route_that_names_the_address_stays_where_it_is(world: World) -> None:
-    """It is on a device of its own. The kernel deletes it in a move, and the hook sets it again."""
+    """The kernel deletes a route of another device in a move, and the hook sets it again."""
     world.kernel.on[OTHER]["192.0.2.1/24"] = ""
     world.kernel.up[OTHER] = True
     route = Route(2, MAIN, "203.0.113.64/26", 0, 0, "192.0.2.2", OTHER, "proto 4 src 10.12.0.101")
@@ -464,7 +464,7 @@ def test_a_route_that_the_kernel_does_not_take_is_named(world: World) -> None:
 
 
 def test_tries_come_later_each_time() -> None:
-    """Until they are an hour apart; a move begins anew."""
+    """The pauses between tries grow up to an hour; after a move they begin anew."""
     times = iter(range(20_000))
     backoff = Backoff(lambda: next(times))
     due = [second for second in range(19_000) if backoff.due()]
@@ -475,7 +475,7 @@ def test_tries_come_later_each_time() -> None:
 
 
 def test_what_the_operator_does_with_routes(world: World) -> None:
-    """One that he deletes on the NIC stays deleted; one that he adds on the bridge comes along."""
+    """A route deleted on the NIC stays deleted; one added on the bridge moves to the NIC."""
     removed, *others = MOVING
     world.kernel.do(f"route delete {removed.words(NIC)}")
     world.settle(1)
@@ -518,7 +518,7 @@ def test_does_not_damp_the_loss_of_the_bridge(world: World) -> None:
 
 
 def test_the_address_stays_while_frr_is_silent(world: World) -> None:
-    """It stays after a restart of the hook too."""
+    """The address stays while FRR is silent, also after a restart of the hook."""
     world.sessions = ["ens4"]
     world.settle(1)
     world.sessions = None
@@ -528,7 +528,7 @@ def test_the_address_stays_while_frr_is_silent(world: World) -> None:
 
 
 def test_does_not_go_to_a_bridge_without_its_vxlan_port(world: World) -> None:
-    """As on a kernel without VXLAN. Once it is there, the port may be made anew."""
+    """The bridge needs its VXLAN port before the address moves there, and not afterwards."""
     world.kernel.vxlan = False
     world.sessions = ["ens4"]
     world.settle()
@@ -733,7 +733,7 @@ def test_renumbering(name: str, promotes: bool, sessions: list[str]) -> None:
         right = BRIDGE if sessions else NIC
         for former, management in ((DUAL, new), (new, DUAL)):
             if former is new and management.ipv6 and not new.ipv6:
-                break  # the family that went is not remembered
+                break  # the hook does not remember a removed family
             world.renumber(management)
             world.lines_to_live = lines
             with contextlib.suppress(Killed):
@@ -749,7 +749,7 @@ def test_renumbering(name: str, promotes: bool, sessions: list[str]) -> None:
 
 
 def test_another_nic(world: World) -> None:
-    """The one of before is still an uplink: it keeps an address, and FRR's routes there stay."""
+    """The old NIC is still an uplink: it keeps an address, and FRR's routes there stay."""
     world.kernel.on[NIC] = {MINE4: ""}
     world.kernel.up[OTHER] = True
     world.renumber(msgspec.structs.replace(SINGLE, ifname=OTHER))
@@ -761,7 +761,7 @@ def test_another_nic(world: World) -> None:
 
 
 def test_the_operators_file_brings_the_address_of_before_back(world: World) -> None:
-    """networkd puts it on the NIC again: it goes at once, as two of them would fight."""
+    """The hook removes an old address at once that networkd puts on the NIC again."""
     world.sessions = ["ens4"]
     world.settle(2)
     world.renumber(msgspec.structs.replace(SINGLE, ipv4="10.12.0.77/16"))
@@ -774,12 +774,12 @@ def test_the_operators_file_brings_the_address_of_before_back(world: World) -> N
 
 @given(st.binary(min_size=2, max_size=64).filter(lambda data: len(data) % 2 == 0))
 def test_data_with_its_checksum_sums_up_to_zero(data: bytes) -> None:
-    """As RFC 1071 defines it."""
+    """Data with its checksum sums up to zero, as RFC 1071 defines it."""
     assert _checksum(data + _checksum(data).to_bytes(2, "big")) == 0
 
 
 def test_frames_have_the_sizes_of_the_rfcs() -> None:
-    """One of the two ARPs passes a bridge that suppresses ARP."""
+    """Frames have the sizes of the RFCs; one of the two ARPs passes a bridge's suppression."""
     frames = _arps(b"\x0a\x0c\x00\x65", bytes(6), {})
     assert [len(frame) for frame in frames] == [42, 42]
     assert any(frame[28:32] != frame[38:42] for frame in frames)

@@ -1,4 +1,4 @@
-"""The rules of both tables are counted, on this computer's own kernel."""
+"""The rules of both tables of our filter are counted, in this computer's own kernel."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ def count(root: Root) -> int:
 
 
 def test_both_tables_count(root_user: None) -> None:
-    """As many as the plan says; fewer without one of them, and none at the end."""
+    """The count is the plan's with both tables, less without one, and 0 without both."""
     del root_user
     text = FILE.read_text()
     planned = len(_RULE.findall(text))

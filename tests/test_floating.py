@@ -81,7 +81,7 @@ subprocess.run(["ip", "-json", "neighbour", "show", "nud", "all"], check=True)
 
 
 def test_an_announced_address_is_here(root_user: None) -> None:
-    """zebra's entry gives way to a guest of this host; no other entry and no other bridge does."""
+    """An announcement by a guest of this host replaces zebra's entry, and no other entry."""
     del root_user
     output = in_namespace(sys.executable, "-c", FOLLOW)
     shown = {(each["dev"], each["dst"]): each for each in json.loads(output)}
@@ -120,14 +120,14 @@ def frame(address: str) -> bytes:
 
 
 def test_what_an_announcement_says() -> None:
-    """An address and a MAC, of each family."""
+    """An announcement has an address and a MAC, in each family."""
     assert floating.arp(frame("10.9.0.1")) == ("10.9.0.1", GUEST)
     assert floating.advertisement(frame("fd00:9::1")) == ("fd00:9::1", GUEST)
 
 
 @pytest.mark.parametrize("length", range(72))
 def test_a_frame_cut_short_says_nothing(length: int) -> None:
-    """Whatever a guest sends."""
+    """A frame that is cut short announces nothing."""
     if length < 28:
         assert floating.arp(frame("10.9.0.1")[:length]) is None
     assert floating.advertisement(frame("fd00:9::1")[:length]) is None
@@ -144,14 +144,14 @@ def test_a_frame_cut_short_says_nothing(length: int) -> None:
     ],
 )
 def test_an_advertisement_that_is_none(offset: int, value: int) -> None:
-    """The kernel would not take it either."""
+    """An advertisement that the kernel would not accept announces nothing."""
     data = bytearray(frame("fd00:9::1"))
     data[offset] = value
     assert floating.advertisement(bytes(data)) is None
 
 
 def test_an_arp_packet_of_another_kind() -> None:
-    """Of another medium, or with a MAC of a group or none."""
+    """An ARP packet of another medium, or without a unicast MAC, announces nothing."""
     packet = frame("10.9.0.1")
     assert floating.arp(struct.pack("!H", 6) + packet[2:]) is None
     assert floating.arp(packet[:8] + b"\xff" * 6 + packet[14:]) is None

@@ -1,4 +1,4 @@
-"""What belongs to the management address, and what of it can't move and is named."""
+"""Routes that belong to the management address, and those that can't move and are named."""
 
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def test_what_belongs_to_the_address(one: Route, belongs: bool) -> None:
 
 
 def test_what_can_not_move_is_named() -> None:
-    """Each with what it is, why that matters, and the way out."""
+    """Each finding says what can't move, why that matters, and what to do."""
     several = route("198.51.100.0/24", "10.12.0.5", obstacle="several next hops")
     observed = observation(
         several, rules=[(1234, (NIC,)), (1235, (NIC, BRIDGE)), (1236, ("eth9",))]
@@ -82,7 +82,7 @@ def test_what_can_not_move_is_named() -> None:
 
 
 def test_router_advertisements_of_an_uplink_are_named() -> None:
-    """Those of other NICs go on."""
+    """Router advertisements of an uplink are named; those of other NICs are not."""
     defaults = [Default(10, "fe80::1", name, 1024, "proto 9") for name in ("ens4", "ens6")]
     defaults.append(Default(10, "fd12::1", "ens5", 1024, "proto 4"))
     routes = following.advertised({"ens4", "ens5"}, Observation({}, {}, defaults))

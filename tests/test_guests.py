@@ -28,7 +28,7 @@ Command = Callable[..., Result]
 K8S01, FLEET = REPO / "examples/k8s01.json", REPO / "examples/fleet.json"
 # A name that Kubernetes and Incus accept. libvirt forbids only a / and a line end.
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-# All that the CRD which Multus installs says about a NetworkAttachmentDefinition.
+# The schema of a NetworkAttachmentDefinition in the CRD that Multus installs.
 NAD = {
     "type": "object",
     "additionalProperties": False,
@@ -78,7 +78,7 @@ def hostile() -> list[Vnet]:
 
 
 def test_the_command_offers_every_format() -> None:
-    """It offers no others."""
+    """`guests` offers each format that has a function, and no other."""
     assert tuple(guests.FORMATS) == payload_verbs._PLATFORMS
 
 

@@ -1,4 +1,4 @@
-"""Whatever happens after the first changed file, the host is as before or as after."""
+"""After any failure the host has all of the old state, or all of the new one."""
 
 import os
 import signal
@@ -70,7 +70,7 @@ def test_goes_back(
 def test_the_hook_reads_what_to_go_back_to(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two addresses by turns each is known as a former one: the record says which it is now."""
+    """The record has the address that the host should have, also while apply goes back."""
     numbers = ["10.12.0.101/16", "10.12.0.77/16", "10.12.0.101/16", "10.12.0.77/16"]
     documents = [
         OLD | {"generation": number, "server": server(mgmt=mgmt(ipv4=address))}
@@ -100,7 +100,7 @@ def test_the_hook_reads_what_to_go_back_to(
 
 
 def test_says_when_going_back_fails(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk is still full then: exit code 4, with both reasons."""
+    """Exit code 4 with both reasons, when the disk is still full as apply goes back."""
     apply(OLD, options)
     monkeypatch.setattr(converge, "converge", _full_disk)
     with pytest.raises(Stranded) as stranded:
@@ -128,7 +128,7 @@ def test_a_rollback_that_fails_ends_where_it_began(
 
 
 def test_a_generation_that_is_not_kept(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host is as planned: apply succeeds, and says that no rollback comes here."""
+    """apply succeeds if its generation can't be kept, and says that no rollback leads to it."""
     monkeypatch.setattr(generations, "keep", _full_disk)
     messages: list[str] = []
     verb.apply(encoded(OLD), options, commands.silent, messages.append)
@@ -169,7 +169,7 @@ def test_a_tool_that_can_not_be_run(tmp_path: Path) -> None:
 def test_uninstall_says_that_it_did_not_end(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Exit code 4: some files are gone already. A second run ends it."""
+    """Exit code 4 when uninstall removed only some files; a second run removes the rest."""
     on_a_tree = msgspec.structs.replace(options, activate=False)
     apply(OLD, on_a_tree)
     with monkeypatch.context() as full:
@@ -185,7 +185,7 @@ def test_uninstall_says_that_it_did_not_end(
 
 
 def test_signals_do_nothing_while_it_goes_back() -> None:
-    """A native tool that starts then does not inherit that it ignores them."""
+    """Signals do nothing while it goes back, and native tools do not inherit that."""
     with commands.uninterrupted():
         os.kill(os.getpid(), signal.SIGTERM)
         ignored = commands.run(
@@ -208,7 +208,7 @@ def _killed(*_: object) -> None:
 def test_a_rollback_that_was_killed_is_ended_by_the_next(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It leads to the same generation, not to one before that."""
+    """The next run leads to the same generation, not to an earlier one."""
     for vni in (26, 27, 28):
         apply(host(vnet(vni, ports=PORTS), generation=vni), options)
     with monkeypatch.context() as kill:
@@ -246,7 +246,7 @@ def test_a_beginning_that_is_not_durable(
 
 
 def test_an_end_that_is_not_recorded(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rollback whose record can't be written at its end goes back too."""
+    """A rollback goes back too when its record can't be written at its end."""
     apply(OLD, options)
     apply(NEW, options)
     expected = etc_files(options.root)
@@ -293,7 +293,7 @@ def test_a_stage_that_can_not_be_removed(
 def test_uninstall_replaces_ours_by_what_was_there(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At no instant FRR has no file."""
+    """FRR has a file at any instant of uninstall: ours, then the operator's."""
     on_a_tree = msgspec.structs.replace(options, activate=False)
     conf = options.root / "etc/frr/frr.conf"
     conf.parent.mkdir(parents=True)
@@ -308,7 +308,7 @@ def test_uninstall_replaces_ours_by_what_was_there(
 def test_an_empty_folder_of_a_killed_run_goes(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed between removing a drop-in and its folder: the next run removes the folder."""
+    """A run was killed after it removed a drop-in; the next run removes the empty folder."""
     apply(OLD, options)
     drop_ins = options.root / "etc/systemd/network"
     monkeypatch.setattr(verb, "_as_planned", lambda previous, _: previous.ok)
@@ -324,7 +324,7 @@ def test_an_empty_folder_of_a_killed_run_goes(
 def test_a_look_of_the_hook_that_can_not_be_written_down(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The address may have moved: exit code 3, not 1."""
+    """Exit code 3, not 1: the address may have moved."""
     apply(OLD, options)
     monkeypatch.setattr(hook.Hook, "settle", _full_disk)
     with pytest.raises(ActivationFailed, match="No space left"):
@@ -334,7 +334,7 @@ def test_a_look_of_the_hook_that_can_not_be_written_down(
 def test_a_drop_ins_folder_that_can_not_be_removed(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An empty folder that stays is not what was planned: exit code 3. One in use stays."""
+    """Exit code 3 for an empty folder that can't be removed. A folder with files stays."""
     apply(OLD, options)
     expected = etc_files(options.root)
     rmdir = os.rmdir

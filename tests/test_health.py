@@ -1,4 +1,4 @@
-"""How a host is, by its sessions since the last apply."""
+"""The health of a host, by its sessions since the last apply."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from generator.observed.frr import Session
 from generator.observed.health import GOOD, health
 
 APPLIED = "2026-11-28T10:00:00+00:00"
-AT = 1795860000.0  # the same in seconds since the epoch
+AT = 1795860000.0  # the same time in seconds since the epoch
 UP = Session("ens4", "Established", "Established")
 NEVER = Session("ens5", "Active", "Active")
 LOST = Session("ens5", "Idle", "Idle", AT + 60)

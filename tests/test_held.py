@@ -1,4 +1,4 @@
-"""A payload that failed, or that a person went back from, is left alone until it is time."""
+"""A timer leaves a payload alone that failed, or from which a person went back."""
 
 import datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ def options(folder_as_host: Path) -> Options:
 
 
 def wait(options: Options, minutes: float) -> None:
-    """Let time pass for what is held."""
+    """Let time pass for the payload that is left alone."""
     entry = held.read(options.root)
     assert entry
     since = datetime.datetime.fromisoformat(entry.since) - datetime.timedelta(minutes=minutes)
@@ -37,7 +37,7 @@ def wait(options: Options, minutes: float) -> None:
 def test_a_timer_tries_a_failed_payload_again_after_longer_each_time(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After 5, 15, 60 and again 60 minutes; each try breaks what works for a moment."""
+    """The timer waits 5, 15, 60 and 60 minutes: each try disturbs the host for a moment."""
     apply(OLD, options)
     for failures, minutes in enumerate((5, 15, 60, 60), start=1):
         fail_once(monkeypatch)
@@ -59,7 +59,7 @@ def test_a_timer_tries_a_failed_payload_again_after_longer_each_time(
 def test_another_payload_is_applied_at_once(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is not the one that failed."""
+    """Another payload than the one that failed is applied at once."""
     apply(OLD, options)
     fail_once(monkeypatch)
     with pytest.raises(ActivationFailed):
@@ -72,7 +72,7 @@ def test_another_payload_is_applied_at_once(
 def test_a_first_payload_that_failed_is_left_alone_too(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A host without a record has nothing to say but why."""
+    """On a host without a record the refusal says why, and when it is tried again."""
     fail_once(monkeypatch)
     with pytest.raises(ActivationFailed):
         apply(OLD, options)
@@ -81,7 +81,7 @@ def test_a_first_payload_that_failed_is_left_alone_too(
 
 
 def test_a_persons_word_counts(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`apply -p` applies a payload that failed, and one that was gone back from."""
+    """`apply -p` applies a payload that failed, or from which a person went back."""
     apply(OLD, options)
     fail_once(monkeypatch)
     with pytest.raises(ActivationFailed):

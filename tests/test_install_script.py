@@ -1,4 +1,4 @@
-"""packaging/install.sh: what it makes of its options, and that it leaves nothing behind.
+"""packaging/install.sh: how it uses its options, and that a failure leaves nothing behind.
 
 In a Debian tree apt, dpkg, the package, openssl, the terminal and the controller are real; only
 systemd does not run there. Those that end in a running VTEP are in tests/lab/test_on_and_off.py.
@@ -220,7 +220,7 @@ def test_a_failure_of_apt_restores_the_server(server: Server) -> None:
 
 
 def test_a_value_may_end_in_an_equals_sign(server: Server) -> None:
-    """A token in base64 often does: the setting is written whole, for root's eyes alone."""
+    """A value may end in =, as a token in base64; the setting is whole, and for root alone."""
     server.root.run(["sh", "-c", "umask 077; echo YWJjZA== > /opt/token"])
     options = ["--controller", "URL?key=YWJjZA==", "--host=K8S01", "--token-file=/opt/token"]
     result = server.install(*options, "--ca-fingerprint", server.fingerprint, answer="n")
@@ -286,7 +286,7 @@ def test_code_and_message_tell_every_end(server: Server, case: str) -> None:
 
 
 def test_a_package_stays_if_an_upgraded_one_needs_it(server: Server) -> None:
-    """To purge it would remove a package that was there before."""
+    """A purge of the package would remove one that was installed before."""
     server.root.run(["apt-get", "install", "--yes", "/opt/the stub.deb"], timeout=200)
     server.root.run(["sh", "-c", "echo 1 > /opt/check"])
     try:
@@ -389,7 +389,7 @@ def write_settings(
     )
 
 
-# What the operator wrote, and what is there after `--host 'a "b" #c='`.
+# The operator's file, and the file after `--host 'a "b" #c='`.
 NEW = '"a \\"b\\" #c="'
 EDITS = {
     "no file": (None, f"host: {NEW}\n"),
@@ -437,7 +437,7 @@ def test_exchanges_one_value_and_nothing_else(tmp_path: Path, case: str) -> None
     ],
 )
 def test_refuses_a_file_that_it_can_not_edit(tmp_path: Path, text: str) -> None:
-    """It says so in a line of its own, and the file stays."""
+    """One line says that a file can't be edited, and the file stays."""
     file = tmp_path / "config.yaml"
     file.write_bytes(text.encode("latin-1"))
     result = write_settings(tmp_path, host="b")
@@ -448,7 +448,7 @@ def test_refuses_a_file_that_it_can_not_edit(tmp_path: Path, text: str) -> None:
 
 
 def test_refuses_a_link_in_place_of_the_settings(tmp_path: Path) -> None:
-    """What it points to could not be restored."""
+    """A link in place of the settings is refused: its target could not be restored."""
     (tmp_path / "elsewhere").write_text("host: a\n")
     (tmp_path / "config.yaml").symlink_to("elsewhere")
     result = write_settings(tmp_path, host="b")

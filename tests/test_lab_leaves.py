@@ -1,4 +1,4 @@
-"""What the lab types into the FRR of its leaves: the frr.conf of `leaves`, and what undoes it."""
+"""The lab types the frr.conf of `leaves` into the FRR of its leaves, and lines that undo it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ HOSTS = [path for path in ACCEPTED if parsed(path).get("kind") == "Host"]
 
 
 def frr(**parts: Any) -> list[tuple[str, ...]]:
-    """The lines of a leaf in a state of the fabric."""
+    """Return the lines of a leaf in a state of the fabric."""
     return _paths(with_frr({**INITIAL, **parts})["frr"][LEAF])
 
 
 def of_file(name: str) -> dict[str, Any]:
-    """The parts of the fabric's state that a payload of the tests decides."""
+    """Return the parts of the fabric's state that a payload of the tests decides."""
     return of_payload(json.loads((REPO / "tests/payloads" / name).read_text()))
 
 
@@ -36,7 +36,7 @@ def test_a_whole_file(path: Path) -> None:
 
 
 def test_a_line_alone() -> None:
-    """It is typed below the lines above it, and the next one after as many ends as it needs."""
+    """A line is typed below its parents, and the next one after as many ends as it needs."""
     lines = [("router bgp 1", "address-family ipv4 unicast", "network 10.0.0.0/8"), ("vrf A",)]
     assert _text(lines).splitlines() == [
         "router bgp 1",
@@ -49,7 +49,7 @@ def test_a_line_alone() -> None:
 
 
 def test_a_port_that_is_underlay_no_longer() -> None:
-    """All lines of a neighbor go with one of them; its prefix list goes too."""
+    """One line removes all lines of a neighbor, and another one its prefix list."""
     before, after = frr(underlay=[LEAF]), frr()
     assert _undo(path for path in before if path not in after) == [
         ("no ip prefix-list swp9s1 seq 5 permit 10.2.0.101/32",),

@@ -22,7 +22,7 @@ def changes(difference: list[str]) -> int:
 
 @given(TEXTS, TEXTS)
 def test_says_how_a_text_becomes_the_other(old: list[str], new: list[str]) -> None:
-    """Each line is there in its order, and no more lines change than difflib says."""
+    """The difference keeps the order of lines, and changes no more of them than difflib does."""
     result = list(lines.difference(old, new))
     if not result:
         assert old == new
@@ -35,7 +35,7 @@ def test_says_how_a_text_becomes_the_other(old: list[str], new: list[str]) -> No
 
 
 def test_lines_that_stay_at_their_places() -> None:
-    """It is what difflib says, with three lines of context."""
+    """The difference equals that of difflib, with three lines of context."""
     old = [f"{n}" for n in range(60)]
     new = list(old)
     for place in (0, 20, 21, 25, 40, 59):
@@ -46,7 +46,7 @@ def test_lines_that_stay_at_their_places() -> None:
 
 
 def test_a_line_that_comes_and_one_that_goes() -> None:
-    """Both texts are of the same length, and yet the lines between them are the same."""
+    """Lines between a new one and a removed one are the same, although the length is too."""
     old = [*"abcdefgh"]
     new = [*"bcdefghi"]
     assert list(lines.difference(old, new)) == of_difflib(old, new)

@@ -1,6 +1,6 @@
-"""The DNS servers of the NIC's link go where the management address is, and come back as they were.
+"""The DNS servers of the NIC's link move with the management address, and come back unchanged.
 
-systemd-resolved and networkd are stood in for by what they write into their files.
+The files of systemd-resolved and networkd replace the two.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Resolved:
 
 
 class Hook:
-    """What the hook has in its file, and a process that may end."""
+    """The hook's file, and a process of it that may be killed."""
 
     def __init__(self, root: Path, resolved: Resolved) -> None:
         self.root, self.resolved = root, resolved
@@ -175,12 +175,12 @@ def make(
 
 
 def for_guests(names: Names) -> Names:
-    """What the bridge gets: its own LLMNR and mDNS stay."""
+    """Return the settings that the bridge gets: its own LLMNR and mDNS stay."""
     return msgspec.structs.replace(names, llmnr="no", mdns="no")
 
 
 def plain(names: Names) -> Names:
-    """A link's settings, with what systemd-resolved makes of one that says no default."""
+    """Return a link's settings, with the default of systemd-resolved where it has none."""
     default = names.default_route or (
         "no" if any(d.startswith("~") for d in names.domains) else "yes"
     )
@@ -191,7 +191,7 @@ def plain(names: Names) -> Names:
 def test_there_and_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: Names, ways: str
 ) -> None:
-    """The bridge has all but LLMNR and mDNS; the NIC is asked for no name, and is as it was."""
+    """The bridge gets all but LLMNR and mDNS; the NIC gets no queries, and its settings back."""
     resolved, hook = make(tmp_path, monkeypatch, own, ways)
     hook.looks("nic")
     assert resolved.told == []
@@ -223,7 +223,7 @@ def test_there_and_back(
 def test_killed_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: Names, ways: str
 ) -> None:
-    """After each command and each write, on both ways: the next hook goes on, or turns round."""
+    """A hook killed after any command or write is completed by the next one, either way."""
     for number, (way, then) in itertools.product(
         range(24), (("bridge", "bridge"), ("bridge", "nic"), ("nic", "nic"), ("nic", "bridge"))
     ):
@@ -244,7 +244,7 @@ def test_killed_anywhere(
 def test_what_the_operator_changes_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ways: str
 ) -> None:
-    """His servers go to the bridge, and his domains too where they are seen."""
+    """New servers of the operator go to the bridge, and new domains where they are known."""
     resolved, hook = make(tmp_path, monkeypatch, ALL, ways)
     hook.looks("bridge")
     changed = msgspec.structs.replace(ALL, servers=("10.12.0.9",))
@@ -261,7 +261,7 @@ def test_what_the_operator_changes_meanwhile(
 def test_a_failure_is_kept_and_tried_again_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is said once. The hook does not wait for systemd-resolved at each look."""
+    """A failure is reported once, and tried again later: looks do not wait for it."""
     resolved, hook = make(tmp_path, monkeypatch, ALL, "networkd")
     tries: list[Step] = []
 
@@ -281,7 +281,7 @@ def test_a_failure_is_kept_and_tried_again_later(
 def test_without_systemd_resolved_nothing_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor while networkd has not decided about the NIC."""
+    """Nothing is done without systemd-resolved, or before networkd has decided about the NIC."""
     resolved, hook = make(tmp_path, monkeypatch, ALL, "networkd")
     (tmp_path / "run/systemd/netif/links/2").write_text("ADMIN_STATE=pending\n")
     hook.looks("bridge")
@@ -305,7 +305,7 @@ def test_without_systemd_resolved_nothing_is_done(
     ],
 )
 def test_which_servers_belong_to_the_address(server: str, belongs: bool) -> None:
-    """Those of another subnet of the NIC, and those on the link, stay."""
+    """Servers on the link, or of another subnet of the NIC, do not belong to the address."""
     assert observing.belong(Names(servers=(server,)), MANAGEMENT, OBSERVED) == belongs
 
 

@@ -37,7 +37,7 @@ def samples(file: Path) -> dict[str, float]:
 
 
 def test_writes_each_figure_of_a_status(tmp_path: Path) -> None:
-    """The time of the last good run stays when a run fails."""
+    """The file has each figure of a status; a failed run keeps the time of the last good one."""
     file = tmp_path / "evpn-host.prom"
     metrics.write(file.parent, file.name, STATUS, 1000.5, good=True)
     values = samples(file)

@@ -106,7 +106,7 @@ show()
 
 @pytest.fixture(scope="module")
 def shown(root_user: None, tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
-    """At first, on the bridge, after the operator's tools, after kills, at the end.
+    """Return five states: at first, on the bridge, after the operator's tools, after kills, last.
 
     Each time the routes, and then the addresses of the management subnet.
     """
@@ -121,7 +121,7 @@ def shown(root_user: None, tmp_path_factory: pytest.TempPathFactory) -> list[lis
 
 
 def test_routes_move_word_for_word(shown: list[list[str]]) -> None:
-    """On the bridge they have all their attributes, and on the NIC in the end."""
+    """Routes keep all attributes on the bridge, and on the NIC in the end."""
     before, moved, after_tools, after_kills, back = shown[::2]
     assert len(before) == len(ROUTES.split("\n")) - 2
     staying = ("10.254.254.",)
@@ -136,7 +136,7 @@ def test_routes_move_word_for_word(shown: list[list[str]]) -> None:
 
 
 def test_an_address_of_the_operators_file_moves_along(shown: list[list[str]]) -> None:
-    """It comes back with its label, flags and lifetime. What no file sets stays."""
+    """An address of the file moves with label, flags and lifetime; others stay."""
     before, moved, after_tools, after_kills, back = shown[1::2]
     stays = [line for line in before if "10.12.0.60/32" in line]
     assert len(before) == 3

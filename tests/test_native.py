@@ -172,7 +172,7 @@ def bgpd(root: Root, tree: Path) -> str:
     return "\n".join(refused) if not result.code else _complaint(result)
 
 
-# What a tool says about every tree, and why that is right or known.
+# Lines that a tool prints about every tree, and why they are right or known.
 _TOLERATED = {
     "ifupdown": re.compile(
         # Without a setting a bridge's MTU follows the smallest guest port, so we set ours.
@@ -490,7 +490,7 @@ def test_names_are_text_only(document: Json) -> None:
 
 
 def test_settings_that_a_kernel_lacks_are_no_failure(root: Root) -> None:
-    """What an older kernel has not, or refuses, stops neither a boot nor an apply.
+    """A setting that an older kernel lacks or refuses stops neither a boot nor an apply.
 
     This computer has no such bridge, and so none of its settings; no kernel takes the last value.
     """
@@ -531,7 +531,7 @@ def test_which_nics_a_section_is_about(root: Root, tmp_path: Path) -> None:
 
 
 def test_nft_takes_a_filter_that_keeps_guests_addresses(root: Root, tmp_path: Path) -> None:
-    """`guest_nat: false`: a chain more, whose rules count."""
+    """nft accepts the chain of `guest_nat: false`, whose rules are counted."""
     k8s01 = load((SNAPSHOTS.parent / "examples/k8s01.json").read_bytes()).hosts[0]
     planned = plan.make(k8s01, "netplan", guest_nat=False)
     file = tmp_path / FILTER

@@ -154,7 +154,7 @@ def test_links(both: Both) -> None:
             else ours["links"][link["ifname"]]["carrier"],
             "max_mtu": link["max_mtu"],
             "altnames": link.get("altnames", []),
-            # ip(8) shows it if it is another one than the present.
+            # ip(8) shows it if it differs from the current one.
             "permanent_mac": link.get("permaddr")
             or (ours["links"][link["ifname"]]["permanent_mac"] and link["address"]),
             "families": ours["links"][link["ifname"]]["families"],  # see test_settings_of_devices
@@ -163,7 +163,7 @@ def test_links(both: Both) -> None:
 
 
 def test_settings_of_devices(both: Both) -> None:
-    """What the kernel tells of a device's settings is what stands below /proc/sys."""
+    """Settings of devices over netlink equal those below /proc/sys."""
     ours, _ = both
     devices, read = ours["settings"]
     assert devices == read
@@ -217,7 +217,7 @@ def test_routes(both: Both, family: int) -> None:
     assert any(len(route["hops"]) == 2 for route in read)
 
 
-# What `ip -j rule` shows of a rule that is not for every packet.
+# Keys in `ip -j rule` of a rule that is not for every packet.
 SELECTING = {"dst", "iif", "oif", "fwmark", "tos", "ipproto", "sport", "dport", "uid_start"}
 
 

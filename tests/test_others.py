@@ -1,4 +1,4 @@
-"""Which of the operator's files may be what sets a device back."""
+"""The operator's file that may reset a device is named."""
 
 from pathlib import Path
 

@@ -192,7 +192,7 @@ def test_scripts_are_plain_sh(root_user: None, name: str) -> None:
 @pytest.mark.parametrize("name", ["build-deb", "build-zipapp"])
 @pytest.mark.parametrize("words", [["--help"], [""], ["--msgspeck"], ["a", "b"], ["a", "-x"]])
 def test_builds_refuse_wrong_usage(tmp_path: Path, name: str, words: list[str]) -> None:
-    """They build nothing, and make no folder that has the name of an option."""
+    """With wrong usage nothing is built, and no folder gets the name of an option."""
     copy = tmp_path / "packaging" / name
     copy.parent.mkdir()
     shutil.copy(REPO / "packaging" / name, copy)
@@ -222,7 +222,7 @@ def test_the_package_has_its_files_in_their_places(installed: Root) -> None:
 def test_the_manual_page_has_every_verb_and_option(
     installed: Root, packages: Path, tmp_path: Path
 ) -> None:
-    """They are those of `evpn-host --help`."""
+    """The manual page has the verbs and options of `evpn-host --help`."""
     [deb] = packages.glob(f"evpn-host_{__version__}_all.deb")
     subprocess.run(["dpkg-deb", "--extract", deb, tmp_path], check=True)
     argv = ["gzip", "-dc", f"{tmp_path}/usr/share/man/man8/evpn-host.8.gz"]
@@ -237,7 +237,7 @@ def test_the_manual_page_has_every_verb_and_option(
 
 
 def test_bash_completes_verbs(installed: Root) -> None:
-    """It uses the package's file."""
+    """bash completes verbs by the package's file."""
     script = """
     . /usr/share/bash-completion/completions/evpn-host
     COMP_WORDS=(evpn-host inst) COMP_CWORD=1
@@ -269,7 +269,7 @@ def test_the_same_bytes_with_the_distributions_libraries(
 def test_the_same_refusals_with_the_distributions_libraries(
     installed: Root, evpn_host: Callable[..., Result]
 ) -> None:
-    """The messages are the same too."""
+    """The distribution's libraries give the same refusals, with the same messages."""
     checks = [["check", "-p", f"/opt/repo/{payload.relative_to(REPO)}"] for payload in REFUSED]
     for payload, theirs in zip(REFUSED, together(installed, checks), strict=True):
         ours = evpn_host("check", "-p", payload)

@@ -119,7 +119,7 @@ def test_there_is_no_part_when_a_nic_of_ifupdown2_changes(tmp_path: Path) -> Non
 
 
 def test_a_part_has_the_device_of_a_removed_networkd_file(tmp_path: Path) -> None:
-    """Somebody else removed the file; the plan did not change."""
+    """A part has a device whose file of networkd is missing, although the plan is the same."""
     old = make_plan(OLD, "netplan")
     change(tmp_path, old, old)
     (tmp_path / "run/systemd/network/10-netplan-vxlan40.network").unlink()
@@ -177,7 +177,7 @@ def test_networkd_gets_the_same_files(tools: Root, tmp_path: Path, what: str) ->
 
 
 def test_writes_the_file_of_a_stale_device_again(tmp_path: Path) -> None:
-    """So networkd reads it again, although the part does not have the device."""
+    """networkd reads a stale device's file again, although the part does not have the device."""
     file = tmp_path / "run/systemd/network/10-netplan-nbr-40.network"
     file.parent.mkdir(parents=True)
     file.write_text("[Match]\n")

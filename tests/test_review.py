@@ -1,4 +1,4 @@
-"""`review`: what changes between two payloads or two trees, for all their hosts."""
+"""`review` lists the changes between two payloads or two trees, for all their hosts."""
 
 import copy
 import json
@@ -86,7 +86,7 @@ CHANGES_60 = [
 def test_any_two_sources_say_the_same(
     evpn_host: Command, sources: Path, old: str, new: str
 ) -> None:
-    """A payload and the tree that it gives, on disk and in Git, each against each."""
+    """A payload and its tree, on disk and in Git, each against each, give the same changes."""
     del sources
     result = evpn_host("review", old, new)
     assert result.out.splitlines() == CHANGES_60
@@ -95,7 +95,7 @@ def test_any_two_sources_say_the_same(
 
 
 def test_two_revisions(evpn_host: Command, sources: Path) -> None:
-    """Also of the index, and of a tree in which most hosts are not read at all."""
+    """Two revisions are compared, the index too; unchanged hosts are not read."""
     git(sources, "add", "-A")
     assert evpn_host("review", "HEAD:hosts", ":fleet.json").out.splitlines() == CHANGES_60
     git(sources, "commit", "-q", "-m", "two")
@@ -104,7 +104,7 @@ def test_two_revisions(evpn_host: Command, sources: Path) -> None:
 
 
 def test_the_tree_of_one_host(evpn_host: Command, tmp_path: Path, backend: str) -> None:
-    """Its files name it; a payload on the other side is rendered for the same backend."""
+    """The tree of one host is compared with a payload, rendered for the same backend."""
     old, new = file(tmp_path, "old.json", host()), file(tmp_path, "new.json", host(RED))
     evpn_host("render", "-p", old, "-o", tmp_path / "tree", "-b", backend)
     for before, after in ((old, new), (tmp_path / "tree", new)):
@@ -139,14 +139,14 @@ def test_trouble(evpn_host: Command, sources: Path, source: str, words: str) -> 
 
 
 def test_wrong_usage(evpn_host: Command, sources: Path) -> None:
-    """Standard input twice, and two forms at once."""
+    """Standard input twice, or two forms at once, is wrong usage."""
     del sources
     assert evpn_host("review", "-", "-").code == 2
     assert evpn_host("review", "--json", "--markdown", "hosts", "hosts").code == 2
 
 
 def test_a_lower_generation(evpn_host: Command, sources: Path) -> None:
-    """It is a warning: hosts would refuse that payload."""
+    """A lower generation is a warning: hosts would refuse that payload."""
     file(sources, "newer.json", fabrics.before(60) | {"generation": 3})
     result = evpn_host("review", "newer.json", "HEAD:fleet.json")
     assert (result.code, result.out) == (0, "  60 of 60 hosts unchanged\n")
@@ -155,7 +155,7 @@ def test_a_lower_generation(evpn_host: Command, sources: Path) -> None:
 
 
 def test_no_repository(evpn_host: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Git's own words say what is wrong."""
+    """Without a repository the message has Git's own words."""
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.chdir(tmp_path)
     result = evpn_host("review", "HEAD:a", "HEAD:b")
@@ -180,7 +180,7 @@ def files_of(document: Json, backend: str) -> dict[str, str]:
 
 
 def test_every_payload_is_read_back(accepted: Path, backend: str) -> None:
-    """From its rendered files, but for the management address, which is in none."""
+    """Every host is read back from its files, without the management address: no file has it."""
     for each in load(accepted.read_bytes()).hosts:
         files = {path: body(text) for path, text in render(each, backend).items()}
         read = written.read(files, BACKENDS)
@@ -195,7 +195,7 @@ def test_every_payload_is_read_back(accepted: Path, backend: str) -> None:
 
 
 def test_files_that_are_not_ours_alone_are_named(backend: str) -> None:
-    """One line more, and no words are made of the host: its files that differ are named."""
+    """A host with a foreign line in a file is compared by files, not in network terms."""
     old, new = files_of(host(), backend), files_of(host(RED), backend)
     for path in new:
         edited = new | {path: new[path] + "# mine\n"}
@@ -206,7 +206,7 @@ def test_files_that_are_not_ours_alone_are_named(backend: str) -> None:
 
 
 def test_another_backend() -> None:
-    """The words of the host are the same, and the backend is one change."""
+    """Another backend is one change, and the host is the same."""
     old, new = files_of(host(), "netplan"), files_of(host(RED), "ifupdown")
     assert [each.text for each in comparison.of_files(old, new, BACKENDS)] == [
         "+ V-Net red (VNI 26, 10.26.0.1/24, VPC coke)",
@@ -217,7 +217,7 @@ def test_another_backend() -> None:
 
 @pytest.mark.parametrize("seed", range(60))
 def test_any_edit_is_no_fault(seed: int, backend: str) -> None:
-    """Lines that go, come twice, or say something else: the host is read whole, or not at all."""
+    """After any edit of lines the host is read whole, or not at all."""
     chance = random.Random(seed)  # noqa: S311
     files = files_of(host(RED), backend)
     edited = dict(files)
@@ -238,7 +238,7 @@ def test_any_edit_is_no_fault(seed: int, backend: str) -> None:
 
 
 def test_equal_differences_are_one_line(evpn_host: Command, sources: Path) -> None:
-    """Of files that words can't describe. The difference is shown, without passwords."""
+    """Equal differences of files are one line; the difference has no password."""
     git(sources, "add", "-A")
     git(sources, "commit", "-q", "-m", "two")
     for number in (3, 4):
@@ -269,7 +269,7 @@ def test_files_of_others_are_left_out(evpn_host: Command, sources: Path) -> None
 
 
 def test_another_gateway_than_others_have(evpn_host: Command, sources: Path) -> None:
-    """On one host of a tree: what the other hosts of the V-Net keep is said."""
+    """A gateway that only one host changes is a risk, and the gateway of the others is named."""
     git(sources, "add", "-A")
     git(sources, "commit", "-q", "-m", "two")
     document = changed_60()
@@ -283,12 +283,12 @@ def test_another_gateway_than_others_have(evpn_host: Command, sources: Path) -> 
     assert change["text"] == "~ V-Net red-a: gateway 10.50.1.254/24 → 10.50.1.1/24"
     (risk,) = change["risks"]
     assert risk.startswith("59 other hosts have 10.50.1.254/24, ")
-    # All of them at once is no risk.
+    # A change on all hosts at once is no risk.
     assert not json.loads(evpn_host("review", "HEAD:hosts", "one", "--json").out)["risk"]
 
 
 def test_a_new_host_with_another_gateway(evpn_host: Command, sources: Path) -> None:
-    """Its V-Nets are compared with those of the other hosts too."""
+    """The gateways of a new host are compared with those of the other hosts."""
     document = fabrics.before(61)
     document["vnets"][1]["gateways"] = [{"prefix": "10.50.1.1/24"}]
     file(sources, "one.json", document)
@@ -310,7 +310,7 @@ def words(old: Json, new: Json) -> list[str]:
 
 
 def test_another_password_is_not_shown() -> None:
-    """It is a change that leaves must make too."""
+    """Another password is a risk, as leaves must change it too; it is not shown."""
     old, new = (host(server=server(bgp={"password": each})) for each in ("hunter22", "hunter33"))
     (line,) = words(old, new)
     assert line.startswith("~ BGP: another password   ! sessions stay down")
@@ -318,7 +318,7 @@ def test_another_password_is_not_shown() -> None:
 
 
 def test_no_difference_is_left_unsaid() -> None:
-    """What router advertisements say has words of its own; all else is at least named."""
+    """Each difference of a host is at least named, such as router advertisements."""
     gateways = {"gateways": [{"prefix": "fd00:26::1/64"}]}
     advertisements = [
         RED | gateways | {"ipv6NeighborDiscovery": {"mode": "enabled", "managed": each}}
@@ -332,7 +332,7 @@ def test_no_difference_is_left_unsaid() -> None:
 
 
 def test_the_last_session() -> None:
-    """Each uplink that goes has the mark when none is left."""
+    """Each removed uplink has the mark when no uplink is left."""
     only = {"links": [], "vnets": [], "server": {k: v for k, v in server().items() if k != "mgmt"}}
     marked = [line for line in words(host(), host() | only) if "uplink" in line]
     assert marked == [
@@ -342,7 +342,7 @@ def test_the_last_session() -> None:
 
 
 def test_hosts_that_are_new_or_gone(evpn_host: Command, tmp_path: Path) -> None:
-    """They are one line each, however many V-Nets they have."""
+    """New and removed hosts are a line each, however many V-Nets they have."""
     old, new = fabrics.before(20), fabrics.before(24)
     new["hosts"] = new["hosts"][2:]
     pair = [file(tmp_path, f"{n}.json", each) for n, each in enumerate((old, new))]
@@ -376,12 +376,12 @@ def test_hosts_that_are_new_or_gone(evpn_host: Command, tmp_path: Path) -> None:
     ],
 )
 def test_a_list_of_hosts(hosts: list[str], text: str) -> None:
-    """Three names or more in a row are a range; what is too much is counted."""
+    """Three names or more in a row are a range; too many names are counted."""
     assert listed(hosts, 3) == text
 
 
 def test_groups_are_sorted_and_have_all_hosts() -> None:
-    """By kind, then by name with numbers by value; hosts too."""
+    """Groups are sorted by kind, then by name with numbers by value, and list all hosts."""
     changes = {
         "h10": [Change("~", "AS number", "1 → 2"), Change("+", "V-Net v10")],
         "h9": [Change("+", "V-Net v10"), Change("+", "V-Net v9")],
@@ -406,7 +406,7 @@ def test_many_details_are_one_line() -> None:
 
 
 def test_exit_codes(evpn_host: Command, sources: Path) -> None:
-    """Those of diff; with --fail-on-risk a change that is not marked ends with 0."""
+    """The exit codes are those of diff; with --fail-on-risk a change without a mark gives 0."""
     harmless = fabrics.before(60)
     harmless["vnets"][1]["gateways"] = [{"prefix": "10.50.1.1/24"}]
     file(sources, "harmless.json", harmless)
@@ -418,7 +418,7 @@ def test_exit_codes(evpn_host: Command, sources: Path) -> None:
 
 
 def test_json(evpn_host: Command, sources: Path) -> None:
-    """Every change with all its hosts."""
+    """`--json` has every change with all its hosts."""
     del sources
     answer = json.loads(evpn_host("review", "HEAD:hosts", "hosts", "--json").out)
     assert answer["format"] == 1
@@ -502,7 +502,7 @@ def test_hostile_texts_stay_text(text: str) -> None:
 
 
 def test_a_comment_stays_below_the_limit() -> None:
-    """Whatever there is, it is cut with a count, and each folded part ends."""
+    """A long comment is cut, with a count, and each folded part is closed."""
     changes = [Change("+", f"V-Net {n}", "x" * 300, ("risk",) * (n % 2)) for n in range(2000)]
     changes += [Change("~", f"file /{n}", diff="+y\n" * 1000) for n in range(100)]
     review = Review(Hosts(9, 0, ["h"], [], []), [Group(each, ["h"] * 5) for each in changes])
@@ -514,7 +514,7 @@ def test_a_comment_stays_below_the_limit() -> None:
 
 
 def test_a_comment_is_folded_beyond_a_size(evpn_host: Command, tmp_path: Path) -> None:
-    """A few changes stand open, many are behind a line that counts them."""
+    """A few changes are open; many are folded below a line that counts them."""
     few = [Group(Change("+", f"V-Net {n}"), ["h"]) for n in range(12)]
     hosts = Hosts(1, 0, ["h"], [], [])
     assert "<details>" not in review_text.markdown(Review(hosts, few))
@@ -527,7 +527,7 @@ def test_a_comment_is_folded_beyond_a_size(evpn_host: Command, tmp_path: Path) -
 
 
 def test_diff_uses_the_same_words(evpn_host: Command, tmp_path: Path) -> None:
-    """Of one host, with the same marks."""
+    """diff describes one host in the same words, with the same marks."""
     old = file(tmp_path, "old.json", host(RED))
     changed = copy.deepcopy(host(RED)) | {"links": [link("ens4", LEAF1)]}
     new = file(tmp_path, "new.json", changed)

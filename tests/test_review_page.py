@@ -1,4 +1,4 @@
-"""`review --html`: a page that opens from a file, and makes text of all that a payload says."""
+"""`review --html`: a page that opens from a file, and in which a payload is only text."""
 
 import copy
 import json
@@ -32,14 +32,14 @@ def page(evpn_host: Command, folder: Path, old: Json, new: Json, *options: str) 
 
 
 def data(text: str) -> dict[str, Any]:
-    """Return what a page shows."""
+    """Return the data of a page."""
     match = re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL)
     assert match
     return dict(json.loads(match[1]))
 
 
 def test_shows_what_changes_on_which_host(evpn_host: Command, tmp_path: Path) -> None:
-    """Hosts with their leaves, VPCs and V-Nets; changes; an uplink that goes; files."""
+    """The page has hosts with leaves, VPCs and V-Nets, changes, removed uplinks, and files."""
     shown = data(page(evpn_host, tmp_path, fabrics.before(), fabrics.after()))
     assert shown["summary"] == "484 of 500 hosts unchanged"
     hosts = {each["name"]: each for each in shown["hosts"]}
@@ -62,7 +62,7 @@ def test_shows_what_changes_on_which_host(evpn_host: Command, tmp_path: Path) ->
 
 
 def test_hosts_that_come_and_go(evpn_host: Command, tmp_path: Path) -> None:
-    """One that goes is shown as it was."""
+    """A new host is shown, and a removed one as it was."""
     both = fabrics.before(3)
     one = copy.deepcopy(both)
     del one["hosts"][1]
@@ -75,7 +75,7 @@ def test_hosts_that_come_and_go(evpn_host: Command, tmp_path: Path) -> None:
 
 
 def test_rendered_trees(evpn_host: Command, tmp_path: Path) -> None:
-    """A host is read back from its files; of one that can't be, the files are shown."""
+    """A host is read back from its files; if that fails, the page shows the files."""
     for name, document in (("a", fabrics.before(3)), ("b", fabrics.before(3))):
         (tmp_path / f"{name}.json").write_bytes(encoded(document))
         result = evpn_host("render", "-p", tmp_path / f"{name}.json", "-o", tmp_path / name)
@@ -123,7 +123,7 @@ def test_no_password(evpn_host: Command, tmp_path: Path) -> None:
 def test_more_differences_than_there_is_room_for(
     evpn_host: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of most hosts are shown, and the rest is counted."""
+    """The differences of most hosts are shown, and the rest is counted."""
     whole = data(page(evpn_host, tmp_path, fabrics.before(), fabrics.after()))
     monkeypatch.setattr(review_page, "_ROOM", 1000)
     cut = data(page(evpn_host, tmp_path, fabrics.before(), fabrics.after()))
@@ -143,7 +143,7 @@ def reports(folder: Path) -> Path:
 
 
 def test_how_the_fleet_is(evpn_host: Command, tmp_path: Path) -> None:
-    """The page has what hosts reported, and that others did not; without reports it has nothing."""
+    """The page has the reports of hosts, and names hosts without one; without reports, nothing."""
     document = fabrics.before()
     assert data(page(evpn_host, tmp_path, document, fabrics.after()))["fleet"] is None
     options = ("--reports", str(reports(tmp_path / "reports")))
@@ -160,7 +160,7 @@ def test_how_the_fleet_is(evpn_host: Command, tmp_path: Path) -> None:
 
 
 def test_reports_are_for_the_page(evpn_host: Command, tmp_path: Path) -> None:
-    """Without --html nothing would show them. A folder that is not there is named."""
+    """Reports without --html are wrong usage; a missing folder is named."""
     source = tmp_path / "fleet.json"
     source.write_bytes(encoded(fabrics.before(3)))
     result = evpn_host("review", source, source, "--reports", reports(tmp_path / "reports"))

@@ -67,7 +67,7 @@ class Forge:
         git(self.clone, "push", "-q", "origin", f"HEAD:{branch}")
 
     def run(self, job: str, *, label: bool = False) -> tuple[int, str]:
-        """Run a job; return the exit code of what decides, and all that was printed."""
+        """Run a job; return its exit code, and its whole output."""
         code, output = 0, ""
         for command in self._script(job):
             result = subprocess.run(
@@ -127,7 +127,7 @@ def with_red_new() -> Json:
 
 
 def test_from_a_branch_to_the_tree(forge: Forge) -> None:
-    """A branch adds a V-Net: the comment says so. The merge gives the tree, each time."""
+    """The comment names the V-Net that a branch adds; each merge updates the tree."""
     assert forge.run("publish")[0] == 0
     names = [fabrics.name(number) for number in range(HOSTS)]
     assert forge.tree() == names
@@ -148,12 +148,12 @@ def test_from_a_branch_to_the_tree(forge: Forge) -> None:
     log = subprocess.run(argv, cwd=forge.remote, capture_output=True, text=True, check=True)
     assert {line.split("/")[1] for line in log.stdout.split()} == {"srv0001", "srv0002"}
     before = (forge.remote / "refs/heads/main").read_text()
-    assert forge.run("publish")[0] == 0  # nothing has changed, and so nothing is committed
+    assert forge.run("publish")[0] == 0  # nothing has changed, so nothing is committed
     assert (forge.remote / "refs/heads/main").read_text() == before
 
 
 def test_what_hosts_are_served_follows_the_branch(forge: Forge, tmp_path: Path) -> None:
-    """It is what was merged, whatever the clone has; without a payload what was there stays."""
+    """Hosts get the merged payload, whatever the clone has; without one the old payload stays."""
     served = tmp_path / "payloads"
     served.mkdir()
 
@@ -187,7 +187,7 @@ def test_the_first_payload_has_no_problem(evpn_host: Callable[..., Result]) -> N
 
 
 def test_risk_is_refused_unless_a_label_says_so(forge: Forge) -> None:
-    """The comment is there in each case."""
+    """A risk fails the job unless a label allows it; the comment comes either way."""
     document = fabrics.before(HOSTS)
     document["hosts"][3]["server"]["asn"] += 1000
     git(forge.clone, "checkout", "-q", "-b", "risky")
@@ -201,7 +201,7 @@ def test_risk_is_refused_unless_a_label_says_so(forge: Forge) -> None:
 
 
 def test_a_payload_with_problems(forge: Forge) -> None:
-    """They are the comment, as code: a name in it is no Markdown."""
+    """The problems of a payload are the comment, as code: a name in them is no Markdown."""
     document = fabrics.before(HOSTS)
     document["vnets"][1]["vxlanID"] = "<b>1</b>"
     git(forge.clone, "checkout", "-q", "-b", "bad")
@@ -215,7 +215,7 @@ def test_a_payload_with_problems(forge: Forge) -> None:
 
 
 def test_a_first_payload(forge: Forge) -> None:
-    """There is nothing to compare it with yet."""
+    """A first payload passes, although there is nothing to compare it with."""
     git(forge.clone, "rm", "-q", "fleet.yaml")
     git(forge.clone, "commit", "-q", "-m", "none")
     git(forge.clone, "push", "-q", "origin", "main")
@@ -226,6 +226,6 @@ def test_a_first_payload(forge: Forge) -> None:
 
 
 def test_scripts_can_be_run() -> None:
-    """As a copy of them is, too."""
+    """The scripts are executable, and so is a copy of them."""
     for name in TOOLS:
         assert (RECIPE / name).stat().st_mode & stat.S_IXUSR

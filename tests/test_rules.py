@@ -19,7 +19,7 @@ VRFS = Rule(socket.AF_INET, 1000, 0, l3mdev=True)
 KERNEL = [rule(32766, MAIN), rule(32767, DEFAULT)]
 OURS = [VRFS, rule(32765, LOCAL), *KERNEL]
 
-# Rules in the order of the kernel, where ours belong beside them, and what status says.
+# Rules in the order of the kernel, the places of ours among them, and the lines of status.
 CASES = {
     "the kernel's own": (
         [rule(0, LOCAL), VRFS, *KERNEL],

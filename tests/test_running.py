@@ -82,7 +82,7 @@ Texts = Callable[..., list[str]]
 
 @pytest.fixture
 def texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Texts:
-    """What is said when bgpd shows this."""
+    """Return a function that gives the differences when bgpd shows this configuration."""
     file = tmp_path / running.CONF
     file.parent.mkdir(parents=True)
 
@@ -172,5 +172,5 @@ exit
 
 
 def test_what_is_shut_down(tmp_path: Path) -> None:
-    """NICs and neighbors, in the file; FRR is silent here."""
+    """NICs and neighbors that the file shuts down are found; FRR does not answer here."""
     assert running.shut(tmp_path, SHUT) == ({"ens4", "ens6"}, set())

@@ -20,7 +20,7 @@ from tests.conftest import ACCEPTED, BACKENDS, REFUSED, REPO
 
 SNAPSHOTS = REPO / "snapshots"
 K8S01 = REPO / "examples/k8s01.json"
-# Payloads of which the leaves are shown too; what no payload says of leaves is in the other file.
+# Payloads whose leaves have snapshots too; the other file has the switches' own settings.
 WITH_LEAVES = ("coke-cluster", "fleet-leaves", "fleet-two-hosts")
 SWITCHES = REPO / "tests/switches.yml"
 
@@ -61,7 +61,7 @@ def snapshot(snapshot: SnapshotAssertion) -> SnapshotAssertion:
 
 
 def shown(evpn_host: Callable[..., Result], folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield all that the command makes of the payloads: path below `snapshots`, and text."""
+    """Yield each output of the command for the payloads: path below `snapshots`, and text."""
     for case in ACCEPTED:
         for backend in BACKENDS:
             tree = folder / f"{case.stem}-{backend}"
@@ -112,7 +112,7 @@ def _diff(path: str, text: str) -> str:
 def test_snapshots(
     snapshot: SnapshotAssertion, evpn_host: Callable[..., Result], tmp_path: Path
 ) -> None:
-    """What the command makes of each payload is as in the repository."""
+    """The command's output for each payload is that of the repository."""
     rendered = dict(shown(evpn_host, tmp_path))
     files = {str(f.relative_to(SNAPSHOTS)) for f in SNAPSHOTS.rglob("*") if f.is_file()}
     orphans = files - rendered.keys()

@@ -15,7 +15,7 @@ def marked(number: int, *, frozen: bool) -> Duplicate:
 
 
 def test_who_moves_too_often() -> None:
-    """A warning, or that it is frozen; with the command that clears the mark."""
+    """`status` warns of a guest that moves too often, with the command that clears the mark."""
     twins = [marked(1, frozen=False), marked(2, frozen=True)]
     lines = verb.text(msgspec.structs.replace(WELL, duplicates=twins)).splitlines()
     first, second = lines[-3:-1]
@@ -25,7 +25,7 @@ def test_who_moves_too_often() -> None:
 
 
 def test_a_guest_may_make_up_macs() -> None:
-    """The rest is counted."""
+    """A few guests are named, and the rest is counted: a guest may make up MACs."""
     many = [marked(number, frozen=False) for number in range(250)]
     text = verb.text(msgspec.structs.replace(WELL, duplicates=many))
     assert text.count("has moved") == 10

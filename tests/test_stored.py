@@ -1,4 +1,4 @@
-"""A file of our own state that was damaged, or replaced by something else: words, no traceback."""
+"""A damaged file of our state, or anything in its place, gives a message, no traceback."""
 
 import json
 import os
@@ -56,7 +56,7 @@ OF_A_RECORD = {"Latin-1", "a huge number"}
 
 
 def damage(kind: str, file: Path) -> str:
-    """Put something else in a file's place; return what a message about it says."""
+    """Put something else in a file's place; return a part of the message about it."""
     spoil, message = DAMAGES[kind]
     file.unlink(missing_ok=True)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def test_a_damaged_record_is_refused(kind: str, applied: Path, evpn_host: Comman
 
 @pytest.mark.parametrize("kind", sorted(DAMAGES.keys() - OF_A_RECORD))
 def test_a_damaged_note_of_before_is_refused(kind: str, applied: Path, evpn_host: Command) -> None:
-    """It has what uninstall is to restore, so it is neither overwritten nor ignored."""
+    """A damaged note of the old state is never overwritten: uninstall needs it."""
     message = damage(kind, applied / before.FILE)
     before_ = etc_files(applied)
     other = applied.parent / "other.json"
@@ -125,7 +125,7 @@ def test_a_damaged_note_of_before_is_refused(kind: str, applied: Path, evpn_host
 
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_a_damaged_generation_is_not_kept(kind: str, applied: Path, evpn_host: Command) -> None:
-    """`rollback` says which generations it can go back to."""
+    """rollback does not count a damaged generation, and lists the good ones."""
     damage(kind, applied / record.GENERATIONS / "1/record.json")
     result = evpn_host("rollback", "1", "--root", applied)
     assert result.code == 1
@@ -135,7 +135,7 @@ def test_a_damaged_generation_is_not_kept(kind: str, applied: Path, evpn_host: C
 
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_a_damaged_memory_is_none(kind: str, tmp_path: Path) -> None:
-    """The hook looks anew, and the controller is asked without an ETag."""
+    """Without its memory the hook looks anew, and the controller is asked without an ETag."""
     damage(kind, tmp_path / placement.FILE)
     damage(kind, tmp_path / record.ORIGIN)
     assert placement.read(tmp_path) in (None, placement.Placement())
@@ -145,14 +145,14 @@ def test_a_damaged_memory_is_none(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_the_hook_goes_on_after_a_damaged_record(kind: str, tmp_path: Path) -> None:
-    """It says why, and tries again."""
+    """The hook names a damaged record, and tries again."""
     damage(kind, tmp_path / record.RECORD)
     with pytest.raises(Refused, match=r"record\.json"):
         Hook(tmp_path, silent).settle()
 
 
 def test_a_target_comes_back_as_it_was(accepted: Path) -> None:
-    """Whatever payload it is of: a record can have no type of a payload's own."""
+    """A target of any payload comes back from a record unchanged."""
     for host in load(accepted.read_bytes()).hosts:
         target = target_of(host)
         assert msgspec.json.decode(msgspec.json.encode(target), type=Target) == target

@@ -29,7 +29,7 @@ from generator.verbs import review_page
 from tests.strategies import parsed
 
 REPO = Path(__file__).parents[1]
-# Folders that are not ours: a tool made them, or they belong to another program.
+# Folders that are not ours: a tool created them, or they belong to another program.
 ASIDE = {".git", ".venv", ".pytest_cache", ".hypothesis", ".mypy_cache", ".ruff_cache", "site"}
 GENERATOR = REPO / "generator"
 LEAVES, SWITCHES = REPO / "tests/payloads/fleet-leaves.yaml", REPO / "tests/switches.yml"
@@ -165,7 +165,7 @@ def test_what_is_observed_changes_nothing() -> None:
 
 
 def test_who_writes_files() -> None:
-    """Beside `state` and `activation` these do: nothing that they write is activated."""
+    """Besides `state` and `activation` only these modules write; nothing of it is activated."""
     elsewhere = {
         module
         for module in modules()
@@ -220,7 +220,7 @@ def test_one_module_runs_commands() -> None:
 
 
 def test_every_import_is_a_statement() -> None:
-    """The tests above read statements; they would not see an import by a call."""
+    """Every import is a statement: the tests above would not see an import by a call."""
     for module in modules():
         assert not {"__import__", "importlib.import_module"} & calls(module), module
         assert not {name for name in imports(module) if name.startswith("importlib")}, module
@@ -323,7 +323,7 @@ def rendered_watched(
                 for local in ("", "ip prefix-list MINE seq 5 permit 192.0.2.0/24\n"):
                     nat = not local
                     render.render(host, backend, local, guest_bgp=bool(local), guest_nat=nat)
-                # As an operator with files of networkd, and a new netplan, has it.
+                # Branches for an operator with files of networkd and a new netplan.
                 machine = {"foreign_files": {"lo": "20-lo.network"}, "optional_vrfs": True}
                 render.render(msgspec.structs.replace(host, **machine), backend)
                 for kind in ("ethernets", "bonds"):  # its management NIC asks for a lease
@@ -467,7 +467,7 @@ def test_mypy_and_ruff_read_all_python() -> None:
 
 
 def test_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has `generator` with templates, and nothing else; when installed it renders snapshots."""
+    """The wheel has `generator` with templates alone; installed, it renders snapshots."""
     backend = importlib.import_module(
         "hatchling.build"
     )  # from the group `dev`, so it is always installed

@@ -1,4 +1,4 @@
-"""What changes on a host, in network terms."""
+"""The changes of a host, in network terms."""
 
 from functools import partial
 from typing import Any
@@ -112,12 +112,12 @@ def marked(old: Json, new: Json) -> list[str]:
     ],
 )
 def test_summary(document: Json, lines: list[str]) -> None:
-    """Only what differs is a line, in the words of a payload; what is risky is marked."""
+    """Each difference is a line, in the words of a payload; a risk has a mark."""
     assert marked(host(red()), document) == lines
 
 
 def test_a_first_apply_adds_all() -> None:
-    """Without an old target."""
+    """Without an old target all lines are additions."""
     lines = summary(None, target(OLD))
     assert "+ V-Net red (VNI 26, 10.26.0.1/24, VPC coke)" in lines
     assert "+ uplink ens4 (swp1@leaf1)" in lines
@@ -127,7 +127,7 @@ def test_a_first_apply_adds_all() -> None:
 
 
 def test_router_advertisements_that_come_and_go() -> None:
-    """What guests of a V-Net are told is a change of it."""
+    """Other router advertisements are a change of their V-Net."""
     gateways = {"gateways": [{"prefix": "fd00:26::1/64"}]}
     silent = target(host(red(**gateways)))
     advertising = target(host(red(**gateways, ipv6NeighborDiscovery={"mode": "enabled"})))
@@ -137,7 +137,7 @@ def test_router_advertisements_that_come_and_go() -> None:
 
 
 def test_a_renumbered_management_address() -> None:
-    """Both addresses, and a mark."""
+    """A new management address is a line with both addresses, and a mark."""
     document = host(red())
     old = document["server"]["mgmt"]["ipv4"]
     new = old.replace(".101", ".77")
@@ -149,7 +149,7 @@ def test_a_renumbered_management_address() -> None:
 
 
 def test_gateways_that_come_and_go() -> None:
-    """One for one of a family is a change; any others come and go. The first is the primary one."""
+    """One gateway for another of its family is a change; others are added or removed."""
     old = ["10.26.0.1/24", "fd00:26::1/64"]
     assert gateways(old, ["10.26.0.2/24", "fd00:26::1/64"]) == "gateway 10.26.0.1/24 → 10.26.0.2/24"
     assert gateways(old, old[:1]) == "- gateway fd00:26::1/64"
@@ -167,7 +167,7 @@ def gateways(old: list[str], new: list[str]) -> str:
 
 
 def test_an_mtu_that_no_longer_fits() -> None:
-    """Only what fitted before is marked: one that never did was a warning of `check` before."""
+    """An MTU that no longer fits is a risk; one that never fitted is not."""
     jumbo = [link("ens4", LEAF1, mtu=9000), link("ens5", LEAF2, mtu=9000)]
     narrow = [link("ens4", LEAF1, mtu=1500), link("ens5", LEAF2, mtu=1500)]
     blue = vnet(31, name="blue", ports=PORTS)
@@ -190,7 +190,7 @@ def test_an_mtu_that_no_longer_fits() -> None:
 
 
 def test_a_record_of_an_older_version() -> None:
-    """What it does not know is no difference, and of an uplink it knows the leaf alone."""
+    """Fields that an older record lacks are no difference; of an uplink it has the leaf alone."""
     known = target(OLD)
     older = msgspec.structs.replace(
         known, links=None, bgp=None, imports=None, exports=None, names={}, vpcs={}
@@ -210,7 +210,7 @@ def _with_vpcs(count: int, mtu: int) -> Target:
 
 
 def test_the_work_grows_with_the_v_nets() -> None:
-    """Four times as many that change are four times the work, not sixteen."""
+    """Four times the changed V-Nets are four times the work, not sixteen."""
     few, many = (
         partial(changes, _with_vpcs(count, 1500), _with_vpcs(count, 1400)) for count in (50, 200)
     )

@@ -68,7 +68,7 @@ def test_no_link_and_no_dots_lead_out(operation: int, victim: Path, tmp_path: Pa
 
 
 def test_links_in_a_files_place_are_replaced(victim: Path, tmp_path: Path) -> None:
-    """A link, also a hard one, goes; what it leads to stays."""
+    """A link in a file's place is replaced, also a hard one, and its target stays."""
     root, before = tmp_path / "root", contents(victim)
     root.mkdir()
     for write in (files.write, files.write_plain):

@@ -65,7 +65,7 @@ def test_install_units_writes_once(evpn_host: Command, tmp_path: Path) -> None:
     assert evpn_host("install-units", "--root", tmp_path, "--cron").out == f"/{CRON}\n"
     for name in SERVICES:
         text = (tmp_path / "etc/systemd/system" / name).read_text()
-        if name == "evpn-host-nftables.service":  # it runs nft, whatever becomes of evpn-host
+        if name == "evpn-host-nftables.service":  # it runs nft, also without evpn-host
             continue
         assert re.search(r"^ExecStart=/\S+( -m generator)? (apply|failover)", text, re.MULTILINE)
         assert "/usr/bin/evpn-host" not in text
@@ -98,7 +98,7 @@ def test_install_units_refuses_a_command_in_a_home(
 
 
 def test_uninstall_removes_the_units(evpn_host: Command, installed: Path) -> None:
-    """It removes what install-units wrote. An operator's unit of the same name stays."""
+    """uninstall removes the units of install-units. An operator's unit of that name stays."""
     own = installed / "etc/systemd/system/evpn-host.timer"
     own.write_text("[Timer]\nOnCalendar=daily\n")
     removed = evpn_host("uninstall", "--root", installed).out.split()
@@ -107,7 +107,7 @@ def test_uninstall_removes_the_units(evpn_host: Command, installed: Path) -> Non
 
 
 def test_cron_can_read_the_fragment(installed: Path) -> None:
-    """It has one entry, for root, without an unescaped %, and ends with a line end."""
+    """The fragment has one entry, for root, without an unescaped %, and ends with a line end."""
     text = (installed / CRON).read_text()
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert [line.split("=")[0] for line in lines[:-1]] == ["PATH"]

@@ -306,7 +306,7 @@ def test_another_file_that_sets_it_back(lab: Lab, host: Host) -> None:
 
 
 def test_a_later_sysctl_file(lab: Lab, host: Host) -> None:
-    """It would end routing at each boot: `status` says so, and `apply` routes again after one."""
+    """`status` names a later file that ends routing at each boot; `apply` routes again."""
     path = "/etc/sysctl.d/99-hardening.conf"
     host.machine.write(path, "net.ipv4.ip_forward = 0\n")
     finding = f"{path} sets net/ipv4/ip_forward to 0 at each boot, ours to 1"

@@ -40,7 +40,7 @@ def lab(fresh_lab: Any) -> Lab:
 
 
 def test_from_an_empty_folder_to_a_host(lab: Lab) -> None:
-    """All commands succeed and print what the page shows; guests use the V-Net that was added."""
+    """All commands succeed and print what the page shows; guests use the new V-Net."""
     output = ""
     for block in documents.tour():
         if block.language == "text":
@@ -58,13 +58,13 @@ def test_from_an_empty_folder_to_a_host(lab: Lab) -> None:
 
 
 def _run(lab: Lab, block: Block) -> str:
-    """Run the commands of a block where they belong, in the folder where the last block ended."""
+    """Run the commands of a block on their computer, in the folder where the last block ended."""
     place = f"{HOME}/folder"
     script = f'cd "$(cat {place} 2> {HOME}/none || echo {FOLDER})"\n{block.text}pwd > {place}\n'
     node: Node = lab.fabric.controller
     if documents.in_the_lab(block):
         node = lab.host
-        # A run that the timer began before may have asked for the payload too early.
+        # A run that the timer started before may have fetched the payload too early.
         eventually(lambda: host_is_idle(lab))
     path = f"PATH={HOME}/bin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     argv = ["env", f"HOME={HOME}", path, "bash", "-euo", "pipefail", "-c", script]
@@ -74,11 +74,11 @@ def _run(lab: Lab, block: Block) -> str:
 
 
 def host_is_idle(lab: Lab) -> bool:
-    """Whether no run of the host's unit is active."""
+    """Return whether no run of the host's unit is active."""
     state = lab.host.run(["systemctl", "is-active", "evpn-host.service"], check=False).out.strip()
     return state not in {"activating", "deactivating"}
 
 
 def _lines(text: str) -> list[str]:
-    """Lines without their numbers, which differ between runs, and without the space around."""
+    """Return lines without numbers, which differ between runs, and without space around."""
     return [re.sub(r"\d+", "0", line.strip()) for line in text.splitlines()]

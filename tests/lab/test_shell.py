@@ -1,4 +1,4 @@
-"""`lab/shell`, as a person has it: in a terminal, key by key; and as a script has it."""
+"""`lab/shell` for a person, in a terminal, key by key; and for a script."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CTRL_C, CTRL_D, CTRL_U, UP = "\x03", "\x04", "\x15", "\x1b[A"
 
 
 class Person:
-    """One who sits at the shell."""
+    """A person at the shell."""
 
     def __init__(self) -> None:
         """Start it, and wait for its prompt."""
@@ -39,13 +39,13 @@ class Person:
             unavailable(shown)
 
     def sees(self, keys: str, pattern: str) -> re.Match[str]:
-        """Press keys, and wait for what comes then; the match."""
+        """Press keys, wait for a pattern, and return the match."""
         after = len(self.terminal.shown)
         self.terminal.type(keys)
         return self.terminal.wait(pattern, after)
 
     def run(self, command: str) -> str:
-        """Run a command; its output."""
+        """Run a command, and return its output."""
         after = len(self.terminal.shown)
         # The end of the word is quoted, so that the command itself does not match.
         end = self.sees(f"{command}; echo do'ne'\r", rf"done\r\n[^\0]*{PROMPT}").start()
@@ -55,7 +55,7 @@ class Person:
 
 @pytest.fixture(scope="module")
 def people() -> Iterator[Callable[[], Person]]:
-    """Give the module's one shell, or another where a test has ended it."""
+    """Give the module's shell, or a new one if a test has ended it."""
     persons: list[Person] = []
 
     def person() -> Person:
@@ -70,7 +70,7 @@ def people() -> Iterator[Callable[[], Person]]:
 
 @pytest.fixture
 def person(people: Callable[[], Person]) -> Person:
-    """Give a person at a prompt, at home, whatever another test left behind."""
+    """Give a person at a prompt in the home folder, whatever the previous test did."""
     someone = people()
     try:
         someone.sees(CTRL_C, PROMPT)
@@ -83,7 +83,7 @@ def person(people: Callable[[], Person]) -> Person:
 
 
 def test_one_shell(person: Person) -> None:
-    """What `cd` and `export` did lasts: all commands are run by the same shell."""
+    """The effects of `cd` and `export` last: one shell runs all commands."""
     person.run("cd /etc")
     person.run("export LAB_TEST=lasts")
     assert person.run("echo $PWD $(printenv LAB_TEST)") == "/etc lasts\r\n"
@@ -121,7 +121,7 @@ def test_suspend(person: Person) -> None:
 
 
 def test_window(person: Person) -> None:
-    """Programs know the terminal, its size, and the size that it has later."""
+    """Programs know the terminal and its size, also after a change."""
     try:
         assert person.run("echo $TERM; stty size") == "xterm\r\n30 100\r\n"
         person.terminal.resize(41, 133)
@@ -135,7 +135,7 @@ def test_window(person: Person) -> None:
 
 
 def test_vtysh(person: Person) -> None:
-    """FRR's own shell goes on until it is left; each switch has one."""
+    """vtysh runs until the person leaves it, on the host and on each switch."""
     person.sees("vtysh\r", r"K8S01# $")
     person.sees("show version\r", r"FRRouting \d+[^\0]*K8S01# $")
     person.sees("exit\r", PROMPT)
@@ -145,7 +145,7 @@ def test_vtysh(person: Person) -> None:
 
 
 def test_nodes(person: Person) -> None:
-    """`on` runs commands in other nodes, and names them when asked for one that is not there."""
+    """`on` runs commands in other nodes, and lists the nodes if it does not know a name."""
     assert "10.12.0.5/16" in person.run("on controller ip -color=never -brief address")
     summary = person.run("on ns-leaf-0 vtysh -c 'show bgp summary' | grep -o 'AS number [0-9]*'")
     assert set(summary.splitlines()) == {"AS number 4200300001"}
@@ -175,7 +175,7 @@ def test_controller(person: Person) -> None:
     ],
 )
 def test_controller_refuses(person: Person, command: str, message: str) -> None:
-    """What can't be done is said in a line."""
+    """One line says why something can't be done."""
     output = person.run(command)
     assert output.startswith(message)
     assert output.count("\n") == 1
@@ -191,7 +191,7 @@ def test_carry_goes_back(person: Person) -> None:
 
 
 def test_flood(person: Person) -> None:
-    """Much output comes whole, and Ctrl-C ends what would never end."""
+    """Much output arrives whole, and Ctrl-C ends endless output."""
     text = person.run("seq 100000 | tee /dev/stderr 2>&1 >/dev/null")
     assert text.split() == [str(number) for number in range(1, 100001)]
     person.sees("yes\r", r"(y\r\n){1000}")
@@ -199,7 +199,7 @@ def test_flood(person: Person) -> None:
 
 
 def test_paste(person: Person) -> None:
-    """Much input at once arrives whole: the machine's line would not bear it."""
+    """Much input at once arrives whole, although the serial line could not carry it."""
     lines = [f"{number:0100d}" for number in range(2000)]
     # Keys that come while the shell hands the terminal over could be lost: they are not pasted.
     person.sees("stty -echo; echo rea'dy'; cat > /tmp/pasted\r", "ready\r\n")

@@ -1,4 +1,4 @@
-"""Guests that have said nothing, or nothing for long, are reached; so is one that moved.
+"""Guests that have sent nothing, or nothing for long, are reached; so is one that moved.
 
 V-Nets 40 and 41 have gateways of both families on K8S01, on K8S02 and on every leaf. Whoever asks
 for a guest of V-Net 40 is in V-Net 41, and so reaches the guest by a gateway.
@@ -45,7 +45,7 @@ class Askers(NamedTuple):
 def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """K8S01 as a VTEP, with two V-Nets of both families."""
     lab: Lab = fresh_lab(*request.param)
-    lab.host.evpn_host("install-units")  # the hook heeds what guests announce
+    lab.host.evpn_host("install-units")  # the hook heeds the announcements of guests
     bring_up(lab, payload(DUAL, DUAL_2))
     return lab
 
@@ -85,13 +85,13 @@ def plug(guest: Node, source: Node, target: Host | Router, bridge: str = BRIDGE)
 
 
 def add(guest: Node, address: str) -> None:
-    """Give a guest an address; neither the guest nor its kernel tells anybody."""
+    """Give a guest an address, without an announcement of it."""
     length, options = (64, ["nodad"]) if ":" in address else (24, [])
     guest.run(["ip", "address", "add", f"{address}/{length}", "dev", "eth0", *options])
 
 
 def address_of(guest: Node, family: int) -> str:
-    """A guest's address of a family."""
+    """Return a guest's address of a family."""
     return guest.ipv6 if family == 6 else guest.ipv4
 
 
@@ -117,13 +117,13 @@ def speaking(host: Host) -> Node:
 
 
 def neighbours(host: Node) -> dict[str, str]:
-    """The neighbours on the V-Net's bridge: address to state."""
+    """Return the neighbours on the V-Net's bridge: state by address."""
     shown = host.run(["ip", "-json", "neighbour", "show", "dev", BRIDGE]).json
     return {each["dst"]: each["state"][0] for each in shown}
 
 
 def announced(lab: Lab, address: str, vtep: str = VTEP) -> bool:
-    """Whether the third leaf has a route to an address by a VTEP (type 2)."""
+    """Return whether the third leaf has a route to an address by a VTEP (type 2)."""
     known = prefixes(lab.fabric.leaf(LEAF), "macip", vtep)
     return any(each.endswith(f":[{address}]") for each in known)
 
@@ -140,7 +140,7 @@ def short_ageing(host: Host) -> Iterator[None]:
 
 
 def reached(asker: Node, address: str, family: int) -> None:
-    """Ping until the first answer; from then on no packet is lost."""
+    """Ping until the first answer; fail if a packet is lost after it."""
     seconds = eventually(lambda: asker.ping(address, count=1, family=family))
     print(f"first answer after {seconds:.1f} s")
     ping = asker.ping(address, count=10, family=family)
@@ -154,7 +154,7 @@ def reached(asker: Node, address: str, family: int) -> None:
     "A guest that has sent nothing is reached from its host, another host and a leaf",
 )
 def test_a_guest_that_never_spoke(host: Host, askers: Askers, asker: int, family: int) -> None:
-    """Each asks for a guest of its own, which nobody has heard before."""
+    """Each asker reaches a guest that has never sent a packet."""
     reached(askers.nodes[asker], address_of(silent(host), family), family)
 
 
@@ -167,7 +167,7 @@ def test_a_guest_that_never_spoke(host: Host, askers: Askers, asker: int, family
 def test_a_guest_that_was_silent_for_long(
     lab: Lab, host: Host, askers: Askers, asker: int, family: int, *, known: bool
 ) -> None:
-    """EVPN has forgotten the guest; the kernel's neighbour entry is left, or has gone too."""
+    """A guest that EVPN has forgotten is reached, with or without the kernel's neighbour entry."""
     guest = speaking(host)
     address = address_of(guest, family)
     eventually(lambda: announced(lab, address))
@@ -185,7 +185,7 @@ def test_a_guest_that_was_silent_for_long(
 @each_asker
 @pytest.mark.claim("8.5", "So is a second address of a guest that has only spoken with its first")
 def test_a_second_address(host: Host, askers: Askers, asker: int, family: int) -> None:
-    """The guest is known by its MAC and its first address."""
+    """A second address is reached, although EVPN knows the guest only by its first one."""
     guest = speaking(host)
     second = f"10.188.4.{next(_numbers)}" if family == 4 else f"fd00:188:4::{next(_numbers)}"
     add(guest, second)
@@ -195,7 +195,7 @@ def test_a_second_address(host: Host, askers: Askers, asker: int, family: int) -
 @each_family
 @pytest.mark.claim("8.6", "So is a guest that comes from another host and only announces itself")
 def test_a_guest_that_was_migrated(host: Host, askers: Askers, family: int) -> None:
-    """It keeps its neighbour cache, as a migrated VM does; it comes from K8S01 and goes back."""
+    """A guest is reached after it moved, there and back, with its old neighbour cache."""
     guest = speaking(host)
     address = address_of(guest, family)
     reached(askers.nodes[2], address, family)
@@ -248,7 +248,7 @@ VIRTUAL_MAC = {4: "00:00:5e:00:01:28", 6: "00:00:5e:00:02:28"}  # RFC 5798, 7.3
     "8.7", "So is a floating address (VRRP) that moves between two guests on different hosts"
 )
 def test_a_floating_address(host: Host, askers: Askers, family: int, *, virtual: bool) -> None:
-    """Both guests stay. The address moves three times, as keepalived moves it.
+    """The address moves three times, as keepalived moves it; both guests stay.
 
     No host finds out by itself that its guest does not answer for the address any more.
     """
@@ -296,7 +296,7 @@ vrrp_instance six {{
 
 @pytest.mark.claim("8.9", "A guest's keepalived ends: its floating address is reached elsewhere")
 def test_keepalived(lab: Lab, request: pytest.FixtureRequest, host: Host, askers: Askers) -> None:
-    """Debian's program in a guest on each of two hosts; both guests stay."""
+    """Debian's keepalived moves an address between guests of two hosts."""
     suite = request.node.callspec.params["lab"][0]
     install_keepalived(lab, suite)
     near, other = speaking(host), speaking(host)
@@ -324,7 +324,7 @@ def test_keepalived(lab: Lab, request: pytest.FixtureRequest, host: Host, askers
 
 
 def has_both(guest: Node) -> bool:
-    """Whether a guest has the floating address of each family."""
+    """Return whether a guest has the floating address of each family."""
     [shown] = guest.run(["ip", "-json", "address", "show", "eth0"]).json
     return {*FLOATING.values()} <= {each["local"] for each in shown["addr_info"]}
 
@@ -378,7 +378,7 @@ def add_virtual(guest: Node, mac: str) -> None:
 
 
 def take(guest: Node, address: str, device: str, *, away: bool) -> None:
-    """Give a guest the floating address, or take it away; a virtual MAC comes and goes with it."""
+    """Give a guest the floating address and its virtual MAC, or take both away."""
     length, nodad = (128, ["nodad"]) if ":" in address else (32, [])
     if device != "eth0" and not away:
         guest.run(["ip", "link", "set", device, "up"])

@@ -43,7 +43,7 @@ class Payloads:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)  # noqa: S311  # must be repeatable
         self.vnets: dict[int, Payload] = {}
-        self.l3vnis = {50: 1050, 51: 1051}  # VPC 52 has none: it is routed on this host only
+        self.l3vnis = {50: 1050, 51: 1051}  # VPC 52 has no VNI: it is routed on this host only
         self.loopback, self.asn = 101, 4200000001
 
     def step(self) -> tuple[str, Payload]:
@@ -64,7 +64,7 @@ class Payloads:
             self.l3vnis = {int(vpc): vni for vpc, vni in l3vnis.items()}
 
     def document(self) -> Payload:
-        """The payload as it is now, of the next generation."""
+        """Return the current payload, with the next generation."""
         vpcs = [
             {"id": vpc, "name": f"vpc-{vpc}"} | ({"vni": vni} if vni else {})
             for vpc in VPCS[1:]
@@ -78,7 +78,7 @@ class Payloads:
         return document
 
     def _steps(self) -> dict[str, Callable[[], str | None]]:
-        """The kinds of steps by name; each gives its description, or None if it is impossible."""
+        """Return the kinds of steps by name; each returns a description, or None if impossible."""
         return {
             "add": self._add,
             "add again": self._add,
@@ -95,15 +95,15 @@ class Payloads:
         }
 
     def _one(self) -> int | None:
-        """A random V-Net, if there is one."""
+        """Return a random V-Net, or None if there is none."""
         return self.random.choice(sorted(self.vnets)) if self.vnets else None
 
     def _free(self) -> int:
-        """A random VNI that no V-Net has."""
+        """Return a random VNI that no V-Net has."""
         return self.random.choice([vni for vni in VNIS if vni not in self.vnets])
 
     def _prefixes(self) -> list[str]:
-        """Random gateways: of one family, of both, or two of IPv4."""
+        """Return random gateways: of one family, of both, or two of IPv4."""
         third = self.random.randrange(256)
         return self.random.choice(
             [

@@ -1,4 +1,4 @@
-"""What upgrades beneath us do: other conffiles, restarted services, a kernel without a module."""
+"""Upgrades of other packages: new conffiles, restarted services, a kernel without a module."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.lab.nics import nothing_differs
 
 OURS = ("/etc/frr/frr.conf", "/etc/frr/daemons")
 SYSTEMS = (("trixie", "netplan"), ("bookworm", "ifupdown"))
-# The installed package once more, as dpkg-repack(1) makes it: a higher version, other conffiles.
+# Repacks the installed package as dpkg-repack(1) does: a higher version, other conffiles.
 REPACK = r"""
 set -e
 new=/root/$1
@@ -67,7 +67,7 @@ def upgrade(lab: Lab, name: str) -> None:
 
 
 def shipped(lab: Lab, suffix: str) -> list[str]:
-    """The last line of each of the package's conffiles."""
+    """Return the last line of each of the package's conffiles."""
     return [lab.machine.read(path + suffix).splitlines()[-1] for path in OURS]
 
 
@@ -88,7 +88,7 @@ def test_conffiles_of_frr(lab: Lab) -> None:
     assert shipped(lab, "") == ["# of package new2"] * 2
 
 
-# What an upgrade of a library restarts.
+# The services that an upgrade of a library restarts.
 RESTARTED = {
     "netplan": ("systemd-networkd", "systemd-udevd", "frr", "evpn-host-failover"),
     "ifupdown": ("systemd-udevd", "frr", "evpn-host-failover"),
@@ -97,7 +97,7 @@ RESTARTED = {
 
 @pytest.mark.claim("17.14", "networkd, udev and FRR restarted, one by one and at once: as planned")
 def test_restarted_services(lab: Lab) -> None:
-    """Twice; a guest is pinged from bare metal meanwhile. What is lost is written down."""
+    """Restarts leave no difference; the longest silence of a guest is written down."""
     host = lab.host
     gpu = bare_metal(lab.fabric, "gpu", 26, "10.188.0.254", 20)
     pod = guest(host, "pod", 26, "10.188.0.254", 10)
@@ -140,7 +140,7 @@ UPGRADE = (
 
 @pytest.mark.claim("17.16", "Debian's needrestart after a new libc: no question, and as planned")
 def test_needrestart(lab: Lab) -> None:
-    """It leaves FRR alone and restarts networkd, udev and the hook; a guest is pinged meanwhile."""
+    """needrestart leaves FRR alone and restarts networkd, udev and the hook."""
     host = lab.host
     host.run(["sh", "-c", REPOSITORY], timeout=300)
     quietly = "DEBIAN_FRONTEND=noninteractive apt-get install --yes needrestart </dev/null"
@@ -167,7 +167,7 @@ def test_needrestart(lab: Lab) -> None:
 
 
 def started(lab: Lab, unit: str) -> str:
-    """When a unit was started last."""
+    """Return when a unit was started last."""
     show = "systemctl show --property ActiveEnterTimestampMonotonic --value".split()
     return lab.host.run([*show, unit]).out
 
@@ -197,7 +197,7 @@ WantedBy=sysinit.target
 )
 @pytest.mark.parametrize("module", ["vrf", "vxlan"])
 def test_a_kernel_without_a_module(lab: Lab, module: str) -> None:
-    """preflight, status and apply say which; nothing is changed."""
+    """preflight, status and apply name the missing module, and nothing changes."""
     host = lab.host
     lab.machine.write("/etc/systemd/system/nics.service", NICS)
     host.run(["systemctl", "enable", "nics.service"])

@@ -56,7 +56,7 @@ class Point:
 
     @property
     def starts(self) -> bool:
-        """Whether the call starts a command."""
+        """Return whether the call starts a command."""
         return self.syscall in STARTS
 
     @property
@@ -79,7 +79,7 @@ def points(trace: str) -> list[Point]:
 
 
 def first_programs(trace: str) -> set[str]:
-    """Return what the children of the first process tried to execute first.
+    """Return the first program that each child of the first process tried to execute.
 
     The trace has execve and what starts commands, of all processes.
     """
@@ -165,7 +165,7 @@ def _changes(point: Point, rest: str) -> bool:
     if point.syscall in SENDS:
         match = _NETLINK.search(rest)
         if not match:
-            return False  # FRR is asked, or the journal is told
+            return False  # a question to FRR, or a message to the journal
         if match["name"]:
             return match["name"].startswith(("RTM_NEW", "RTM_DEL", "RTM_SET"))
         return (int(match["number"], 16) - 16) % 4 != 2  # of each four, the third reads

@@ -66,7 +66,7 @@ class Trials:
         print(f"{time.strftime('%H:%M:%S')} {self.system}: {text}", flush=True)
 
     def reach(self, state: str) -> None:
-        """Bring the host to a state, from whatever state."""
+        """Bring the host to a state, from any other."""
         if state == "without":
             self.host.evpn_host("uninstall")
             return
@@ -83,7 +83,7 @@ class Trials:
     def _apply(self, state: str) -> None:
         """Apply a payload that is new each time, with the same meaning.
 
-        After a rollback the payload that was gone back from would count as dealt with.
+        After a rollback, apply would leave alone a payload that it went back from.
         """
         self._serial += 1
         document, path = (self.less, LESS) if state == "less" else (self.more, MORE)
@@ -110,7 +110,7 @@ class Trials:
         self.judge.go(state)
 
     def try_all(self, *plans: tuple[Verb, list[Fault], Counts]) -> None:
-        """Let commands meet their faults; each begins where the one before has ended, if it can."""
+        """Try the faults of commands; each begins where the previous one ended, if it can."""
         queues = [(verb, list(faults), counts) for verb, faults, counts in plans]
         while remaining := [plan for plan in queues if plan[1]]:
             plan = next((p for p in remaining if p[0].begins == self.judge.at), remaining[0])
