@@ -71,7 +71,7 @@ def test_a_good_payload_for_a_script(evpn_host: Command, tmp_path: Path) -> None
     assert [each["place"] for each in shown["warnings"]] == ["links[0].mtu", "links[1].mtu"]
 
 
-def test_a_fleet_has_a_host(evpn_host: Command, tmp_path: Path) -> None:
+def test_a_host_of_a_fleet_is_chosen_by_name(evpn_host: Command, tmp_path: Path) -> None:
     """`-H` needs a host of the Fleet; a name that is nearly right gets a hint."""
     path = file(tmp_path, narrow_fleet(2))
     assert evpn_host("check", "-p", path, "-H", "K2").code == 0

@@ -35,7 +35,7 @@ def process(*argv: object, stdout: int = subprocess.PIPE, stdin: str = "") -> Re
     return Result(result.returncode, result.stdout or "", result.stderr)
 
 
-def tops(folder: Path) -> set[str]:
+def top_folders(folder: Path) -> set[str]:
     return {child.name for child in folder.iterdir()}
 
 
@@ -57,7 +57,7 @@ def test_renders_a_host(evpn_host: Command, tmp_path: Path) -> None:
     """A Host is written to DIR/etc; -H takes its name in letters of either case, and no other."""
     assert evpn_host("render", "-p", K8S01, "-o", tmp_path / "1").code == 0
     assert evpn_host("render", "-p", K8S01, "-o", tmp_path / "2", "-H", "k8s01").code == 0
-    assert tops(tmp_path / "1") == tops(tmp_path / "2") == {"etc"}
+    assert top_folders(tmp_path / "1") == top_folders(tmp_path / "2") == {"etc"}
     other = evpn_host("render", "-p", K8S01, "-o", tmp_path / "3", "-H", "other")
     assert (other.code, other.out) == (1, "")
     assert "no host other in role EVPN-VTEP; it has: K8S01" in other.err
@@ -69,7 +69,7 @@ def test_renders_a_fleet(evpn_host: Command, tmp_path: Path) -> None:
     result = evpn_host("render", "-p", FLEET, "-o", tmp_path / "all")
     assert result.code == 0
     assert "hosts left out, because they are not EVPN-VTEP: gpu-node-10 (generic)" in result.err
-    assert tops(tmp_path / "all") == {"mgmt-srv-01", "mgmt-srv-02"}
+    assert top_folders(tmp_path / "all") == {"mgmt-srv-01", "mgmt-srv-02"}
     evpn_host("render", "-p", FLEET, "-o", tmp_path / "one", "-H", "MGMT-SRV-02")
     one, same = tmp_path / "one/etc", tmp_path / "all/mgmt-srv-02/etc"
     assert {p.relative_to(one): p.read_bytes() for p in one.rglob("*") if p.is_file()} == {
@@ -90,7 +90,7 @@ def test_reads_a_payload_from_standard_input(tmp_path: Path) -> None:
     """`-p -` reads the payload from standard input."""
     result = process("render", "-p", "-", "-o", tmp_path, stdin=K8S01.read_text())
     assert result.code == 0
-    assert tops(tmp_path) == {"etc"}
+    assert top_folders(tmp_path) == {"etc"}
 
 
 def test_check_warns_on_standard_error(evpn_host: Command) -> None:
@@ -360,6 +360,6 @@ def test_render_imports_nothing_that_acts_on_a_host(tmp_path: Path) -> None:
         ("vnets", [], ""),
     ],
 )
-def test_a_name_that_is_nearly_right(name: object, known: list[str], hint: str) -> None:
+def test_a_hint_is_the_nearest_name(name: object, known: list[str], hint: str) -> None:
     """The hint is the nearest name; there is none if no name is near, however long it is."""
     assert did_you_mean(name, known) == hint

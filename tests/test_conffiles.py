@@ -35,7 +35,7 @@ def place() -> str:
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_there_and_back(root: Path) -> None:
+def test_dpkg_gets_the_operators_file_back(root: Path) -> None:
     """dpkg gets the operator's file back, and no diversion is left."""
     conffiles.divert(root, silent)
     assert place() == OURS
@@ -59,7 +59,7 @@ def test_diversions_of_others_stay(root: Path) -> None:
     assert Path(f"{root}{theirs}").read_text() == "theirs\n"
 
 
-def test_what_a_stopped_run_has_left(root: Path) -> None:
+def test_a_copy_of_a_stopped_run_is_removed(root: Path) -> None:
     """A copy without a diversion, left by a stopped run, is removed."""
     Path(f"{root}{OURS}").write_text("half\n")
     assert conffiles.packaged(root, DAEMONS, silent) is None
@@ -67,7 +67,7 @@ def test_what_a_stopped_run_has_left(root: Path) -> None:
     assert not Path(f"{root}{OURS}").exists()
 
 
-def test_a_damaged_database(root: Path) -> None:
+def test_a_damaged_database_fails_uninstall_alone(root: Path) -> None:
     """apply goes on with a damaged database of dpkg; uninstall reports it."""
     (root / "var/lib/dpkg/diversions").write_text("one line\n")
     conffiles.divert(root, silent)
@@ -76,7 +76,7 @@ def test_a_damaged_database(root: Path) -> None:
         conffiles.restore(root, silent)
 
 
-def test_another_distribution(root: Path) -> None:
+def test_nothing_is_written_without_frr_in_dpkg(root: Path) -> None:
     """Without FRR in dpkg's database, we ask and write nothing."""
     (root / "var/lib/dpkg/info/frr.conffiles").unlink()
     conffiles.divert(root, silent)

@@ -35,7 +35,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_refuses(name: str, file: Path, tmp_path: Path) -> None:
+def test_a_bad_file_is_named(name: str, file: Path, tmp_path: Path) -> None:
     """The message names the file and what is wrong with it."""
     content, message = BAD[name]
     file.write_bytes(content if isinstance(content, bytes) else content.encode())

@@ -64,7 +64,7 @@ def pass_time(options: Options) -> None:
     unconfirmed.write(options.root, msgspec.structs.replace(waiting, deadline=0.0))
 
 
-def test_confirmed(options: Options, steps: list[str]) -> None:
+def test_a_confirmed_apply_stays(options: Options, steps: list[str]) -> None:
     """A confirmed apply never goes back, and systemd's timer ends."""
     apply(OLD, options, confirm=None)
     apply(NEW, options)
@@ -83,7 +83,7 @@ def test_confirmed(options: Options, steps: list[str]) -> None:
         confirming.confirm(options, commands.silent)
 
 
-def test_not_confirmed(options: Options) -> None:
+def test_an_unconfirmed_apply_goes_back(options: Options) -> None:
     """Without a confirmation the old files come back, and the timer leaves the payload alone."""
     apply(OLD, options, confirm=None)
     before = etc_files(options.root)
@@ -103,7 +103,7 @@ def test_not_confirmed(options: Options) -> None:
     assert generation(options) == 2
 
 
-def test_the_first_apply_of_a_host(options: Options) -> None:
+def test_an_unconfirmed_first_apply_leaves_no_record(options: Options) -> None:
     """A first apply without a confirmation leaves the operator's file, no record, and our units."""
     conf = options.root / "etc/frr/frr.conf"
     conf.parent.mkdir(parents=True)
@@ -122,7 +122,7 @@ def test_the_first_apply_of_a_host(options: Options) -> None:
 
 
 @pytest.mark.parametrize("reboots", [False, True])
-def test_a_process_that_died(
+def test_a_killed_process_goes_back_in_time(
     options: Options, monkeypatch: pytest.MonkeyPatch, reboots: bool
 ) -> None:
     """A process that was killed between two files goes back in time, or at the next boot."""
@@ -149,7 +149,7 @@ def test_a_process_that_died(
     assert applied.ok
 
 
-def test_a_second_one(options: Options) -> None:
+def test_a_second_apply_is_refused(options: Options) -> None:
     """A second apply is refused and names the first. The timer leaves the host alone."""
     apply(OLD, options, confirm=None)
     apply(NEW, options)
@@ -176,7 +176,7 @@ def test_rollback_goes_back_at_once(options: Options, steps: list[str]) -> None:
     assert generation(options) == 1
 
 
-def test_a_rollback_that_is_not_confirmed(options: Options) -> None:
+def test_an_unconfirmed_rollback_is_undone(options: Options) -> None:
     """A rollback that nobody confirms is undone, and the payload before it counts again."""
     apply(OLD, options, confirm=None)
     apply(NEW, options, confirm=None)
@@ -190,7 +190,7 @@ def test_a_rollback_that_is_not_confirmed(options: Options) -> None:
     assert held.read(options.root) is None
 
 
-def test_an_apply_that_fails(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_apply_waits_for_nobody(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     """An apply that fails has gone back: there is nothing to confirm."""
     apply(OLD, options, confirm=None)
     fail_once(monkeypatch)
@@ -200,7 +200,7 @@ def test_an_apply_that_fails(options: Options, monkeypatch: pytest.MonkeyPatch) 
     assert generation(options) == 1
 
 
-def test_going_back_that_fails(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_going_back_is_tried_again(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     """If going back fails, a minute later it is tried again."""
     apply(OLD, options, confirm=None)
     apply(NEW, options)
@@ -219,7 +219,7 @@ def test_going_back_that_fails(options: Options, monkeypatch: pytest.MonkeyPatch
     assert generation(options) == 1
 
 
-def test_nothing_new(options: Options) -> None:
+def test_an_apply_without_a_change_waits_for_nobody(options: Options) -> None:
     """An apply that changes nothing does not wait for a confirmation."""
     apply(OLD, options, confirm=None)
     apply(OLD, options)
@@ -227,7 +227,7 @@ def test_nothing_new(options: Options) -> None:
     assert unconfirmed.read(options.root) is None
 
 
-def test_without_the_boot_service(options: Options) -> None:
+def test_confirm_needs_the_boot_service(options: Options) -> None:
     """Without the boot service `--confirm` is refused: after a reboot nothing would go back."""
     (options.root / BOOT).unlink()
     with pytest.raises(Refused, match="install-units writes it"):
@@ -235,7 +235,7 @@ def test_without_the_boot_service(options: Options) -> None:
     assert record.read(options.root) is None
 
 
-def test_without_systemd_run(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_confirm_needs_systemd_run(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without systemd-run `--confirm` is refused, and nothing waits."""
 
     def run(step: Step, log: object) -> str:
@@ -251,7 +251,9 @@ def test_without_systemd_run(options: Options, monkeypatch: pytest.MonkeyPatch) 
     assert unconfirmed.read(options.root) is None
 
 
-def test_stopped_before_anything_changed(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigterm_before_a_change_leaves_nothing(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """SIGTERM while the timer starts: nothing was changed, and nothing waits."""
     apply(OLD, options, confirm=None)
 
@@ -268,7 +270,7 @@ def test_stopped_before_anything_changed(options: Options, monkeypatch: pytest.M
     assert generation(options) == 1
 
 
-def test_a_damaged_note(options: Options) -> None:
+def test_a_damaged_note_stops_apply_alone(options: Options) -> None:
     """With a damaged note nothing is applied; a rollback goes back and removes the note."""
     apply(OLD, options, confirm=None)
     apply(NEW, options, confirm=None)

@@ -43,7 +43,7 @@ with events.listen() as sock:
 """
 
 
-def test_wakes_for_its_devices_default_routes_and_new_devices(root_user: None) -> None:
+def test_the_hook_wakes_for_its_devices_and_default_routes(root_user: None) -> None:
     """Changes of its devices and of default routes wake the hook; those of tenants do not."""
     del root_user
     output = in_namespace(sys.executable, "-c", WATCH, *(line for line, _ in STEPS))

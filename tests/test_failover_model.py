@@ -474,7 +474,7 @@ def test_tries_come_later_each_time() -> None:
     assert backoff.due()
 
 
-def test_what_the_operator_does_with_routes(world: World) -> None:
+def test_a_deleted_route_stays_deleted(world: World) -> None:
     """A route deleted on the NIC stays deleted; one added on the bridge moves to the NIC."""
     removed, *others = MOVING
     world.kernel.do(f"route delete {removed.words(NIC)}")
@@ -489,7 +489,7 @@ def test_what_the_operator_does_with_routes(world: World) -> None:
     assert sorted(map(repr, world.kernel.further)) == sorted(map(repr, expected))
 
 
-def test_damps_moves_after_the_first_two(world: World) -> None:
+def test_moves_after_the_first_two_are_damped(world: World) -> None:
     """Two moves are immediate, then one follows in each REFILL seconds, when a poll is due."""
     moves = []
     for step in range(600):  # a session that changes each tenth of a second
@@ -748,7 +748,7 @@ def test_renumbering(name: str, promotes: bool, sessions: list[str]) -> None:
         assert not (promotes and world.kernel.nowhere)
 
 
-def test_another_nic(world: World) -> None:
+def test_the_old_nic_keeps_an_address(world: World) -> None:
     """The old NIC is still an uplink: it keeps an address, and FRR's routes there stay."""
     world.kernel.on[NIC] = {MINE4: ""}
     world.kernel.up[OTHER] = True

@@ -12,7 +12,7 @@ def test_a_figure_has_its_row() -> None:
     assert page == f"# Page\n{figures.BEGIN}{figures.HEAD}{rows}{figures.END}end\n"
 
 
-def test_the_page_has_a_place_for_them() -> None:
+def test_the_page_has_a_place_for_figures() -> None:
     """docs/operations.md has one place for figures, with a table."""
     assert figures.PAGE.read_text().count(figures.BEGIN + figures.HEAD) == 1
     assert figures.PAGE.read_text().count(figures.END) == 1

@@ -50,7 +50,7 @@ def test_a_copy_is_on_the_disk_before_its_name(events: Events, tmp_path: Path) -
     assert (tmp_path / "kept/file").read_bytes() == b"mine"
 
 
-def test_a_removal_is_on_the_disk(events: Events, tmp_path: Path) -> None:
+def test_a_removal_is_flushed_to_the_disk(events: Events, tmp_path: Path) -> None:
     """The folder is flushed after a removal."""
     (tmp_path / "file").touch()
     files.remove(tmp_path, "file")

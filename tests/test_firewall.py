@@ -53,7 +53,7 @@ def named() -> list[str]:
     return [finding.what for finding in firewall.findings(UPLINKS, commands.silent)]
 
 
-def test_what_the_leaves_send(rules: dict[str, str]) -> None:
+def test_a_firewall_that_drops_packets_of_leaves_is_named(rules: dict[str, str]) -> None:
     """A firewall that drops packets of leaves is named, unless a rule lets them in."""
     rules["nft"] = OPEN
     assert named() == []
@@ -65,13 +65,13 @@ def test_what_the_leaves_send(rules: dict[str, str]) -> None:
     assert named() == []
 
 
-def test_a_host_without_nftables(rules: dict[str, str]) -> None:
+def test_a_host_without_nftables_has_no_filter(rules: dict[str, str]) -> None:
     """A host without nftables gets no packet filter of ours."""
     assert not rules
     assert named() == ["nft is not installed"]
 
 
-def test_what_is_forwarded(rules: dict[str, str]) -> None:
+def test_a_firewall_that_drops_forwarded_packets_is_named(rules: dict[str, str]) -> None:
     """A firewall that drops forwarded packets is named, unless a rule is for our bridges."""
     rules |= {"nft": OPEN, "iptables": "-P FORWARD DROP\n"}
     assert named() == ["iptables drops what is forwarded"]
@@ -79,7 +79,7 @@ def test_what_is_forwarded(rules: dict[str, str]) -> None:
     assert named() == []
 
 
-def test_what_iptables_has_saved(
+def test_each_tool_of_iptables_is_read(
     rules: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Rules of iptables are read from nft's or legacy's tool, whichever has some in the kernel."""

@@ -96,7 +96,7 @@ def test_who_needs_a_person_comes_first(tmp_path: Path) -> None:
     assert not status.ok
 
 
-def test_all_is_well(evpn_host: Command, tmp_path: Path) -> None:
+def test_exit_code_0_when_all_is_well(evpn_host: Command, tmp_path: Path) -> None:
     """The exit code is 0 when all is well; a clock that is behind makes no report stale."""
     post(tmp_path, "srv1")
     post(tmp_path, "srv2", health="waiting", minutes=-30)
@@ -106,7 +106,7 @@ def test_all_is_well(evpn_host: Command, tmp_path: Path) -> None:
     assert json.loads(evpn_host("fleet-status", "--json", tmp_path).out)["ok"]
 
 
-def test_a_report_that_is_too_old(evpn_host: Command, tmp_path: Path) -> None:
+def test_an_old_report_is_stale(evpn_host: Command, tmp_path: Path) -> None:
     """A report is too old from the age that `--stale` gives."""
     post(tmp_path, "srv1", minutes=50)
     assert evpn_host("fleet-status", tmp_path).code == 1
@@ -114,7 +114,7 @@ def test_a_report_that_is_too_old(evpn_host: Command, tmp_path: Path) -> None:
     assert evpn_host("fleet-status", tmp_path, "--stale", "nan").code == 2
 
 
-def test_a_fleet_is_compared(evpn_host: Command, tmp_path: Path) -> None:
+def test_reports_are_compared_with_a_fleet(evpn_host: Command, tmp_path: Path) -> None:
     """It names hosts without a report, with another generation, and not in the Fleet."""
     document = json.loads(FLEET.read_text()) | {"generation": 8}
     fleet = tmp_path / "fleet.json"
@@ -144,7 +144,7 @@ def test_a_fleet_is_compared(evpn_host: Command, tmp_path: Path) -> None:
     assert (result.code, result.err) == (0, "")
 
 
-def test_nothing_was_applied_yet(tmp_path: Path) -> None:
+def test_a_report_without_a_host_is_named_by_its_file(tmp_path: Path) -> None:
     """A report from before the first apply names no host: its file's name does."""
     (tmp_path / "a").mkdir()
     (tmp_path / "a/srv1.json").write_bytes(msgspec.json.encode(NOTHING_APPLIED))
@@ -215,7 +215,7 @@ def test_no_text_of_a_host_reaches_a_terminal_raw(tmp_path: Path) -> None:
         assert text.isprintable()
 
 
-def test_a_folder_without_reports(evpn_host: Command, tmp_path: Path) -> None:
+def test_exit_code_2_without_reports(evpn_host: Command, tmp_path: Path) -> None:
     """The exit code is 2 without reports, without a folder, and with a Fleet that is none."""
     with pytest.raises(Refused, match="there is no report in it"):
         look(tmp_path)
@@ -257,7 +257,7 @@ def test_the_page_shows_what_it_prints(tmp_path: Path) -> None:
     assert f"-p fleet.yaml\n{text}\n```" in (REPO / "docs/monitoring.md").read_text()
 
 
-def test_folders_in_folders(tmp_path: Path) -> None:
+def test_reports_below_folders_are_read(tmp_path: Path) -> None:
     """Reports may be in any folder below; one that is too deep is named."""
     post(tmp_path, "srv1")
     post(tmp_path, "srv2", file="a/" * 16 + "srv2.json")

@@ -80,7 +80,7 @@ subprocess.run(["ip", "-json", "neighbour", "show", "nud", "all"], check=True)
 """
 
 
-def test_an_announced_address_is_here(root_user: None) -> None:
+def test_an_announcement_replaces_the_entry_of_zebra(root_user: None) -> None:
     """An announcement by a guest of this host replaces zebra's entry, and no other entry."""
     del root_user
     output = in_namespace(sys.executable, "-c", FOLLOW)
@@ -119,7 +119,7 @@ def frame(address: str) -> bytes:
     return next(iter(announce._advertisements(ip, mac, {})))[14:]
 
 
-def test_what_an_announcement_says() -> None:
+def test_an_announcement_has_address_and_mac() -> None:
     """An announcement has an address and a MAC, in each family."""
     assert floating.arp(frame("10.9.0.1")) == ("10.9.0.1", GUEST)
     assert floating.advertisement(frame("fd00:9::1")) == ("fd00:9::1", GUEST)
@@ -143,14 +143,14 @@ def test_a_frame_cut_short_says_nothing(length: int) -> None:
         pytest.param(66, 3, id="a MAC of a group"),
     ],
 )
-def test_an_advertisement_that_is_none(offset: int, value: int) -> None:
+def test_an_invalid_advertisement_is_ignored(offset: int, value: int) -> None:
     """An advertisement that the kernel would not accept announces nothing."""
     data = bytearray(frame("fd00:9::1"))
     data[offset] = value
     assert floating.advertisement(bytes(data)) is None
 
 
-def test_an_arp_packet_of_another_kind() -> None:
+def test_another_arp_packet_is_ignored() -> None:
     """An ARP packet of another medium, or without a unicast MAC, announces nothing."""
     packet = frame("10.9.0.1")
     assert floating.arp(struct.pack("!H", 6) + packet[2:]) is None

@@ -50,13 +50,13 @@ def observation(*routes: Route, **fields: object) -> Observation:
     ],
     ids=str,
 )
-def test_what_belongs_to_the_address(one: Route, belongs: bool) -> None:
+def test_routes_that_belong_to_the_address_follow_it(one: Route, belongs: bool) -> None:
     """A route by its next hop or its source; one on the link by the rule for its table."""
     routes = following.following(MANAGEMENT, observation(one), {NIC})
     assert (one in routes) == belongs
 
 
-def test_what_can_not_move_is_named() -> None:
+def test_routes_that_can_not_move_are_named() -> None:
     """Each finding says what can't move, why that matters, and what to do."""
     several = route("198.51.100.0/24", "10.12.0.5", obstacle="several next hops")
     observed = observation(

@@ -99,7 +99,7 @@ def test_nad() -> None:
         assert not any(config.get(name) for name in changing)
 
 
-def test_libvirt() -> None:
+def test_a_network_of_libvirt_uses_the_bridge() -> None:
     """Each network uses the bridge; a text of the payload is in one attribute only."""
     for network, each in zip(networks(guests.libvirt(hostile())), hostile(), strict=True):
         attributes = {"vni": str(each.vni), "name": each.name, "mtu": str(each.mtu)}
@@ -112,7 +112,7 @@ def test_libvirt() -> None:
         assert (vnet_.tag, vnet_.attrib) == ("{urn:evpn-host}vnet", attributes)
 
 
-def test_incus() -> None:
+def test_a_profile_of_incus_has_one_nic() -> None:
     """Each profile of the one document has one NIC, and only strings as values, as Incus needs."""
     [document] = documents(guests.incus(hostile()))
     for profile, each in zip(document["profiles"], hostile(), strict=True):

@@ -50,7 +50,7 @@ def _fault(*_: object) -> None:
 
 @pytest.mark.parametrize("trouble", [_full_disk, _stopped, _fault])
 @pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
-def test_goes_back(
+def test_a_failure_goes_back(
     options: Options, monkeypatch: pytest.MonkeyPatch, trouble: Callable[..., None], first: bool
 ) -> None:
     """A full disk, SIGTERM, a fault of ours: the files are as before, exit code 3."""

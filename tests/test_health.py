@@ -26,7 +26,9 @@ LOST_BEFORE = Session("ens5", "Idle", "Idle", AT - 60)
         ([Session("theirs", "Idle", "Idle", AT + 60), UP], "", "ok", ""),
     ],
 )
-def test_health(sessions: list[Session], failed: str, word: str, text: str) -> None:
+def test_sessions_decide_the_health(
+    sessions: list[Session], failed: str, word: str, text: str
+) -> None:
     """The word is the contract's; the reason names the session."""
     known = {session.neighbor: session for session in sessions}
     judged = health(["ens4", "ens5"], known, APPLIED, failed=failed)
@@ -45,7 +47,9 @@ def test_health(sessions: list[Session], failed: str, word: str, text: str) -> N
         ([LOST], "down", ["ens5"]),
     ],
 )
-def test_a_frozen_guest(sessions: list[Session], word: str, texts: list[str]) -> None:
+def test_a_frozen_guest_degrades_the_health(
+    sessions: list[Session], word: str, texts: list[str]
+) -> None:
     """A host whose guest is out of reach is degraded, or worse by its sessions."""
     known = {session.neighbor: session for session in sessions}
     judged = health(["ens4", "ens5"], known, APPLIED, failed="", frozen="02:00 is frozen")

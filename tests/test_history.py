@@ -64,7 +64,7 @@ def test_an_apply_that_changes_no_file_is_an_entry(applied: Options) -> None:
     assert "+ V-Net red (VNI 26, 10.26.0.1/24, VPC coke)" in listed[3].summary
 
 
-def test_rollback_skips_nothing(applied: Options) -> None:
+def test_each_rollback_goes_back_by_one(applied: Options) -> None:
     """Each rollback goes back by one entry; the record says what the host has."""
     assert back(applied) == 3
     current = record.read(applied.root)
@@ -91,14 +91,14 @@ def test_any_entry_can_be_gone_back_to(applied: Options) -> None:
         back(applied, 77)
 
 
-def test_the_one_before_an_apply_after_a_rollback(applied: Options) -> None:
+def test_the_previous_entry_is_what_the_host_had(applied: Options) -> None:
     """After a rollback and an apply, the previous entry is the one that the host had."""
     back(applied, 2)
     apply(host(links=BOTH, generation=9), applied)
     assert back(applied) == 5  # the rollback to 2
 
 
-def test_nothing_new_is_no_entry(applied: Options) -> None:
+def test_an_apply_without_a_change_is_no_entry(applied: Options) -> None:
     """The current entry gets the new generation of a payload with the same content."""
     apply(renumbered(5), applied)
     assert [each.generation for each in history.entries(applied.root)] == [5, 3, 2, 1]
@@ -123,7 +123,7 @@ def test_a_failed_apply_is_listed_with_its_reason(
     assert back(applied) == 3
 
 
-def test_the_command(applied: Options, evpn_host: Command) -> None:
+def test_history_prints_a_line_for_each_entry(applied: Options, evpn_host: Command) -> None:
     """`history` prints a line for each entry, its changes below; as JSON a list of objects."""
     shown = evpn_host("history", "--root", applied.root)
     assert shown.code == 0

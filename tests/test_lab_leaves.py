@@ -28,14 +28,14 @@ def of_file(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", HOSTS, ids=lambda path: path.stem)
-def test_a_whole_file(path: Path) -> None:
+def test_each_line_of_a_file_is_typed_in_its_place(path: Path) -> None:
     """Each line is typed where it stands in the file; the leaves can carry each host's payload."""
     lines = frr(**of_payload(parsed(path)), underlay=[LEAF])
     assert ("router bgp 4200300001", "neighbor swp9s1 timers 3 9") in lines
     assert _paths(_text(lines)) == lines
 
 
-def test_a_line_alone() -> None:
+def test_a_line_is_typed_below_its_parents() -> None:
     """A line is typed below its parents, and the next one after as many ends as it needs."""
     lines = [("router bgp 1", "address-family ipv4 unicast", "network 10.0.0.0/8"), ("vrf A",)]
     assert _text(lines).splitlines() == [
@@ -48,7 +48,7 @@ def test_a_line_alone() -> None:
     ]
 
 
-def test_a_port_that_is_underlay_no_longer() -> None:
+def test_a_removed_session_takes_its_lines_along() -> None:
     """One line removes all lines of a neighbor, and another one its prefix list."""
     before, after = frr(underlay=[LEAF]), frr()
     assert _undo(path for path in before if path not in after) == [
@@ -57,7 +57,7 @@ def test_a_port_that_is_underlay_no_longer() -> None:
     ]
 
 
-def test_a_host_with_another_number() -> None:
+def test_a_new_as_number_replaces_the_old_one() -> None:
     """The neighbor stays, and the new AS number takes the place of the old one."""
     before = frr(underlay=[LEAF])
     after = frr(underlay=[LEAF], host=INITIAL["host"] | {"asn": 4200000777})
@@ -67,7 +67,7 @@ def test_a_host_with_another_number() -> None:
     ]
 
 
-def test_router_advertisements_that_end() -> None:
+def test_ended_advertisements_are_undone_line_by_line() -> None:
     """Each line of the interface is taken back, and the interface's own line is not."""
     before = frr(**of_file("router-advertisements.json"))
     undone = _undo(path for path in before if path[0].startswith("interface "))

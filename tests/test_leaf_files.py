@@ -80,7 +80,7 @@ def test_a_leaf_has_the_gateways_that_are_on_the_switch(document: Json) -> None:
     assert other[2].mac != routed.mac
 
 
-def test_words_stand_for_what_nobody_says(evpn_host: Command, tmp_path: Path) -> None:
+def test_placeholders_are_named(evpn_host: Command, tmp_path: Path) -> None:
     """Placeholders are named, `--switches` replaces them, and no tool takes them for values."""
     result = evpn_host("leaves", "-p", ALL, "-o", tmp_path / "without")
     assert result.code == 0
@@ -152,7 +152,7 @@ def test_a_neighbor_that_two_ports_have(document: Json) -> None:
     assert problem.endswith("10.99.1.1 is already that of link eth9@srv1 of host srv1")
 
 
-def test_names_of_ports_and_devices(document: Json) -> None:
+def test_a_port_can_not_have_the_name_of_a_device(document: Json) -> None:
     """A port can't have the name of a device that the leaf gets."""
     remote = document["hosts"][0]["links"][1]["remote"]
     remote |= {"name": "br-26@leaf1", "asn": 4200300011}

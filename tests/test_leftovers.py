@@ -47,7 +47,7 @@ class Kernel:
 
 
 @pytest.mark.parametrize("obeys", [True, False])
-def test_a_device_that_stays(monkeypatch: pytest.MonkeyPatch, obeys: bool) -> None:
+def test_a_device_that_stays_is_a_failure(monkeypatch: pytest.MonkeyPatch, obeys: bool) -> None:
     """A bridge that `ip` could not delete is a failure."""
     kernel = Kernel(monkeypatch, obeys=obeys)
     if obeys:
@@ -59,7 +59,7 @@ def test_a_device_that_stays(monkeypatch: pytest.MonkeyPatch, obeys: bool) -> No
 
 
 @pytest.mark.parametrize("obeys", [True, False])
-def test_an_address_that_stays(monkeypatch: pytest.MonkeyPatch, obeys: bool) -> None:
+def test_an_address_that_stays_is_a_failure(monkeypatch: pytest.MonkeyPatch, obeys: bool) -> None:
     """An address that `ip` could not remove, which FRR's start script had added, is a failure."""
     kernel = Kernel(monkeypatch, obeys=obeys)
     if obeys:
@@ -112,7 +112,7 @@ def test_uninstall_says_what_it_could_not_remove(
     assert not (folder_as_host / record.STATE).exists()
 
 
-def test_a_unit_that_stays_enabled(tmp_path: Path) -> None:
+def test_a_unit_that_stays_enabled_is_found(tmp_path: Path) -> None:
     """A unit of ours that is still enabled is known by its link."""
     folder = tmp_path / units.UNITS / "timers.target.wants"
     folder.mkdir(parents=True)

@@ -21,7 +21,7 @@ def changes(difference: list[str]) -> int:
 
 
 @given(TEXTS, TEXTS)
-def test_says_how_a_text_becomes_the_other(old: list[str], new: list[str]) -> None:
+def test_a_difference_changes_no_more_lines_than_difflib(old: list[str], new: list[str]) -> None:
     """The difference keeps the order of lines, and changes no more of them than difflib does."""
     result = list(lines.difference(old, new))
     if not result:

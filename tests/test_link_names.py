@@ -188,7 +188,7 @@ def plain(names: Names) -> Names:
 
 
 @pytest.mark.parametrize("own", OWN.values(), ids=OWN)
-def test_there_and_back(
+def test_servers_go_to_the_bridge_and_come_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: Names, ways: str
 ) -> None:
     """The bridge gets all but LLMNR and mDNS; the NIC gets no queries, and its settings back."""
@@ -220,7 +220,7 @@ def test_there_and_back(
 
 
 @pytest.mark.parametrize("own", OWN.values(), ids=OWN)
-def test_killed_anywhere(
+def test_the_next_hook_completes_a_killed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: Names, ways: str
 ) -> None:
     """A hook killed after any command or write is completed by the next one, either way."""
@@ -241,7 +241,7 @@ def test_killed_anywhere(
         assert plain(resolved.names(NIC)) == plain(own), (number, way, then)
 
 
-def test_what_the_operator_changes_meanwhile(
+def test_new_servers_of_the_operator_go_to_the_bridge(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ways: str
 ) -> None:
     """New servers of the operator go to the bridge, and new domains where they are known."""

@@ -25,7 +25,7 @@ def test_a_name_is_safe_for_a_terminal() -> None:
     assert lldp.decode(answer(ens4="a\x1b[2J\nb")) == {"ens4": "a\\x1b[2J\\nb"}
 
 
-def test_an_answer_that_is_none() -> None:
+def test_any_other_answer_gives_no_names() -> None:
     """Without a neighbor, or with any other output of lldpcli, there are no names."""
     assert lldp.decode('{"lldp": [{}]}') == {}
     assert lldp.decode("") == {}

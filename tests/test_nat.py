@@ -52,7 +52,7 @@ TAKES_IN = {
 
 
 @pytest.mark.parametrize("rule", TAKES_IN)
-def test_a_rule_that_takes_in_a_vnet(
+def test_a_rule_that_translates_a_vnet_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rule: str
 ) -> None:
     """The finding has the V-Net's prefix and the rule."""
@@ -70,7 +70,9 @@ def test_a_rule_that_takes_in_a_vnet(
         "ip saddr 172.17.0.0/16 counter packets 1 bytes 60 accept",  # translates nothing
     ],
 )
-def test_a_rule_that_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rule: str) -> None:
+def test_a_rule_that_translates_no_guest_is_not_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rule: str
+) -> None:
     """There is no finding about a rule that translates no guest."""
     assert findings(monkeypatch, tmp_path, rule) == []
 

@@ -61,7 +61,7 @@ MATCHES = {
 
 
 @pytest.mark.parametrize("match", MATCHES)
-def test_what_a_file_matches(match: str) -> None:
+def test_a_file_matches_as_networkd_does(match: str) -> None:
     """A [Match] section matches as systemd.network(5) describes."""
     file = networkd.parsed("50-x.network", "", f"[Match]\n{match}\n[Network]\nName=none\n")
     assert {name for name, nic in NICS.items() if file.fits(nic)} == MATCHES[match]
@@ -146,7 +146,7 @@ DECIDES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("case", DECIDES)
-def test_where_our_part_goes(tmp_path: Path, case: str) -> None:
+def test_our_part_goes_into_the_file_that_decides(tmp_path: Path, case: str) -> None:
     """Our part goes into a drop-in of the file that networkd takes, or into our own section."""
     texts, foreign = DECIDES[case]
     placed = netplan_nics.placed(HOST, configuration(tmp_path, texts))
@@ -283,7 +283,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_what_can_not_be_taken(tmp_path: Path, text: str) -> None:
+def test_an_unusable_file_is_named(tmp_path: Path, text: str) -> None:
     """The problem names the file or section, the NIC and the way out."""
     configured = configuration(tmp_path, REFUSED[text])
     uplinks = HOST.uplinks
@@ -353,7 +353,7 @@ STANZAS = {
 
 
 @pytest.mark.parametrize("text", STANZAS)
-def test_stanzas(tmp_path: Path, text: str) -> None:
+def test_stanzas_that_prevent_an_uplink_are_found(tmp_path: Path, text: str) -> None:
     """Stanzas that keep a NIC from being an uplink are found in each file of ifupdown2."""
     files.write(tmp_path, "etc/network/interfaces", text.encode(), 0o644)
     files.write(tmp_path, "srv/more", b"# more\niface ens4 inet dhcp\n", 0o644)

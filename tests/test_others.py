@@ -27,7 +27,9 @@ GONE = Difference("nbr-26", "is not there")
         ("# Written by evpn-host from payload generation 1; edits are lost.\nnbr-26 mtu", MTU, ""),
     ],
 )
-def test_a_file_is_named(tmp_path: Path, text: str, difference: Difference, message: str) -> None:
+def test_the_operators_file_that_resets_a_device_is_named(
+    tmp_path: Path, text: str, difference: Difference, message: str
+) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/theirs").write_text(text)
     expected = [f"/etc/theirs names nbr-26 and {message} too"] if message else []

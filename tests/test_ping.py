@@ -30,7 +30,7 @@ def output(*replies: tuple[float, int, float], sent: int) -> str:
     ],
     ids=["lost", "late", "not sent", "all late", "in any order", "one", "none"],
 )
-def test_longest_gap(replies: list[tuple[float, int, float]], gap: float) -> None:
+def test_a_late_reply_is_a_gap(replies: list[tuple[float, int, float]], gap: float) -> None:
     """A lost or late reply is a gap; a ping that was not sent is none."""
     assert parse(output(*replies, sent=6)).longest_gap_s == pytest.approx(gap)
 

@@ -51,7 +51,7 @@ def findings(machine: Machine, *, first: bool = True) -> list[preflight.Finding]
     return preflight.findings(HOST, DEVICES, machine, first=first)
 
 
-def test_a_machine_that_is_ready() -> None:
+def test_a_ready_machine_has_no_finding() -> None:
     """There is no finding on a machine that is ready."""
     assert findings(machine()) == []
 
@@ -87,7 +87,7 @@ STOPS: dict[str, Callable[[], Machine]] = {
 
 
 @pytest.mark.parametrize("text", STOPS)
-def test_what_stops_an_apply(text: str) -> None:
+def test_a_finding_stops_an_apply(text: str) -> None:
     """A finding that stops an apply says what is wrong, why it matters and what to do."""
     [finding] = findings(STOPS[text]())
     assert text in finding.what
@@ -110,7 +110,7 @@ WARNS: dict[str, Callable[[], Machine]] = {
 
 
 @pytest.mark.parametrize("text", WARNS)
-def test_what_an_operator_should_know(text: str) -> None:
+def test_a_finding_informs_the_operator(text: str) -> None:
     """A finding that only informs stops nothing."""
     [finding] = findings(WARNS[text]())
     assert text in finding.what
@@ -122,7 +122,7 @@ def test_devices_of_a_host_that_was_applied_are_ours() -> None:
     assert findings(machine(nic(9, "nbr-26", kind="bridge")), first=False) == []
 
 
-def test_what_is_new_may_be_somebody_elses() -> None:
+def test_a_table_of_a_new_vpc_may_be_somebody_elses() -> None:
     """Also after the first apply somebody may have the table of a new VPC."""
     ours = {device.name for device in DEVICES} - {"Vrf_33"}
     blue = machine(nic(9, "blue", kind="vrf", table=1033), nic(10, "nbr-26", kind="bridge"))

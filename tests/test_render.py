@@ -102,7 +102,7 @@ def test_counts_and_names_what_changed(render: Command, out: Path) -> None:
     assert again.err == ""
 
 
-def test_as_json(render: Command) -> None:
+def test_json_has_hosts_and_counts(render: Command) -> None:
     """`--json` has the names of the hosts, and the counts of the files."""
     bare_metal = {"server": {"name": "gpu1", "srvRole": "generic"}}
     document = a_fleet(1, 2)

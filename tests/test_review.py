@@ -94,7 +94,7 @@ def test_any_two_sources_say_the_same(
     assert evpn_host("review", new, new).code == 0
 
 
-def test_two_revisions(evpn_host: Command, sources: Path) -> None:
+def test_two_revisions_are_compared(evpn_host: Command, sources: Path) -> None:
     """Two revisions are compared, the index too; unchanged hosts are not read."""
     git(sources, "add", "-A")
     assert evpn_host("review", "HEAD:hosts", ":fleet.json").out.splitlines() == CHANGES_60
@@ -129,7 +129,9 @@ def test_the_tree_of_one_host(evpn_host: Command, tmp_path: Path, backend: str) 
         ("HEAD:a\nb", "HEAD:a\\nb: can't be read"),
     ],
 )
-def test_trouble(evpn_host: Command, sources: Path, source: str, words: str) -> None:
+def test_trouble_names_the_source(
+    evpn_host: Command, sources: Path, source: str, words: str
+) -> None:
     """The exit code is 2, and the message names the source."""
     file(sources, "bad.json", {"kind": "Host"})
     for pair in ((source, "fleet.json"), ("fleet.json", source)):
@@ -145,7 +147,7 @@ def test_wrong_usage(evpn_host: Command, sources: Path) -> None:
     assert evpn_host("review", "--json", "--markdown", "hosts", "hosts").code == 2
 
 
-def test_a_lower_generation(evpn_host: Command, sources: Path) -> None:
+def test_a_lower_generation_is_a_warning(evpn_host: Command, sources: Path) -> None:
     """A lower generation is a warning: hosts would refuse that payload."""
     file(sources, "newer.json", fabrics.before(60) | {"generation": 3})
     result = evpn_host("review", "newer.json", "HEAD:fleet.json")
@@ -154,7 +156,9 @@ def test_a_lower_generation(evpn_host: Command, sources: Path) -> None:
     assert "warning" not in evpn_host("review", "HEAD:fleet.json", "newer.json").err
 
 
-def test_no_repository(evpn_host: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_git_says_what_is_wrong(
+    evpn_host: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without a repository the message has Git's own words."""
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.chdir(tmp_path)
@@ -205,7 +209,7 @@ def test_files_that_are_not_ours_alone_are_named(backend: str) -> None:
         assert not any("V-Net" in line for line in lines)
 
 
-def test_another_backend() -> None:
+def test_another_backend_is_one_change() -> None:
     """Another backend is one change, and the host is the same."""
     old, new = files_of(host(), "netplan"), files_of(host(RED), "ifupdown")
     assert [each.text for each in comparison.of_files(old, new, BACKENDS)] == [
@@ -216,7 +220,7 @@ def test_another_backend() -> None:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_any_edit_is_no_fault(seed: int, backend: str) -> None:
+def test_an_edited_host_is_read_whole_or_not_at_all(seed: int, backend: str) -> None:
     """After any edit of lines the host is read whole, or not at all."""
     chance = random.Random(seed)  # noqa: S311
     files = files_of(host(RED), backend)
@@ -331,7 +335,7 @@ def test_no_difference_is_left_unsaid() -> None:
     assert [each.text for each in comparison.of_hosts(one, odd)] == ["~ other settings of the host"]
 
 
-def test_the_last_session() -> None:
+def test_removing_the_last_uplink_is_a_risk() -> None:
     """Each removed uplink has the mark when no uplink is left."""
     only = {"links": [], "vnets": [], "server": {k: v for k, v in server().items() if k != "mgmt"}}
     marked = [line for line in words(host(), host() | only) if "uplink" in line]
@@ -341,7 +345,7 @@ def test_the_last_session() -> None:
     ]
 
 
-def test_hosts_that_are_new_or_gone(evpn_host: Command, tmp_path: Path) -> None:
+def test_new_and_removed_hosts_are_a_line_each(evpn_host: Command, tmp_path: Path) -> None:
     """New and removed hosts are a line each, however many V-Nets they have."""
     old, new = fabrics.before(20), fabrics.before(24)
     new["hosts"] = new["hosts"][2:]
@@ -375,7 +379,7 @@ def test_hosts_that_are_new_or_gone(evpn_host: Command, tmp_path: Path) -> None:
         (["a1", "a3", "a5", "a7", "a8", "a9"], "a1, a3, a5 and 3 more"),
     ],
 )
-def test_a_list_of_hosts(hosts: list[str], text: str) -> None:
+def test_a_long_list_of_hosts_is_cut(hosts: list[str], text: str) -> None:
     """Three names or more in a row are a range; too many names are counted."""
     assert listed(hosts, 3) == text
 
@@ -405,7 +409,7 @@ def test_many_details_are_one_line() -> None:
 # --- Forms ---
 
 
-def test_exit_codes(evpn_host: Command, sources: Path) -> None:
+def test_exit_codes_are_those_of_diff(evpn_host: Command, sources: Path) -> None:
     """The exit codes are those of diff; with --fail-on-risk a change without a mark gives 0."""
     harmless = fabrics.before(60)
     harmless["vnets"][1]["gateways"] = [{"prefix": "10.50.1.1/24"}]
@@ -417,7 +421,7 @@ def test_exit_codes(evpn_host: Command, sources: Path) -> None:
     assert evpn_host("review", "--fail-on-risk", "no", "HEAD:hosts").code == 2
 
 
-def test_json(evpn_host: Command, sources: Path) -> None:
+def test_json_has_each_change_with_its_hosts(evpn_host: Command, sources: Path) -> None:
     """`--json` has every change with all its hosts."""
     del sources
     answer = json.loads(evpn_host("review", "HEAD:hosts", "hosts", "--json").out)

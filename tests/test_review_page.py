@@ -61,7 +61,7 @@ def test_shows_what_changes_on_which_host(evpn_host: Command, tmp_path: Path) ->
     assert '+        - "10.50.2.1/24"' in most["lines"]
 
 
-def test_hosts_that_come_and_go(evpn_host: Command, tmp_path: Path) -> None:
+def test_a_removed_host_is_shown_as_it_was(evpn_host: Command, tmp_path: Path) -> None:
     """A new host is shown, and a removed one as it was."""
     both = fabrics.before(3)
     one = copy.deepcopy(both)
@@ -74,7 +74,7 @@ def test_hosts_that_come_and_go(evpn_host: Command, tmp_path: Path) -> None:
         assert shown["sets"][node["set"]]
 
 
-def test_rendered_trees(evpn_host: Command, tmp_path: Path) -> None:
+def test_a_host_of_a_rendered_tree_is_read_back(evpn_host: Command, tmp_path: Path) -> None:
     """A host is read back from its files; if that fails, the page shows the files."""
     for name, document in (("a", fabrics.before(3)), ("b", fabrics.before(3))):
         (tmp_path / f"{name}.json").write_bytes(encoded(document))
@@ -109,7 +109,7 @@ def test_no_text_is_html(
     assert not re.search(r"""(?:src|href)=["']?https?:|@import|url\(|innerHTML""", text)
 
 
-def test_no_password(evpn_host: Command, tmp_path: Path) -> None:
+def test_the_page_has_no_password(evpn_host: Command, tmp_path: Path) -> None:
     """A password that changes is in no part of the page."""
     old_page, new_page = (
         host(vnet(26, name="red", ports=PORTS), server=server(bgp={"password": word}))
@@ -142,7 +142,7 @@ def reports(folder: Path) -> Path:
     return folder
 
 
-def test_how_the_fleet_is(evpn_host: Command, tmp_path: Path) -> None:
+def test_the_page_has_the_reports_of_hosts(evpn_host: Command, tmp_path: Path) -> None:
     """The page has the reports of hosts, and names hosts without one; without reports, nothing."""
     document = fabrics.before()
     assert data(page(evpn_host, tmp_path, document, fabrics.after()))["fleet"] is None
@@ -191,7 +191,7 @@ def chromium(root_user: None) -> tuple[str, dict[str, str]]:
 
 @pytest.mark.xdist_group("browser")
 @pytest.mark.parametrize("name", PAGES)
-def test_in_a_browser(
+def test_a_browser_shows_each_part(
     evpn_host: Command, tmp_path: Path, name: str, chromium: tuple[str, dict[str, str]]
 ) -> None:
     """Chromium shows each part, and its console stays empty."""

@@ -200,7 +200,7 @@ def test_risk_is_refused_unless_a_label_says_so(forge: Forge) -> None:
     assert code == 0, output
 
 
-def test_a_payload_with_problems(forge: Forge) -> None:
+def test_problems_of_a_payload_are_the_comment(forge: Forge) -> None:
     """The problems of a payload are the comment, as code: a name in them is no Markdown."""
     document = fabrics.before(HOSTS)
     document["vnets"][1]["vxlanID"] = "<b>1</b>"
@@ -214,7 +214,7 @@ def test_a_payload_with_problems(forge: Forge) -> None:
     ]
 
 
-def test_a_first_payload(forge: Forge) -> None:
+def test_a_first_payload_passes(forge: Forge) -> None:
     """A first payload passes, although there is nothing to compare it with."""
     git(forge.clone, "rm", "-q", "fleet.yaml")
     git(forge.clone, "commit", "-q", "-m", "none")
@@ -225,7 +225,7 @@ def test_a_first_payload(forge: Forge) -> None:
     assert forge.posted.read_text() == "### evpn-host: fleet.yaml is new, and has no problem\n"
 
 
-def test_scripts_can_be_run() -> None:
+def test_scripts_are_executable() -> None:
     """The scripts are executable, and so is a copy of them."""
     for name in TOOLS:
         assert (RECIPE / name).stat().st_mode & stat.S_IXUSR

@@ -56,7 +56,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_rules_of_others(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+def test_our_rules_find_their_place_beside_rules_of_others(
+    monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
     """With the rules at their places nothing differs any more, whoever else has some."""
     rules, places, texts = CASES[case]
     monkeypatch.setattr(routing_rules, "read", lambda: rules)

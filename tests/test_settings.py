@@ -46,7 +46,7 @@ def differing(root: Path) -> list[str]:
     return [str(each) for each in settings.differences(root, links)]
 
 
-def test_a_host_as_its_file_says(host: Path) -> None:
+def test_a_host_with_the_settings_of_its_file_has_no_difference(host: Path) -> None:
     """A key that the kernel does not have is no difference, nor is a device of somebody else."""
     assert differing(host) == []
 

@@ -164,7 +164,7 @@ def test_what_is_observed_changes_nothing() -> None:
     }
 
 
-def test_who_writes_files() -> None:
+def test_few_modules_write_files() -> None:
     """Besides `state` and `activation` only these modules write; nothing of it is activated."""
     elsewhere = {
         module

@@ -111,7 +111,7 @@ def marked(old: Json, new: Json) -> list[str]:
         ),
     ],
 )
-def test_summary(document: Json, lines: list[str]) -> None:
+def test_each_difference_is_a_line(document: Json, lines: list[str]) -> None:
     """Each difference is a line, in the words of a payload; a risk has a mark."""
     assert marked(host(red()), document) == lines
 
@@ -126,7 +126,7 @@ def test_a_first_apply_adds_all() -> None:
     assert total(lines) == f"{len(lines)} added"
 
 
-def test_router_advertisements_that_come_and_go() -> None:
+def test_other_router_advertisements_are_a_change() -> None:
     """Other router advertisements are a change of their V-Net."""
     gateways = {"gateways": [{"prefix": "fd00:26::1/64"}]}
     silent = target(host(red(**gateways)))
@@ -136,7 +136,7 @@ def test_router_advertisements_that_come_and_go() -> None:
     assert not summary(advertising, advertising)
 
 
-def test_a_renumbered_management_address() -> None:
+def test_a_new_management_address_has_a_mark() -> None:
     """A new management address is a line with both addresses, and a mark."""
     document = host(red())
     old = document["server"]["mgmt"]["ipv4"]
@@ -148,7 +148,7 @@ def test_a_renumbered_management_address() -> None:
     assert total(["+ a", "~ b", "~ c", "- d"]) == "1 added, 2 changed, 1 removed"
 
 
-def test_gateways_that_come_and_go() -> None:
+def test_one_gateway_for_another_is_a_change() -> None:
     """One gateway for another of its family is a change; others are added or removed."""
     old = ["10.26.0.1/24", "fd00:26::1/64"]
     assert gateways(old, ["10.26.0.2/24", "fd00:26::1/64"]) == "gateway 10.26.0.1/24 → 10.26.0.2/24"
@@ -166,7 +166,7 @@ def gateways(old: list[str], new: list[str]) -> str:
     return line.removeprefix("~ V-Net red: ")
 
 
-def test_an_mtu_that_no_longer_fits() -> None:
+def test_an_mtu_that_no_longer_fits_is_a_risk() -> None:
     """An MTU that no longer fits is a risk; one that never fitted is not."""
     jumbo = [link("ens4", LEAF1, mtu=9000), link("ens5", LEAF2, mtu=9000)]
     narrow = [link("ens4", LEAF1, mtu=1500), link("ens5", LEAF2, mtu=1500)]
@@ -189,7 +189,7 @@ def test_an_mtu_that_no_longer_fits() -> None:
     )
 
 
-def test_a_record_of_an_older_version() -> None:
+def test_fields_that_an_older_record_lacks_are_no_difference() -> None:
     """Fields that an older record lacks are no difference; of an uplink it has the leaf alone."""
     known = target(OLD)
     older = msgspec.structs.replace(

@@ -95,7 +95,7 @@ def verdict(facts: Facts, firewall: Said = FINE) -> str:
 # --- Words ---
 
 
-def test_a_guest_behind_a_vtep() -> None:
+def test_a_guest_behind_a_vtep_is_reached() -> None:
     """A guest behind a VTEP is reached: each step says what it found."""
     assert lines(FAR) == [
         (
@@ -116,7 +116,7 @@ def test_a_guest_behind_a_vtep() -> None:
     assert verdict(FAR) == "nothing is wrong with 10.4.0.20 as far as this host can see"
 
 
-def test_a_guest_of_this_host() -> None:
+def test_a_guest_of_this_host_needs_no_vtep() -> None:
     """A guest of this host needs no VTEP, but others must hear of it."""
     assert lines(NEAR)[1:7] == [
         f"+ local: 10.4.0.20 ({MAC}) is on this host, on port veth-a of nbr-40",
@@ -130,7 +130,7 @@ def test_a_guest_of_this_host() -> None:
     assert "on port ens6.7 (VLAN 7) of nbr-40" in lines(tagged)[1]
 
 
-def test_a_silent_guest() -> None:
+def test_a_silent_guest_gets_a_plain_answer() -> None:
     """An address of the V-Net's subnet that nobody knows gets a plain answer."""
     assert verdict(SILENT) == (
         "wrong: frr: no host and no leaf knows 10.4.0.9 in V-Net blue (VNI 40):"
@@ -262,7 +262,7 @@ def test_a_mac_without_an_address() -> None:
     assert verdict(near).startswith("nothing is wrong")
 
 
-def test_the_type_of_a_route() -> None:
+def test_vnis_give_the_type_of_a_route() -> None:
     """The type of a route follows from the VNIs of its paths, which FRR 8 does not show."""
     for vni, kind in (("40/1033", "type 2"), ("1033", "type 5"), ("", "EVPN")):
         path = EvpnPath(nexthops=[NextHop(ip=VTEP)], vni=vni)
@@ -279,7 +279,7 @@ def test_why_no_route_leads_there() -> None:
     assert text in lines(lost)
 
 
-def test_a_host_that_hears_nobody() -> None:
+def test_no_guest_is_silent_without_a_session() -> None:
     """Without a session trace does not call a guest silent: nobody can know."""
     deaf = but(SILENT, sessions=(_DOWN,), bfd={"ens4": "down"})
     text = "no EVPN session is Established, so this host hears of no guest elsewhere"
@@ -341,7 +341,7 @@ def options(places_: list[Place]) -> list[str]:
     return [place.option for place in places_]
 
 
-def test_the_vnets_of_a_host(target: Target) -> None:
+def test_vnets_have_the_names_of_the_record(target: Target) -> None:
     """The V-Nets of a host have the names of the record, their VPCs and L3VNIs."""
     assert [str(place) for place in places.vnets(target)] == [
         "V-Net Management (VNI 14)",
@@ -353,7 +353,7 @@ def test_the_vnets_of_a_host(target: Target) -> None:
     assert [place.l3vni for place in places.vrfs(target)] == ["l3br-1033", "l3br-1050", "l3br-1051"]
 
 
-def test_which_have_an_address(target: Target) -> None:
+def test_vnets_of_an_address_are_found(target: Target) -> None:
     """V-Nets have an address by subnet, by FRR's entries, or by a route; a default one last."""
     assert options(places.of_address(target, "10.188.0.9", set(), {})) == ["--vnet 26"]
     assert options(places.of_address(target, "10.12.3.4", set(), {})) == ["--vnet 14"]
@@ -372,7 +372,7 @@ def test_which_have_an_address(target: Target) -> None:
     assert options(places.of_address(target, "10.188.0.9", set(), routes)) == ["--vnet 26"]
 
 
-def test_which_a_person_names(target: Target) -> None:
+def test_a_person_names_a_vnet_by_number_or_name(target: Target) -> None:
     """A person names a V-Net by number or name; a name that is nearly right gets a hint."""
     assert places.vnet_named(target, "26") == places.vnet_named(target, "coke-North-South-in-band")
     assert places.vpc_named(target, "33") == places.vpc_named(target, "coke")
@@ -384,7 +384,7 @@ def test_which_a_person_names(target: Target) -> None:
         places.vpc_named(target, "34")
 
 
-def test_several_are_named(target: Target) -> None:
+def test_several_vnets_of_an_address_are_named(target: Target) -> None:
     """If several V-Nets have an address, all are named, and the person chooses."""
     places_ = places.of_address(target, "10.60.0.9", set(), {})
     with pytest.raises(click.UsageError) as raised:
@@ -524,7 +524,7 @@ def test_the_first_verdict_counts() -> None:
     assert dropped(ruleset([match("udp dport", 4789), DROP], hook="input"), VXLAN)
 
 
-def test_a_policy() -> None:
+def test_a_policy_drops_what_no_rule_accepts() -> None:
     """A policy drops packets that no rule accepts; a rule for answers alone does not help."""
     answers = [match("ct state", ["established", "related"], "in"), ACCEPT]
     assert dropped(ruleset(answers, policy="drop")) == [(f"{IN_MAIN}: policy drop", True)]
@@ -532,7 +532,7 @@ def test_a_policy() -> None:
     assert not dropped(ruleset(answers, let_through, policy="drop"))
 
 
-def test_what_is_not_understood() -> None:
+def test_an_unknown_match_may_drop() -> None:
     """With a limit or a match of iptables a packet may pass or be dropped."""
     limit = {"limit": {"rate": 5, "per": "second"}}
     assert dropped(ruleset([limit, ACCEPT], policy="drop")) == [(f"{IN_MAIN}: policy drop", False)]
@@ -543,7 +543,7 @@ def test_what_is_not_understood() -> None:
     assert dropped(ruleset(narrow)) == [(f"{IN_MAIN}: ip daddr 10.4.0.20 tcp dport 80 drop", False)]
 
 
-def test_jumps() -> None:
+def test_the_chain_of_a_jump_counts() -> None:
     """The target chain of a jump may drop, accept, or return."""
     where = {"family": "inet", "table": "guard"}
 
@@ -563,7 +563,7 @@ def test_jumps() -> None:
     assert not dropped(ruleset(loop))
 
 
-def test_the_filter_of_evpn_host() -> None:
+def test_our_filter_drops_no_packet_of_a_vtep() -> None:
     """Our filter drops VXLAN from elsewhere than an uplink, and so none of a VTEP."""
     fib = {"fib": {"result": "oifname", "flags": ["saddr"]}}
     way = {"match": {"op": "!=", "left": fib, "right": {"set": ["ens4", "ens5"]}}}
@@ -575,7 +575,7 @@ def test_the_filter_of_evpn_host() -> None:
     assert [drop.packet for drop in rules.drops(packets_)] == ["VXLAN from 10.2.0.3"]
 
 
-def test_what_is_looked_at() -> None:
+def test_each_packet_of_the_way_is_checked() -> None:
     """trace checks VXLAN on uplinks both ways, bridged packets, and those routed from the VRF."""
     far = {(each.what, each.kind) for each in packets.packets(FAR, ["ens4"], "10.2.0.101")}
     assert far == {
@@ -647,7 +647,7 @@ def from_vtep(*lines: str, legacy: bool = True, before: str = "") -> list[tuple[
     return [(drop.rule, drop.surely, drop.by) for drop in rules.drops([vxlan])]
 
 
-def test_a_policy_of_iptables_legacy() -> None:
+def test_a_policy_of_iptables_legacy_is_found() -> None:
     """nft does not show a policy of legacy; only a rule that lets VXLAN in helps."""
     place = "table ip filter (iptables-legacy), chain INPUT"
     assert from_vtep() == [(f"{place}: policy drop", True, "iptables-legacy")]
@@ -672,7 +672,7 @@ def test_a_match_of_iptables_that_is_not_understood() -> None:
     assert [certain for _, certain, _ in from_vtep(broken)] == [True]
 
 
-def test_chains_of_iptables() -> None:
+def test_chains_of_iptables_are_followed() -> None:
     """Chains of iptables: a jump, a chain that returns, a target without a verdict."""
     jump = "-A INPUT -i ens4 -j mine"
     assert [certain for _, certain, _ in from_vtep(jump)] == [True]
@@ -732,7 +732,7 @@ MARKED = """
 ROOT = Path("/")
 
 
-def test_what_frr_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_of_frr_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     """FRR answers in JSON; an empty answer or a sentence means that it knows nothing."""
     answers = {
         "show bgp l2vpn evpn route vni 40 json": TYPE_2,

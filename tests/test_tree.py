@@ -93,7 +93,7 @@ def test_links_are_followed_on_the_machine_itself(victim: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder"])
-def test_what_is_no_file_is_not_waited_for(kind: str, tmp_path: Path) -> None:
+def test_apply_never_waits_for_a_fifo(kind: str, tmp_path: Path) -> None:
     """A FIFO without a writer would keep a reader waiting for ever."""
     place = tmp_path / "file"
     os.mkfifo(place) if kind == "fifo" else place.mkdir()

@@ -11,7 +11,7 @@ import pytest
 from lab import machine
 from lab.fabric import Fabric, Host, Lab
 from tests.lab.claims import runs_on
-from tests.lab.evpn import beliefs
+from tests.lab.evpn import router_states
 
 SUITE = "trixie"
 
@@ -38,7 +38,7 @@ def pytest_runtest_makereport(
         fixtures = getattr(item, "funcargs", {}).values()
         labs = [each if isinstance(each, Lab) else getattr(each, "lab", None) for each in fixtures]
         for lab in dict.fromkeys(each for each in labs if each):
-            report.sections += beliefs(lab)
+            report.sections += router_states(lab)
     return report
 
 

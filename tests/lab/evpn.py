@@ -46,7 +46,7 @@ BELIEFS = ("ip -4 route", "ip neighbour", "bridge fdb", "ip -brief link", "ss -t
 HEARD = ("bgp summary", "evpn mac vni all", "evpn arp-cache vni all", "bgp l2vpn evpn route")
 
 
-def beliefs(lab: Lab) -> Iterator[tuple[str, str]]:
+def router_states(lab: Lab) -> Iterator[tuple[str, str]]:
     """Return title and text of what host and leaves know, for the report of a failed test."""
     routers: list[Host | Router] = [lab.host, *lab.fabric.leaves.values()]
     for router in routers:

@@ -129,7 +129,7 @@ def _known(router: Host | Router) -> bool:
     return "Master" in router.show(f"show interface {PORT}")
 
 
-def stuck(mover: Mover, place: Place) -> list[str]:
+def wrong_entries(mover: Mover, place: Place) -> list[str]:
     """Return the entries of a VTEP that lead to a wrong place of the guest."""
     router, here = place.router, place is mover.place
     wrong = []
@@ -166,7 +166,7 @@ def _wrong(what: str, known: dict[str, object], mover: Mover, *, here: bool) -> 
     return [] if right else [f"{what}: {known}"]
 
 
-def announced(router: Router | Host) -> dict[str, set[tuple[str, int]]]:
+def announcing_vteps(router: Router | Host) -> dict[str, set[tuple[str, int]]]:
     """Return for each address the VTEPs that announce it to a router, with sequence numbers."""
     routes = [each for each in all_routes(router, "macip") if MAC in each.prefix]
     return {

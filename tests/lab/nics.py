@@ -19,7 +19,7 @@ from tests.lab.k8s01 import (
 MANAGEMENT, SECOND = "10.12.0.101/16", "10.254.254.10/24"
 
 
-def joins_the_fabric(lab: Lab, document: Payload | None = None) -> None:
+def check_host_joins_fabric(lab: Lab, document: Payload | None = None) -> None:
     """Apply; the operator's addresses stay, and guests talk on after his commands and a reboot."""
     host, fabric = lab.host, lab.fabric
     document = document or payload()
@@ -57,7 +57,7 @@ def nothing_differs(lab: Lab) -> bool:
     return True
 
 
-def is_refused(lab: Lab, *words: str, document: Payload | None = None) -> None:
+def check_apply_refuses(lab: Lab, *words: str, document: Payload | None = None) -> None:
     """Fail unless apply refuses with these words, also without the guard, and changes nothing."""
     eventually(lambda: lab.fabric.controller.ping("10.12.0.101", count=1))
     before = etc_checksums(lab.host)

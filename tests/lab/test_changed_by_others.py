@@ -236,13 +236,13 @@ def host(lab: Lab) -> Host:
     return lab.host
 
 
-def typed(host: Host, lines: list[str]) -> bool:
+def type_into_frr(host: Host, lines: list[str]) -> bool:
     """Type configuration lines into FRR; return whether FRR took them."""
     options = [word for line in ["configure terminal", *lines] for word in ("-c", line)]
     return host.run(["vtysh", *options], check=False).code == 0
 
 
-def named_and_put_right(host: Host, named: str) -> None:
+def check_report_and_repair(host: Host, named: str) -> None:
     """Fail unless `status` names the change, and `apply` repairs it and then has nothing to do."""
     listed = differences(host)
     assert any(named in text for text in listed), listed
@@ -259,7 +259,7 @@ def test_a_change_of_the_kernel(host: Host, what: str) -> None:
     """`status` names changed settings, addresses, attributes and rules; `apply` repairs them."""
     command, named = KERNEL[what]
     host.run(command.split())
-    named_and_put_right(host, named)
+    check_report_and_repair(host, named)
 
 
 @pytest.mark.parametrize("what", FRR)
@@ -267,10 +267,10 @@ def test_a_change_of_frr(host: Host, what: str) -> None:
     """`status` names lines that somebody added, removed or changed in vtysh."""
     lines, named = FRR[what]
     first, rest = (lines[: lines.index(LATER)], lines) if LATER in lines else (lines, [])
-    assert typed(host, first)
+    assert type_into_frr(host, first)
     if rest:
-        eventually(lambda: typed(host, rest[rest.index(LATER) + 1 :]))
-    named_and_put_right(host, named)
+        eventually(lambda: type_into_frr(host, rest[rest.index(LATER) + 1 :]))
+    check_report_and_repair(host, named)
     assert no_reload_pending(host)
 
 

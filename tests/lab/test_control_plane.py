@@ -206,7 +206,7 @@ def _has_route(router: Router | Host, prefix: str) -> bool:
 # --- Sessions ---
 
 
-def tuned(**bgp: Any) -> Payload:
+def payload_with_bgp(**bgp: Any) -> Payload:
     """The payload of the fixture `lab`, with these settings of the BGP sessions."""
     document = payload(DUAL, DUAL_2)
     document["server"]["bgp"] = bgp
@@ -225,7 +225,7 @@ def test_timers_are_negotiated(lab: Lab) -> None:
 
     The same apply adds a tenant: FRR 8.4's own reload would not apply both correctly.
     """
-    host, document = lab.host, tuned(keepalive=1, holdtime=5)
+    host, document = lab.host, payload_with_bgp(keepalive=1, holdtime=5)
     document["vpcs"].append({"id": 60, "name": "more", "vni": 1060})
     document["vnets"].append(vnet(81, 60, "10.60.0.254/24"))
     with back_again(lab, sessions=True):
@@ -249,7 +249,7 @@ def test_a_password_is_what_the_session_needs(lab: Lab) -> None:
     host, leaf = lab.host, lab.fabric.leaf("ns-leaf-0")
     none = ("no neighbor swp9s1 password",)
     with back_again(lab):
-        host.apply(tuned(password=SECRET), "--no-guard")
+        host.apply(payload_with_bgp(password=SECRET), "--no-guard")
         eventually(lambda: not established(host), WITHIN)
         with bgp_lines(leaf, f"neighbor swp9s1 password {SECRET}", undo=none):
             eventually(lambda: "ens4" in established(host), WITHIN)
@@ -263,7 +263,7 @@ def test_bfd_is_up_and_ends_a_session(lab: Lab) -> None:
     """BFD is up at both ends. When all packets get lost the session ends, and BFD is the reason."""
     host, leaf = lab.host, lab.fabric.leaf("ns-leaf-0")
     with back_again(lab, sessions=True), _bfd_on_leaves(lab):
-        host.apply(tuned(bfd=True, keepalive=20, holdtime=60))
+        host.apply(payload_with_bgp(bfd=True, keepalive=20, holdtime=60))
         host.run(["vtysh", "-c", "clear bgp *"])
         for router, name in ((host, "ens4"), (host, "ens5"), (leaf, "swp9s1")):
             eventually(partial(_bfd_up, router, name), WITHIN)

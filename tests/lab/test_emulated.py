@@ -168,7 +168,7 @@ def page(host: Host, *programs: str) -> None:
         host.run(["bash", "-c", command])
 
 
-def heard(host: Host, guest: Node, least: int) -> int:
+def count_received(host: Host, guest: Node, least: int) -> int:
     """Send ten BFD packets to the guest's gateway; return how many a program of the host receives.
 
     It waits until `least` have come, and some seconds more for any that must not come.
@@ -233,11 +233,11 @@ def test_bgp_and_bfd_are_closed_to_guests(host: Host, guests: Guests) -> None:
     # FRR 10.7's bgpd and bfdd do not listen in a VRF in which they have no neighbor.
     assert answers in (["open", "open"], ["refused", "refused"])
     packets = 10 if answers == ["open", "open"] else 0
-    assert heard(host, guests.a[0], packets) == packets
+    assert count_received(host, guests.a[0], packets) == packets
     host.apply(later())
     assert GONE not in host.evpn_host("status", check=False).out
     assert guests.a[0].run([*knock, "5", *GATEWAYS]).out.split() == ["silent", "silent"]
-    assert heard(host, guests.a[0], 0) == 0
+    assert count_received(host, guests.a[0], 0) == 0
     eventually(lambda: guests.a[0].ping(GATEWAYS[0], count=1))
     own = [*knock, "60", "127.0.0.1", "::1"]
     assert host.run(own, timeout=180).out.split() == ["open", "open"]

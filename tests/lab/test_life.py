@@ -307,7 +307,7 @@ def ends(vtep: Life) -> tuple[Node, Node]:
     return pod, server
 
 
-def survives(story: Life, ends: tuple[Node, Node], command: str) -> None:
+def check_survives(story: Life, ends: tuple[Node, Node], command: str) -> None:
     """Run a command, and fail unless forwarding comes back by itself and `apply` repairs the rest.
 
     Each session may come up again once. If the command names one NIC, the session on the other NIC
@@ -374,7 +374,7 @@ def test_an_uplink_is_reconfigured(story: Life, ends: tuple[Node, Node]) -> None
         "ip link set ens4 mtu 9000; ip link set ens4 mtu 9216",
         *RESTARTED[story.backend][: 1 if story.backend == "netplan" else 0],
     ):
-        survives(story, ends, command)
+        check_survives(story, ends, command)
 
 
 @pytest.mark.claim(
@@ -387,11 +387,11 @@ def test_packages_are_upgraded(story: Life, ends: tuple[Node, Node]) -> None:
     # A host in production runs the hook, which asks the leaves for router advertisements at once.
     story.host.evpn_host("install-units")
     story.sh("systemctl start evpn-host-failover")
-    survives(story, ends, "systemctl restart frr")
+    check_survives(story, ends, "systemctl restart frr")
     for package in ("frr", {"netplan": "netplan.io", "ifupdown": "ifupdown2"}[story.backend]):
         version = story.sh(f"dpkg-query --show --showformat '${{Version}}' {package}")
         scripts = f"/var/lib/dpkg/info/{package}"
-        survives(
+        check_survives(
             story,
             ends,
             f"if [ -e {scripts}.prerm ]; then {scripts}.prerm upgrade {version}; fi;"

@@ -18,7 +18,16 @@ from lab.fabric import Host, Lab, Node, eventually
 from tests.lab import second_host
 from tests.lab.evpn import VTEP
 from tests.lab.k8s01 import DUAL, DUAL_2, bring_up, no_reload_pending, payload
-from tests.lab.mover import IPV4, IPV6, MAC, Announcement, Mover, Place, announced, stuck
+from tests.lab.mover import (
+    IPV4,
+    IPV6,
+    MAC,
+    Announcement,
+    Mover,
+    Place,
+    announcing_vteps,
+    wrong_entries,
+)
 from tests.lab.systems import SYSTEMS
 from tests.lab.test_silent_guests import (
     FAMILIES,
@@ -26,8 +35,8 @@ from tests.lab.test_silent_guests import (
     GATEWAYS_41,
     LEAF,
     address_of,
+    check_reached,
     plug,
-    reached,
 )
 from tests.profiles import rounds
 
@@ -101,25 +110,25 @@ def test_a_guest_that_moves(
         mover.travel(moves, interval, announcement)
     for (name, family), ping in pings.items():
         print(f"from {name}, IPv{family}: {ping.result}")
-    settled(host, mover, askers)
+    check_settled(host, mover, askers)
 
 
-def settled(host: Host, mover: Mover, askers: dict[str, Node]) -> None:
+def check_settled(host: Host, mover: Mover, askers: dict[str, Node]) -> None:
     """Fail unless all reach the guest, and all VTEPs know its place."""
     for node, family in itertools.product(askers.values(), FAMILIES):
-        reached(node, address_of(mover.node, family), family)
+        check_reached(node, address_of(mover.node, family), family)
     for place in mover.places:
         wrong: list[str] = []
 
         def right(place: Place = place, wrong: list[str] = wrong) -> bool:
-            wrong[:] = stuck(mover, place)
+            wrong[:] = wrong_entries(mover, place)
             return not wrong
 
         try:
             eventually(right, within=30)
         except AssertionError:
             pytest.fail(f"{place.vtep} while the guest is at {mover.place.vtep}: {wrong}")
-    announcements = [announced(place.router) for place in mover.places]
+    announcements = [announcing_vteps(place.router) for place in mover.places]
     print(f"after {mover.moves} moves: {announcements[0]}")
     # All have one path, with the MAC's sequence number. A move makes it larger by one, if the route
     # from the place before has not been withdrawn yet.

@@ -171,7 +171,7 @@ def vtep(lab: Lab) -> Host:
     return lab.host
 
 
-def refused(host: Host, document: Payload, named: str, show: str = "true") -> None:
+def check_refused(host: Host, document: Payload, named: str, show: str = "true") -> None:
     """Fail unless `preflight` names it and `apply` refuses it, and nothing changes."""
     before, theirs = etc_checksums(host), host.run(show.split()).out
     host.machine.write("/root/wanted.json", json.dumps(document))
@@ -198,7 +198,7 @@ def test_the_first_payload_needs_it(bare: Host, what: str) -> None:
     theirs = TAKEN[what]
     run(bare, theirs.make)
     try:
-        refused(bare, payload(), theirs.named, theirs.show)
+        check_refused(bare, payload(), theirs.named, theirs.show)
     finally:
         run(bare, theirs.remove)
 
@@ -221,7 +221,7 @@ def test_a_rule_that_takes_what_is_for_the_host(lab: Lab, bare: Host, what: str)
         eventually(lambda: lab.fabric.controller.ping("10.12.0.101", count=1))
         words = rule if rule.startswith("from") else f"from all {rule}"
         named = f"the routing rule 100 ({words}) would come before table local"
-        refused(bare, payload(), named, "ip rule show pref 100")
+        check_refused(bare, payload(), named, "ip rule show pref 100")
         assert lab.fabric.controller.ping("10.12.0.101", count=2)
     finally:
         run(bare, ("ip rule del pref 100", "ip route flush table 101"))
@@ -248,7 +248,7 @@ def test_a_program_has_the_port(bare: Host, what: str) -> None:
     program = bare.start(["python3", "-c", LISTEN, name, kind, str(port)])
     try:
         eventually(lambda: "ready" in program.output)
-        refused(bare, payload(), named)
+        check_refused(bare, payload(), named)
         assert program.running
     finally:
         program.stop()
@@ -261,7 +261,7 @@ def test_a_later_payload_needs_it(vtep: Host, what: str) -> None:
     theirs = ADDED[what]
     run(vtep, theirs.make)
     try:
-        refused(vtep, payload(LATER, vpcs=(LATER_VPC,)), theirs.named, theirs.show)
+        check_refused(vtep, payload(LATER, vpcs=(LATER_VPC,)), theirs.named, theirs.show)
         assert established(vtep) == {"ens4", "ens5"}
     finally:
         run(vtep, theirs.remove)
@@ -292,11 +292,11 @@ def test_rules_that_stand_before(vtep: Host, rules: str) -> None:
     # Addresses of the host, and one behind a route of its own.
     ways = {"local": ["10.2.0.101", "192.0.2.10"], "main": ["192.0.2.1"]}[rules]
     assert any(leads(vtep, way) for way in ways)  # the fault
-    theirs = theirs_of(vtep)
+    theirs = foreign_rules(vtep)
     output = vtep.evpn_host("apply", "-p", "/root/payload.json").err
     assert "mended: IPv4 rules" in output
     assert differences(vtep) == []
-    assert theirs_of(vtep) == theirs
+    assert foreign_rules(vtep) == theirs
     assert not any(leads(vtep, way) for way in ways)
     assert not pod.ping("192.0.2.10", count=2)
     eventually(lambda: pod.ping("10.188.0.254", count=1))
@@ -352,7 +352,7 @@ def leads(host: Host, address: str) -> bool:
     return host.run(way, check=False).code == 0
 
 
-def theirs_of(host: Host) -> list[str]:
+def foreign_rules(host: Host) -> list[str]:
     """Return the rules that others have added, in both families."""
     return [
         line

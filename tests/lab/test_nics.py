@@ -15,8 +15,8 @@ from tests.lab.k8s01 import addresses, differences, payload
 from tests.lab.nics import (
     MANAGEMENT,
     SECOND,
-    is_refused,
-    joins_the_fabric,
+    check_apply_refuses,
+    check_host_joins_fabric,
     nothing_differs,
 )
 
@@ -60,7 +60,7 @@ def test_a_file_that_comes_before_ours(lab: Lab) -> None:
         f"all-en: {{match: {{name: 'ens4*'}}, {MANAGED}}}",
         "all-em: {match: {name: 'ens5*'}, optional: true}",
     )
-    joins_the_fabric(lab)
+    check_host_joins_fabric(lab)
 
 
 def test_a_file_that_comes_after_ours(lab: Lab) -> None:
@@ -70,7 +70,7 @@ def test_a_file_that_comes_after_ours(lab: Lab) -> None:
         f"zz-mgmt: {{match: {{name: 'ens4*'}}, {MANAGED}}}",
         "zz-all: {match: {name: 'ens5*'}, optional: true, dhcp4: false}",
     )
-    joins_the_fabric(lab)
+    check_host_joins_fabric(lab)
 
 
 def test_networkds_own_files(lab: Lab) -> None:
@@ -81,7 +81,7 @@ def test_networkds_own_files(lab: Lab) -> None:
         _05_other="[Match]\nName=ens5*\nType=ether\n\n[Network]\nDHCP=no\n",
         _30_lo="[Match]\nName=lo\n\n[Network]\nAddress=192.0.2.77/32\n",
     )
-    joins_the_fabric(lab)
+    check_host_joins_fabric(lab)
     assert {"192.0.2.77/32", "10.2.0.101/32"} <= addresses(lab.host, "lo")
     lab.host.evpn_host("uninstall", "--yes")
     files = lab.host.run(["sh", "-c", "find /etc/systemd/network | sort"]).out.split()
@@ -95,7 +95,7 @@ def test_no_ipv6_link_local(lab: Lab) -> None:
     nics = "".join(f"    {nic}: {{link-local: []}}\n" for nic in ("ens4", "ens5"))
     text = f"network:\n  version: 2\n  ethernets:\n{nics}"
     lab.machine.write("/etc/netplan/99-hardening.yaml", text, 0o600)
-    joins_the_fabric(lab)
+    check_host_joins_fabric(lab)
 
 
 def test_sessions_that_can_not_come_up_are_named(lab: Lab) -> None:
@@ -129,7 +129,7 @@ def test_a_bond(lab: Lab) -> None:
     document = payload()
     document["links"][0]["local"]["ifname"] = "bond0"
     document["server"]["mgmt"]["ifname"] = "bond0"
-    joins_the_fabric(lab, document)
+    check_host_joins_fabric(lab, document)
 
 
 def test_what_is_refused(lab: Lab) -> None:
@@ -139,19 +139,19 @@ def test_what_is_refused(lab: Lab) -> None:
     document = payload()
     for part in (document["links"][0]["local"], document["server"]["mgmt"]):
         part["ifname"] = "enp0s4"
-    is_refused(lab, "enp0s4", "alternative name of ens4", document=document)
+    check_apply_refuses(lab, "enp0s4", "alternative name of ens4", document=document)
 
     text = lab.machine.read(OPERATOR)
     lab.machine.write(OPERATOR, text.replace("renderer: networkd", "renderer: NetworkManager"))
-    is_refused(lab, "ethernets.ens4", "NetworkManager configures")
+    check_apply_refuses(lab, "ethernets.ens4", "NetworkManager configures")
     lab.machine.write(OPERATOR, text)
 
     lab.machine.write("/etc/netplan/20-image.yaml", IMAGE)
-    is_refused(lab, "ethernets.all-en", "ens6", "section of its own")
+    check_apply_refuses(lab, "ethernets.all-en", "ens6", "section of its own")
     host.run(["rm", "/etc/netplan/20-image.yaml"])
 
     lab.machine.write("/etc/systemd/network/00-all.network", "[Match]\nName=* !lo\n")
-    is_refused(lab, "/etc/systemd/network/00-all.network", "a device of evpn-host")
+    check_apply_refuses(lab, "/etc/systemd/network/00-all.network", "a device of evpn-host")
     host.run(["rm", "/etc/systemd/network/00-all.network"])
 
     configure(
@@ -160,11 +160,11 @@ def test_what_is_refused(lab: Lab) -> None:
         "ens5: {optional: true}",
         more=f"  bridges:\n    br0: {{interfaces: [ens4], {MANAGED}}}\n",
     )
-    is_refused(lab, "bridges.br0", "has the uplink ens4 as a port")
+    check_apply_refuses(lab, "bridges.br0", "has the uplink ens4 as a port")
     document = payload()
     for part in (document["links"][0]["local"], document["server"]["mgmt"]):
         part["ifname"] = "br0"
-    is_refused(lab, "bridges.br0", "a bridge, whose guests", document=document)
+    check_apply_refuses(lab, "bridges.br0", "a bridge, whose guests", document=document)
 
 
 IMAGE = """network:

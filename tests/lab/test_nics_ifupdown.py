@@ -8,7 +8,7 @@ import pytest
 
 from lab.fabric import Lab, eventually
 from tests.lab.k8s01 import addresses, payload
-from tests.lab.nics import MANAGEMENT, SECOND, is_refused, joins_the_fabric
+from tests.lab.nics import MANAGEMENT, SECOND, check_apply_refuses, check_host_joins_fabric
 
 INTERFACES = "/etc/network/interfaces"
 SOURCE = "source /etc/network/interfaces.d/*\n\nauto lo\niface lo inet loopback\n\n"
@@ -39,7 +39,7 @@ def test_stanzas_in_several_forms(lab: Lab) -> None:
         f"auto ens5\niface ens5 inet manual\n{up}",
     )
     lab.host.run(["ifup", "ens4"])  # what a hot plug does
-    joins_the_fabric(lab)
+    check_host_joins_fabric(lab)
     assert "192.0.2.88/32" in addresses(lab.host, "ens5")
     lab.host.evpn_host("uninstall", "--yes")
     assert {MANAGEMENT, SECOND} <= addresses(lab.host, "ens4")
@@ -56,7 +56,7 @@ def test_a_bond(lab: Lab) -> None:
     document = payload()
     document["links"][0]["local"]["ifname"] = "bond0"
     document["server"]["mgmt"]["ifname"] = "bond0"
-    joins_the_fabric(lab, document)
+    check_host_joins_fabric(lab, document)
 
 
 def test_what_is_refused(lab: Lab) -> None:
@@ -72,8 +72,8 @@ def test_what_is_refused(lab: Lab) -> None:
         SOURCE + "iface ens4 inet manual\n\nauto br0\niface br0 inet static\n"
         f"    bridge_ports ens4\n{STATIC}",
     )
-    is_refused(lab, "iface br0 inet static", "has the uplink ens4 as a port")
+    check_apply_refuses(lab, "iface br0 inet static", "has the uplink ens4 as a port")
     document = payload()
     for part in (document["links"][0]["local"], document["server"]["mgmt"]):
         part["ifname"] = "br0"
-    is_refused(lab, "makes the uplink br0 a bridge", document=document)
+    check_apply_refuses(lab, "makes the uplink br0 a bridge", document=document)

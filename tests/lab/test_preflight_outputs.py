@@ -64,23 +64,23 @@ def test_a_cloud_image(lab: Lab) -> None:
     lab.machine.write("/etc/netplan/90-default.yaml", CLOUD_IMAGE, 0o600)
     lab.machine.write("/etc/netplan/50-cloud-init.yaml", CLOUD_INIT, 0o600)
     leases.take_up(lab)
-    prints(lab, "a cloud image", code=1)
+    check_output(lab, "a cloud image", code=1)
 
 
 def test_a_hardened_host(lab: Lab) -> None:
     """preflight on a hardened host: settings that are read after ours."""
     lab.machine.write("/etc/sysctl.d/99-cis.conf", CIS)
-    prints(lab, "a hardened host", code=0)
+    check_output(lab, "a hardened host", code=0)
 
 
 def test_another_bgp_speaker(lab: Lab) -> None:
     """preflight beside Calico's BGP speaker, with its rule for incoming packets."""
     speaker = lab.host.start(["python3", "-c", LISTEN, "bird", "SOCK_STREAM", "179"])
     eventually(lambda: "ready" in speaker.output)
-    prints(lab, "another BGP speaker", code=1)
+    check_output(lab, "another BGP speaker", code=1)
 
 
-def prints(lab: Lab, name: str, code: int) -> None:
+def check_output(lab: Lab, name: str, code: int) -> None:
     """Run preflight and compare its output with the page; fail if it changed anything."""
     result = lab.host.evpn_host("preflight", "-p", PAYLOAD, check=False)
     assert result.code == code, result.err

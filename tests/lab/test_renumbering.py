@@ -85,11 +85,11 @@ def mode(request: pytest.FixtureRequest, lab: Lab) -> str:
     underlay(lab.fabric, on=on)
     eventually(lambda: established(lab.host) == ({"ens4", "ens5"} if on else set()))
     lab.host.apply(document())
-    is_exactly(lab, OLD, BRIDGE if on else OLD["ifname"])
+    wait_until_exactly(lab, OLD, BRIDGE if on else OLD["ifname"])
     return str(request.param)
 
 
-def is_exactly(lab: Lab, management: dict[str, str], device: str) -> None:
+def wait_until_exactly(lab: Lab, management: dict[str, str], device: str) -> None:
     """Wait until one device has these addresses and their default routes, and no other has any."""
     host = lab.host
     expected = {management[key] for key in ("ipv4", "ipv6") if key in management}
@@ -175,16 +175,16 @@ def test_renumbering(lab: Lab, mode: str, name: str) -> None:
     old_device, new_device = (BRIDGE if mode == "EVPN" else each["ifname"] for each in (old, new))
     with watched(lab, old["ipv4"], new["ipv4"], f"{mode}, {name}, apply"):
         result = host.apply(document(**new))
-        is_exactly(lab, new, new_device)
+        wait_until_exactly(lab, new, new_device)
     assert "management" in result.out
     if name in {"address", "subnet"}:
         assert f"still has {old['ipv4']}" in result.err
     with watched(lab, new["ipv4"], old["ipv4"], f"{mode}, {name}, rollback"):
         host.evpn_host("rollback")
-        is_exactly(lab, old, old_device)
+        wait_until_exactly(lab, old, old_device)
     for management, where in ((new, new_device), (old, old_device)):
         host.apply(document(**management))
-        is_exactly(lab, management, where)
+        wait_until_exactly(lab, management, where)
     assert host.evpn_host("status", "--json").json["differences"] == []
 
 
@@ -197,6 +197,6 @@ def test_the_operators_file_is_old(lab: Lab, mode: str) -> None:
     host, new = lab.host, OLD | NEW["address"]
     device = BRIDGE if mode == "EVPN" else "ens4"
     host.apply(document(**new))
-    is_exactly(lab, new, device)
+    wait_until_exactly(lab, new, device)
     host.run(["ip", "address", "replace", OLD["ipv4"], "dev", "ens4", "brd", "+"])
-    is_exactly(lab, new, device)
+    wait_until_exactly(lab, new, device)

@@ -39,7 +39,7 @@ LEAF = "ns-leaf-2"
 IS_ADVERTISEMENT = "icmp6 and ip6[40] = 134"
 
 
-def told(**fields: Any) -> Payload:
+def advertising_payload(**fields: Any) -> Payload:
     """Return K8S01's payload with V-Net 40 that advertises, and V-Net 41 that does not."""
     return payload(copy.deepcopy(DUAL) | {"ipv6NeighborDiscovery": ADVERTISED | fields}, DUAL_2)
 
@@ -48,7 +48,7 @@ def told(**fields: Any) -> Payload:
 def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """K8S01 as a VTEP; the third leaf advertises as well."""
     lab: Lab = fresh_lab(*request.param)
-    bring_up(lab, told())
+    bring_up(lab, advertising_payload())
     return lab
 
 
@@ -56,7 +56,7 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
 def host(lab: Lab) -> Host:
     """The host under test, which advertises in V-Net 40."""
     if not advertises(lab.host):
-        change(lab, told())
+        change(lab, advertising_payload())
     return lab.host
 
 
@@ -77,7 +77,7 @@ def routers(guest: Node) -> set[str]:
     return {hop["gateway"] for route in routes for hop in route.get("nexthops", [route])}
 
 
-def configured(guest: Node) -> Node:
+def wait_until_configured(guest: Node) -> Node:
     """Wait until a guest has an address of the prefix and a router; give it with that address."""
     eventually(lambda: own_addresses(guest) and routers(guest))
     [address] = own_addresses(guest)
@@ -92,7 +92,7 @@ def configured(guest: Node) -> Node:
 def test_a_guest_with_nothing_configured(host: Host) -> None:
     """A guest with nothing configured reaches its gateway and another V-Net."""
     blank = host.pod("blank", "nbr-40")
-    guest = configured(blank)
+    guest = wait_until_configured(blank)
     assert routers(guest) == {ROUTER}
     eventually(lambda: guest.ping(GATEWAY, count=1, family=6))
     eventually(lambda: guest.ping("fd00:188:5::254", count=1, family=6))
@@ -112,12 +112,12 @@ def test_a_guest_with_nothing_configured(host: Host) -> None:
 )
 def test_the_router_is_the_same_everywhere(lab: Lab, host: Host) -> None:
     """A guest moves to another host; a server behind a leaf has the same router as both."""
-    second = second_host.start(lab, told())
+    second = second_host.start(lab, advertising_payload())
     leaf = lab.fabric.leaf(LEAF)
     lab.fabric.server("metal", vni=40, ipv4="", gateway="")
-    server = configured(Node(lab.machine, "metal"))
+    server = wait_until_configured(Node(lab.machine, "metal"))
     host.pod("mover", "nbr-40")
-    mover = configured(Node(lab.machine, "mover"))
+    mover = wait_until_configured(Node(lab.machine, "mover"))
     eventually(lambda: server.ping(mover, count=1, family=6))
     plug(mover, host, second)
     eventually(lambda: mover.ping("fd00:188:5::254", count=1, family=6))
@@ -162,7 +162,7 @@ def test_what_is_advertised_changes(lab: Lab, host: Host) -> None:
     ]
     before = resets(host)
     for fields, lifetime in steps:
-        change(lab, told(**fields))
+        change(lab, advertising_payload(**fields))
         assert no_reload_pending(host), fields
         assert advertises(host) == (fields.get("mode") != "disabled")
         if advertises(host):
@@ -260,5 +260,5 @@ def test_after_a_power_cut(lab: Lab, host: Host) -> None:
     assert advertises(host)
     lab.reboot(hard=True)
     guest = host.pod("blank", "nbr-40")
-    configured(guest)
+    wait_until_configured(guest)
     assert routers(guest) == {ROUTER}

@@ -82,7 +82,7 @@ def person(people: Callable[[], Person]) -> Person:
     return someone
 
 
-def test_one_shell(person: Person) -> None:
+def test_one_shell_runs_all_commands(person: Person) -> None:
     """The effects of `cd` and `export` last: one shell runs all commands."""
     person.run("cd /etc")
     person.run("export LAB_TEST=lasts")
@@ -90,13 +90,13 @@ def test_one_shell(person: Person) -> None:
     assert person.run("shopt login_shell").split() == ["login_shell", "on"]
 
 
-def test_arrow_up(person: Person) -> None:
+def test_arrow_up_recalls_the_last_command(person: Person) -> None:
     """The arrow recalls the last command."""
     person.run("echo once $((20 + 3))")
     person.sees(f"{UP}\r", r"[\r\n]once 23\r\n")
 
 
-def test_completion(person: Person) -> None:
+def test_tab_completes(person: Person) -> None:
     """Tab completes commands, files and words of the lab's own commands."""
     person.sees("iperf\t", "iperf3 ")
     person.sees(f"{CTRL_U}cat /etc/hostn\t", "/etc/hostname ")
@@ -105,14 +105,14 @@ def test_completion(person: Person) -> None:
     person.sees(f"{CTRL_U}evpn-host uninst\t", "uninstall ")
 
 
-def test_interrupt(person: Person) -> None:
+def test_ctrl_c_ends_a_ping(person: Person) -> None:
     """Ctrl-C ends a ping, in the machine too."""
     person.sees("ping 10.12.0.5\r", "icmp_seq=2")
     person.sees(CTRL_C, rf"packets transmitted[^\0]*{PROMPT}")
     assert person.run("pgrep -x ping") == ""
 
 
-def test_suspend(person: Person) -> None:
+def test_a_suspended_command_goes_on(person: Person) -> None:
     """Ctrl-Z stops a command, and `fg` goes on with it."""
     person.sees("ping 10.12.0.5\r", "icmp_seq=1")
     person.sees("\x1a", rf"Stopped\s+ping 10.12.0.5[^\0]*{PROMPT}")
@@ -120,7 +120,7 @@ def test_suspend(person: Person) -> None:
     person.sees(CTRL_C, PROMPT)
 
 
-def test_window(person: Person) -> None:
+def test_programs_know_the_window(person: Person) -> None:
     """Programs know the terminal and its size, also after a change."""
     try:
         assert person.run("echo $TERM; stty size") == "xterm\r\n30 100\r\n"
@@ -134,7 +134,7 @@ def test_window(person: Person) -> None:
         person.terminal.resize(30, 100)
 
 
-def test_vtysh(person: Person) -> None:
+def test_vtysh_runs_until_it_is_left(person: Person) -> None:
     """vtysh runs until the person leaves it, on the host and on each switch."""
     person.sees("vtysh\r", r"K8S01# $")
     person.sees("show version\r", r"FRRouting \d+[^\0]*K8S01# $")
@@ -144,7 +144,7 @@ def test_vtysh(person: Person) -> None:
     person.sees("exit\r", PROMPT)
 
 
-def test_nodes(person: Person) -> None:
+def test_on_runs_commands_in_other_nodes(person: Person) -> None:
     """`on` runs commands in other nodes, and lists the nodes if it does not know a name."""
     assert "10.12.0.5/16" in person.run("on controller ip -color=never -brief address")
     summary = person.run("on ns-leaf-0 vtysh -c 'show bgp summary' | grep -o 'AS number [0-9]*'")
@@ -152,7 +152,7 @@ def test_nodes(person: Person) -> None:
     assert "ns-spine-0" in person.run("on nowhere true")
 
 
-def test_controller(person: Person) -> None:
+def test_carry_and_underlay_work_twice(person: Person) -> None:
     """`carry` and `underlay` do what the controller does, also a second time."""
     for _ in range(2):
         person.run("carry ~/examples/k8s01.json")
@@ -190,7 +190,7 @@ def test_carry_goes_back(person: Person) -> None:
     assert person.run("md5sum /var/lib/lab/fabric.json") == before
 
 
-def test_flood(person: Person) -> None:
+def test_much_output_arrives_whole(person: Person) -> None:
     """Much output arrives whole, and Ctrl-C ends endless output."""
     text = person.run("seq 100000 | tee /dev/stderr 2>&1 >/dev/null")
     assert text.split() == [str(number) for number in range(1, 100001)]
@@ -198,7 +198,7 @@ def test_flood(person: Person) -> None:
     person.sees(CTRL_C, rf"\^C\r\n[^\0]*{PROMPT}")
 
 
-def test_paste(person: Person) -> None:
+def test_much_input_arrives_whole(person: Person) -> None:
     """Much input at once arrives whole, although the serial line could not carry it."""
     lines = [f"{number:0100d}" for number in range(2000)]
     # Keys that come while the shell hands the terminal over could be lost: they are not pasted.
@@ -210,7 +210,7 @@ def test_paste(person: Person) -> None:
     assert person.run("wc -l < /tmp/pasted") == "2000\r\n"
 
 
-def test_reboot(person: Person) -> None:
+def test_a_reboot_keeps_files(person: Person) -> None:
     """`reboot` boots the machine again, also from a shell in the shell, and files are kept."""
     person.run("echo kept > /root/kept")
     person.sees("bash\r", PROMPT)
@@ -220,7 +220,7 @@ def test_reboot(person: Person) -> None:
     assert person.run("cat /root/kept") == "kept\r\n"
 
 
-def test_end(person: Person) -> None:
+def test_ctrl_d_ends_the_shell(person: Person) -> None:
     """Ctrl-D ends it with the code of the last command; the terminal is as it was before."""
     person.run("true")
     assert termios.tcgetattr(person.terminal.program_end) != person.terminal.before
@@ -244,7 +244,7 @@ exit 5
 """
 
 
-def test_script() -> None:
+def test_one_shell_runs_a_script() -> None:
     """Commands on standard input are run by one shell, and after a reboot by another."""
     result = subprocess.run(
         [SHELL], input=SCRIPT, capture_output=True, check=False, text=True, timeout=2 * BOOT

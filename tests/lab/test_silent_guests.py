@@ -139,7 +139,7 @@ def short_ageing(host: Host) -> Iterator[None]:
         host.run([*argv, "30000"])
 
 
-def reached(asker: Node, address: str, family: int) -> None:
+def check_reached(asker: Node, address: str, family: int) -> None:
     """Ping until the first answer; fail if a packet is lost after it."""
     seconds = eventually(lambda: asker.ping(address, count=1, family=family))
     print(f"first answer after {seconds:.1f} s")
@@ -155,7 +155,7 @@ def reached(asker: Node, address: str, family: int) -> None:
 )
 def test_a_guest_that_never_spoke(host: Host, askers: Askers, asker: int, family: int) -> None:
     """Each asker reaches a guest that has never sent a packet."""
-    reached(askers.nodes[asker], address_of(silent(host), family), family)
+    check_reached(askers.nodes[asker], address_of(silent(host), family), family)
 
 
 @each_family
@@ -178,7 +178,7 @@ def test_a_guest_that_was_silent_for_long(
         eventually(lambda: not announced(lab, address))
     if not known:
         host.run(["ip", "neighbour", "delete", address, "dev", BRIDGE])
-    reached(askers.nodes[asker], address, family)
+    check_reached(askers.nodes[asker], address, family)
 
 
 @each_family
@@ -189,7 +189,7 @@ def test_a_second_address(host: Host, askers: Askers, asker: int, family: int) -
     guest = speaking(host)
     second = f"10.188.4.{next(_numbers)}" if family == 4 else f"fd00:188:4::{next(_numbers)}"
     add(guest, second)
-    reached(askers.nodes[asker], second, family)
+    check_reached(askers.nodes[asker], second, family)
 
 
 @each_family
@@ -198,7 +198,7 @@ def test_a_guest_that_was_migrated(host: Host, askers: Askers, family: int) -> N
     """A guest is reached after it moved, there and back, with its old neighbour cache."""
     guest = speaking(host)
     address = address_of(guest, family)
-    reached(askers.nodes[2], address, family)
+    check_reached(askers.nodes[2], address, family)
     moves: list[tuple[Host | Router, Host | Router]] = [
         (host, askers.second),
         (askers.second, host),
@@ -212,7 +212,7 @@ def test_a_guest_that_was_migrated(host: Host, askers: Askers, family: int) -> N
             guest.run(["ip", "route", "replace", "default", "via", gateway])
         announce(guest, address)
         for asker in askers.nodes:
-            reached(asker, address, family)
+            check_reached(asker, address, family)
 
 
 # Announces an address from a device, with that device's MAC, twice.
@@ -269,7 +269,7 @@ def test_a_floating_address(host: Host, askers: Askers, family: int, *, virtual:
             announce(owner, address, device)
             for name, asker in zip(ASKERS, askers.nodes, strict=True):
                 print(f"from {name}: ", end="")
-                reached(asker, address, family)
+                check_reached(asker, address, family)
     host.run(["ip", "netns", "delete", near.name])
     host.run(["ip", "netns", "delete", far.name])
 
@@ -312,12 +312,12 @@ def test_keepalived(lab: Lab, request: pytest.FixtureRequest, host: Host, askers
         processes.append(host.machine.start(inside))
         eventually(partial(has_both, guest if guest is near else near))
     for family, asker in itertools.product(FAMILIES, askers.nodes):
-        reached(asker, FLOATING[family], family)
+        check_reached(asker, FLOATING[family], family)
     with ever_asking(host, askers.second):
         processes[0].stop()
         eventually(partial(has_both, other))
         for family, asker in itertools.product(FAMILIES, askers.nodes):
-            reached(asker, FLOATING[family], family)
+            check_reached(asker, FLOATING[family], family)
     processes[1].stop()
     for guest in (near, other):
         host.run(["ip", "netns", "delete", guest.name])

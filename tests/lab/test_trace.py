@@ -85,7 +85,7 @@ def last_line(result: Result) -> str:
     return result.out.rstrip().rpartition("\n")[2]
 
 
-def well(host: Host, *arguments: str) -> None:
+def wait_until_well(host: Host, *arguments: str) -> None:
     """Wait until trace finds nothing wrong, as at the begin of a test.
 
     Meanwhile all send packets: a leaf forgets a guest that is silent for five minutes.
@@ -112,13 +112,13 @@ def shell(host: Host, script: str) -> None:
 def test_nothing_is_wrong(host: Host) -> None:
     """When nothing is wrong, each step says where the guest is and how a packet gets there."""
     for subject in (NEAR, NEAR6, NEAR_MAC):
-        well(host, subject)
+        wait_until_well(host, subject)
         text = trace(host, subject).out
         assert re.search(r"^local +ok .* on this host, on port veth-", text, re.MULTILINE)
         assert re.search(r"^frr +ok .* this host's own, announced as type 2", text, re.MULTILINE)
         assert re.search(r"^vtep +ok .* by EVPN with ens4, ens5", text, re.MULTILINE)
     for subject in (FAR, FAR6, FAR_MAC):
-        well(host, subject)
+        wait_until_well(host, subject)
         text = trace(host, subject).out
         assert re.search(rf"^kernel +ok .* sends .* to {VTEP}", text, re.MULTILINE)
         assert re.search(
@@ -128,20 +128,20 @@ def test_nothing_is_wrong(host: Host) -> None:
         assert re.search(r"^path +ok .*packets of 1550 bytes", text, re.MULTILINE)
         assert last_line(trace(host, subject)).startswith(f"nothing is wrong with {subject}")
     for subject in (ROUTED, ROUTED6):
-        well(host, subject)
+        wait_until_well(host, subject)
         text = trace(host, subject).out
         assert re.search(
             r"^route +ok .*through l3br-1033 to 10\.2\.0\.\d \(router MAC", text, re.MULTILINE
         )
     for subject, words in ((L2_MAC, "on port veth-l2 of nbr-50"), (L2_FAR_MAC, f"behind {VTEP}")):
-        well(host, subject)
+        wait_until_well(host, subject)
         assert words in trace(host, subject).out
     assert "is this host itself, on nbr-40" in trace(host, V4).out
 
 
 def test_json_has_the_same_steps(host: Host) -> None:
     """`--json` has names, marks and texts of the same steps."""
-    well(host, FAR)
+    wait_until_well(host, FAR)
     result = host.evpn_host("trace", "--json", FAR)
     answer = result.json
     assert (answer["ok"], answer["mac"], answer["vteps"]) == (True, FAR_MAC, [VTEP])
@@ -305,11 +305,11 @@ def test_a_broken_link_is_named(host: Host, name: str) -> None:
         # The leaf's link-local address: without its MAC the session ends too.
         pytest.xfail("FRR 10.7 routes by IPv6 next hops, and has no other entry for their MACs")
     link = BREAKS[name]
-    well(host, link.subject)
+    wait_until_well(host, link.subject)
     with broken(host, link):
         eventually(lambda: re.match(link.verdict, last_line(trace(host, link.subject))))
         assert trace(host, link.subject).code == 1
-    well(host, link.subject)
+    wait_until_well(host, link.subject)
 
 
 @contextmanager
@@ -389,7 +389,7 @@ def test_what_the_page_shows(host: Host) -> None:
     """docs/trace.md has the outputs of trace; EVPN_HOST_FIGURES=1 writes them anew."""
     page = PAGE.read_text()
     for name, link in SHOWN.items():
-        well(host, link.subject)
+        wait_until_well(host, link.subject)
         with broken(host, link):
             result = trace(host, link.subject)
         begin, end = f"<!-- {name}: by tests/lab/test_trace.py -->\n", f"<!-- /{name} -->\n"

@@ -78,7 +78,7 @@ def is_as_before(lab: Lab, before: str) -> bool:
     )
 
 
-def unconfirmed(host: Host, seconds: int) -> Payload:
+def apply_unconfirmed(host: Host, seconds: int) -> Payload:
     """Apply a payload with one V-Net more, which a person must confirm in time."""
     document = payload(ADDED)
     result = host.apply(document, "--confirm", str(seconds))
@@ -96,7 +96,7 @@ def unconfirmed(host: Host, seconds: int) -> Payload:
 def test_not_confirmed(lab: Lab, before: str) -> None:
     """Without a confirmation the host goes back. The timer then leaves the payload alone."""
     host = lab.host
-    document = unconfirmed(host, 15)
+    document = apply_unconfirmed(host, 15)
     eventually(lambda: is_as_before(lab, before), within=60)
     eventually(lambda: health(host) == "ok")
     assert not is_active(host, TIMER)
@@ -115,7 +115,7 @@ def test_not_confirmed(lab: Lab, before: str) -> None:
 def test_confirmed(lab: Lab) -> None:
     """A confirmed apply stays, and nothing waits to go back."""
     host = lab.host
-    unconfirmed(host, 15)
+    apply_unconfirmed(host, 15)
     host.evpn_host("confirm")
     assert health(host) == "ok"
     assert not is_active(host, TIMER)
@@ -159,7 +159,7 @@ def test_the_process_is_killed(lab: Lab, before: str, after: float) -> None:
 def test_the_machine_dies(lab: Lab, before: str) -> None:
     """After a power cut the boot service goes back, without fabric and controller."""
     host = lab.host
-    unconfirmed(host, 3600)
+    apply_unconfirmed(host, 3600)
     assert is_enabled(host)
     host.machine.write(CONFIG, "controller: https://192.0.2.1/k8s01.json\n")  # RFC 5737
     underlay(lab.fabric, on=False)
@@ -183,7 +183,7 @@ def test_the_machine_dies(lab: Lab, before: str) -> None:
 def test_a_second_apply(lab: Lab) -> None:
     """A second apply is refused and names the first. The timer's apply changes nothing."""
     host = lab.host
-    document = unconfirmed(host, 3600)
+    document = apply_unconfirmed(host, 3600)
     number = host.evpn_host("history", "--json").json[0]["number"]
     refused = host.apply(payload(), check=False)
     assert refused.code == 1
@@ -203,7 +203,7 @@ def test_a_second_apply(lab: Lab) -> None:
 def test_rollback(lab: Lab, before: str) -> None:
     """A person's rollback works at once; a rollback that nobody confirms is undone."""
     host = lab.host
-    unconfirmed(host, 3600)
+    apply_unconfirmed(host, 3600)
     host.evpn_host("rollback")
     assert is_as_before(lab, before)
     assert not is_active(host, TIMER)
@@ -220,7 +220,7 @@ def test_rollback(lab: Lab, before: str) -> None:
 def test_uninstall(lab: Lab) -> None:
     """uninstall ends the wait for a confirmation: nothing comes back later."""
     host = lab.host
-    unconfirmed(host, 15)
+    apply_unconfirmed(host, 15)
     host.evpn_host("uninstall", "--yes")
     assert not is_active(host, TIMER)
     time.sleep(20)
