@@ -471,7 +471,7 @@ def test_chooses_the_backend_in_use(
 
 
 def test_an_uplink_under_another_id(apply: Command, root: Path) -> None:
-    """Our part of the uplink is a drop-in of the file that netplan makes of the operator's."""
+    """Our part of the uplink is a drop-in of the file that netplan generates for the operator."""
     (root / OPERATOR).write_text(
         "network: {ethernets: {lan: {match: {macaddress: '02:00:00:00:00:01'}, set-name: ens4}}}\n"
     )

@@ -25,7 +25,7 @@ def check_message(problem: Problem) -> None:
 
 
 def answer_to(data: bytes) -> Payload | None:
-    """Return what `load` makes of data; fail where it raises anything but `Refused`."""
+    """Return the payload that `load` reads, or None; fail if it raises anything but `Refused`."""
     payload: Payload | None = None
     try:
         payload = load(data)

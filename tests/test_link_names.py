@@ -52,12 +52,12 @@ class Resolved:
     """What systemd-resolved and networkd keep of each link."""
 
     def __init__(self, root: Path, nic: Names, ways: str) -> None:
-        """`ways`: who has set the NIC's, networkd, a person, or a person over networkd's."""
+        """`ways`: who set the NIC's servers: networkd, a person, or a person after networkd."""
         self.root, self.managed = root, "networkd" in ways
         configured = {"networkd": nic, "networkd, by hand": OWN["servers alone"]}
         self.configured = {NIC: configured.get(ways, Names()), BRIDGE: QUIET}
         self.by_hand: dict[str, Names] = {NIC: nic} if "by hand" in ways else {}
-        self.told: list[tuple[str, ...]] = []
+        self.commands: list[tuple[str, ...]] = []
         self.ends_after = 10**6  # so many commands and writes
         (root / "sys/fs/cgroup/system.slice/systemd-resolved.service").mkdir(parents=True)
         for name in INDEXES:
@@ -106,7 +106,7 @@ class Resolved:
         self.count()
         assert step.argv[:2] == ("resolvectl", "--")
         verb, link, *words = step.argv[2:]
-        self.told.append((verb, link, *words))
+        self.commands.append((verb, link, *words))
         if verb == "revert":
             self.by_hand.pop(link, None)
         else:
@@ -194,14 +194,14 @@ def test_servers_go_to_the_bridge_and_come_back(
     """The bridge gets all but LLMNR and mDNS; the NIC gets no queries, and its settings back."""
     resolved, hook = make(tmp_path, monkeypatch, own, ways)
     hook.looks("nic")
-    assert resolved.told == []
+    assert resolved.commands == []
     hook.looks("bridge")
     assert resolved.names(BRIDGE) == for_guests(own)
     hidden = resolved.names(NIC)
     assert (hidden.servers, hidden.domains, hidden.default_route) == (SERVERS, (), "no")
-    count = len(resolved.told)
+    count = len(resolved.commands)
     hook.looks("bridge")
-    assert len(resolved.told) == count  # nothing to do, nothing run
+    assert len(resolved.commands) == count  # nothing to do, nothing run
     assert (hidden.llmnr, hidden.mdns) == (own.llmnr, own.mdns)
     resolved.restart()
     own = own if ways != "networkd, by hand" else OWN["servers alone"]  # it has forgotten
@@ -214,9 +214,9 @@ def test_servers_go_to_the_bridge_and_come_back(
     if resolved.managed:
         assert resolved.by_hand == {}
     assert plain(resolved.names(NIC)) == plain(own)
-    count = len(resolved.told)
+    count = len(resolved.commands)
     hook.looks("nic")
-    assert len(resolved.told) == count
+    assert len(resolved.commands) == count
 
 
 @pytest.mark.parametrize("own", OWN.values(), ids=OWN)
@@ -288,7 +288,7 @@ def test_without_systemd_resolved_nothing_is_done(
     resolved.write()
     (tmp_path / "sys/fs/cgroup/system.slice/systemd-resolved.service").rmdir()
     hook.looks("bridge")
-    assert resolved.told == []
+    assert resolved.commands == []
 
 
 @pytest.mark.parametrize(

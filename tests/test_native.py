@@ -311,7 +311,7 @@ def test_accepts_every_snapshot(root: Root, tool: str) -> None:
 
 
 def test_networkd_accepts_every_snapshot(root: Root) -> None:
-    """systemd-networkd knows each key in our drop-ins and in what netplan makes of our file."""
+    """systemd-networkd knows each key in our drop-ins, and in netplan's output for our file."""
     assert networkd(root, trees(SNAPSHOTS, FILES["netplan"])) == ""
 
 

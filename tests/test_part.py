@@ -144,7 +144,7 @@ def tools(request: pytest.FixtureRequest, root_user: None) -> Iterator[Root]:
 
 
 def generated(tools: Root, folder: Path, files: dict[str, str]) -> Path:
-    """Return a tree with what netplan makes of these files and an operator's."""
+    """Return a tree with netplan's output for these files and an operator's."""
     operator = "network: {ethernets: {ens4: {addresses: [10.254.254.10/24]}}}\n"
     for path, text in {"etc/netplan/50-operator.yaml": operator, **files}.items():
         target = folder / path

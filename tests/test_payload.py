@@ -73,7 +73,7 @@ def test_refused_cases(path: Path) -> None:
     assert all(line.isprintable() for line in problems)
 
 
-# --- Rule 1: which V-Nets are on a host ---
+# --- Rule 1: the V-Nets of a host ---
 
 
 def test_a_vnet_is_on_the_host_by_the_port_of_a_link() -> None:

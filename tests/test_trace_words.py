@@ -1,4 +1,4 @@
-"""The words of `trace`: from facts to steps and a verdict; which V-Net is meant; firewalls."""
+"""`trace` turns facts into steps and a verdict, chooses a V-Net, and reads firewalls."""
 
 from pathlib import Path
 from typing import Any
@@ -313,7 +313,7 @@ def test_the_text_ends_with_the_verdict() -> None:
     ]
 
 
-# --- Which V-Net is meant ---
+# --- The choice of a V-Net ---
 
 
 @pytest.fixture

@@ -153,7 +153,7 @@ def test_json_has_the_same_steps(host: Host) -> None:
     assert shown[-1] == answer["verdict"]
 
 
-# --- Which V-Net is meant ---
+# --- The choice of a V-Net ---
 
 
 def test_an_address_of_two_tenants(host: Host) -> None:

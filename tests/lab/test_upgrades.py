@@ -123,7 +123,7 @@ def test_restarted_services(lab: Lab) -> None:
 
 # The lab's own units hold the fabric and this test's commands. A server has no such units.
 NOT_OF_A_SERVER = "$nrconf{override_rc}{qr(^lab-)} = 0;\n"
-# A new libc, as dpkg puts it there: every process has the old one, whose file is gone.
+# Replaces libc as dpkg does: every process still has the old one, whose file is removed.
 NEW_LIBRARY = """
 set -e
 file=$(readlink --canonicalize /lib/x86_64-linux-gnu/libc.so.6)
