@@ -43,7 +43,7 @@ BARE = "import time\nwhile True: time.sleep(10)"
 class Promise(NamedTuple):
     """A row of the table."""
 
-    what: str
+    title: str
     limit: float
     measured: float
     unit: str
@@ -58,7 +58,7 @@ class Promise(NamedTuple):
         """Give the row."""
         limit, measured = (self._say(number) for number in (self.limit, self.measured))
         measured = measured if self.kept else f"**{measured}**"
-        return f"| {self.what} | {limit} | {measured} | {self.beside} |"
+        return f"| {self.title} | {limit} | {measured} | {self.beside} |"
 
     def _say(self, number: float) -> str:
         if self.unit == "%":
@@ -68,23 +68,23 @@ class Promise(NamedTuple):
 
 def moves(story: Story, times: int) -> Iterator[Promise]:
     """Yield the promises about the published story, which runs so many times."""
-    transitions: dict[str, list[Transition]] = {what: [] for what, *_ in WAYS}
+    transitions: dict[str, list[Transition]] = {title: [] for title, *_ in WAYS}
     twice, nowhere = [], 0
     story.underlay()
     story.right(NIC)
     for _ in range(times):
         story.hook("restart")  # otherwise the damping would be measured too
-        for what, names, device, way in WAYS:
+        for title, names, device, way in WAYS:
             [place] = story.places()
             transition = story.transition(names, device, way)
-            transitions[what].append(transition)
+            transitions[title].append(transition)
             if way:
                 twice.append(story.twofold(transition.begun, place)[0])
                 nowhere += story.nowhere(transition.begun, place)
         story.carries_on()
-    for what, names, device, way in WAYS:
-        rows = transitions[what]
-        story.figure(what, f"{summary(rows, story.interval)}; TCP lives; {len(rows)} times")
+    for title, names, device, way in WAYS:
+        rows = transitions[title]
+        story.figure(title, f"{summary(rows, story.interval)}; TCP lives; {len(rows)} times")
         if not way:
             continue
         durations = [row.took for row in rows]
@@ -133,7 +133,7 @@ def uplinks(story: Story) -> Iterator[Promise]:
     story.established(2)
     story.right(BRIDGE)
     moves = 0
-    for what, detection, gap, way, setting in (
+    for title, detection, gap, way, setting in (
         ("without carrier", 3.0, 3.0, story.unplugged, nullcontext),
         ("silent, hold time 9 s", 12.0, 12.0, story.silent, nullcontext),
         ("silent, BFD 3 × 300 ms", 2.5, 4.0, story.silent, story.bfd),
@@ -145,9 +145,9 @@ def uplinks(story: Story) -> Iterator[Promise]:
             losses = [_lose(story, story.fabric.leaf(name), way) for name in LEAVES]
             moves += story.moves() - before
         after, loss, back = (max(each) for each in zip(*losses, strict=True))
-        yield Promise(f"uplink {what}: session gone", detection, after, "s", "by FRR's own log")
-        yield Promise(f"uplink {what}: longest gap", gap, loss, "s", f"session gone {after:.2f} s")
-        yield Promise(f"uplink {what}: gap when it is back", 3, back, "s")
+        yield Promise(f"uplink {title}: session gone", detection, after, "s", "by FRR's own log")
+        yield Promise(f"uplink {title}: longest gap", gap, loss, "s", f"session gone {after:.2f} s")
+        yield Promise(f"uplink {title}: gap when it is back", 3, back, "s")
     yield Promise("moves of the address meanwhile", 0, moves, "times")
 
 
@@ -204,13 +204,13 @@ def idle(story: Story, seconds: int, vnets: int) -> Iterator[Promise]:
             story.underlay(*LEAVES)
             story.right(BRIDGE)
             with story.routes_coming_and_going(MANY):
-                what = f"idle on the bridge, {MANY:,} EVPN routes coming and going{amid}"
-                yield from _cost(story, what, seconds, unit)
+                title = f"idle on the bridge, {MANY:,} EVPN routes coming and going{amid}"
+                yield from _cost(story, title, seconds, unit)
     finally:
         story.host.run(["systemctl", "stop", unit], check=False)
 
 
-def _cost(story: Story, what: str, seconds: int, bare: str) -> Iterator[Promise]:
+def _cost(story: Story, title: str, seconds: int, bare: str) -> Iterator[Promise]:
     units = (HOOK, bare, "frr.service")
     time.sleep(50)  # the hook announces the address until 45 s after a move
     before = [_used(story, unit)[0] for unit in units]
@@ -221,11 +221,11 @@ def _cost(story: Story, what: str, seconds: int, bare: str) -> Iterator[Promise]
     shares = [(now - then) / duration for then, (now, _) in zip(before, after, strict=True)]
     memory = [used / 2**20 for _, used in after]
     beside = f"a Python that does nothing {shares[1]:.3%}, FRR {shares[2]:.3%}"
-    yield Promise(f"{what}: share of a core", 0.002, shares[0], "%", beside)
+    yield Promise(f"{title}: share of a core", 0.002, shares[0], "%", beside)
     times = memory[0] / memory[1]
     beside = f"{times:.1f} times a Python that does nothing, {memory[1]:.0f} MB"
-    yield Promise(f"{what}: memory", 40, memory[0], "MB", beside)
-    story.figure(what, f"{shares[0]:.2%} of a core, {memory[0]:.0f} MB")
+    yield Promise(f"{title}: memory", 40, memory[0], "MB", beside)
+    story.figure(title, f"{shares[0]:.2%} of a core, {memory[0]:.0f} MB")
 
 
 def _used(story: Story, unit: str) -> tuple[int, int]:

@@ -31,8 +31,8 @@ def test_an_interval_changes_while_there_is_no_lifetime() -> None:
         lines = changes(old, new)
         assert lines[:2] == ["interface nbr-40", "no ipv6 nd ra-lifetime"]
         interval, lifetime = (
-            next(n for n, line in enumerate(lines) if line.startswith(f"ipv6 nd ra-{what}"))
-            for what in ("interval", "lifetime")
+            next(n for n, line in enumerate(lines) if line.startswith(f"ipv6 nd ra-{setting}"))
+            for setting in ("interval", "lifetime")
         )
         assert interval < lifetime
 

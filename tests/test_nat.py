@@ -80,8 +80,8 @@ def test_a_rule_that_translates_no_guest_is_not_named(
 def test_rules_of_iptables_legacy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Rules of iptables-legacy are read only where the kernel has them."""
     docker = "-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE"
-    [what] = findings(monkeypatch, tmp_path, docker, "iptables-legacy")
-    assert what == f"a rule translates addresses of 172.17.0.0/16: {docker}"
+    [finding] = findings(monkeypatch, tmp_path, docker, "iptables-legacy")
+    assert finding == f"a rule translates addresses of 172.17.0.0/16: {docker}"
     assert not findings(
         monkeypatch, tmp_path, f"-A POSTROUTING -o nbr-+ -j RETURN\n{docker}", "iptables-legacy"
     )

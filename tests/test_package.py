@@ -76,8 +76,8 @@ def root(request: pytest.FixtureRequest, packages: Path) -> Iterator[Root]:
         yield tree
 
 
-def install(root: Root, what: str = f"evpn-host={__version__}", *, check: bool = True) -> Result:
-    argv = [*APT, "--allow-downgrades", "install", what]
+def install(root: Root, package: str = f"evpn-host={__version__}", *, check: bool = True) -> Result:
+    argv = [*APT, "--allow-downgrades", "install", package]
     return root.run(argv, check, timeout=300, env=NONINTERACTIVE)
 
 

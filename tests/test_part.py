@@ -77,7 +77,7 @@ def change(root: Path, old: Plan, new: Plan) -> Partial | None:
 
 
 @pytest.mark.parametrize(
-    ("what", "names"),
+    ("case", "names"),
     [
         ("nothing", set()),
         ("another name", set()),
@@ -87,10 +87,10 @@ def change(root: Path, old: Plan, new: Plan) -> Partial | None:
     ],
 )
 def test_a_part_has_only_the_devices_that_change(
-    tmp_path: Path, backend: str, what: str, names: set[str]
+    tmp_path: Path, backend: str, case: str, names: set[str]
 ) -> None:
     """It has their VRFs too."""
-    partial = change(tmp_path, make_plan(OLD, backend), make_plan(CHANGES[what], backend))
+    partial = change(tmp_path, make_plan(OLD, backend), make_plan(CHANGES[case], backend))
     assert partial
     assert partial.names == names
 
@@ -157,10 +157,10 @@ def generated(tools: Root, folder: Path, files: dict[str, str]) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("what", CHANGES)
-def test_networkd_gets_the_same_files(tools: Root, tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize("case", CHANGES)
+def test_networkd_gets_the_same_files(tools: Root, tmp_path: Path, case: str) -> None:
     """networkd has the very same files after a part of the plan as after all of it."""
-    old, new = make_plan(OLD, "netplan"), make_plan(CHANGES[what], "netplan")
+    old, new = make_plan(OLD, "netplan"), make_plan(CHANGES[case], "netplan")
     host_ = tmp_path / "host"
     netplan.sync_networkd(generated(tools, tmp_path / "old", old.files), host_, set(), set())
     partial = change(host_, old, new)
@@ -173,7 +173,7 @@ def test_networkd_gets_the_same_files(tools: Root, tmp_path: Path, what: str) ->
     assert {f.name: f.read_text() for f in actual.iterdir()} == {
         f.name: f.read_text() for f in whole.iterdir()
     }
-    assert bool(changed) == (what not in {"nothing", "another name"})
+    assert bool(changed) == (case not in {"nothing", "another name"})
 
 
 def test_writes_the_file_of_a_stale_device_again(tmp_path: Path) -> None:

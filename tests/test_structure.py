@@ -160,7 +160,7 @@ def test_what_is_observed_changes_nothing() -> None:
         assert not [name for name in imports(module) if COMMANDS.match(name)], module
     netlink = (GENERATOR / "observed/netlink.py").read_text()
     assert set(re.findall(r"\bRTM_\w+", netlink)) == {
-        f"RTM_GET{what}" for what in ("LINK", "ADDR", "ROUTE", "NEIGH", "RULE")
+        f"RTM_GET{kind}" for kind in ("LINK", "ADDR", "ROUTE", "NEIGH", "RULE")
     }
 
 

@@ -271,12 +271,12 @@ class Bench:
         if fault.kind in (FAILS, HANGS, ORPHANED):
             return self._run_with_tool(argv, fault)
         point = fault.point
-        what = f"error={fault.kind}" if fault.kind in ERRORS else ""
+        injection = f"error={fault.kind}" if fault.kind in ERRORS else ""
         if fault.kind == NO_START:
-            what = "error=EAGAIN"
-        elif not what:
-            what = f"signal={'SIGKILL' if fault.kind == KILLED else fault.kind}"
-        inject = ["-e", f"inject={point.syscall}:{what}:when={point.number}"]
+            injection = "error=EAGAIN"
+        elif not injection:
+            injection = f"signal={'SIGKILL' if fault.kind == KILLED else fault.kind}"
+        inject = ["-e", f"inject={point.syscall}:{injection}:when={point.number}"]
         if fault.kind == NO_START and point.syscall == "vfork":
             inject += ["-e", "inject=fork,clone:error=EAGAIN"]  # which Python tries then
         strace = ["strace", "-y", "-o", TRACE, "-e", f"trace={tracing.TRACED}", *inject]

@@ -157,13 +157,13 @@ def wrong_entries(mover: Mover, place: Place) -> list[str]:
     return wrong
 
 
-def _wrong(what: str, known: dict[str, object], mover: Mover, *, here: bool) -> list[str]:
+def _wrong(entry: str, known: dict[str, object], mover: Mover, *, here: bool) -> list[str]:
     """Return where FRR believes the guest to be, if that is wrong."""
     if here:
         right = known.get("type") == "local" and "remoteVtep" not in known
     else:
         right = known.get("type") == "remote" and known.get("remoteVtep") == mover.place.vtep
-    return [] if right else [f"{what}: {known}"]
+    return [] if right else [f"{entry}: {known}"]
 
 
 def announcing_vteps(router: Router | Host) -> dict[str, set[tuple[str, int]]]:

@@ -88,7 +88,7 @@ def row(system: str, name: str, counts: Counts) -> tuple[str, ...]:
 
 
 def _listed(counts: Counter[str]) -> str:
-    return ", ".join(f"{count} × {what}" for what, count in sorted(counts.items())) or "—"
+    return ", ".join(f"{count} × {outcome}" for outcome, count in sorted(counts.items())) or "—"
 
 
 def read(text: str) -> dict[tuple[str, str], tuple[str, ...]]:

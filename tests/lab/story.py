@@ -386,8 +386,8 @@ class Story:
         return self.controller.pinging(ADDRESS, interval=self.interval)
 
     @contextmanager
-    def fault(self, what: str) -> Iterator[list[str]]:
-        """Ping while the block disturbs the host, and record the result as the figure `what`.
+    def fault(self, name: str) -> Iterator[list[str]]:
+        """Ping while the block disturbs the host, and record the result as the figure `name`.
 
         The block may add notes to the list; the figure begins with them.
         """
@@ -399,7 +399,7 @@ class Story:
         notes.append(f"{result.lost} of {result.sent} pings lost")
         notes.append(f"longest gap {result.longest_gap_s:.2f} s")
         notes.append("TCP goes on" + (f" {took:.1f} s later" if took > 0.5 else ""))
-        self.figure(what, "; ".join(notes))
+        self.figure(name, "; ".join(notes))
 
     def now(self) -> float:
         """Return the seconds since 1970, by the host's clock."""
@@ -448,10 +448,10 @@ class Story:
         changes = [Adjacency(int(e["__REALTIME_TIMESTAMP"]) / 1e6, e["MESSAGE"]) for e in events]
         return [each for each in changes if each.at >= since and f" {way}" in each.message]
 
-    def figure(self, what: str, text: str) -> None:
+    def figure(self, name: str, text: str) -> None:
         """Print a figure and keep it for write_figures()."""
-        FIGURES.setdefault(self.backend, []).append((what, text))
-        print(f"\n{self.backend}: {what}: {text}", flush=True)
+        FIGURES.setdefault(self.backend, []).append((name, text))
+        print(f"\n{self.backend}: {name}: {text}", flush=True)
 
     def moves(self) -> int:
         """Count the moves that the hook has made since the boot."""
@@ -733,6 +733,6 @@ def write_figures(backend: str) -> None:
     old, _, after = rest.partition(end)
     old_rows = re.findall(r"^\| (?!what)([^|-][^|]*) \| (.*) \|$", old, re.MULTILINE)
     figures = dict(old_rows) | dict(FIGURES.get(backend, []))
-    rows = [f"| {what} | {text} |" for what, text in figures.items()]
+    rows = [f"| {name} | {text} |" for name, text in figures.items()]
     table = [begin, f"### {backend}", "", "| what | seen |", "| --- | --- |", *rows, end]
     file.write_text(before + "\n".join(table) + after)

@@ -106,7 +106,7 @@ def kernel(lab: Lab) -> dict[str, list[str]]:
             routes = run(["ip", family, "-json", "route", "show", "table", table]).json
             others = [route for route in routes if (table, route["dst"]) != OPERATORS]
             state[f"routes {family} {table}"] = others
-    return {what: _lines(entries) for what, entries in state.items()}
+    return {kind: _lines(entries) for kind, entries in state.items()}
 
 
 def _lines(entries: list[Any]) -> list[str]:
@@ -191,11 +191,11 @@ def test_the_same_payload_gives_the_same_host(both: dict[str, dict[str, list[str
     netplan, ifupdown = (both[backend] for backend in BACKENDS)
     assert netplan.keys() == ifupdown.keys()
     different = {
-        what: {
-            "netplan only": sorted(set(lines) - set(ifupdown[what])),
-            "ifupdown only": sorted(set(ifupdown[what]) - set(lines)),
+        kind: {
+            "netplan only": sorted(set(lines) - set(ifupdown[kind])),
+            "ifupdown only": sorted(set(ifupdown[kind]) - set(lines)),
         }
-        for what, lines in netplan.items()
-        if lines != ifupdown[what]
+        for kind, lines in netplan.items()
+        if lines != ifupdown[kind]
     }
     assert not different, json.dumps(different, indent=1)

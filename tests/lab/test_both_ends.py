@@ -40,12 +40,12 @@ def _ready(lab: Lab) -> None:
 
 
 @contextlib.contextmanager
-def measured(lab: Lab, what: str) -> Iterator[None]:
+def measured(lab: Lab, title: str) -> Iterator[None]:
     """Ping the host while something changes, and print the longest gap."""
     with lab.fabric.controller.pinging(ADDRESS, 0.05) as pings:
         yield
     gap = f"{pings.result.longest_gap_s:.1f} s"
-    figures.write(lab, f"{what}: longest time without an answer", gap)
+    figures.write(lab, f"{title}: longest time without an answer", gap)
 
 
 def configure(lab: Lab, name: str, *lines: str) -> None:

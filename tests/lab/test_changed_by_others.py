@@ -254,18 +254,18 @@ def check_report_and_repair(host: Host, named: str) -> None:
     assert host.evpn_host("apply", "-p", "/root/payload.json").err == ""
 
 
-@pytest.mark.parametrize("what", KERNEL)
-def test_a_change_of_the_kernel(host: Host, what: str) -> None:
+@pytest.mark.parametrize("case", KERNEL)
+def test_a_change_of_the_kernel(host: Host, case: str) -> None:
     """`status` names changed settings, addresses, attributes and rules; `apply` repairs them."""
-    command, named = KERNEL[what]
+    command, named = KERNEL[case]
     host.run(command.split())
     check_report_and_repair(host, named)
 
 
-@pytest.mark.parametrize("what", FRR)
-def test_a_change_of_frr(host: Host, what: str) -> None:
+@pytest.mark.parametrize("case", FRR)
+def test_a_change_of_frr(host: Host, case: str) -> None:
     """`status` names lines that somebody added, removed or changed in vtysh."""
-    lines, named = FRR[what]
+    lines, named = FRR[case]
     first, rest = (lines[: lines.index(LATER)], lines) if LATER in lines else (lines, [])
     assert type_into_frr(host, first)
     if rest:

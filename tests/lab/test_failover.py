@@ -78,17 +78,17 @@ def loop(long: bool, cycles: int) -> int:
 )
 def test_the_address_follows_the_fabric(story: Story, cycles: int) -> None:
     """Port by port and back: one move each way, never on no device, and the connection lives."""
-    transitions: dict[str, list[Transition]] = {what: [] for what, *_ in WAYS}
+    transitions: dict[str, list[Transition]] = {title: [] for title, *_ in WAYS}
     story.underlay()
     story.right(NIC)
     for _ in range(cycles):
         story.hook("restart")  # ends the damping, which this test does not check
-        for what, names, device, way in WAYS:
-            transitions[what].append(story.transition(names, device, way))
+        for title, names, device, way in WAYS:
+            transitions[title].append(story.transition(names, device, way))
         story.carries_on()
-    for what, rows in transitions.items():
+    for title, rows in transitions.items():
         text = summary(rows, story.interval)
-        story.figure(what, f"{text}; TCP lives; {len(rows)} times")
+        story.figure(title, f"{text}; TCP lives; {len(rows)} times")
 
 
 def test_nobody_takes_the_host_for_a_router(story: Story) -> None:
@@ -272,22 +272,22 @@ def test_frr_killed(story: Story, daemons: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("what", ["port", "carriers"])
-def test_flapping_uplinks(story: Story, what: str, loop: int) -> None:
+@pytest.mark.parametrize("title", ["port", "carriers"])
+def test_flapping_uplinks(story: Story, title: str, loop: int) -> None:
     """At most two moves at once, then one in ten seconds; at the end the bridge has the address."""
-    story.underlay(*(LEAVES if what == "carriers" else ()))
-    story.right(BRIDGE if what == "carriers" else NIC)
+    story.underlay(*(LEAVES if title == "carriers" else ()))
+    story.right(BRIDGE if title == "carriers" else NIC)
     story.hook("restart")
     before, start = story.moves(), time.monotonic()
     names = {"port": "a port's underlay", "carriers": "both uplinks' carriers"}
-    with story.fault(f"{names[what]} flapping for {loop * 2} s") as notes:
-        if what == "port":  # first wait until a session is up, so that there is at least one move
+    with story.fault(f"{names[title]} flapping for {loop * 2} s") as notes:
+        if title == "port":  # first wait until a session is up, so that there is at least one move
             story.underlay("ns-leaf-1")
             eventually(lambda: story.moves() > before, WITHIN)
             story.underlay()
         with story.carriers() as carriers:
             while time.monotonic() < start + loop * 2:
-                if what == "port":
+                if title == "port":
                     story.underlay("ns-leaf-1")
                     time.sleep(2)
                     story.underlay()
@@ -310,9 +310,9 @@ def test_switches_rebooted(story: Story) -> None:
     story.underlay(*LEAVES)
     story.established(2)
     story.right(BRIDGE)
-    for count, what in ((1, "one switch rebooted"), (2, "both switches rebooted")):
+    for count, title in ((1, "one switch rebooted"), (2, "both switches rebooted")):
         since, before = story.now(), story.moves()
-        with story.fault(what):
+        with story.fault(title):
             with story.off(*leaves[:count]):
                 story.established(2 - count)
                 # networkd removes the operator's own address when the NIC has no carrier. So the

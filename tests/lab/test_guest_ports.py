@@ -152,7 +152,7 @@ def test_ports_survive(lab: Lab, guests: dict[str, Node], gpu: Node) -> None:
     }
     for command in OPERATORS_COMMANDS[lab.backend]:
         steps[" ".join(command)] = partial(host.run, command, timeout=300)
-    for what, step in steps.items():
+    for title, step in steps.items():
         with ExitStack() as stack:
             pings = {
                 name: stack.enter_context(node.pinging(gpu, interval=0.05))
@@ -160,10 +160,10 @@ def test_ports_survive(lab: Lab, guests: dict[str, Node], gpu: Node) -> None:
             }
             step()
         results = {name: str(ping.result) for name, ping in pings.items()}
-        print(f"{what}: {results}")
-        assert ports(host, "nbr-26") == before, what
-        if what not in {OWN_CHANGE, ITS_WAY_BACK}:
-            assert all(ping.result for ping in pings.values()), (what, results)
+        print(f"{title}: {results}")
+        assert ports(host, "nbr-26") == before, title
+        if title not in {OWN_CHANGE, ITS_WAY_BACK}:
+            assert all(ping.result for ping in pings.values()), (title, results)
         for node in guests.values():
             eventually(partial(node.ping, gpu, count=1))
     eventually(lambda: json.loads(host.evpn_host("status", "--json").out)["ok"])

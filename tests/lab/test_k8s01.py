@@ -345,8 +345,8 @@ def test_what_is_not_ours_is_as_before(lab: Lab) -> None:
     """An unlisted NIC, an operator's file and a foreign bridge have not changed at all."""
     change(lab, payload(DUAL))
     now, before = _foreign(lab), lab.foreign  # type: ignore[attr-defined]
-    for what, previous in before.items():
-        assert now[what] == previous, what
+    for name, previous in before.items():
+        assert now[name] == previous, name
 
 
 def _foreign(lab: Lab) -> dict[str, Any]:
@@ -415,5 +415,5 @@ def test_after_a_power_cut_the_files_alone_bring_all_back(lab: Lab) -> None:
         return True
 
     eventually(as_planned)  # the other V-Nets come up beside this one
-    files = {what: lab.foreign[what] for what in ("file", "status")}  # type: ignore[attr-defined]
+    files = {name: lab.foreign[name] for name in ("file", "status")}  # type: ignore[attr-defined]
     lab.foreign = _foreign(lab) | files  # type: ignore[attr-defined]

@@ -40,8 +40,8 @@ def state(host: Host) -> dict[str, str]:
         "files": f"find {OWNED} -type f -exec sha256sum {{}} +",
     }
     return {
-        what: "\n".join(sorted(host.run(["sh", "-c", command], check=False).out.splitlines()))
-        for what, command in commands.items()
+        name: "\n".join(sorted(host.run(["sh", "-c", command], check=False).out.splitlines()))
+        for name, command in commands.items()
     }
 
 

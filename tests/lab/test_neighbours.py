@@ -191,11 +191,11 @@ def run(host: Host, commands: tuple[str, ...]) -> None:
         host.run(command.split())
 
 
-@pytest.mark.parametrize("what", TAKEN)
+@pytest.mark.parametrize("case", TAKEN)
 @pytest.mark.claim("19.1", "What somebody else has is refused by its name, and stays as it is")
-def test_the_first_payload_needs_it(bare: Host, what: str) -> None:
+def test_the_first_payload_needs_it(bare: Host, case: str) -> None:
     """A first apply is refused if somebody has a table, a device or a VNI that it needs."""
-    theirs = TAKEN[what]
+    theirs = TAKEN[case]
     run(bare, theirs.make)
     try:
         check_refused(bare, payload(), theirs.named, theirs.show)
@@ -211,11 +211,11 @@ CATCHING = {
 }
 
 
-@pytest.mark.parametrize("what", CATCHING)
+@pytest.mark.parametrize("case", CATCHING)
 @pytest.mark.claim("19.8", "A rule that would take what is for the host elsewhere is refused")
-def test_a_rule_that_takes_what_is_for_the_host(lab: Lab, bare: Host, what: str) -> None:
+def test_a_rule_that_takes_what_is_for_the_host(lab: Lab, bare: Host, case: str) -> None:
     """A rule that did no harm before stays, and apply is refused: it would cut the host off."""
-    rule = CATCHING[what]
+    rule = CATCHING[case]
     run(bare, (f"ip rule add pref 100 {rule}", "ip route add default via 10.12.0.1 table 101"))
     try:
         eventually(lambda: lab.fabric.controller.ping("10.12.0.101", count=1))
@@ -239,11 +239,11 @@ def test_what_is_shut_down_in_frr(lab: Lab, bare: Host) -> None:
     assert differences(bare) == []
 
 
-@pytest.mark.parametrize("what", PROGRAMS)
+@pytest.mark.parametrize("case", PROGRAMS)
 @pytest.mark.claim("19.2", "A program on the ports of BGP or VXLAN is refused by its name")
-def test_a_program_has_the_port(bare: Host, what: str) -> None:
+def test_a_program_has_the_port(bare: Host, case: str) -> None:
     """apply is refused if another program, such as Calico's BIRD, listens on the port of BGP."""
-    name, kind, port, named = PROGRAMS[what]
+    name, kind, port, named = PROGRAMS[case]
     bare.run(["systemctl", "stop", "frr"])
     program = bare.start(["python3", "-c", LISTEN, name, kind, str(port)])
     try:
@@ -254,11 +254,11 @@ def test_a_program_has_the_port(bare: Host, what: str) -> None:
         program.stop()
 
 
-@pytest.mark.parametrize("what", ADDED)
+@pytest.mark.parametrize("case", ADDED)
 @pytest.mark.claim("19.3", "What somebody else has is refused also for a V-Net that comes later")
-def test_a_later_payload_needs_it(vtep: Host, what: str) -> None:
+def test_a_later_payload_needs_it(vtep: Host, case: str) -> None:
     """A later apply is refused too, and the host stays a VTEP."""
-    theirs = ADDED[what]
+    theirs = ADDED[case]
     run(vtep, theirs.make)
     try:
         check_refused(vtep, payload(LATER, vpcs=(LATER_VPC,)), theirs.named, theirs.show)
@@ -317,13 +317,13 @@ LATER_RULES = {
 }
 
 
-@pytest.mark.parametrize("what", LATER_RULES)
+@pytest.mark.parametrize("case", LATER_RULES)
 @pytest.mark.claim(
     "19.9", "A rule that comes later and takes the host's packets is named, and stays"
 )
-def test_a_rule_that_comes_later(lab: Lab, vtep: Host, what: str) -> None:
+def test_a_rule_that_comes_later(lab: Lab, vtep: Host, case: str) -> None:
     """`status` and each apply name a rule that takes the host's packets. Nobody changes it."""
-    rule, fate = LATER_RULES[what]
+    rule, fate = LATER_RULES[case]
     vtep.evpn_host("failover", "--once")
     eventually(lambda: lab.fabric.controller.ping("10.12.0.101", count=1))
     run(vtep, (f"ip rule add pref 100 {rule}",))

@@ -126,7 +126,7 @@ def defaults(host: Host) -> set[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def watched(lab: Lab, old: str, new: str, what: str) -> Iterator[None]:
+def watched(lab: Lab, old: str, new: str, title: str) -> Iterator[None]:
     """Fail unless one of two addresses always exists; print how long neither has answered."""
     host, controller = lab.host, lab.fabric.controller
     both = {old, new}
@@ -153,8 +153,8 @@ def watched(lab: Lab, old: str, new: str, what: str) -> Iterator[None]:
         for time in re.findall(r"^\[([0-9.]+)\] \d+ bytes from", ping.result.output, re.MULTILINE)
     )
     gap = max(b - a for a, b in itertools.pairwise(times))
-    print(f"renumbering, {what}: the longest time without an answer was {gap:.2f} s")
-    mode = what.partition(",")[0]
+    print(f"renumbering, {title}: the longest time without an answer was {gap:.2f} s")
+    mode = title.partition(",")[0]
     _gaps[mode] = max(_gaps[mode], gap)
     name = f"renumbering, {mode} mode: longest time without an answer"
     figures.write(lab, name, f"{_gaps[mode]:.2f} s")

@@ -114,9 +114,9 @@ def test_restarted_services(lab: Lab) -> None:
             lost.append(ping.result.longest_gap_s)
             eventually(lambda: lab.fabric.controller.ping("10.12.0.101", count=1))
             eventually(lambda: nothing_differs(lab))
-        what = "all of them at once" if len(batch) > 1 else batch[0]
+        name = "all of them at once" if len(batch) > 1 else batch[0]
         longest = f"{max(lost):.1f} s"
-        figures.write(lab, f"restart of {what}: longest time without an answer", longest)
+        figures.write(lab, f"restart of {name}: longest time without an answer", longest)
     assert host.run(["systemctl", "--failed", "--plain", "--no-legend"]).out == ""
     assert host.evpn_host("status").code == 0
 
