@@ -40,7 +40,7 @@ HOP = Hop(
 BIG, LITTLE = Probe(VTEP, "ens4", 9216, 1550), Probe(VTEP, "ens4", 9216, SMALL)
 PATH = EvpnPath(nexthops=[NextHop(ip=VTEP)], vni="40/1033")
 REMOTE = Guest(type="remote", mac=MAC, remote_vtep=VTEP)
-LOCAL = Guest(type="local", mac=MAC, intf="veth-a")
+LOCAL = Guest(type="local", mac=MAC)
 FAR = Facts(
     subject="10.4.0.20",
     address="10.4.0.20",
