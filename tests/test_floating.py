@@ -111,7 +111,7 @@ def test_it_goes_on_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def frame(address: str) -> bytes:
-    """An announcement of an address by a guest, from its network header on."""
+    """Return an announcement of an address by a guest, from its network header on."""
     mac = bytes.fromhex(GUEST.replace(":", ""))
     ip = ip_address(address)
     if ip.version == 4:

@@ -18,7 +18,7 @@ SOURCES = {101: ["10.12.0.0/24"], 102: ["192.0.2.5/32"]}
 
 
 def route(prefix: str, gateway: str = "", **fields: object) -> Route:
-    """A route on the NIC."""
+    """Return a route on the NIC."""
     family = 10 if ":" in prefix else 2
     known = Route(family, MAIN, prefix, 0, 0, gateway, NIC, "proto 4")
     return msgspec.structs.replace(known, **fields)

@@ -125,7 +125,7 @@ class Mover:
 
 
 def _known(router: Host | Router) -> bool:
-    """Whether zebra knows that the guest's port is in a bridge."""
+    """Return whether zebra knows that the guest's port is in a bridge."""
     return "Master" in router.show(f"show interface {PORT}")
 
 

@@ -298,7 +298,7 @@ class Story:
         eventually(lambda: self.tcp.output, WITHIN)
 
     def _monitored(self) -> bool:
-        """Whether the monitor already reports changes of addresses."""
+        """Return whether the monitor already reports changes of addresses."""
         for verb in ("add", "delete"):
             self.host.run(f"ip address {verb} 127.0.0.9/32 dev lo".split())
         return "127.0.0.9" in self.monitor.output

@@ -144,13 +144,13 @@ def test_a_remote_server_is_learnt_and_forgotten(lab: Lab, far: Leaf) -> None:
 
 
 def _behind(host: Host, vxlan: str, mac: str) -> set[str]:
-    """The VTEPs to which the kernel sends packets for a MAC."""
+    """Return the VTEPs to which the kernel sends packets for a MAC."""
     entries = host.run(["bridge", "-json", "fdb", "show", "dev", vxlan]).json
     return {each["dst"] for each in entries if each["mac"] == mac and "dst" in each}
 
 
 def _neighbours(host: Host, bridge: str, mac: str) -> set[str]:
-    """The addresses that the kernel knows for a MAC on a bridge."""
+    """Return the addresses that the kernel knows for a MAC on a bridge."""
     entries = host.run(["ip", "-json", "neighbour", "show", "dev", bridge]).json
     return {each["dst"] for each in entries if each.get("lladdr") == mac}
 
@@ -180,7 +180,7 @@ def _leads_nowhere(host: Host, prefix: str) -> bool:
 
 
 def _leads_to(host: Host, prefix: str, device: str) -> bool:
-    """Whether the kernel's VRF has a route to a prefix over a device."""
+    """Return whether the kernel's VRF has a route to a prefix over a device."""
     family = "-6" if ":" in prefix else "-4"
     routes_in_vrf = host.run(["ip", family, "-json", "route", "show", "vrf", "Vrf_33", prefix]).json
     hops = [hop for route in routes_in_vrf for hop in route.get("nexthops", [route])]
@@ -207,14 +207,14 @@ def _has_route(router: Router | Host, prefix: str) -> bool:
 
 
 def payload_with_bgp(**bgp: Any) -> Payload:
-    """The payload of the fixture `lab`, with these settings of the BGP sessions."""
+    """Return the payload of the fixture `lab`, with these settings of the BGP sessions."""
     document = payload(DUAL, DUAL_2)
     document["server"]["bgp"] = bgp
     return document
 
 
 def peer(router: Host | Leaf, name: str) -> Payload:
-    """FRR's state of a session."""
+    """Return FRR's state of a session."""
     state: Payload = router.show(f"show bgp neighbors {name} json")[name]
     return state
 
@@ -293,7 +293,7 @@ def _bfd_on_leaves(lab: Lab) -> Iterator[None]:
 
 
 def _bfd_up(router: Host | Leaf, name: str) -> bool:
-    """Whether BFD is up on an interface and its session Established."""
+    """Return whether BFD is up on an interface and its session Established."""
     up = {
         each.get("interface")
         for each in router.show("show bfd peers json")
@@ -333,7 +333,7 @@ def test_a_numbered_session(lab: Lab) -> None:
 
 
 def _hops(host: Host, prefix: str) -> set[tuple[str, str]]:
-    """Gateway and device of each next hop of the kernel's route to a prefix."""
+    """Return gateway and device of each next hop of the kernel's route to a prefix."""
     [route] = host.run(["ip", "-json", "route", "show", prefix]).json
     # From 10.6 on an unnumbered session's next hop is `via` the leaf's IPv6 address.
     return {
@@ -364,7 +364,7 @@ def test_explicit_route_targets(lab: Lab, far: Leaf) -> None:
 
 
 def _targets(leaf: Leaf, prefix: str) -> set[str]:
-    """The route targets of the host's routes to a prefix on a leaf."""
+    """Return the route targets of the host's routes to a prefix on a leaf."""
     paths = [route for route in routes(leaf, "prefix") if route.prefix == prefix]
     return {each for route in paths for each in route.communities if each.startswith("RT:")}
 
@@ -391,7 +391,7 @@ def test_frr_reads_its_file_slowly(host: Host) -> None:
 
 
 def _sandbox() -> list[str]:
-    """The sandbox settings of evpn-host.service, as options of systemd-run."""
+    """Return the sandbox settings of evpn-host.service, as options of systemd-run."""
     _, _, settings = UNIT.read_text().partition("KillMode=process\n")
     lines = settings.partition("[Install]")[0].splitlines()
     assert "ProtectProc=invisible" in lines

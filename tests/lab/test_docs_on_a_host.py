@@ -38,7 +38,7 @@ def lab(fresh_lab: Any) -> Lab:
 
 
 def order(block: Block) -> tuple[int, str, int]:
-    """Sort key of blocks: the pages of FIRST come first, the others by name."""
+    """Return the sort key of blocks: the pages of FIRST come first, the others by name."""
     place = FIRST.index(block.page) if block.page in FIRST else len(FIRST)
     return place, block.page, block.line
 

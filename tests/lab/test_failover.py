@@ -395,7 +395,7 @@ def test_nic_renamed(story: Story) -> None:
 
 
 def _established(leaf: Leaf) -> bool:
-    """Whether a leaf has a session with the host."""
+    """Return whether a leaf has a session with the host."""
     peers = leaf.show("show bgp summary json")["ipv4Unicast"]["peers"]
     return bool(peers["swp9s1"]["state"] == "Established")
 

@@ -31,7 +31,7 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
 
 
 def reachable(lab: Lab) -> bool:
-    """Whether the controller answers the host."""
+    """Return whether the controller answers the host."""
     return bool(lab.host.ping(lab.fabric.controller, count=1))
 
 

@@ -70,7 +70,7 @@ def plugged_pod(host: Host, name: str, config: str, ipv4: str, gateway: str) -> 
 
 
 def ports(host: Host, bridge: str) -> dict[str, dict[str, Any]]:
-    """The guests' ports of a bridge, with all properties that an apply could change."""
+    """Return the guests' ports of a bridge, with all properties that an apply could change."""
     links = host.run(["ip", "-details", "-json", "link", "show", "master", bridge]).json
     return {
         port["ifname"]: {
@@ -88,7 +88,7 @@ def ports(host: Host, bridge: str) -> dict[str, dict[str, Any]]:
 
 
 def bridge(host: Host, name: str) -> dict[str, Any]:
-    """The properties of our bridge that a platform could change."""
+    """Return the properties of our bridge that a platform could change."""
     [shown] = host.run(["ip", "-details", "-json", "address", "show", name]).json
     properties = {key: shown[key] for key in ("mtu", "address", "flags", "promiscuity")}
     addresses = [each["local"] for each in shown["addr_info"]]

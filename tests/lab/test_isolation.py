@@ -139,7 +139,7 @@ def test_same_addresses_and_macs_in_two_vnets(host: Host, tenants: Tenants) -> N
 
 
 def _knows_server(host: Host, vni: int) -> bool:
-    """Whether the host knows the server's VTEP (type 2) and where it must flood (type 3)."""
+    """Return whether the host knows the server's VTEP (type 2) and where it must flood (type 3)."""
     entries = host.run(["bridge", "-json", "fdb", "show", "dev", f"vxlan{vni}"]).json
     return {each["mac"] for each in entries if each.get("dst") == "10.2.0.3"} > {SERVER_MAC}
 
@@ -215,7 +215,7 @@ for _ in range(5):
 
 
 def vxlan(vni: int, target: Node, mac: str) -> str:
-    """A VXLAN packet (RFC 7348) with an echo request to a node, as hexadecimal digits."""
+    """Return a VXLAN packet (RFC 7348) with an echo request to a node, as hexadecimal digits."""
     data = b"\x08\x00\x00\x00\x00\x01\x00\x01"
     icmp = data[:2] + struct.pack("!H", _checksum(data)) + data[4:]
     source, destination = (bytes(map(int, ip.split("."))) for ip in ("172.20.0.77", target.ipv4))
@@ -226,7 +226,7 @@ def vxlan(vni: int, target: Node, mac: str) -> str:
 
 
 def _checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071) of an even number of bytes."""
+    """Return the Internet checksum (RFC 1071) of an even number of bytes."""
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total & 0xFFFF) + (total >> 16)
     return ~(total + (total >> 16)) & 0xFFFF

@@ -172,7 +172,7 @@ class Story:
         return self.host.run([*argv, *arguments], timeout=600)
 
     def traffic(self) -> tuple[Node, Node]:
-        """A guest and a server behind another leaf that reach each other."""
+        """Return a guest and a server behind another leaf that reach each other."""
         gpu = bare_metal(self.lab.fabric, "gpu", 26, "10.188.0.254", 20)
         pod = guest(self.host, "pod", 26, "10.188.0.254", 10)
         eventually(lambda: pod.ping(gpu, count=1))

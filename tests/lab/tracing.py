@@ -151,17 +151,17 @@ def _subject(name: str, rest: str) -> str:
 
 
 def _starts_command(point: Point, rest: str) -> bool:
-    """Whether a call starts a command, and not a thread of the same process."""
+    """Return whether a call starts a command, and not a thread of the same process."""
     return point.starts and "CLONE_THREAD" not in rest
 
 
 def _fails(rest: str) -> bool:
-    """Whether the call failed by itself: then there is nothing to take away from it."""
+    """Return whether the call failed by itself: then there is nothing to take away from it."""
     return re.search(r"\) += -1 E", rest) is not None and INJECTED not in rest
 
 
 def _changes(point: Point, rest: str) -> bool:
-    """Whether a call changes a file, a folder or the kernel."""
+    """Return whether a call changes a file, a folder or the kernel."""
     if point.syscall in SENDS:
         match = _NETLINK.search(rest)
         if not match:
