@@ -57,6 +57,9 @@ route add unreachable default metric 4278198272 table 4294967295
 route add 2001:db8:1::/48 proto bgp nexthop via 2001:db8::2 dev nic1 nexthop via fe80::2 dev nic2
 rule add pref 32765 table local
 neigh add fe80::1 lladdr 02:00:00:00:00:03 dev nic1 nud permanent
+route add default via fe80::9 dev nic1 proto ra metric 1024
+nexthop add id 7 via fe80::8 dev nic2 proto ra
+route add default nhid 7 proto ra metric 2048
 """
 
 READ = """
@@ -73,6 +76,7 @@ print(msgspec.json.encode({
     "addresses": {str(i): sorted(found) for i, found in netlink.addresses().items()},
     "routes4": list(netlink.routes(socket.AF_INET)),
     "routes6": list(netlink.routes(socket.AF_INET6)),
+    "advertised": list(netlink.advertised_routes()),
     "rules": routing_rules.read(),
     "settings": [
         {key: of_devices.read(key) for key in keys},
@@ -210,11 +214,19 @@ def test_routes(both: Both, family: int) -> None:
                 "protocol": int(route.get("protocol", 3)),
                 "metric": route.get("metric", 0),
                 "hops": sorted(hops),
+                "next_hop_object": route.get("nhid", 0),
             }
         )
     read = [{k: v for k, v in route.items() if k != "family"} for route in ours[f"routes{family}"]]
     assert sorted(map(str, read)) == sorted(map(str, theirs))
     assert any(len(route["hops"]) == 2 for route in read)
+
+
+def test_advertised_routes(both: Both) -> None:
+    """We read the routes of router advertisements, with a next-hop object and without."""
+    ours, _ = both
+    assert ours["advertised"] == [each for each in ours["routes6"] if each["protocol"] == 9]
+    assert {each["next_hop_object"] for each in ours["advertised"]} == {0, 7}
 
 
 # Keys in `ip -j rule` of a rule that is not for every packet.

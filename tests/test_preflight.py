@@ -1,6 +1,8 @@
 """preflight's findings on a machine: some stop an apply, others inform the operator."""
 
 import datetime
+import socket
+import struct
 from collections.abc import Callable
 
 import msgspec
@@ -8,7 +10,7 @@ import pytest
 
 from generator.desired import model
 from generator.desired.payload import load
-from generator.observed import preflight
+from generator.observed import netlink, preflight
 from generator.observed.machine import MODULES, PROGRAMS, Machine
 from generator.observed.netlink import Link
 from tests.strategies import LEAF1, LEAF2, encoded, host, tagged, vnet
@@ -47,6 +49,15 @@ def without(name: str, *links: Link) -> Machine:
     )
 
 
+def advertised(*, accept_ra: int, forwarding: int = 0, address: str = "2001:db8::9/64") -> Machine:
+    """The same with another NIC, which has a route from router advertisements."""
+    settings = struct.pack("=4i", forwarding, 64, 1280, accept_ra)  # up to DEVCONF_ACCEPT_RA
+    families = netlink.attribute(socket.AF_INET6, netlink.attribute(2, settings))
+    ens6 = nic(9, "ens6", families=families)
+    addresses = {**machine().addresses, 9: {address}}
+    return machine(ens6, advertised=frozenset({"ens6", NIC1}), addresses=addresses)
+
+
 def findings(machine: Machine, *, first: bool = True) -> list[preflight.Finding]:
     return preflight.findings(HOST, DEVICES, machine, first=first)
 
@@ -82,6 +93,7 @@ STOPS: dict[str, Callable[[], Machine]] = {
     "this kernel has no IPv6": lambda: machine(ipv6=False),
     "this kernel has no vxlan": lambda: machine(modules={"vrf": None, "vxlan": False}),
     f"NetworkManager manages {NIC1}": lambda: machine(network_manager=frozenset({NIC1, "wlan0"})),
+    "ens6 has its IPv6 default route from router advertisements": lambda: advertised(accept_ra=1),
     "/etc has 100 KiB left": lambda: machine(free={"etc": 100 << 10}),
 }
 
@@ -115,6 +127,20 @@ def test_a_finding_informs_the_operator(text: str) -> None:
     [finding] = findings(WARNS[text]())
     assert text in finding.what
     assert not finding.stops
+
+
+@pytest.mark.parametrize(
+    "ready",
+    [
+        advertised(accept_ra=2),
+        advertised(accept_ra=0),  # networkd reads them
+        advertised(accept_ra=1, forwarding=1),
+        advertised(accept_ra=1, address="192.0.2.9/24"),  # a leaf's, on a spare NIC
+    ],
+)
+def test_advertisements_that_go_on(ready: Machine) -> None:
+    """Nothing is said where a NIC has the same IPv6 after an apply as before."""
+    assert findings(ready) == []
 
 
 def test_devices_of_a_host_that_was_applied_are_ours() -> None:

@@ -218,7 +218,31 @@ def _empty_tables(vrfs: Iterable[Device]) -> list[Step]:
     ]
 
 
-# --- Addresses that no backend removes ---
+# --- Routes and addresses that no backend removes ---
+
+
+def forget_routers(target: Target, log: Log) -> None:
+    """Remove the routes that router advertisements gave an uplink before it was one.
+
+    networkd keeps them until they expire, which may take half an hour. The default route among them
+    leads into the underlay.
+    """
+    names = {link.index: link.name for link in netlink.links().values()}
+    steps = [
+        _without(route, names[index])
+        for route in netlink.advertised_routes()
+        for _, index in route.hops
+        if names.get(index) in (target.uplinks or ())
+    ]
+    commands.run_all(steps, log)
+
+
+def _without(route: netlink.Route, nic: str) -> Step:
+    """Remove a route. networkd from version 256 on gives it a next-hop object."""
+    hop = ("nhid", str(route.next_hop_object)) if route.next_hop_object else ("dev", nic)
+    words = (route.prefix, *hop, "metric", str(route.metric), "table", str(route.table))
+    argv = ("ip", "-6", "route", "delete", *words)
+    return Step(argv, f"{nic} is an uplink, and takes no router advertisements", may_fail=True)
 
 
 def remove_stale_addresses(activation: Activation, log: Log) -> None:

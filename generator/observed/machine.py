@@ -36,6 +36,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     # What routing tables have that are of no VRF: a prefix for each. Tables that a rule looks up.
     tables: dict[int, str] = {}
     rules: frozenset[int] = frozenset()
+    advertised: frozenset[str] = frozenset()  # devices with a route of a router advertisement
     frr_programs: frozenset[str] = frozenset()  # of those that a host needs
     bgp_runs: bool = False  # whether FRR's bgpd answers
     leaves: dict[str, str] = {}  # neighbor to the name that the other end gives itself
@@ -67,6 +68,7 @@ def read(switches: Mapping[str, str], root: Path = Path("/")) -> Machine:
         tcp_listeners=_programs(root, dict(_sockets(root, "tcp", _LISTEN))),
         tables=_tables({link.table for link in links.values() if link.kind == "vrf"}),
         rules=frozenset(rule.table for rule in routing_rules.read()),
+        advertised=frozenset(_advertised(links)),
         frr_programs=frozenset(p for p in PROGRAMS if (root / _FRR / p).exists()),
         bgp_runs=answers,
         leaves=names,
@@ -123,6 +125,12 @@ def _tables(of_vrfs: AbstractSet[int | None]) -> dict[int, str]:
             if route.table not in of_vrfs and route.metric != UNREACHABLE_METRIC:
                 tables.setdefault(route.table, route.prefix)
     return tables
+
+
+def _advertised(links: dict[str, netlink.Link]) -> Iterator[str]:
+    names = {link.index: name for name, link in links.items()}
+    for route in netlink.advertised_routes():
+        yield from (names[index] for _, index in route.hops if index in names)
 
 
 def _has_module(root: Path, name: str) -> bool | None:

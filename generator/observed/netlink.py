@@ -19,6 +19,7 @@ _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, po
 _ATTRIBUTE = struct.Struct("=HH")  # rtattr: length, type
 _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
 _SCOPE_LINK = 253  # RT_SCOPE_LINK
+_RTPROT_RA = 9
 _ATTEMPTS = 5  # a dump that changes under the reader is read again
 # Seconds and microseconds until a read gives up. Kept by the kernel: a time-out of Python's asks
 # for each read whether there is something, and the hook, which reads so often, is to cost nothing.
@@ -64,6 +65,7 @@ class Route(msgspec.Struct, frozen=True):
     protocol: int
     metric: int
     hops: tuple[tuple[str, int], ...]
+    next_hop_object: int = 0  # its id, 0 without
 
 
 class Neighbour(msgspec.Struct, frozen=True):
@@ -268,10 +270,11 @@ def has_link_local(device: int) -> bool:
     return any(message[3] == _SCOPE_LINK for message in messages)
 
 
-def routes(family: int) -> Iterator[Route]:
-    """Yield routes of every table but `local`, for AF_INET or AF_INET6."""
-    for message in dump(RTM_GETROUTE, struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)):
-        _, length, _, _, table, protocol, _, type_, _ = struct.unpack_from("=BBBBBBBBI", message)
+def routes(family: int, protocol: int = 0) -> Iterator[Route]:
+    """Yield routes of every table but `local`, for AF_INET or AF_INET6; of one protocol or all."""
+    request = struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, protocol, 0, 0, 0)
+    for message in dump(RTM_GETROUTE, request):
+        _, length, _, _, table, origin, _, type_, _ = struct.unpack_from("=BBBBBBBBI", message)
         attributes = attributes_of(message, 12)
         table = _int(attributes.get(15)) or table
         if table == 255:
@@ -280,7 +283,13 @@ def routes(family: int) -> Iterator[Route]:
         hops = tuple(sorted(hops_of(attributes)))
         prefix = f"{ip_address(attributes.get(1, zero))}/{length}"
         metric = _int(attributes.get(6))
-        yield Route(family, table, prefix, type_, protocol, metric, hops)
+        next_hop_object = _int(attributes.get(30))  # RTA_NH_ID
+        yield Route(family, table, prefix, type_, origin, metric, hops, next_hop_object)
+
+
+def advertised_routes() -> Iterator[Route]:
+    """Yield the routes that come from IPv6 router advertisements."""
+    return routes(socket.AF_INET6, _RTPROT_RA)
 
 
 def hops_of(attributes: Attributes) -> Iterable[tuple[str, int]]:

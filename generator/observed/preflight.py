@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping, Set
 import msgspec
 
 from generator.desired.model import Device, Host, leaf
+from generator.observed import netlink
 from generator.observed.machine import MODULES, PROGRAMS, Machine
 from generator.observed.netlink import Link
 
 BGP, VXLAN = 179, 4789  # ports: TCP (RFC 4271), UDP (RFC 7348)
+_FORWARDING, _ACCEPT_RA = 0, 3  # DEVCONF_… of linux/ipv6.h
 _LEAST_SPACE = 8 << 20  # bytes
 _FIRST_YEAR = 2025  # no clock that is right shows one before
 
@@ -45,6 +47,7 @@ def findings(
         *taken(devices, machine, first=first, ours=ours),
         *_frr(machine, first=first),
         *kernel(host, machine),
+        *_advertisements(host, machine),
         *_managers(host, machine),
         *_leaves(host, machine),
         *_system(machine),
@@ -236,6 +239,28 @@ def kernel(host: Host, machine: Machine) -> Iterator[Finding]:
             remedy="boot without ipv6.disable=1, or give the links IPv4 addresses in the payload",
             stops=True,
         )
+
+
+def _advertisements(host: Host, machine: Machine) -> Iterator[Finding]:
+    """Find other NICs whose IPv6 would end, because the host begins to forward.
+
+    The kernel of a router takes router advertisements only where accept_ra is 2, and deletes the
+    default routes of before (rt6_purge_dflt_routers in net/ipv6/route.c). networkd reads them
+    itself, and sets accept_ra to 0. A spare NIC to a leaf also has such a route, but no address.
+    """
+    for name in sorted(machine.advertised - {uplink.ifname for uplink in host.uplinks}):
+        link = machine.links[name]
+        settings = netlink.settings_of(link)["ipv6"]
+        has_ipv6 = any(":" in address for address in machine.addresses.get(link.index, ()))
+        if has_ipv6 and settings[_FORWARDING] == 0 and settings[_ACCEPT_RA] == 1:
+            yield Finding(
+                what=f"{name} has its IPv6 default route from router advertisements",
+                why="a host with V-Nets forwards, and then the kernel ignores advertisements where"
+                " accept_ra is 1",
+                remedy=f"write net/ipv6/conf/{name}/accept_ra = 2 into a file of /etc/sysctl.d,"
+                " and load it with `sysctl --system`",
+                stops=True,
+            )
 
 
 def _managers(host: Host, machine: Machine) -> Iterator[Finding]:

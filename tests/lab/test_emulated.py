@@ -68,7 +68,19 @@ frame = bytes.fromhex("ffffffffffff0200000000ee" + kind) + bytes(46)
 for _ in range(int(count)):
     sender.sendto(struct.pack("!II", 8 << 24, 60 << 8) + frame, (target, 4789))
 """
+# Counts VXLAN packets with a frame of one kind until one of another kind comes.
+COUNT_VXLAN = """
+import socket, sys
+listener = socket.socket(type=socket.SOCK_DGRAM)
+listener.bind((sys.argv[1], 4789))
+print("ready", flush=True)
+count = 0
+while b"\\x88\\xb5" in listener.recv(2000):
+    count += 1
+print(count)
+"""
 LEAF = "10.2.0.1"
+FAR = "10.2.0.9"  # the VTEP of another host, behind the leaf
 GONE = "nftables: table inet evpn-host is not there"
 
 
@@ -400,12 +412,15 @@ def _cable_outside(host: Host, leaf: Node) -> None:
     host.run("ip route replace default via 192.0.2.1 dev ens6".split())
     host.run(["ip", "route", "replace", LEAF, "dev", "ens4"])
     [nic] = host.run("ip -json link show dev ens4".split()).json
+    host.run(["ip", "route", "replace", FAR, "via", LEAF, "dev", "ens4", "onlink"])
     setup = f"ip address add {LEAF}/32 dev lo; ip address add 198.51.100.7/32 dev lo"
+    setup += f"; ip address add {FAR}/32 dev lo"
     setup += f"; ip link set lo up; ip link set far-ens4 up; ip route add {VTEP} dev far-ens4"
     setup += f"; ip neighbour add {VTEP} lladdr {nic['address']} dev far-ens4"
     leaf.run(["sh", "-ec", setup])
     inside = f"ip link set lo up; ip link set eth0 up; ip address add {LEAF}/32 dev lo"
-    inside += f"; ip address add 192.0.2.1/24 dev eth0; ip route add {VTEP} via 192.0.2.10"
+    inside += "; ip address add 192.0.2.1/24 dev eth0"
+    inside += f"; ip route add {VTEP} via 192.0.2.10; ip route add {FAR} via 192.0.2.10"
     Node(host.machine, "office").run(["sh", "-ec", inside])
     host.run(["sysctl", "-qw", "net.ipv4.conf.ens6.rp_filter=0", "net.ipv4.conf.all.rp_filter=0"])
 
@@ -434,6 +449,27 @@ def test_vxlan_comes_from_the_fabric_alone(
     host.apply(later())
     closed = {name: arriving(guests.a[0], leaf, *way) for name, way in outside.items()}
     assert closed == dict.fromkeys(outside, 0) | {"leaf": 5}
+
+
+@pytest.mark.claim("13.12", "Nobody sends VXLAN through the host into V-Nets of other hosts")
+def test_vxlan_is_not_forwarded(
+    host: Host, guests: Guests, outside: dict[str, tuple[Node, str, str]]
+) -> None:
+    """Neither from an address of the office's own nor from a VTEP's; the host's own goes out."""
+    del guests  # has flushed the table
+    (office, _, _), (leaf, _, _) = outside["office"], outside["leaf"]
+
+    def through(source: str) -> int:
+        listener = leaf.start(["python3", "-c", COUNT_VXLAN, FAR])
+        eventually(lambda: "ready" in listener.output)
+        office.run(["python3", "-c", SEND_FRAMES, source, FAR, "88b5", "5"])
+        host.run(["python3", "-c", SEND_FRAMES, VTEP, FAR, "88b6", "1"])
+        eventually(lambda: not listener.running)
+        return int(listener.output.split()[-1])
+
+    assert [through("192.0.2.1"), through(LEAF)] == [5, 5]
+    host.apply(later())
+    assert [through("192.0.2.1"), through(LEAF)] == [0, 0]
 
 
 @pytest.mark.claim(
@@ -530,24 +566,43 @@ def firewall(host: Host, *arguments: str) -> dict[str, Any]:
     return step
 
 
-@pytest.mark.claim("13.11", "After a power cut the packet filter is there again")
+# Other modules that this machine needs: its operator lists them.
+HARDWARE = "lsmod | awk 'NR > 1 && $1 !~ /^(nf|nft|xt|br|vxlan|vrf)/ {print $1}'"
+OUR_TABLES = "nft list table bridge evpn-host && nft list table inet evpn-host"
+MODULES, LOCKED = "/etc/modules-load.d/lab.conf", "/etc/sysctl.d/99-locked.conf"
+
+
+@pytest.mark.claim(
+    "13.11", "After a power cut the packet filter is there, also without new modules"
+)
 def test_after_a_power_cut(host: Host) -> None:
-    """A unit loads the filter after a power cut, and no command of evpn-host runs.
+    """A unit loads the filter before module loading ends, and no command of evpn-host runs.
 
     The machine's disk outlives the power cut: a synced file is there, and one in memory is not.
     """
     host.evpn_host("install-units")
+    hardware = host.run(["sh", "-ec", HARDWARE]).out
+    assert "veth" in hardware
+    assert "nf" not in hardware
     host.run(["nft", "flush", "ruleset"])  # so that apply loads it and enables the unit
     host.apply(later())
     text = "".join(f"{number}\n" for number in range(100_000))
     host.machine.write("/root/folder/file", text)
     host.machine.write("/run/file", text)
+    host.machine.write(MODULES, hardware)
+    host.machine.write(LOCKED, "kernel.modules_disabled = 1\n")
     host.run(["sync"])
     host.machine.reboot(hard=True)
-    assert host.machine.read("/root/folder/file") == text
-    assert host.run(["test", "-e", "/run/file"], check=False).code == 1
-    listed = "nft list table inet evpn-host".split()
-    eventually(lambda: "th,96,24" in host.run(listed, check=False).out)
+    try:
+        assert host.machine.read("/root/folder/file") == text
+        assert host.run(["test", "-e", "/run/file"], check=False).code == 1
+        eventually(lambda: host.run("sysctl -n kernel.modules_disabled".split()).out == "1\n")
+        eventually(lambda: "th,96,24" in host.run(["sh", "-c", OUR_TABLES], check=False).out)
+        assert not host.run(["systemctl", "--failed", "--plain", "--no-legend"]).out
+    finally:
+        host.run(["rm", MODULES, LOCKED])
+        host.run(["sync"])
+        host.machine.reboot(hard=True)
 
 
 def test_beside_apparmor(lab: Host) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from lab.fabric import Host, Lab, Node, Router, eventually
 from tests.lab import second_host
+from tests.lab.advertising import ADVERTISE
 from tests.lab.k8s01 import (
     DUAL,
     DUAL_2,
@@ -173,17 +174,6 @@ def test_what_is_advertised_changes(lab: Lab, host: Host) -> None:
     assert resets(host) == before
 
 
-# Advertises a router with a prefix of its own (RFC 4861, 4.2 and 4.6.2).
-MISLEAD = """
-import socket, struct
-sender = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
-sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
-message = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0)
-message += struct.pack("!BBBBIII", 3, 4, 64, 0xC0, 3600, 3600, 0)
-message += socket.inet_pton(socket.AF_INET6, "fd00:bad::")
-for _ in range(3):
-    sender.sendto(message, ("ff02::1", 0, 0, socket.if_nametoindex("eth0")))
-"""
 FILTER = "/etc/nftables.d/evpn-host.nft"
 
 
@@ -191,7 +181,7 @@ def hears(listener: Node, sender: Node) -> bool:
     """Return whether the advertisements of a guest or a server reach another one."""
     expression = f"{IS_ADVERTISEMENT} and not src {ROUTER}"
     with listener.capture("eth0", expression, count=1, timeout=4) as capture:
-        sender.run(["python3", "-c", MISLEAD])
+        sender.run(["python3", "-c", ADVERTISE])
     return "fd00:bad::/64" in capture.text
 
 

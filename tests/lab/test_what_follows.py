@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
-from lab.fabric import Lab, eventually
+from lab.fabric import Host, Lab, Node, eventually
+from tests.lab.advertising import ADVERTISE
 from tests.lab.k8s01 import OPERATORS_COMMANDS, bring_up, payload
 from tests.lab.systems import SYSTEMS
 
@@ -242,3 +243,44 @@ def eventually_routes(server: Server) -> list[str]:
     """Wait until all of the operator's routes are on the NIC; return them."""
     eventually(lambda: len(server.routes("ens4")) == 4)
     return server.routes("ens4")
+
+
+def has_router(host: Host, nic: str) -> bool:
+    """Whether a NIC has an IPv6 default route from router advertisements."""
+    return "proto ra" in host.run(["ip", "-6", "route", "show", "default", "dev", nic]).out
+
+
+ACCEPT = "/etc/sysctl.d/10-operator.conf"
+
+
+@pytest.mark.claim("14.12", "Router advertisements: an uplink forgets the leaf's, other NICs go on")
+def test_router_advertisements(server: Server) -> None:
+    """Both had taken one before the first apply. Where ens6's IPv6 would end, it is refused."""
+    host, office = server.host, Node(server.lab.machine, "office")
+
+    def goes_on() -> bool:
+        """Whether ens6 takes advertisements: from the second time on it has had one."""
+        shown = host.run("ip -6 address show dev ens6".split()).out
+        if has_router(host, "ens6") and "fd00:bad:" in shown:
+            return True
+        office.run(["python3", "-c", ADVERTISE])
+        return False
+
+    server.fabric.leaf("ns-leaf-1").underlay(on=True)
+    eventually(lambda: has_router(host, "ens5"))
+    eventually(goes_on, every=3)  # networkd 252 needs a while without others
+    if server.lab.backend == "ifupdown":  # else networkd reads them, and the kernel does not
+        refused = host.apply(payload(), check=False)
+        assert refused.code == 1
+        assert "net/ipv6/conf/ens6/accept_ra = 2" in refused.err
+        assert has_router(host, "ens5")
+        server.lab.machine.write(ACCEPT, "net/ipv6/conf/ens6/accept_ra = 2\n")
+        host.run(["sysctl", "--quiet", "--load", ACCEPT])
+    host.apply(payload())
+    assert not has_router(host, "ens5")
+    eventually(goes_on, every=3)
+    server.lab.reboot(hard=True)
+    eventually(goes_on, every=3)
+    server.joins()
+    assert not has_router(host, "ens5")
+    eventually(goes_on, every=3)
