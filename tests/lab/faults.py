@@ -225,8 +225,8 @@ class Bench:
 
     def look(self) -> dict[str, Any]:
         """Look at the files, the devices, FRR and the record of the host."""
-        seen: dict[str, Any] = self.host.run(["python3", "-I", f"{FOLDER}/look.py"]).json
-        return seen
+        facts: dict[str, Any] = self.host.run(["python3", "-I", f"{FOLDER}/look.py"]).json
+        return facts
 
     def journal(self) -> str:
         """Return the last outcome in the journal."""
@@ -290,8 +290,8 @@ class Bench:
             return Run(result, "")
         # The tool was not started. The tools before it show whether its turn had come.
         before = self._calls()[: tracing.starts_before(trace, point.syscall, point.number)]
-        there = before.count(point.subject) == point.start - 1
-        return Run(result, point.subject if there else "")
+        reached = before.count(point.subject) == point.start - 1
+        return Run(result, point.subject if reached else "")
 
     def _run_with_tool(self, argv: Sequence[str], fault: Fault) -> Run:
         """Run a command while one of its tools fails or hangs, or while the command is killed."""
@@ -306,8 +306,8 @@ class Bench:
             hangs = f"{FOLDER}/hangs"
 
             def hanging() -> bool:
-                there = self.host.run(["test", "-s", hangs], check=False).code == 0
-                return there or not process.running
+                exists = self.host.run(["test", "-s", hangs], check=False).code == 0
+                return exists or not process.running
 
             eventually(hanging, 120)
             if process.running:

@@ -45,7 +45,7 @@ class Moves:
     def learn(self) -> None:
         """Let the hook move the address to either place, and remember how."""
         for device in (NIC, BRIDGE):
-            self.fabric(there=device == BRIDGE)
+            self.fabric(established=device == BRIDGE)
             shown = self.host.evpn_host("failover", "--once", "-v").err.splitlines()
             commands = [line.removeprefix("+ ip ") for line in shown if line.startswith("+ ip ")]
             self.places[device] = Place(
@@ -57,13 +57,13 @@ class Moves:
             assert self.devices() == [device]
             assert self.places[device].commands
 
-    def fabric(self, *, there: bool) -> None:
+    def fabric(self, *, established: bool) -> None:
         """Bring both sessions up, or shut them down."""
         asn = self.host.show("show bgp summary json")["ipv4Unicast"]["as"]
-        words = [f"{'no ' if there else ''}neighbor {nic} shutdown" for nic in NICS]
+        words = [f"{'no ' if established else ''}neighbor {nic} shutdown" for nic in NICS]
         lines = ("configure terminal", f"router bgp {asn}", *words)
         self.host.run(["vtysh", *(word for line in lines for word in ("-c", line))])
-        eventually(lambda: self._established() == (len(NICS) if there else 0))
+        eventually(lambda: self._established() == (len(NICS) if established else 0))
 
     def points(self, device: str) -> list[Point]:
         """Find the points of a move to a device."""

@@ -65,7 +65,7 @@ def test_move_of_the_address_stopped_anywhere(trials: Trials) -> None:
     try:
         moves.learn()
         for device in (BRIDGE, NIC):
-            moves.fabric(there=device == BRIDGE)
+            moves.fabric(established=device == BRIDGE)
             points = moves.points(device)
             chosen = faults.faults(points, thorough=trials.whole)
             counts = every[f"hook's move to {'the bridge' if device == BRIDGE else 'the NIC'}"] = (
@@ -74,6 +74,6 @@ def test_move_of_the_address_stopped_anywhere(trials: Trials) -> None:
             for fault in chosen if trials.whole else faults.sample(chosen, 1):
                 moves.trial(device, fault, counts)
     finally:
-        moves.fabric(there=True)
+        moves.fabric(established=True)
         trials.host.run(["systemctl", "start", HOOK])
     trials.finish(every)

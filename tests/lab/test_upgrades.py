@@ -207,9 +207,9 @@ def test_a_kernel_without_a_module(lab: Lab, module: str) -> None:
     host.run(["sh", "-c", f"rm $(find /lib/modules -name {module}.ko); depmod; sync"])
     lab.machine.reboot()
     eventually(lambda: "10.12.0.101/16" in addresses(host, "ens4"))
-    said = host.evpn_host("preflight", "-p", PAYLOAD, check=False)
-    assert said.code == 1
-    assert f"this kernel has no {module}" in said.out
+    preflight = host.evpn_host("preflight", "-p", PAYLOAD, check=False)
+    assert preflight.code == 1
+    assert f"this kernel has no {module}" in preflight.out
     for options in ((), ("--full",)):
         result = host.evpn_host("apply", "-p", PAYLOAD, *options, check=False)
         assert result.code == 1, result.err
