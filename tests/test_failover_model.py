@@ -1,8 +1,8 @@
 """The hook on a small model of the kernel always ends with the address at the right place.
 
-The model has the few laws of the kernel that matter. Deleting an address deletes the routes that
-name it as their source. Deleting a device's last IPv4 address deletes all its IPv4 routes.
-`replace` replaces a route of the same metric.
+The model has the few laws of the kernel that matter. When no device has an address any more, the
+routes go that name it as their source. Deleting a device's last IPv4 address deletes all its IPv4
+routes. `replace` replaces a route of the same metric.
 """
 
 from __future__ import annotations
@@ -110,8 +110,10 @@ class Kernel:
         if self.on[device].pop(address, None) is None:
             return
         source = f"src {address.partition('/')[0]}"
-        self.routes = [r for r in self.routes if r[2] != device or source not in r[3]]
-        self.further = [r for r in self.further if f"src {r.source}" != source or r.table != MAIN]
+        if not any(address in entries for entries in self.on.values()):
+            self.routes = [r for r in self.routes if r[2] != device or source not in r[3]]
+            kept = (r for r in self.further if f"src {r.source}" != source or r.table != MAIN)
+            self.further = list(kept)
         if ":" not in address:
             if not any(":" not in remaining for remaining in self.on[device]):  # fib_disable_ip
                 self.routes = [r for r in self.routes if r[2] != device or ":" in r[1]]
@@ -434,7 +436,7 @@ def test_routes_move_with_the_address(world: World) -> None:
 
 
 def test_a_route_that_names_the_address_stays_where_it_is(world: World) -> None:
-    """The kernel deletes a route of another device in a move, and the hook sets it again."""
+    """A route of another device that names the address is the same after a move, either way."""
     world.kernel.on[OTHER]["192.0.2.1/24"] = ""
     world.kernel.up[OTHER] = True
     route = Route(2, MAIN, "203.0.113.64/26", 0, 0, "192.0.2.2", OTHER, "proto 4 src 10.12.0.101")
