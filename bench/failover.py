@@ -1,11 +1,11 @@
-"""Whether the management address moves in the time that docs/failover.md promises.
+"""Measures whether the management address moves as fast as docs/failover.md promises.
 
     python bench/failover.py [--suite trixie] [--backend netplan] [--times 20] [--write]
 
 Needs root, and a computer that does nothing else: it says so when it is busy. Boots the lab and
-prints a Markdown table: what is promised, what was measured and, from the same run, what that is to
-be compared with. Ends with 1 when a promise was not kept. `--write` puts the figures that
-docs/failover.md has of this into it.
+prints a Markdown table: each promise, the measured value and, from the same run, a value to compare
+it with. The exit code is 1 when a promise was not kept. `--write` puts the figures into
+docs/failover.md.
 """
 
 import argparse
@@ -36,14 +36,14 @@ from tests.lab.story import (
     write_figures,
 )
 
-# What the hook could not cost less than: a Python that looks each 10 s, and does nothing.
+# The least that any hook could cost: a Python that wakes each 10 s and does nothing.
 BARE = "import time\nwhile True: time.sleep(10)"
 
 
 class Promise(NamedTuple):
     """A row of the table."""
 
-    what: str
+    title: str
     limit: float
     measured: float
     unit: str
@@ -58,7 +58,7 @@ class Promise(NamedTuple):
         """Give the row."""
         limit, measured = (self._say(number) for number in (self.limit, self.measured))
         measured = measured if self.kept else f"**{measured}**"
-        return f"| {self.what} | {limit} | {measured} | {self.beside} |"
+        return f"| {self.title} | {limit} | {measured} | {self.beside} |"
 
     def _say(self, number: float) -> str:
         if self.unit == "%":
@@ -67,24 +67,24 @@ class Promise(NamedTuple):
 
 
 def moves(story: Story, times: int) -> Iterator[Promise]:
-    """The published story, so many times."""
-    transitions: dict[str, list[Transition]] = {what: [] for what, *_ in WAYS}
+    """Yield the promises about the published story, which runs so many times."""
+    transitions: dict[str, list[Transition]] = {title: [] for title, *_ in WAYS}
     twice, nowhere = [], 0
     story.underlay()
     story.right(NIC)
     for _ in range(times):
-        story.hook("restart")  # the damping must not be part of what is measured
-        for what, names, device, way in WAYS:
+        story.hook("restart")  # otherwise the damping would be measured too
+        for title, names, device, way in WAYS:
             [place] = story.places()
             transition = story.transition(names, device, way)
-            transitions[what].append(transition)
+            transitions[title].append(transition)
             if way:
                 twice.append(story.twofold(transition.begun, place)[0])
                 nowhere += story.nowhere(transition.begun, place)
         story.carries_on()
-    for what, names, device, way in WAYS:
-        rows = transitions[what]
-        story.figure(what, f"{summary(rows, story.interval)}; TCP lives; {len(rows)} times")
+    for title, names, device, way in WAYS:
+        rows = transitions[title]
+        story.figure(title, f"{summary(rows, story.interval)}; TCP lives; {len(rows)} times")
         if not way:
             continue
         durations = [row.took for row in rows]
@@ -103,24 +103,24 @@ def moves(story: Story, times: int) -> Iterator[Promise]:
 
 
 def put_right(story: Story) -> Iterator[Promise]:
-    """What others change."""
+    """Yield the promises about addresses and routes that others change."""
     story.underlay(*LEAVES)
     story.established(2)
     story.right(BRIDGE)
     for command in BY_HAND:
-        since, begun = story.now(), time.monotonic()
+        since, start = story.now(), time.monotonic()
         story.host.run(command.split())
-        own = time.monotonic() - begun
-        begun = time.monotonic()
+        own = time.monotonic() - start
+        start = time.monotonic()
         story.right(BRIDGE)
-        took = time.monotonic() - begun
+        took = time.monotonic() - start
         beside = f"the command itself {own:.2f} s; {story.lapses(since)}"
         yield Promise(f"right after `{command}`", 2, took, "s", beside)
     for command in NATIVE[story.backend]:
-        since, begun = story.now(), time.monotonic()
+        since, start = story.now(), time.monotonic()
         story.host.run(command.split())
-        own = time.monotonic() - begun
-        time.sleep(2)  # networkd only begins then: what it did is what the kernel says
+        own = time.monotonic() - start
+        time.sleep(2)  # networkd only begins then: the kernel knows what it did
         story.right(BRIDGE)
         took = max(story.twofold(since, BRIDGE))
         beside = f"the command itself {own:.2f} s; {story.lapses(since)}"
@@ -128,26 +128,26 @@ def put_right(story: Story) -> Iterator[Promise]:
 
 
 def uplinks(story: Story) -> Iterator[Promise]:
-    """Each uplink lost in each way, and back: the worse of the two."""
+    """Yield the promises about a lost uplink, lost in each way; the worse uplink counts."""
     story.underlay(*LEAVES)
     story.established(2)
     story.right(BRIDGE)
     moves = 0
-    for what, noticed, gap, way, setting in (
+    for title, detection, gap, way, setting in (
         ("without carrier", 3.0, 3.0, story.unplugged, nullcontext),
         ("silent, hold time 9 s", 12.0, 12.0, story.silent, nullcontext),
         ("silent, BFD 3 × 300 ms", 2.5, 4.0, story.silent, story.bfd),
     ):
-        # Switching BFD off again resets both sessions, with which the address moves: not counted.
+        # Switching BFD off resets both sessions, which moves the address: this is not counted.
         with setting():
             time.sleep(1)  # the hook counts a move after the address has moved
             before = story.moves()
             losses = [_lose(story, story.fabric.leaf(name), way) for name in LEAVES]
             moves += story.moves() - before
         after, loss, back = (max(each) for each in zip(*losses, strict=True))
-        yield Promise(f"uplink {what}: session gone", noticed, after, "s", "by FRR's own log")
-        yield Promise(f"uplink {what}: longest gap", gap, loss, "s", f"session gone {after:.2f} s")
-        yield Promise(f"uplink {what}: gap when it is back", 3, back, "s")
+        yield Promise(f"uplink {title}: session gone", detection, after, "s", "by FRR's own log")
+        yield Promise(f"uplink {title}: longest gap", gap, loss, "s", f"session gone {after:.2f} s")
+        yield Promise(f"uplink {title}: gap when it is back", 3, back, "s")
     yield Promise("moves of the address meanwhile", 0, moves, "times")
 
 
@@ -158,12 +158,12 @@ def _lose(
 
     Returns the seconds until the session ended, and the longest gap of the loss and of the return.
     """
-    begun = story.now()
+    start = story.now()
     with ExitStack() as loss:
         with story.pinging() as pinging:
             since = loss.enter_context(way(leaf))
             story.established(1)
-            eventually(lambda: story.sessions(begun, "Down"), WITHIN)
+            eventually(lambda: story.sessions(start, "Down"), WITHIN)
             time.sleep(1)
         with story.pinging() as returning:
             loss.close()
@@ -171,27 +171,27 @@ def _lose(
             time.sleep(1)
     story.right(BRIDGE)
     story.carries_on()
-    down = story.sessions(begun, "Down")[0].at - since
+    down = story.sessions(start, "Down")[0].at - since
     return down, pinging.result.longest_gap_s, returning.result.longest_gap_s
 
 
 def silent_frr(story: Story) -> Iterator[Promise]:
-    """FRR stopped: no answer counts as no session after 10 s."""
+    """Yield the promise about a silent FRR: after 10 s it counts as no session."""
     story.underlay(*LEAVES)
     story.right(BRIDGE)
-    since, begun = story.now(), time.monotonic()
+    since, start = story.now(), time.monotonic()
     with story.stopped("frr"):
-        stopped = time.monotonic() - begun
+        duration = time.monotonic() - start
         story.right(NIC, reached=False)
         eventually(lambda: story.changes(since), WITHIN)
         took = story.changes(since)[0][0] - since
     story.right(BRIDGE)
-    beside = f"patience of 10 s; `systemctl stop frr` took {stopped:.1f} s"
+    beside = f"patience of 10 s; `systemctl stop frr` took {duration:.1f} s"
     yield Promise("FRR stopped until the address is on the NIC", 22, took, "s", beside)
 
 
 def idle(story: Story, seconds: int, vnets: int) -> Iterator[Promise]:
-    """Processor time and memory of the hook, on the NIC, and amid EVPN routes on the bridge."""
+    """Yield what the idle hook costs: on the NIC, and on the bridge while EVPN routes change."""
     amid = f", {vnets} V-Nets more" if vnets else ""
     unit = "bench-bare"
     bare = ["systemd-run", f"--unit={unit}", "-pCPUAccounting=yes", "-pMemoryAccounting=yes"]
@@ -204,39 +204,39 @@ def idle(story: Story, seconds: int, vnets: int) -> Iterator[Promise]:
             story.underlay(*LEAVES)
             story.right(BRIDGE)
             with story.routes_coming_and_going(MANY):
-                what = f"idle on the bridge, {MANY:,} EVPN routes coming and going{amid}"
-                yield from _cost(story, what, seconds, unit)
+                title = f"idle on the bridge, {MANY:,} EVPN routes coming and going{amid}"
+                yield from _cost(story, title, seconds, unit)
     finally:
         story.host.run(["systemctl", "stop", unit], check=False)
 
 
-def _cost(story: Story, what: str, seconds: int, bare: str) -> Iterator[Promise]:
+def _cost(story: Story, title: str, seconds: int, bare: str) -> Iterator[Promise]:
     units = (HOOK, bare, "frr.service")
     time.sleep(50)  # the hook announces the address until 45 s after a move
     before = [_used(story, unit)[0] for unit in units]
-    begun = story.now()
+    start = story.now()
     time.sleep(seconds)
     after = [_used(story, unit) for unit in units]
-    duration = (story.now() - begun) * 1e9
+    duration = (story.now() - start) * 1e9
     shares = [(now - then) / duration for then, (now, _) in zip(before, after, strict=True)]
     memory = [used / 2**20 for _, used in after]
     beside = f"a Python that does nothing {shares[1]:.3%}, FRR {shares[2]:.3%}"
-    yield Promise(f"{what}: share of a core", 0.002, shares[0], "%", beside)
+    yield Promise(f"{title}: share of a core", 0.002, shares[0], "%", beside)
     times = memory[0] / memory[1]
     beside = f"{times:.1f} times a Python that does nothing, {memory[1]:.0f} MB"
-    yield Promise(f"{what}: memory", 40, memory[0], "MB", beside)
-    story.figure(what, f"{shares[0]:.2%} of a core, {memory[0]:.0f} MB")
+    yield Promise(f"{title}: memory", 40, memory[0], "MB", beside)
+    story.figure(title, f"{shares[0]:.2%} of a core, {memory[0]:.0f} MB")
 
 
 def _used(story: Story, unit: str) -> tuple[int, int]:
-    """Nanoseconds of processor time, and bytes."""
+    """Return the processor time of a unit in nanoseconds, and its memory in bytes."""
     result = story.host.run(["systemctl", "show", "-pCPUUsageNSec", "-pMemoryCurrent", unit])
     values = dict(line.split("=") for line in result.out.split())
     return int(values["CPUUsageNSec"]), int(values["MemoryCurrent"])
 
 
 def busy() -> float:
-    """Return the share of this computer's processors that others use just now."""
+    """Return the share of this computer's processors that other programs use now."""
 
     def look() -> tuple[int, int]:
         numbers = [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]

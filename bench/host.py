@@ -83,10 +83,10 @@ class Bench:
         """Apply the same payload again; return the seconds that it took."""
         start = time.perf_counter()
         argv = ["python3", "-c", MEASURED, "apply", "-p", "/root/bench.json", *options]
-        done = self.lab.machine.run(argv, timeout=1800)
+        result = self.lab.machine.run(argv, timeout=1800)
         seconds = time.perf_counter() - start
-        self.memory = max(self.memory, int(done.out.split()[-1]))
-        self.said = done.err
+        self.memory = max(self.memory, int(result.out.split()[-1]))
+        self.said = result.err
         return seconds
 
     def answered(self, document: dict[str, Any]) -> None:
@@ -184,12 +184,12 @@ def steps(suite: str, backend: str, size: int) -> None:
             lab.machine.write("/root/bench.json", text)
             argv = ["evpn-host", "apply", "-v", "-p", "/root/bench.json", *options]
             running = lab.machine.start(argv)
-            start, printed = time.perf_counter(), 0
+            start, count = time.perf_counter(), 0
             while running.running:
                 lines = running.errors.splitlines()
-                for line in lines[printed:]:
+                for line in lines[count:]:
                     print(f"{time.perf_counter() - start:7.2f} s  {line[:120]}", flush=True)
-                printed = len(lines)
+                count = len(lines)
                 time.sleep(0.02)
             print(f"{time.perf_counter() - start:7.2f} s  end\n", flush=True)
 

@@ -92,14 +92,14 @@ def reading_the_kernel(vnets: int, root: Path) -> tuple[float, float]:
             f"link set vxlan{vni} master nbr-{vni}",
         ]
     script = f'ip -batch - && exec "{sys.executable}" -c "$1" "$2"'
-    done = subprocess.run(
+    result = subprocess.run(
         ["unshare", "--net", "sh", "-c", script, "sh", KERNEL, str(root)],
         input="\n".join(lines) + "\n",
         capture_output=True,
         text=True,
         check=True,
     )
-    wall, cpu = map(float, done.stdout.split())
+    wall, cpu = map(float, result.stdout.split())
     return wall, cpu
 
 

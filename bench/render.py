@@ -202,14 +202,14 @@ def fleets(sizes: list[int], vnets: int, folder: Path) -> bool:
         for more in (0, 3):
             sources[more] = folder / f"{size}-{more}.json"
             sources[more].write_text(json.dumps(fleet(size, vnets, more)))
-        for what, more in (("new", 0), ("the same again", 0), ("one V-Net more on three", 3)):
+        for label, more in (("new", 0), ("the same again", 0), ("one V-Net more on three", 3)):
             argv = [sys.executable, "-m", "generator", "render", "-p", str(sources[more])]
             seconds, busy, peak = run([*argv, "-o", str(output)])
-            if what == "new":
+            if label == "new":
                 of_a_host.append(busy / size)
             files = sum(len(names) for _, _, names in os.walk(output))
             row = f"{seconds:.1f} s | {busy:.1f} s | {peak / 1024:.0f} MB | {files:,}"
-            print(f"| {size:,}, {what} | {row} |", flush=True)
+            print(f"| {size:,}, {label} | {row} |", flush=True)
     growth = of_a_host[-1] / of_a_host[0]
     print(f"\nA host of the most: {growth:.2f} times one of the fewest, limit {FLEET_LIMIT:g}.")
     return growth <= FLEET_LIMIT
@@ -229,8 +229,8 @@ def main() -> None:
     print("| what | wall time | of it processor | peak memory | against the first line |")
     print("| --- | --- | --- | --- | --- |")
     base, busy, peak = measure([sys.executable, *BASELINE], options.runs)
-    what = "`python -c 'import jinja2, click'`"
-    print(f"| {what} | {base:.3f} s | {busy:.3f} s | {peak:.0f} MB | 1 |")
+    label = "`python -c 'import jinja2, click'`"
+    print(f"| {label} | {base:.3f} s | {busy:.3f} s | {peak:.0f} MB | 1 |")
     times = {}
     with tempfile.TemporaryDirectory() as name:
         for size in SIZES:
@@ -245,10 +245,10 @@ def main() -> None:
         print(f"\n{small} to {large} V-Nets: {growth:.1f} times the time, limit {LIMIT:g}.\n")
         print(f"| part of {large} V-Nets | time |\n| --- | --- |")
         arguments = [str(source), str(Path(name, "parts"))]
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-c", PARTS, *arguments], capture_output=True, text=True, check=True
         )
-        for line in done.stdout.splitlines():
+        for line in result.stdout.splitlines():
             part, seconds = line.split("\t")
             print(f"| {part} | {float(seconds):.3f} s |")
     sys.exit(1 if growth > LIMIT else 0)

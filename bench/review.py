@@ -70,16 +70,16 @@ def main() -> None:
     times: dict[str, list[float]] = {}
     for size in options.hosts:
         with tempfile.TemporaryDirectory(dir=options.folder) as name:
-            for what, pair in sources(Path(name), size, options.vnets):
+            for label, pair in sources(Path(name), size, options.vnets):
                 os.chdir(name)
                 argv = [*EVPN_HOST, "review", "--fail-on-risk", *pair]
                 seconds, busy, peak = run(argv)
-                times.setdefault(what, []).append(busy / size)
+                times.setdefault(label, []).append(busy / size)
                 row = f"{seconds:.1f} s | {busy:.1f} s | {peak / 1024:.0f} MB"
-                print(f"| {what} | {size:,} | {row} |", flush=True)
+                print(f"| {label} | {size:,} | {row} |", flush=True)
             os.chdir("/")
-    growth = {what: each[-1] / each[0] for what, each in times.items()}
-    worst = max(growth, key=lambda what: growth[what])
+    growth = {label: each[-1] / each[0] for label, each in times.items()}
+    worst = max(growth, key=lambda label: growth[label])
     print(f"\nA host of the most: {growth[worst]:.2f} times one of the fewest ({worst}), ", end="")
     print(f"limit {LIMIT:g}.")
     sys.exit(1 if growth[worst] > LIMIT else 0)

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from lab.channel import Process
@@ -207,9 +206,9 @@ class Host(Speaker):
         self.machine.write(PAYLOAD, json.dumps(payload))
         return self.evpn_host("apply", "-p", PAYLOAD, *options, check=check)
 
-    def evpn_host(self, *arguments: str, check: bool = True, timeout: float = 300) -> Result:
+    def evpn_host(self, *arguments: str, check: bool = True) -> Result:
         """Run the command `evpn-host`."""
-        return self.run(["evpn-host", *arguments], check=check, timeout=timeout)
+        return self.run(["evpn-host", *arguments], check=check, timeout=300)
 
     def await_dad(self) -> None:
         """Wait for duplicate address detection: until then an IPv6 address has no local route."""
@@ -224,7 +223,6 @@ class Host(Speaker):
         ipv6: str = "",
         gateway6: str = "",
         *,
-        mtu: int = 1500,
         mac: str = "",
     ) -> Node:
         """Make a guest: a namespace with a veth cable to a bridge of the host."""
@@ -234,7 +232,7 @@ class Host(Speaker):
         self.run(["ip", "netns", "delete", name], check=False)
         cable = [
             f"netns add {name}",
-            f"link add {port} mtu {mtu} type veth peer name eth0 mtu {mtu}{address} netns {name}",
+            f"link add {port} type veth peer name eth0{address} netns {name}",
             f"link set {port} master {bridge}",
             f"link set {port} up",
         ]
@@ -362,12 +360,7 @@ class Lab:
             self._open = opening.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Stop the machine and delete its disk."""
         self._open.close()
 

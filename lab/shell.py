@@ -152,8 +152,8 @@ def talk(lab: Lab) -> int:
         order = lab.machine.call("read", ORDER, check=False)
         if order.code:
             return code if code >= 0 else 128 - code
-        kept = lab.machine.call("read", REST, check=False)
-        rest = b"" if kept.code else kept.out.encode(errors="surrogateescape")
+        answer = lab.machine.call("read", REST, check=False)
+        rest = b"" if answer.code else answer.out.encode(errors="surrogateescape")
         say("the machine reboots")
         say(f"it was back after {lab.reboot(hard='--hard' in order.out):.1f} s")
 

@@ -6,6 +6,7 @@ each of them.
 """
 
 import os
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator
@@ -21,7 +22,7 @@ from generator.activation import before, commands, converge, netplan  # noqa: E4
 from generator.cli import main  # noqa: E402
 from generator.verbs import apply as applying  # noqa: E402
 from generator.verbs import preflight  # noqa: E402
-from lab.result import Result  # noqa: E402
+from lab.result import LabUnavailable, Result  # noqa: E402
 from tests import profiles  # noqa: E402
 
 # They are named here so that their options are known, and so that they also run in the process that
@@ -116,11 +117,34 @@ def folder_as_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None]:
+    """Skip a test whose fixtures need what this machine can't run: a root tree, or the lab."""
+    try:
+        return (yield)
+    except LabUnavailable as reason:
+        unavailable(str(reason))
+
+
+pytest_runtest_call = pytest_runtest_setup
+
+
 def unavailable(reason: str) -> NoReturn:
     """Skip a test that this machine can't run, visibly; where the lab is required, fail."""
     if os.environ.get("EVPN_HOST_LAB") == "required":
         pytest.fail(f"EVPN_HOST_LAB=required, but {reason}")
     pytest.skip(reason)
+
+
+def in_namespace(*words: str) -> str:
+    """Run a command in a new network namespace; return its output. `words` follow `unshare`."""
+    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
+    if probe.returncode:
+        unavailable(f"no network namespace: {probe.stderr.decode().strip()}")
+    argv = ["unshare", "--net", *words]
+    result = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=REPO)
+    assert not result.returncode, result.stderr
+    return result.stdout
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What tests need, each made once: this checkout's packages and single file, programs of others."""
+"""Builds once what several tests use: this checkout's packages, and programs of others."""
 
 from __future__ import annotations
 
@@ -132,8 +132,8 @@ def _build(folder: Path) -> None:
 
 def _run(*argv: str | Path) -> None:
     environment = os.environ | {"PYTHON": sys.executable, "LC_ALL": "C.UTF-8"}
-    done = subprocess.run(
+    result = subprocess.run(
         argv, capture_output=True, text=True, check=False, env=environment, timeout=300
     )
-    if done.returncode:
-        raise LabUnavailable(f"{argv[0]} failed:\n{(done.stdout + done.stderr)[-3000:]}")
+    if result.returncode:
+        raise LabUnavailable(f"{argv[0]} failed:\n{(result.stdout + result.stderr)[-3000:]}")

@@ -16,7 +16,7 @@ REPO = Path(__file__).parents[1]
 _READMES = [REPO / "README.md", REPO / "lab/README.md", REPO / "templates/README.md"]
 PAGES = [*_READMES, *sorted(REPO.glob("docs/*.md"))]
 
-# Commands that no test runs as a page shows them. Where a test does the same, it is named.
+# Commands that no test runs as a page shows them, and why, or which test does the same.
 NOT_RUN = {
     "sudo lab/demo": "tests/lab/test_docs_on_a_host.py::test_demo runs it without sudo",
     "sudo lab/shell": "tests/lab/test_shell.py runs it without sudo",
@@ -85,7 +85,7 @@ def blocks() -> Iterator[Block]:
 
 
 def _indented(lines: list[str]) -> bool:
-    """Whether the last line is code by its indentation, and not a part of a list."""
+    """Return whether indentation makes the last line code, and not a part of a list."""
     *before, last = lines
     if not last.startswith(("    ", "\t")) or not before or before[-1].strip():
         return False
@@ -102,12 +102,12 @@ def commands(block: Block) -> list[str]:
 
 
 def not_run(command: str) -> bool:
-    """Whether a command is one of NOT_RUN."""
+    """Return whether a command is one of NOT_RUN."""
     return any(command == known or command.startswith(f"{known} ") for known in NOT_RUN)
 
 
 def acts_on_host(command: str) -> bool:
-    """Whether a command acts on the machine on which it runs."""
+    """Return whether a command acts on the machine on which it runs."""
     words = shlex.split(command)
     if words[0] == "evpn-host" and "--root" not in words:
         return words[1] in _VERBS or (words[1] == "guests" and "-p" not in words)
@@ -115,12 +115,12 @@ def acts_on_host(command: str) -> bool:
 
 
 def in_the_lab(block: Block) -> bool:
-    """Whether a block needs a host."""
+    """Return whether a block needs a host."""
     return any(acts_on_host(command) for command in commands(block) if not not_run(command))
 
 
 def shown() -> list[Block]:
-    """Return every block of commands of which a test runs some by itself."""
+    """Return every block of commands that has commands which a test runs."""
     return [
         block
         for block in blocks()
@@ -131,5 +131,5 @@ def shown() -> list[Block]:
 
 
 def tour() -> list[Block]:
-    """Return the blocks of TOUR, what they print as well."""
+    """Return the blocks of TOUR, those with output too."""
     return [block for block in blocks() if (block.page, block.section) == TOUR]

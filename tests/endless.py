@@ -19,7 +19,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 LINE = b"X-A: " + b"a" * 60_000 + b"\r\n"
 MIB = b"1" * (1 << 20)
-# What comes first, and what comes again and again after it.
+# The begin of each answer, and the part that follows again and again.
 ANSWERS = {
     "a status line": (b"HTTP/1.1 200 ", MIB),
     "a header": (OK + b"X-A: ", MIB),
@@ -39,7 +39,7 @@ ANSWERS = {
 }
 # MiB that the command may take. Without an answer it takes 31, and a body may have 64.
 LIMITS = dict.fromkeys(ANSWERS, 64) | {"a body": 160}
-# VmHWM is of this program alone; what getrusage(2) says is of the program before exec(2) too.
+# VmHWM is of this program alone; getrusage(2) also counts the program before exec(2).
 MEASURED = """
 import atexit, sys
 sys.path.insert(0, sys.argv.pop(1))
@@ -77,7 +77,7 @@ def ask(folder: str, root: str, kind: str) -> tuple[int, str, int]:
         threading.Thread(target=serve, args=(listener, *ANSWERS[kind]), daemon=True).start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/payload"
         argv = ["diff", "--root", root, "-b", "ifupdown", "-p", url]
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-c", MEASURED, folder, *argv],
             capture_output=True,
             text=True,
@@ -85,12 +85,12 @@ def ask(folder: str, root: str, kind: str) -> tuple[int, str, int]:
             timeout=120,
         )
         listener.shutdown(socket.SHUT_RDWR)
-    peak = re.search(r"VmHWM:\s+(\d+) kB", done.stdout)
-    return done.returncode, done.stderr, int(peak[1]) >> 10 if peak else -1
+    peak = re.search(r"VmHWM:\s+(\d+) kB", result.stdout)
+    return result.returncode, result.stderr, int(peak[1]) >> 10 if peak else -1
 
 
 def faults(output: str) -> dict[str, object]:
-    """Return what is not as it should be in what `main` printed, by kind of answer."""
+    """Return the faults in the output of `main`, by kind of answer."""
     answers = json.loads(output)
     assert answers.keys() == ANSWERS.keys()
     return {

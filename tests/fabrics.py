@@ -52,29 +52,29 @@ def before(hosts: int = MANY) -> Json:
     red_a = vnet(4101, name="red-a", prefixes=["10.50.1.254/24"])
     red_b = vnet(4102, name="red-b", prefixes=["10.50.2.254/24"])
     ports = [{"name": port} for port in ports_of(*everyone)]
-    some = [{"name": port} for port in ports_of(*range(100, 112))]
+    twelve = [{"name": port} for port in ports_of(*range(100, 112))]
     return fleet(
         *map(entry, everyone),
         vpcs=VPCS,
         vnets=[
             management(ports=untagged(*ports_of(*everyone))),
             red_a | {"ports": ports},
-            red_b | {"ports": some},
+            red_b | {"ports": twelve},
         ],
     )
 
 
-def after(hosts: int = MANY) -> Json:
-    """Return the same with a V-Net on three hosts, another gateway on twelve, an uplink gone."""
-    document = copy.deepcopy(before(hosts))
+def after() -> Json:
+    """Return it with a new V-Net on three hosts, a new gateway on twelve, and one uplink less."""
+    document = copy.deepcopy(before())
     document["generation"] = 2
     segments = document["vnets"]
     segments[2]["gateways"] = [{"prefix": "10.50.2.1/24"}]
     ports = [{"name": port} for port in ports_of(7, 33, 401)]
     segments.append(vnet(4155, name="red-new", prefixes=["10.50.5.254/24"], ports=ports))
-    gone = document["hosts"][42]["links"].pop()["remote"]["name"]
+    removed = document["hosts"][42]["links"].pop()["remote"]["name"]
     for segment in segments:
-        segment["ports"] = [port for port in segment["ports"] if port["name"] != gone]
+        segment["ports"] = [port for port in segment["ports"] if port["name"] != removed]
     return document
 
 

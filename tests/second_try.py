@@ -103,7 +103,7 @@ class SecondTry:
         argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rA"]
         if self._config.getoption("all_of_it", default=False):
             argv.append("--all")
-        done = subprocess.run(
+        result = subprocess.run(
             [*argv, f"--rootdir={self._config.rootpath}", str(self._config.rootpath / test)],
             cwd=self._config.rootpath,
             stdin=subprocess.DEVNULL,
@@ -111,8 +111,8 @@ class SecondTry:
             text=True,
             check=False,
         )
-        self._output += done.stdout + done.stderr
-        return done.returncode == 0
+        self._output += result.stdout + result.stderr
+        return result.returncode == 0
 
     def _note(self) -> None:
         commit = subprocess.run(
@@ -132,7 +132,7 @@ class SecondTry:
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter
     ) -> Generator[None, None, None]:
-        """Say both outcomes, below all else."""
+        """Print both outcomes, below all other lines."""
         yield
         if not self._failed:
             return

@@ -104,7 +104,7 @@ def fleet(*hosts: Json, **fields: Any) -> Json:
     return segments | {"kind": "Fleet", "hosts": list(hosts)} | fields
 
 
-# --- What a document becomes ---
+# --- Forms of a document, and what `load` says of it ---
 
 
 def encoded(document: object) -> bytes:
@@ -140,7 +140,7 @@ def vrf(host_: Host, name: str) -> Vrf:
 
 
 def refusals(document: object) -> list[str]:
-    """Return the problems of a document, as text; none when it is accepted."""
+    """Return the problems of a document, as text; no problem when it is accepted."""
     try:
         load(document if isinstance(document, bytes) else encoded(document))
     except Refused as refused:
@@ -491,7 +491,7 @@ def _bare_metal(draw: st.DrawFn, number: int, values: list[str]) -> Json:
 
 
 def _template(draw: st.DrawFn, name: str) -> Json:
-    """Draw a template with V-Nets of one to three NICs, and one that concerns no host."""
+    """Draw a template with V-Nets of one to three NICs, and a V-Net that no host has."""
     vnets: list[Json] = [
         {"postfix": "E-W", "type": draw(st.sampled_from(["l3vpn", "netris-ufm", "netris-nvlink"]))}
     ]

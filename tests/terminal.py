@@ -50,7 +50,7 @@ class Terminal:
         termios.tcsetwinsize(self.keys, (rows, columns))
 
     def wait(self, pattern: str, after: int = 0, limit: float = LIMIT) -> re.Match[str]:
-        """Wait until a pattern is shown after so many characters; return the match."""
+        """Wait until a pattern appears after so many characters; return the match."""
         end = time.monotonic() + limit
         while not (match := re.compile(pattern).search(self.shown, after)):
             if not self._read(end - time.monotonic()):

@@ -88,7 +88,7 @@ def make_machine(folder: Path, monkeypatch: pytest.MonkeyPatch, *tools: str) -> 
 def test_runs_the_generator_that_the_machine_has(
     generators: tuple[str, ...], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The generator makes the files, not the `netplan` command, and no unit is reloaded."""
+    """The generator writes the files, not the `netplan` command; no unit is reloaded."""
     make_machine(tmp_path, monkeypatch, *generators)
     tree = tmp_path / "tree"
     staging.check(tree, "netplan", 3, silent)

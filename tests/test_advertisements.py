@@ -1,4 +1,4 @@
-"""What FRR's reload can't do with router advertisements is said in the order that FRR takes."""
+"""Lines about router advertisements that FRR's reload can't change come in FRR's order."""
 
 from generator.activation.advertisements import changes
 
@@ -19,7 +19,7 @@ exit
 
 
 def test_the_same_is_left_alone() -> None:
-    """Neither another order of lines nor other interfaces are a change."""
+    """Another order of lines is no change, nor are lines of other interfaces."""
     assert not changes(RUNNING, "\n".join(["interface nbr-40", *RUNNING.splitlines()[9:4:-1]]))
     assert not changes(RUNNING, RUNNING.replace("ra-interval 3\n", "ra-interval 5\n"))
 
@@ -31,8 +31,8 @@ def test_an_interval_changes_while_there_is_no_lifetime() -> None:
         lines = changes(old, new)
         assert lines[:2] == ["interface nbr-40", "no ipv6 nd ra-lifetime"]
         interval, lifetime = (
-            next(n for n, line in enumerate(lines) if line.startswith(f"ipv6 nd ra-{what}"))
-            for what in ("interval", "lifetime")
+            next(n for n, line in enumerate(lines) if line.startswith(f"ipv6 nd ra-{setting}"))
+            for setting in ("interval", "lifetime")
         )
         assert interval < lifetime
 

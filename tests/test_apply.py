@@ -26,6 +26,7 @@ from generator.state.changes import Change
 from generator.state.lock import STAGE
 from generator.verbs.planning import FRR_LOCAL
 from lab.result import Result
+from tests.folders import etc_files
 from tests.strategies import LEAF1, LEAF2, Json, encoded, host, server, tagged, vnet, vpc
 
 Command = Callable[..., Result]
@@ -73,15 +74,6 @@ def payload_file(folder: Path, document: Json) -> Path:
     return file
 
 
-def etc_files(root: Path) -> Tree:
-    """Return every file below etc/, ours or not, with its content."""
-    return {
-        str(file.relative_to(root)): file.read_bytes()
-        for file in sorted((root / "etc").rglob("*"))
-        if file.is_file()
-    }
-
-
 def stamps(root: Path) -> dict[str, tuple[int, int]]:
     infos = {file: file.stat() for file in root.rglob("*") if file.is_file()}
     return {str(file): (info.st_mtime_ns, info.st_ino) for file, info in infos.items()}
@@ -119,13 +111,13 @@ def test_records_a_higher_generation_of_the_same_content(apply: Command, root: P
     assert new["target"].pop("generation") == 5
     assert older["target"].pop("generation") == 1
     different = {name for name in new if new[name] != older[name]}
-    assert different == {"inputs"}  # the time too is that of the last change
+    assert different == {"inputs"}  # the time is that of the last change too
 
 
 def test_first_lines_of_older_versions_are_ours(
     apply: Command, evpn_host: Command, root: Path
 ) -> None:
-    """Such files are no difference, are not kept as an operator's, and go when their time comes."""
+    """They are no difference, are not kept as an operator's, and are removed like ours."""
     apply(OLD)
     for path in recorded(root)["target"]["files"]:
         mark, _, body = (root / path).read_text().partition(" Written by evpn-host;")
@@ -135,8 +127,8 @@ def test_first_lines_of_older_versions_are_ours(
     assert etc_files(root) == before
     assert apply(NEW | {"generation": 3}).code == 0
     assert not (root / record.KEPT).exists()
-    gone = before.keys() - etc_files(root).keys()
-    assert any("vxlan31" in path for path in gone)
+    removed = before.keys() - etc_files(root).keys()
+    assert any("vxlan31" in path for path in removed)
     assert evpn_host("uninstall", "--root", root).code == 0
     assert etc_files(root).keys() == {OPERATOR}
 
@@ -179,7 +171,7 @@ def test_merges_the_operators_frr_lines(apply: Command, root: Path) -> None:
 
 
 def test_removes_the_drop_ins_of_a_removed_vnet(apply: Command, root: Path) -> None:
-    """Their folders are removed too, but for a folder with an operator's drop-in."""
+    """Their folders are removed too, except a folder with an operator's drop-in."""
     apply(OLD)
     network = root / "etc/systemd/network"
     theirs = network / "10-netplan-nbr-31.network.d/operator.conf"
@@ -214,7 +206,7 @@ def test_foreign_files_stay(apply: Command, root: Path) -> None:
 def test_bytes_that_are_not_utf8(
     apply: Command, evpn_host: Command, root: Path, monkeypatch: pytest.MonkeyPatch, locale: str
 ) -> None:
-    """What an operator has in frr.conf.local comes out byte for byte, whatever the locale."""
+    """frr.conf.local is copied byte for byte, whatever the locale."""
     monkeypatch.setenv("LC_ALL", locale)
     mine = b"! Stra\xdfe, \xc3\xa4\r\nline vty\n"
     (root / FRR_LOCAL).parent.mkdir(parents=True)
@@ -223,16 +215,16 @@ def test_bytes_that_are_not_utf8(
     assert mine in (root / FRR).read_bytes()
     assert apply(OLD) == Result(0, "", "")
     (root / FRR_LOCAL).write_bytes(b"! \x1b[31m \xff\n")
-    done = evpn_host("diff", "--root", root, "-p", root.parent / "payload.json")
-    assert done.code == 1
-    assert "\x1b" not in done.out
-    assert "\\x1b[31m" in done.out
+    result = evpn_host("diff", "--root", root, "-p", root.parent / "payload.json")
+    assert result.code == 1
+    assert "\x1b" not in result.out
+    assert "\\x1b[31m" in result.out
 
 
 def test_does_not_end_an_operators_bgp_unasked(
     apply: Command, evpn_host: Command, root: Path, tmp_path: Path
 ) -> None:
-    """A BGP instance that is not ours: refused with what would end, until a person says so."""
+    """apply names the BGP instance that it would end, and refuses until a person insists."""
     (root / FRR).parent.mkdir(parents=True)
     text = "router bgp 65001\n neighbor 192.0.2.1 remote-as external\n neighbor\nexit\n"
     (root / FRR).write_text(text)
@@ -298,7 +290,7 @@ def test_uninstall_restores_modes_and_links(
 
 
 def test_going_back_keeps_what_an_operator_wrote_since(root: Path, apply: Command) -> None:
-    """A kept copy is of the file before the first apply, not of a later one."""
+    """A kept copy is the file before the first apply, not a later one."""
     (root / FRR).parent.mkdir(parents=True)
     (root / FRR).write_text("! first\n")
     apply(OLD)
@@ -320,7 +312,7 @@ def test_rollback_under_any_umask(
     applied = record.read(root)
     assert applied
     texts = {path: (root / path).read_text() for path in applied.target.files}
-    # Only an activated one is kept otherwise.
+    # Otherwise only an activated generation is kept.
     generations.keep(root, msgspec.structs.replace(applied, ok=True), texts, 20)
     apply(NEW)
     before = os.umask(umask)
@@ -333,7 +325,7 @@ def test_rollback_under_any_umask(
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o000])
 def test_file_modes_do_not_depend_on_the_umask(apply: Command, root: Path, umask: int) -> None:
-    """Not everybody can read files that may hold a secret; the daemons' users can read theirs."""
+    """A file that may hold a secret is closed to others; the daemon's user can read it."""
     previous = os.umask(umask)
     try:
         apply(OLD | {"server": server(bgp={"password": "secret"})})
@@ -421,10 +413,10 @@ def test_diff_shows_no_password(
     """A diff shows neither the old nor the new password of a session."""
     apply(OLD | {"server": server(bgp={"password": "older-secret"})})
     new = OLD | {"server": server(bgp={"password": "newer-secret", "bfd": True})}
-    done = evpn_host("diff", "--root", root, "-p", payload_file(tmp_path, new))
-    assert done.code == 1
-    assert " bfd" in done.out
-    assert "secret" not in done.out + done.err
+    result = evpn_host("diff", "--root", root, "-p", payload_file(tmp_path, new))
+    assert result.code == 1
+    assert " bfd" in result.out
+    assert "secret" not in result.out + result.err
 
 
 def test_status_names_changed_files(evpn_host: Command, apply: Command, root: Path) -> None:
@@ -434,9 +426,9 @@ def test_status_names_changed_files(evpn_host: Command, apply: Command, root: Pa
     apply(OLD)
     (root / FRR).unlink()
     (root / NETPLAN).write_text("")
-    done = evpn_host("status", "--root", root, "--json")
-    assert done.code == 1
-    shown = json.loads(done.out)
+    result = evpn_host("status", "--root", root, "--json")
+    assert result.code == 1
+    shown = json.loads(result.out)
     assert shown["host"] == "K8S01"
     assert shown["devices"] == {"bridge": 4, "vxlan": 4, "vrf": 1}
     assert {f"/{FRR}: is gone", f"/{NETPLAN}: was changed by someone else"} <= set(
@@ -471,15 +463,15 @@ def test_chooses_the_backend_in_use(
     root = tmp_path / "other"
     for path, text in texts.items():
         files.write(root, path, text.encode(), 0o644)
-    done = evpn_host("apply", "--root", root, "-p", payload_file(tmp_path, OLD))
-    assert expected in done.out + done.err
-    assert done.code == (0 if done.out else 1)
-    if done.code:
+    result = evpn_host("apply", "--root", root, "-p", payload_file(tmp_path, OLD))
+    assert expected in result.out + result.err
+    assert result.code == (0 if result.out else 1)
+    if result.code:
         assert record.read(root) is None
 
 
 def test_an_uplink_under_another_id(apply: Command, root: Path) -> None:
-    """Our part of the uplink is a drop-in of the file that netplan makes of the operator's."""
+    """Our part of the uplink is a drop-in of the file that netplan generates for the operator."""
     (root / OPERATOR).write_text(
         "network: {ethernets: {lan: {match: {macaddress: '02:00:00:00:00:01'}, set-name: ens4}}}\n"
     )
@@ -508,15 +500,15 @@ def test_refuses_an_uplinks_dhcp_client_below_our_file(
     text = f"{above}\nsource /etc/network/interfaces.d/*\n  {below}\n"
     files.write(root, "etc/network/interfaces", text.encode(), 0o644)
     files.write(root, f"{folder}/50-cloud-init", f"{beside}\n".encode(), 0o644)
-    done = evpn_host("apply", "--root", root, "-p", payload_file(tmp_path, OLD))
-    assert done.code == (1 if message else 0)
-    assert message in done.err
+    result = evpn_host("apply", "--root", root, "-p", payload_file(tmp_path, OLD))
+    assert result.code == (1 if message else 0)
+    assert message in result.err
     assert (root / f"{folder}/evpn-host").exists() == (not message)
     if message:
-        assert "put it above the line that sources" in done.err
+        assert "put it above the line that sources" in result.err
 
 
-# --- What can go wrong ---
+# --- Failures ---
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\xff", b"{}", b'{"format": 1', b"[" * 100000])
@@ -641,16 +633,16 @@ def test_a_file_that_can_not_be_written_keeps_the_old_files(
     apply(OLD)
     old = etc_files(root)
     source = payload_file(tmp_path, NEW)
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "generator", "apply", "--root", str(root), "-p", str(source)],
         capture_output=True,
         text=True,
         check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
-    assert done.returncode in (1, 3), done.stderr
-    assert re.search("File too large|No usable temporary directory", done.stderr)
-    assert "Traceback" not in done.stderr
+    assert result.returncode in (1, 3), result.stderr
+    assert re.search("File too large|No usable temporary directory", result.stderr)
+    assert "Traceback" not in result.stderr
     assert etc_files(root) == old
     assert apply(NEW).code == 0
     assert strays(root) == []
@@ -681,12 +673,12 @@ def test_full_disk_keeps_the_old_files(apply: Command, small_disk: Path) -> None
     while 0 not in codes:
         info = os.statvfs(root)
         filler.write_bytes(bytes(info.f_bsize * max(0, info.f_bavail - free)))
-        done = apply(NEW)
+        result = apply(NEW)
         filler.unlink()
-        codes.add(done.code)
-        if done.code:
-            assert done.code in (1, 3), done.err
-            assert "No space left on device" in done.err
+        codes.add(result.code)
+        if result.code:
+            assert result.code in (1, 3), result.err
+            assert "No space left on device" in result.err
             assert etc_files(root) == old
         free += 1
     assert codes & {1, 3}
@@ -703,7 +695,7 @@ def wait_until_open(pid: int, path: Path) -> None:
 
 def _has_open(pid: int, path: Path) -> bool:
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed since
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
             if descriptor.readlink() == path:
                 return True
     return False
@@ -715,13 +707,13 @@ def test_a_document_is_checked_outside_the_lock(apply: Command, root: Path) -> N
     run.mkdir(parents=True)
     with (run / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = apply(host(vnet(70_000_000, ports=PORTS)))
-    assert done.code == 1
-    assert "vxlanID: 70000000" in done.err
+        result = apply(host(vnet(70_000_000, ports=PORTS)))
+    assert result.code == 1
+    assert "vxlanID: 70000000" in result.err
 
 
 def test_second_run_waits_for_the_lock(root: Path, tmp_path: Path) -> None:
-    """It does its own work when the first run has ended."""
+    """The second run does its own work when the first run has ended."""
     run = root / "run/evpn-host"
     run.mkdir(parents=True)
     argv = [sys.executable, "-m", "generator", "apply", "--root", str(root), "-p"]
@@ -739,7 +731,7 @@ def test_second_run_waits_for_the_lock(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_that_waited_for_an_uninstall_changes_nothing(root: Path, tmp_path: Path) -> None:
-    """It does not undo the uninstall, and leaves no folder of its own behind."""
+    """It does not undo the uninstall, and leaves no folder behind."""
     run, state = root / "run/evpn-host", root / "var/lib/evpn-host"
     run.mkdir(parents=True)
     argv = [sys.executable, "-m", "generator", "apply", "--root", str(root), "-p"]
@@ -761,7 +753,7 @@ def test_a_run_that_waited_for_an_uninstall_changes_nothing(root: Path, tmp_path
 
 
 def test_a_payload_without_vnets_removes_all_device_files(apply: Command, root: Path) -> None:
-    """After many V-Nets come none: no file of a device is left, and frr.conf has no VRF."""
+    """No file of a device is left, and frr.conf has no VRF."""
     apply(OLD)
     apply(host(generation=2, vpcs=[vpc(26)]))
     assert not [path for path in etc_files(root) if "nbr-2" in path or "Vrf_" in path]
@@ -787,7 +779,7 @@ POLICY = "etc/network/ifupdown2/policy.d/operator.json"
 def test_refuses_a_vrf_that_ifupdown2_does_not_make(
     evpn_host: Command, tmp_path: Path, policy: str | None, vpc_id: int, allowed: bool
 ) -> None:
-    """It fails when it makes the VRF of a table outside of its policy's range. netplan has none."""
+    """ifupdown2 fails on a table outside of its policy's range; netplan has no such range."""
     if policy:
         (tmp_path / POLICY).parent.mkdir(parents=True)
         (tmp_path / POLICY).write_text(policy)
@@ -796,9 +788,9 @@ def test_refuses_a_vrf_that_ifupdown2_does_not_make(
     payload.write_bytes(encoded(host(segment, vpcs=[vpc(26), vpc(vpc_id)])))
     for verb in ("diff", "apply"):
         argv = [verb, "-p", payload, "--root", tmp_path]
-        done = evpn_host(*argv, "-b", "ifupdown")
+        result = evpn_host(*argv, "-b", "ifupdown")
         expected = {("diff", True): 1, ("diff", False): 2, ("apply", True): 0, ("apply", False): 1}
-        assert done.code == expected[verb, allowed], done.err
+        assert result.code == expected[verb, allowed], result.err
         refused = f"evpn-host: VPC {vpc_id}: VRF table {1000 + vpc_id} is not in "
-        assert (refused in done.err) is not allowed
+        assert (refused in result.err) is not allowed
     assert evpn_host("diff", "-p", payload, "--root", tmp_path, "-b", "netplan").code == 1

@@ -31,7 +31,7 @@ class DeviceEntry(msgspec.Struct, frozen=True):
 
 
 class NicEntry(msgspec.Struct, frozen=True):
-    """What our files say about a NIC or lo."""
+    """The settings of a NIC or lo in our files."""
 
     addresses: tuple[str, ...] = ()
     mtu: int | None = None
@@ -89,10 +89,10 @@ def from_netplan(files: dict[str, str]) -> tuple[dict[str, DeviceEntry], dict[st
 
 
 def nic(files: dict[str, str], name: str, entry: dict[str, Any]) -> NicEntry:
-    """What netplan's file and networkd's drop-in say of a NIC."""
-    said = drop_in(files, name)
-    addresses = (*entry.get("addresses", ()), *filter(None, [said["Network"].get("Address")]))
-    mtu = said.getint("Link", "MTUBytes", fallback=None)
+    """Return the settings of a NIC in netplan's file and networkd's drop-in."""
+    lines = drop_in(files, name)
+    addresses = (*entry.get("addresses", ()), *filter(None, [lines["Network"].get("Address")]))
+    mtu = lines.getint("Link", "MTUBytes", fallback=None)
     return NicEntry(addresses, mtu)
 
 

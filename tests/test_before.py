@@ -58,8 +58,8 @@ def test_uninstall_leaves_the_tree_as_it_was(
         prefixes = [prefix, "fd00:26::1/64"]
         document = host(vnet(26, prefixes=prefixes, ports=tagged(LEAF1, LEAF2)))
         payload.write_bytes(encoded(document))
-        done = evpn_host("apply", "--root", root, "-p", payload, "-b", backend)
-        assert done.code == 0, done.err
+        result = evpn_host("apply", "--root", root, "-p", payload, "-b", backend)
+        assert result.code == 0, result.err
     assert tree(root) != original
     assert evpn_host("uninstall", "--root", root).code == 0
     assert tree(root) == original
@@ -106,7 +106,7 @@ def test_removes_the_list_of_vrfs_though_its_folder_stays(tmp_path: Path) -> Non
 
 
 def test_a_later_apply_only_adds_to_the_record(tmp_path: Path) -> None:
-    """It adds the folders that it makes, and never takes a folder of ours for the operator's."""
+    """A later apply records the folders that it makes as ours, not as the operator's."""
     texts = {"etc/frr/frr.conf": ""}
     before.remember(tmp_path, plan_of(texts), silent, running=False)
     assert before.read(tmp_path).folders == [

@@ -55,25 +55,25 @@ LEAVES_ALONE = {
 }
 
 
-def caught(each: Rule) -> list[tuple[Rule, str]]:
+def findings_of(each: Rule) -> list[tuple[Rule, str]]:
     routes = [Route(socket.AF_INET, table, prefix, 1, 4, 0, ()) for table, prefix in ROUTES]
     return list(routing_rules.diverting([each], routes, OWN, {socket.AF_INET: 32765}))
 
 
 @pytest.mark.parametrize("name", CATCHES)
-def test_what_would_take_packets_for_the_host(name: str) -> None:
-    """The rule is named, with an address that would be forwarded."""
-    assert caught(CATCHES[name]) == [(CATCHES[name], "10.12.0.101")]
+def test_a_rule_that_takes_packets_for_the_host_is_named(name: str) -> None:
+    """A rule that takes packets for the host is named, with an address that would be forwarded."""
+    assert findings_of(CATCHES[name]) == [(CATCHES[name], "10.12.0.101")]
 
 
 @pytest.mark.parametrize("name", LEAVES_ALONE)
-def test_what_may_stay(name: str) -> None:
-    """Nothing is said of it."""
-    assert caught(LEAVES_ALONE[name]) == []
+def test_a_rule_that_takes_nothing_is_not_named(name: str) -> None:
+    """No finding names a rule that takes no packet for the host."""
+    assert findings_of(LEAVES_ALONE[name]) == []
 
 
-def test_words() -> None:
-    """A person finds it in `ip rule`."""
+def test_a_rule_is_written_as_ip_rule_shows_it() -> None:
+    """The text of a rule is like the line of `ip rule`."""
     assert str(rule(incoming="ens4")) == "100 (from all iif ens4 lookup main)"
     text = str(rule(7, 101, source="10.12.0.0/16", destination="192.0.2.0/24"))
     assert text == "7 (from 10.12.0.0/16 to 192.0.2.0/24 lookup 101)"
@@ -108,31 +108,33 @@ def theirs(monkeypatch: pytest.MonkeyPatch) -> Rule:
     each = rule(source="10.12.0.0/16", table=101)
     kernel = [rule(32765, LOCAL, plain=True), rule(32766, MAIN, plain=True)]
     monkeypatch.setattr(routing_rules, "read", lambda: [each, *kernel])
-    found = [Route(socket.AF_INET, 101, "0.0.0.0/0", 1, 4, 0, ())]
-    monkeypatch.setattr(netlink, "routes", lambda _: found)
+    findings = [Route(socket.AF_INET, 101, "0.0.0.0/0", 1, 4, 0, ())]
+    monkeypatch.setattr(netlink, "routes", lambda _: findings)
     return each
 
 
-def test_a_rule_that_came_later(theirs: Rule) -> None:
-    """`status` says what is; an apply that takes nothing more away is not stopped."""
+def test_a_later_rule_is_named_and_stops_no_apply(theirs: Rule) -> None:
+    """`status` names a rule that came later; an apply that takes no more away goes on."""
     now, later = target(VRF, VTEP), target(VRF, VTEP)
-    for found in (diverted.findings(now), diverted.findings(later, now)):
-        assert [(each.what, each.stops) for each in found] == [
+    for findings in (diverted.findings(now), diverted.findings(later, now)):
+        assert [(each.what, each.stops) for each in findings] == [
             (f"the routing rule {theirs} comes before table local", False)
         ]
 
 
-def test_a_rule_that_is_to_come_before(theirs: Rule) -> None:
-    """The first VPC is refused. Without VPCs table local is the first, and nothing is said."""
-    [found] = diverted.findings(target(VRF, VTEP), target(VTEP))
-    assert found.stops
-    assert found.what == f"the routing rule {theirs} would come before table local"
-    assert "packets for 10.12.0.101 would be forwarded, not delivered" in found.why
+def test_a_rule_before_table_local_stops_the_first_vpc(theirs: Rule) -> None:
+    """The first VPC is refused; without VPCs table local comes first, and nothing is found."""
+    [findings] = diverted.findings(target(VRF, VTEP), target(VTEP))
+    assert findings.stops
+    assert findings.what == f"the routing rule {theirs} would come before table local"
+    assert "packets for 10.12.0.101 would be forwarded, not delivered" in findings.why
     assert not list(diverted.findings(target(VTEP)))
 
 
-def test_table_local_of_somebody_else(theirs: Rule, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cilium's is at 100: a rule after it takes nothing away."""
+def test_a_rule_after_ciliums_table_local_takes_nothing(
+    theirs: Rule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rule after Cilium's own table local, which is at 100, takes no packet away."""
     local = [rule(50, LOCAL, plain=True), theirs, rule(32765, LOCAL, plain=True)]
     monkeypatch.setattr(routing_rules, "read", lambda: local)
     assert not list(diverted.findings(target(VRF, VTEP)))

@@ -47,11 +47,11 @@ def narrow_fleet(count: int, **fields: object) -> Json:
 
 
 def test_problems_for_a_script(evpn_host: Command, tmp_path: Path) -> None:
-    """Each with place, value, rule and hint; the exit code is 1."""
+    """`--json` has place, value, rule and hint of each problem; the exit code is 1."""
     path = file(tmp_path, host(vnet(70_000_000, ports=PORTS), vxlan=1))
-    done = evpn_host("check", "-p", path, "--json")
-    assert (done.code, done.err) == (1, "")
-    shown = json.loads(done.out)
+    result = evpn_host("check", "-p", path, "--json")
+    assert (result.code, result.err) == (1, "")
+    shown = json.loads(result.out)
     assert shown["warnings"] == []
     assert {"place": "vnets[1].vxlanID", "value": "70000000"}.items() <= shown["problems"][
         1
@@ -62,22 +62,22 @@ def test_problems_for_a_script(evpn_host: Command, tmp_path: Path) -> None:
 
 
 def test_a_good_payload_for_a_script(evpn_host: Command, tmp_path: Path) -> None:
-    """The exit code is 0; warnings have the same parts."""
+    """`--json` has the same parts of each warning; the exit code is 0."""
     path = file(tmp_path, host(vnet(26, ports=PORTS), links=NARROW))
-    done = evpn_host("check", "-p", path, "--json")
-    assert done.code == 0
-    shown = json.loads(done.out)
+    result = evpn_host("check", "-p", path, "--json")
+    assert result.code == 0
+    shown = json.loads(result.out)
     assert shown["problems"] == []
     assert [each["place"] for each in shown["warnings"]] == ["links[0].mtu", "links[1].mtu"]
 
 
-def test_a_fleet_has_a_host(evpn_host: Command, tmp_path: Path) -> None:
-    """`-H` asks for it; a name that is nearly right gets a hint."""
+def test_a_host_of_a_fleet_is_chosen_by_name(evpn_host: Command, tmp_path: Path) -> None:
+    """`-H` needs a host of the Fleet; a name that is nearly right gets a hint."""
     path = file(tmp_path, narrow_fleet(2))
     assert evpn_host("check", "-p", path, "-H", "K2").code == 0
-    done = evpn_host("check", "-p", path, "-H", "K11")
-    assert done.code == 1
-    assert "the payload has no host K11" in done.err
+    result = evpn_host("check", "-p", path, "-H", "K11")
+    assert result.code == 1
+    assert "the payload has no host K11" in result.err
 
 
 def test_like_warnings_of_many_hosts_are_one_line(evpn_host: Command, tmp_path: Path) -> None:
@@ -94,23 +94,23 @@ def test_like_warnings_of_many_hosts_are_one_line(evpn_host: Command, tmp_path: 
 
 
 def test_names_what_a_problem_is_about(evpn_host: Command, tmp_path: Path) -> None:
-    """An index alone tells nobody which host, V-Net or VPC it is."""
+    """A problem names its host, V-Net or VPC, not an index alone."""
     document = narrow_fleet(2)
     document["hosts"][1]["links"][0]["mtu"] = 1
     document["vnets"].append(vnet(14, name="r"))
-    done = evpn_host("check", "-p", file(tmp_path, document))
-    assert done.err.splitlines() == [
+    result = evpn_host("check", "-p", file(tmp_path, document))
+    assert result.err.splitlines() == [
         "evpn-host: hosts[1].links[0].mtu: 1 is not in 1280–9216 (host K2)",
         "evpn-host: vnets[1].vxlanID: 14 is already vnets[0].vxlanID of V-Net Management (V-Net r)",
     ]
-    done = evpn_host("check", "--json", "-p", file(tmp_path, document))
-    problems = json.loads(done.out)["problems"]
+    result = evpn_host("check", "--json", "-p", file(tmp_path, document))
+    problems = json.loads(result.out)["problems"]
     assert [each["whose"] for each in problems] == ["host K2", "V-Net r"]
     assert problems[0]["place"] == "hosts[1].links[0].mtu"
 
 
 def test_many_warnings_of_a_kind_are_counted(evpn_host: Command, tmp_path: Path) -> None:
-    """`--json` has all of them."""
+    """The text counts warnings of a kind, and `--json` has all of them."""
     document = narrow_fleet(30)
     document["vnets"].append(vnet(26, ports=tagged(*(f"swp{n}@laef1" for n in range(1, 31)))))
     path = file(tmp_path, document)

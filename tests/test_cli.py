@@ -23,7 +23,7 @@ K8S01, FLEET = REPO / "examples/k8s01.json", REPO / "examples/fleet.json"
 
 def process(*argv: object, stdout: int = subprocess.PIPE, stdin: str = "") -> Result:
     """Run the command as a process of its own."""
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "generator", *map(str, argv)],
         input=stdin,
         stdout=stdout,
@@ -32,10 +32,10 @@ def process(*argv: object, stdout: int = subprocess.PIPE, stdin: str = "") -> Re
         check=False,
         timeout=60,
     )
-    return Result(done.returncode, done.stdout or "", done.stderr)
+    return Result(result.returncode, result.stdout or "", result.stderr)
 
 
-def tops(folder: Path) -> set[str]:
+def top_folders(folder: Path) -> set[str]:
     return {child.name for child in folder.iterdir()}
 
 
@@ -57,7 +57,7 @@ def test_renders_a_host(evpn_host: Command, tmp_path: Path) -> None:
     """A Host is written to DIR/etc; -H takes its name in letters of either case, and no other."""
     assert evpn_host("render", "-p", K8S01, "-o", tmp_path / "1").code == 0
     assert evpn_host("render", "-p", K8S01, "-o", tmp_path / "2", "-H", "k8s01").code == 0
-    assert tops(tmp_path / "1") == tops(tmp_path / "2") == {"etc"}
+    assert top_folders(tmp_path / "1") == top_folders(tmp_path / "2") == {"etc"}
     other = evpn_host("render", "-p", K8S01, "-o", tmp_path / "3", "-H", "other")
     assert (other.code, other.out) == (1, "")
     assert "no host other in role EVPN-VTEP; it has: K8S01" in other.err
@@ -66,10 +66,10 @@ def test_renders_a_host(evpn_host: Command, tmp_path: Path) -> None:
 
 def test_renders_a_fleet(evpn_host: Command, tmp_path: Path) -> None:
     """Each VTEP of a Fleet is written to DIR/<host>/etc; with -H one of them to DIR/etc."""
-    done = evpn_host("render", "-p", FLEET, "-o", tmp_path / "all")
-    assert done.code == 0
-    assert "hosts left out, because they are not EVPN-VTEP: gpu-node-10 (generic)" in done.err
-    assert tops(tmp_path / "all") == {"mgmt-srv-01", "mgmt-srv-02"}
+    result = evpn_host("render", "-p", FLEET, "-o", tmp_path / "all")
+    assert result.code == 0
+    assert "hosts left out, because they are not EVPN-VTEP: gpu-node-10 (generic)" in result.err
+    assert top_folders(tmp_path / "all") == {"mgmt-srv-01", "mgmt-srv-02"}
     evpn_host("render", "-p", FLEET, "-o", tmp_path / "one", "-H", "MGMT-SRV-02")
     one, same = tmp_path / "one/etc", tmp_path / "all/mgmt-srv-02/etc"
     assert {p.relative_to(one): p.read_bytes() for p in one.rglob("*") if p.is_file()} == {
@@ -88,16 +88,16 @@ def test_rendered_files_with_passwords_are_not_readable_by_all(
 
 def test_reads_a_payload_from_standard_input(tmp_path: Path) -> None:
     """`-p -` reads the payload from standard input."""
-    done = process("render", "-p", "-", "-o", tmp_path, stdin=K8S01.read_text())
-    assert done.code == 0
-    assert tops(tmp_path) == {"etc"}
+    result = process("render", "-p", "-", "-o", tmp_path, stdin=K8S01.read_text())
+    assert result.code == 0
+    assert top_folders(tmp_path) == {"etc"}
 
 
 def test_check_warns_on_standard_error(evpn_host: Command) -> None:
     """Warnings go to standard error, standard output stays empty, and the exit code is 0."""
-    done = evpn_host("check", "-p", K8S01)
-    assert (done.code, done.out) == (0, "")
-    assert done.err.startswith("warning: links[0].mtu: 1500 is too small")
+    result = evpn_host("check", "-p", K8S01)
+    assert (result.code, result.out) == (0, "")
+    assert result.err.startswith("warning: links[0].mtu: 1500 is too small")
 
 
 def test_refusal_names_every_problem(evpn_host: Command, tmp_path: Path) -> None:
@@ -107,9 +107,9 @@ def test_refusal_names_every_problem(evpn_host: Command, tmp_path: Path) -> None
     document["vnets"][1] |= {"vxlanID": 70000000, "name": "coke"}
     file = tmp_path / "p.json"
     file.write_text(json.dumps(document))
-    done = evpn_host("check", "-p", file)
-    assert (done.code, done.out) == (1, "")
-    assert done.err.splitlines() == [
+    result = evpn_host("check", "-p", file)
+    assert (result.code, result.out) == (1, "")
+    assert result.err.splitlines() == [
         "evpn-host: server.asn: 0 is not in 1–4294967294",
         "evpn-host: vnets[1].vxlanID: 70000000 is not in 2–16777215 (V-Net coke)",
     ]
@@ -166,7 +166,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[object], int, str]]:
         "setting in no YAML": (["diff", "--root", folder / "broken"], 2, "is not YAML"),
         "root is a file": (["apply", "-p", K8S01, "--root", folder / "file"], 2, "is a file"),
         "nothing to roll back": (["rollback", "--root", folder / "out"], 1, "evpn-host: "),
-        # An empty variable of a script is none of: this folder, config.yaml's controller, any host.
+        # An empty argument means neither this folder, nor the controller, nor any host.
         "empty root": (["apply", "-p", K8S01, "--root", ""], 2, "'--root': is empty"),
         "empty output": (["render", "-p", K8S01, "-o", ""], 2, "'--output': is empty"),
         "empty payload": (["diff", "-p", "", "--root", folder], 2, "'--payload': is empty"),
@@ -190,10 +190,10 @@ def test_refuses_bad_inputs_without_a_traceback(evpn_host: Command, tmp_path: Pa
     """Standard error says what is wrong, without raw control characters."""
     failures = {}
     for name, (argv, code, message) in bad_inputs(tmp_path).items():
-        done = (process if name in AS_A_PROCESS else evpn_host)(*argv)
-        as_expected = done.code == code and message in done.err and done.out == ""
-        if not as_expected or "Traceback" in done.err or "\x1b" in done.err:
-            failures[name] = done
+        result = (process if name in AS_A_PROCESS else evpn_host)(*argv)
+        as_expected = result.code == code and message in result.err and result.out == ""
+        if not as_expected or "Traceback" in result.err or "\x1b" in result.err:
+            failures[name] = result
     assert failures == {}
 
 
@@ -201,14 +201,14 @@ def test_says_nothing_about_a_closed_pipe() -> None:
     """A reader may go away, as in `evpn-host schema | head -1`."""
     read, write = os.pipe()
     os.close(read)
-    done = process("schema", stdout=write)
+    result = process("schema", stdout=write)
     os.close(write)
-    assert done.err == ""
-    assert done.code == 141
+    assert result.err == ""
+    assert result.code == 141
 
 
 CLOSED = {
-    # What a shell does with the command: its exit code, and a part of its standard error.
+    # Command lines of a shell, their exit codes, and a part of their standard error.
     "schema >&-": (74, "standard output: Bad file descriptor"),
     "schema >/dev/full": (74, "standard output: No space left on device"),
     "--help >&-": (74, "standard output: Bad file descriptor"),
@@ -226,17 +226,17 @@ CLOSED = {
 @pytest.mark.parametrize("line", CLOSED)
 def test_closed_or_full_streams(line: str, tmp_path: Path) -> None:
     """Lost results are an error with a code of its own; lost messages are none."""
-    done = in_shell(line, tmp_path)
+    result = in_shell(line, tmp_path)
     code, message = CLOSED[line]
-    assert (done.code, done.out) == (code, "")
-    assert message in done.err
-    assert "Traceback" not in done.err
-    assert "Exception ignored" not in done.err
+    assert (result.code, result.out) == (code, "")
+    assert message in result.err
+    assert "Traceback" not in result.err
+    assert "Exception ignored" not in result.err
 
 
 def in_shell(line: str, root: Path) -> Result:
     """Run the command by a shell, which may close its standard input and output."""
-    done = subprocess.run(
+    result = subprocess.run(
         ["sh", "-c", f'"$PYTHON" -m generator {line}'],
         env={**os.environ, "PYTHON": sys.executable, "K8S01": str(K8S01), "ROOT": str(root)},
         capture_output=True,
@@ -244,14 +244,14 @@ def in_shell(line: str, root: Path) -> Result:
         check=False,
         timeout=60,
     )
-    return Result(done.returncode, done.stdout, done.stderr)
+    return Result(result.returncode, result.stdout, result.stderr)
 
 
 @pytest.mark.parametrize(
     ("streams", "code"), {"<&- >&- 2>&-": 74, ">/dev/full 2>/dev/full": 74, "2>&-": 0}.items()
 )
 def test_apply_is_not_harmed_by_closed_streams(streams: str, code: int, tmp_path: Path) -> None:
-    """It writes the same files as ever: none of them gets what was to be printed."""
+    """apply writes the same files, and no output gets into one of them."""
     apply = "apply -v -b ifupdown -p $K8S01 --root $ROOT"
     usual, odd = tmp_path / "usual", tmp_path / "odd"
     assert in_shell(apply, usual).code == 0
@@ -300,7 +300,7 @@ def test_diff_has_colours_on_a_terminal_only(tmp_path: Path) -> None:
             try:
                 while more := os.read(terminal, 1 << 16):
                     output += more
-            except OSError:  # a terminal ends this way when all is read
+            except OSError:  # reading a terminal fails this way at its end
                 pass
         os.close(terminal)
         return output
@@ -315,9 +315,9 @@ def test_options_default_to_the_settings(evpn_host: Command, tmp_path: Path) -> 
     config = tmp_path / "etc/evpn-host/config.yaml"
     config.parent.mkdir(parents=True)
     config.write_text(f"controller: {FLEET}\nhost: mgmt-srv-02\nbackend: ifupdown\n")
-    done = evpn_host("apply", "--root", tmp_path, "--json")
-    assert done.code == 0
-    assert json.loads(done.out)["host"] == "mgmt-srv-02"
+    result = evpn_host("apply", "--root", tmp_path, "--json")
+    assert result.code == 0
+    assert json.loads(result.out)["host"] == "mgmt-srv-02"
     assert (tmp_path / "etc/network/interfaces.d/evpn-host").exists()
     other = evpn_host("apply", "--root", tmp_path, "--json", "-H", "mgmt-srv-01")
     assert json.loads(other.out)["host"] == "mgmt-srv-01"
@@ -325,21 +325,21 @@ def test_options_default_to_the_settings(evpn_host: Command, tmp_path: Path) -> 
 
 def test_examples_are_valid_by_the_printed_schema(evpn_host: Command) -> None:
     """`evpn-host schema` prints a valid JSON Schema, and both examples are valid by it."""
-    done = evpn_host("schema")
-    assert done.code == 0
-    schema = json.loads(done.out)
+    result = evpn_host("schema")
+    assert result.code == 0
+    schema = json.loads(result.out)
     Draft202012Validator.check_schema(schema)
     for example in (K8S01, FLEET):
         Draft202012Validator(schema).validate(json.loads(example.read_text()))
 
 
 def test_render_imports_nothing_that_acts_on_a_host(tmp_path: Path) -> None:
-    """So it starts fast and needs no tool."""
+    """render starts fast and needs no tool of a host."""
     code = "import sys; sys.argv = sys.argv[1:]\nfrom generator.cli import main\ntry: main()\n"
     code += "finally: print(*sys.modules, sep='\\n')"
     argv = [sys.executable, "-c", code, "evpn-host", "render", "-p", K8S01, "-o", tmp_path]
-    done = subprocess.run(list(map(str, argv)), capture_output=True, text=True, check=True)
-    loaded = set(done.stdout.split())
+    result = subprocess.run(list(map(str, argv)), capture_output=True, text=True, check=True)
+    loaded = set(result.stdout.split())
     assert {"generator.desired.render", "jinja2"} < loaded
     assert not loaded & {
         "generator.verbs.apply",
@@ -360,6 +360,6 @@ def test_render_imports_nothing_that_acts_on_a_host(tmp_path: Path) -> None:
         ("vnets", [], ""),
     ],
 )
-def test_a_name_that_is_nearly_right(name: object, known: list[str], hint: str) -> None:
-    """The one that was probably meant; nothing where none is near, however long the name is."""
+def test_a_hint_is_the_nearest_name(name: object, known: list[str], hint: str) -> None:
+    """The hint is the nearest name; there is none if no name is near, however long it is."""
     assert did_you_mean(name, known) == hint

@@ -35,8 +35,8 @@ def place() -> str:
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_there_and_back(root: Path) -> None:
-    """The operator's file is what dpkg goes on with; nothing is left in the end."""
+def test_dpkg_gets_the_operators_file_back(root: Path) -> None:
+    """dpkg gets the operator's file back, and no diversion is left."""
     conffiles.divert(root, silent)
     assert place() == OURS
     assert Path(f"{root}{OURS}").read_text() == "the operator's\n"
@@ -47,7 +47,7 @@ def test_there_and_back(root: Path) -> None:
 
 
 def test_diversions_of_others_stay(root: Path) -> None:
-    """Theirs is not moved, its file is not taken for ours, and it is there in the end."""
+    """Diversions of others stay, and their files are never taken for ours."""
     theirs = f"/{DAEMONS}.distrib"
     argv = ["dpkg-divert", "--quiet", "--local", "--no-rename", "--divert", theirs]
     subprocess.run([*argv, "--add", f"/{DAEMONS}"], check=True)
@@ -59,16 +59,16 @@ def test_diversions_of_others_stay(root: Path) -> None:
     assert Path(f"{root}{theirs}").read_text() == "theirs\n"
 
 
-def test_what_a_stopped_run_has_left(root: Path) -> None:
-    """A copy without a diversion is no version of the package, and goes."""
+def test_a_copy_of_a_stopped_run_is_removed(root: Path) -> None:
+    """A copy without a diversion, left by a stopped run, is removed."""
     Path(f"{root}{OURS}").write_text("half\n")
     assert conffiles.packaged(root, DAEMONS, silent) is None
     conffiles.restore(root, silent)
     assert not Path(f"{root}{OURS}").exists()
 
 
-def test_a_damaged_database(root: Path) -> None:
-    """dpkg's trouble is no reason for an apply to go back, but an uninstall says so."""
+def test_a_damaged_database_fails_uninstall_alone(root: Path) -> None:
+    """apply goes on with a damaged database of dpkg; uninstall reports it."""
     (root / "var/lib/dpkg/diversions").write_text("one line\n")
     conffiles.divert(root, silent)
     assert conffiles.packaged(root, DAEMONS, silent) is None
@@ -76,8 +76,8 @@ def test_a_damaged_database(root: Path) -> None:
         conffiles.restore(root, silent)
 
 
-def test_another_distribution(root: Path) -> None:
-    """Where dpkg does not have FRR, nothing is asked and nothing is written."""
+def test_nothing_is_written_without_frr_in_dpkg(root: Path) -> None:
+    """Without FRR in dpkg's database, we ask and write nothing."""
     (root / "var/lib/dpkg/info/frr.conffiles").unlink()
     conffiles.divert(root, silent)
     assert place() == f"/{DAEMONS}"

@@ -1,4 +1,4 @@
-"""config.yaml is read with care: whatever is in its place, there is a message and no harm."""
+"""Whatever is in the place of config.yaml, there is a message and no harm."""
 
 import os
 from pathlib import Path
@@ -35,7 +35,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_refuses(name: str, file: Path, tmp_path: Path) -> None:
+def test_a_bad_file_is_named(name: str, file: Path, tmp_path: Path) -> None:
     """The message names the file and what is wrong with it."""
     content, message = BAD[name]
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -44,7 +44,7 @@ def test_refuses(name: str, file: Path, tmp_path: Path) -> None:
 
 
 def test_waits_for_no_pipe(file: Path, tmp_path: Path) -> None:
-    """Nobody may ever write into it."""
+    """A pipe into which nobody writes would keep us waiting for ever."""
     os.mkfifo(file)
     with pytest.raises(Refused, match="is not a regular file"):
         config.load(tmp_path)

@@ -10,17 +10,15 @@ from generator.activation.commands import Step
 from generator.controller.config import Config
 from generator.errors import ActivationFailed, Interrupted, Refused, Stranded
 from generator.reporting import report, status
-from generator.reporting.report import Outcome
 from generator.state import held, record, unconfirmed
-from generator.verbs import apply as verb
 from generator.verbs import confirm as confirming
 from generator.verbs import history
 from generator.verbs.awaiting import TIMER
 from generator.verbs.options import Options
 from generator.verbs.rollback import rollback
 from generator.verbs.uninstall import uninstall
-from tests.strategies import LEAF1, LEAF2, Json, encoded, host, tagged, vnet
-from tests.test_half_done import files_of
+from tests.folders import apply, etc_files, fail_once, generation
+from tests.strategies import LEAF1, LEAF2, host, tagged, vnet
 
 PORTS = tagged(LEAF1, LEAF2)
 OLD = host(vnet(26, prefixes=["10.26.0.1/24"], ports=PORTS))
@@ -42,7 +40,7 @@ def options(folder_as_host: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
 
 @pytest.fixture
 def steps(options: Options, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the commands that ran, as a list that goes on."""
+    """Return the list to which each command is added that runs."""
     del options
     ran: list[str] = []
 
@@ -55,30 +53,19 @@ def steps(options: Options, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ran
 
 
-def apply(document: Json, options: Options, **changed: object) -> Outcome:
-    chosen = msgspec.structs.replace(options, **changed)
-    return verb.apply(encoded(document), chosen, commands.silent, commands.silent)
-
-
 def expire(options: Options) -> bool:
     return confirming.expire(options, Config(), commands.silent, commands.silent)
 
 
 def pass_time(options: Options) -> None:
-    """Let the time for a confirmation be over."""
+    """Let the time for a confirmation end."""
     waiting = unconfirmed.read(options.root)
     assert waiting
     unconfirmed.write(options.root, msgspec.structs.replace(waiting, deadline=0.0))
 
 
-def generation(options: Options) -> int:
-    """Return the generation that the host has."""
-    applied = record.read(options.root)
-    return applied.target.generation if applied else 0
-
-
-def test_confirmed(options: Options, steps: list[str]) -> None:
-    """Nothing goes back, whatever time passes; systemd is told so."""
+def test_a_confirmed_apply_stays(options: Options, steps: list[str]) -> None:
+    """A confirmed apply never goes back, and systemd's timer ends."""
     apply(OLD, options, confirm=None)
     apply(NEW, options)
     assert [s for s in steps if s.startswith("systemd-run") and f"--unit={TIMER}" in s]
@@ -96,37 +83,37 @@ def test_confirmed(options: Options, steps: list[str]) -> None:
         confirming.confirm(options, commands.silent)
 
 
-def test_not_confirmed(options: Options) -> None:
-    """The files of before are back. The payload waits for another one, or for a person."""
+def test_an_unconfirmed_apply_goes_back(options: Options) -> None:
+    """Without a confirmation the old files come back, and the timer leaves the payload alone."""
     apply(OLD, options, confirm=None)
-    before = files_of(options.root)
+    before = etc_files(options.root)
     apply(NEW, options)
     assert not expire(options)  # not yet
     assert generation(options) == 2
     pass_time(options)
     assert expire(options)
-    assert files_of(options.root) == before
+    assert etc_files(options.root) == before
     assert generation(options) == 1
     assert not expire(options)
-    left = apply(NEW, options, person=False, confirm=None)
-    assert held.UNCONFIRMED in left.left_alone
+    outcome = apply(NEW, options, person=False, confirm=None)
+    assert held.UNCONFIRMED in outcome.left_alone
     with pytest.raises(Refused, match=held.UNCONFIRMED):
         confirming.confirm(options, commands.silent)
     apply(NEW, options, confirm=None)
     assert generation(options) == 2
 
 
-def test_the_first_apply_of_a_host(options: Options) -> None:
-    """The host is without evpn-host again: the operator's file, no record; its units stay."""
+def test_an_unconfirmed_first_apply_leaves_no_record(options: Options) -> None:
+    """A first apply without a confirmation leaves the operator's file, no record, and our units."""
     conf = options.root / "etc/frr/frr.conf"
     conf.parent.mkdir(parents=True)
     conf.write_text("hostname theirs\n")
-    before = files_of(options.root)
+    before = etc_files(options.root)
     apply(OLD, options)
     assert conf.read_text() != "hostname theirs\n"
     pass_time(options)
     assert expire(options)
-    assert files_of(options.root) == before
+    assert etc_files(options.root) == before
     assert record.read(options.root) is None
     with pytest.raises(Refused, match=held.UNCONFIRMED):  # the timer's apply
         apply(OLD, options, person=False, confirm=None)
@@ -135,15 +122,15 @@ def test_the_first_apply_of_a_host(options: Options) -> None:
 
 
 @pytest.mark.parametrize("reboots", [False, True])
-def test_a_process_that_died(
+def test_a_killed_process_goes_back_in_time(
     options: Options, monkeypatch: pytest.MonkeyPatch, reboots: bool
 ) -> None:
-    """Killed between two files: the host goes back in time, or at the next boot."""
+    """A process that was killed between two files goes back in time, or at the next boot."""
     apply(OLD, options, confirm=None)
-    before = files_of(options.root)
+    before = etc_files(options.root)
 
     def killed(*_: object) -> list[str]:
-        raise SystemExit  # no `except` of ours sees it: as after SIGKILL, nothing is tidied up
+        raise SystemExit  # no `except` of ours sees it: as after SIGKILL, nothing is cleaned up
 
     with monkeypatch.context() as patch:
         patch.setattr(converge, "converge", killed)
@@ -156,27 +143,27 @@ def test_a_process_that_died(
     else:
         pass_time(options)
     assert expire(options)
-    assert files_of(options.root) == before
+    assert etc_files(options.root) == before
     applied = record.read(options.root)
     assert applied
     assert applied.ok
 
 
-def test_a_second_one(options: Options) -> None:
-    """A person is told of the first. The timer leaves the host alone."""
+def test_a_second_apply_is_refused(options: Options) -> None:
+    """A second apply is refused and names the first. The timer leaves the host alone."""
     apply(OLD, options, confirm=None)
     apply(NEW, options)
     for confirm in (None, 60.0):
         with pytest.raises(Refused, match=r"apply by ada: entry 2 is not confirmed") as refused:
             apply(NEWER, options, confirm=confirm)
         assert "evpn-host confirm keeps it" in str(refused.value)
-    left = apply(NEWER, options, person=False, confirm=None)
-    assert "entry 2 is not confirmed" in left.left_alone
+    outcome = apply(NEWER, options, person=False, confirm=None)
+    assert "entry 2 is not confirmed" in outcome.left_alone
     assert generation(options) == 2
 
 
 def test_rollback_goes_back_at_once(options: Options, steps: list[str]) -> None:
-    """A person's word ends the wait."""
+    """A person's rollback goes back at once and ends the wait."""
     apply(OLD, options, confirm=None)
     apply(NEW, options)
     with pytest.raises(Refused, match="entry 2 is not confirmed"):
@@ -189,39 +176,32 @@ def test_rollback_goes_back_at_once(options: Options, steps: list[str]) -> None:
     assert generation(options) == 1
 
 
-def test_a_rollback_that_is_not_confirmed(options: Options) -> None:
-    """The host has what it had before the rollback, and its payload counts again."""
+def test_an_unconfirmed_rollback_is_undone(options: Options) -> None:
+    """A rollback that nobody confirms is undone, and the payload before it counts again."""
     apply(OLD, options, confirm=None)
     apply(NEW, options, confirm=None)
-    after = files_of(options.root)
+    after = etc_files(options.root)
     rollback(1, options, commands.silent, commands.silent)
     assert generation(options) == 1
     pass_time(options)
     assert expire(options)
-    assert files_of(options.root) == after
+    assert etc_files(options.root) == after
     assert generation(options) == 2
     assert held.read(options.root) is None
 
 
-def test_an_apply_that_fails(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has gone back already: there is nothing to confirm."""
+def test_a_failed_apply_waits_for_nobody(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An apply that fails has gone back: there is nothing to confirm."""
     apply(OLD, options, confirm=None)
-    failing = iter([True])
-
-    def fail_once(*_: object) -> list[str]:
-        if next(failing, False):
-            raise ActivationFailed("guard: no session")
-        return []
-
-    monkeypatch.setattr(converge, "converge", fail_once)
+    fail_once(monkeypatch)
     with pytest.raises(ActivationFailed):
         apply(NEW, options)
     assert unconfirmed.read(options.root) is None
     assert generation(options) == 1
 
 
-def test_going_back_that_fails(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is another try a minute later."""
+def test_going_back_is_tried_again(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If going back fails, a minute later it is tried again."""
     apply(OLD, options, confirm=None)
     apply(NEW, options)
     pass_time(options)
@@ -239,24 +219,24 @@ def test_going_back_that_fails(options: Options, monkeypatch: pytest.MonkeyPatch
     assert generation(options) == 1
 
 
-def test_nothing_new(options: Options) -> None:
-    """Nothing waits to be confirmed."""
+def test_an_apply_without_a_change_waits_for_nobody(options: Options) -> None:
+    """An apply that changes nothing does not wait for a confirmation."""
     apply(OLD, options, confirm=None)
     apply(OLD, options)
     apply(OLD, options, full=True)
     assert unconfirmed.read(options.root) is None
 
 
-def test_without_the_boot_service(options: Options) -> None:
-    """Refused: after a reboot nothing would go back."""
+def test_confirm_needs_the_boot_service(options: Options) -> None:
+    """Without the boot service `--confirm` is refused: after a reboot nothing would go back."""
     (options.root / BOOT).unlink()
     with pytest.raises(Refused, match="install-units writes it"):
         apply(OLD, options)
     assert record.read(options.root) is None
 
 
-def test_without_systemd_run(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused, and nothing waits."""
+def test_confirm_needs_systemd_run(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without systemd-run `--confirm` is refused, and nothing waits."""
 
     def run(step: Step, log: object) -> str:
         del log
@@ -271,8 +251,10 @@ def test_without_systemd_run(options: Options, monkeypatch: pytest.MonkeyPatch) 
     assert unconfirmed.read(options.root) is None
 
 
-def test_stopped_before_anything_changed(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGTERM while systemd is told: nothing was changed, and nothing waits."""
+def test_sigterm_before_a_change_leaves_nothing(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM while the timer starts: nothing was changed, and nothing waits."""
     apply(OLD, options, confirm=None)
 
     def run(step: Step, log: object) -> str:
@@ -288,8 +270,8 @@ def test_stopped_before_anything_changed(options: Options, monkeypatch: pytest.M
     assert generation(options) == 1
 
 
-def test_a_damaged_note(options: Options) -> None:
-    """Nothing is applied; a rollback goes back, and removes it."""
+def test_a_damaged_note_stops_apply_alone(options: Options) -> None:
+    """With a damaged note nothing is applied; a rollback goes back and removes the note."""
     apply(OLD, options, confirm=None)
     apply(NEW, options, confirm=None)
     (options.root / unconfirmed.FILE).write_text("{")
@@ -301,7 +283,7 @@ def test_a_damaged_note(options: Options) -> None:
 
 
 def test_uninstall_ends_the_wait(options: Options, steps: list[str]) -> None:
-    """Nothing goes back to what is not there any more."""
+    """After uninstall nothing goes back."""
     apply(OLD, options, confirm=None)
     apply(NEW, options)
     uninstall(options, commands.silent, commands.silent)

@@ -1,4 +1,4 @@
-"""A controller over HTTPS: what a host does with a good one, and with each kind of bad one.
+"""A controller over HTTPS: how a host deals with a good one, and with each kind of bad one.
 
 Real servers run on loopback, with certificates of their own CA.
 """
@@ -36,8 +36,9 @@ from generator.state import record
 from lab.result import Result
 from tests import endless
 from tests.conftest import REPO
+from tests.folders import etc_files
 from tests.strategies import Json, as_yaml, encoded, host, server
-from tests.test_apply import FRR, NEW, OLD, OPERATOR, etc_files, stamps
+from tests.test_apply import FRR, NEW, OLD, OPERATOR, stamps
 from tests.test_cli import process
 
 Behaviour = Callable[[Handler], None]
@@ -63,7 +64,7 @@ class RecordingController(Controller):
         (self.folder / name).write_bytes(encoded(document))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing about clients that went away."""
+        """Print nothing about clients that closed the connection."""
 
 
 class _RecordingHandler(Handler):
@@ -78,7 +79,7 @@ class _RecordingHandler(Handler):
         super().send_response(code, message)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as its base names it
-        """Say nothing."""
+        """Print no log."""
 
 
 @pytest.fixture(scope="session")
@@ -208,16 +209,16 @@ def test_fetches_a_new_payload(tree: Tree, controller: RecordingController) -> N
     "type_", ["application/yaml", "text/yaml", "application/x-yaml; charset=utf-8", "a/b"]
 )
 def test_takes_a_payload_in_yaml(tree: Tree, controller: RecordingController, type_: str) -> None:
-    """It asks for JSON rather than YAML, and takes both by their types."""
+    """apply prefers JSON to YAML, and accepts both by their types."""
     controller.behaviour = partial(plain, body=as_yaml(NEW), type_=type_)
-    done = tree.run("apply")
+    result = tree.run("apply")
     assert controller.requests[0]["Accept"] == "application/json, application/yaml;q=0.9"
-    assert done.code == (1 if type_ == "a/b" else 0)
+    assert result.code == (1 if type_ == "a/b" else 0)
     assert (tree.root / record.RECORD).exists() == (type_ != "a/b")
 
 
 def test_keeps_no_tag_of_a_refused_payload(tree: Tree, controller: RecordingController) -> None:
-    """Each run refuses a bad payload again, and names its problems again."""
+    """Each run fetches a refused payload again, and names its problems again."""
     tree.run("apply")
     controller.give(NEW | {"vnetz": []})
     for _ in range(2):
@@ -421,7 +422,7 @@ def plain(
     length: int | None = None,
     **headers: str,
 ) -> None:
-    """Send an answer in which anything may be wrong."""
+    """Send an answer; each part of it may be wrong."""
     handler.send_response(status)
     fields = {"Content-Type": type_, "ETag": tag} | headers
     fields["Content-Length"] = str(len(body) if length is None else length)
@@ -575,22 +576,22 @@ def test_each_failure_has_its_message_and_changes_nothing(
     controller.behaviour = behaviour
     if seconds := re.search(r"within (\d+) s", message):
         tree.set(timeout=int(seconds[1]))
-        tree.command = process  # a process that ends also ends its thread that waits
+        tree.command = process  # in a process the waiting thread would end too
     before = stamps(tree.root)
-    done = tree.run("apply")
-    assert (done.code, done.out) == (1, "")
-    assert message in done.err or (name in ALTERNATIVES and ALTERNATIVES[name] in done.err)
-    assert "Traceback" not in done.err
-    assert "\x1b" not in done.err
+    result = tree.run("apply")
+    assert (result.code, result.out) == (1, "")
+    assert message in result.err or (name in ALTERNATIVES and ALTERNATIVES[name] in result.err)
+    assert "Traceback" not in result.err
+    assert "\x1b" not in result.err
     assert stamps(tree.root) == before
 
 
 def test_an_answer_without_end_fills_no_memory() -> None:
     """The status line, headers, chunks, trailers, bodies: each has a limit, whatever the answer."""
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, endless.__file__, REPO], capture_output=True, text=True, check=True
     )
-    assert endless.faults(done.stdout) == {}
+    assert endless.faults(result.stdout) == {}
 
 
 def test_refuses_a_304_to_a_request_without_a_tag(
@@ -629,8 +630,8 @@ def test_refuses_an_expired_or_foreign_certificate(  # noqa: PLR0917
     certificate = ca.issue_cert(*names, not_before=begin, not_after=end)
     bad = RecordingController(tmp_path / "payloads")
     with serving(bad, certificate, tmp_path) as url:
-        done = tree.run("apply", "-p", f"{url}/K8S01.json")
-    assert done.err == f"evpn-host: {url}/K8S01.json: {message}\n"
+        result = tree.run("apply", "-p", f"{url}/K8S01.json")
+    assert result.err == f"evpn-host: {url}/K8S01.json: {message}\n"
     assert bad.requests == []
 
 
@@ -638,9 +639,9 @@ def test_refuses_a_certificate_of_another_ca(tree: Tree, tmp_path: Path) -> None
     """The message names the setting for the CA."""
     bad = RecordingController(tmp_path / "payloads")
     with serving(bad, trustme.CA().issue_cert("127.0.0.1"), tmp_path) as url:
-        done = tree.run("apply", "-p", f"{url}/K8S01.json")
+        result = tree.run("apply", "-p", f"{url}/K8S01.json")
     assert (
-        "its certificate is not of a CA that is trusted here (ca_file in config.yaml)" in done.err
+        "its certificate is not of a CA that is trusted here (ca_file in config.yaml)" in result.err
     )
 
 
@@ -648,8 +649,8 @@ def test_refuses_a_server_without_tls(tree: Tree, tmp_path: Path) -> None:
     """For an https URL a server without TLS gets no request."""
     bad = RecordingController(tmp_path / "payloads")
     with serving(bad, None, tmp_path) as url:
-        done = tree.run("apply", "-p", f"{url.replace('http', 'https')}/K8S01.json")
-    assert "K8S01.json: TLS: " in done.err
+        result = tree.run("apply", "-p", f"{url.replace('http', 'https')}/K8S01.json")
+    assert "K8S01.json: TLS: " in result.err
     assert bad.requests == []
 
 
@@ -715,10 +716,10 @@ def test_refuses_bad_urls(tree: Tree) -> None:
         f"https://{'a' * 70}.example/": "https://aaa",
         "https://user:secret@127.0.0.1/": "https://(not shown)@127.0.0.1/: has a password in it",
     }.items():
-        done = tree.run("apply", "-p", url)
-        assert done.code == 1
-        assert message in done.err
-        assert "Traceback" not in done.err
+        result = tree.run("apply", "-p", url)
+        assert result.code == 1
+        assert message in result.err
+        assert "Traceback" not in result.err
 
 
 # --- Without a controller ---
@@ -734,9 +735,9 @@ def test_last_good_stands_in_for_a_controller_that_fails(
     tree.run("apply")
     controller.behaviour = partial(plain, status=500)
     before = stamps(tree.root)
-    done = tree.run("apply", "--last-good")
-    assert (done.code, done.out) == (0, "")
-    assert done.err.startswith("warning: the last good payload has to do: https://127.0.0.1:")
+    result = tree.run("apply", "--last-good")
+    assert (result.code, result.out) == (0, "")
+    assert result.err.startswith("warning: the last good payload has to do: https://127.0.0.1:")
     assert stamps(tree.root) == before
     (tree.root / FRR).unlink()
     assert tree.run("apply", "--last-good").out == "/etc/frr/frr.conf\n"
@@ -751,11 +752,11 @@ def test_settings_are_checked(tree: Tree) -> None:
     """The message names each unknown setting, and each setting with an impossible value."""
     tree.settings = {}
     tree.set(controler="x", color=1, timeout="long", retries=99, ca_file="ca.pem", key_file="/key")
-    done = tree.run("apply")
+    result = tree.run("apply")
     place = "evpn-host: /etc/evpn-host/config.yaml"
     known = ", ".join(Config.__struct_fields__)
-    assert done.code == 1
-    assert done.err.splitlines() == [
+    assert result.code == 1
+    assert result.err.splitlines() == [
         f"{place}: controler: is not a setting that is known (did you mean controller?)",
         f"{place}: color: is not a setting that is known (known are {known})",
         f"{place}: timeout: long is not a number of seconds up to 600",
@@ -787,11 +788,11 @@ def _documented(default: object) -> str:
 
 @pytest.mark.parametrize("insecure", [False, True])
 def test_plain_http_leaves_this_machine_only_if_allowed(tree: Tree, insecure: bool) -> None:
-    """192.0.2.1 is nobody's (RFC 5737): the try fails, but for another reason."""
+    """Nobody has 192.0.2.1 (RFC 5737): if http is allowed, the try fails for another reason."""
     tree.set(controller="http://192.0.2.1/K8S01.json", insecure=insecure, timeout=1, retries=0)
-    done = tree.run("apply")
-    assert done.code == 1
-    assert ("is plain http, in which anybody" in done.err) == (not insecure)
+    result = tree.run("apply")
+    assert result.code == 1
+    assert ("is plain http, in which anybody" in result.err) == (not insecure)
 
 
 # --- Reports of a run ---
@@ -803,7 +804,7 @@ def access(tree: Tree, **settings: Any) -> Access:
 
 
 def test_the_controller_keeps_a_report(tree: Tree, controller: RecordingController) -> None:
-    """It keeps the report as it was sent, and refuses what is not JSON."""
+    """The controller keeps a report unchanged, and refuses one that is not JSON."""
     url = f"{controller.url}/K8S01.json"
     access(tree).report(url, b'{"host": "K8S01"}')
     assert json.loads((controller.folder / "reports/K8S01.json").read_bytes()) == {"host": "K8S01"}
@@ -817,8 +818,8 @@ def test_fleet_status_reads_what_the_controller_keeps(
     """A report that a host posts is a row of the table."""
     url = f"{controller.url}/racks/1/K8S01.json"
     access(tree).report(url, msgspec.json.encode(NOTHING_APPLIED))
-    kept = fleet.read(controller.folder / "reports")
-    assert [(host.name, host.report) for host in kept.hosts.values()] == [
+    reports = fleet.read(controller.folder / "reports")
+    assert [(host.name, host.report) for host in reports.hosts.values()] == [
         ("K8S01", "racks/1/K8S01.json")
     ]
 
@@ -866,7 +867,7 @@ def journal_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 
 
 def test_the_journal_gets_a_message_with_fields(journal_: Callable[[], Json]) -> None:
-    """A run is one sentence with fields; line ends in texts of others make no new field."""
+    """A run is one message with fields; a line end in a text makes no new field."""
 
     def say(text: str) -> None:
         raise AssertionError(text)

@@ -36,19 +36,23 @@ BEGIN, END = "<!-- reference: from the schema, by tests/test_docs.py -->", "<!--
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the site with --strict, where there is no network."""
     folder = tmp_path_factory.mktemp("site")
-    done = build(REPO, folder)
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = build(REPO, folder)
+    assert result.returncode == 0, result.stdout + result.stderr
     return folder
+
+
+def offline() -> list[str]:
+    """Return the words that start a command without a network, none where that needs root."""
+    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
+    return [] if probe.returncode else ["unshare", "--net"]
 
 
 def build(repository: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     """Build the site of a repository's pages with the command of docs/contributing.md."""
     # --quiet would hide warnings from --strict too.
     argv = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
-    offline = [] if probe.returncode else ["unshare", "--net"]
     return subprocess.run(
-        [*offline, *argv], cwd=repository, capture_output=True, text=True, check=False
+        [*offline(), *argv], cwd=repository, capture_output=True, text=True, check=False
     )
 
 
@@ -57,9 +61,9 @@ def test_faults_of_a_page_fail_the_build(tmp_path: Path) -> None:
     shutil.copytree(REPO / "docs", tmp_path / "docs")
     shutil.copy(REPO / "mkdocs.yml", tmp_path)
     (tmp_path / "docs/lost.md").write_text("[No page](no.md), [no heading](index.md#no)\n")
-    done = build(tmp_path, tmp_path / "site")
-    assert done.returncode == 1
-    assert "Aborted with 3 warnings" in done.stdout, done.stdout + done.stderr
+    result = build(tmp_path, tmp_path / "site")
+    assert result.returncode == 1
+    assert "Aborted with 3 warnings" in result.stdout, result.stdout + result.stderr
 
 
 def tables() -> Iterator[tuple[str, list[str]]]:
@@ -71,7 +75,7 @@ def tables() -> Iterator[tuple[str, list[str]]]:
 
 
 def test_tables_are_whole() -> None:
-    """Each row is one line with as many cells as its table has columns, and no code is cut."""
+    """Each row is one line with as many cells as its table has columns; no code span is cut."""
     all_tables = list(tables())
     assert len(all_tables) > 30
     for page, lines in all_tables:
@@ -130,7 +134,7 @@ def test_a_reader_fetches_nothing_from_elsewhere(site: Path) -> None:
 
 
 def test_links_to_files_lead_somewhere() -> None:
-    """So do links out of docs/, which the site shows as names only."""
+    """Each link to a file leads to one, also out of docs/, where the site shows only names."""
     count = 0
     for page in [*PAGES, REPO / "CHANGELOG.md"]:
         text = re.sub(r"`[^`]*`", "", page.read_text())
@@ -198,10 +202,8 @@ def test_commands_succeed(block: Block, copy: Path) -> None:
     excluded = [command for command in documents.commands(block) if documents.not_run(command)]
     assert not excluded, "run all commands of a block, or none"
     path = [str(copy / ".bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
-    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
-    offline = [] if probe.returncode else ["unshare", "--net"]
     with subprocess.Popen(
-        [*offline, "bash", "-euo", "pipefail", "-c", block.text],
+        [*offline(), "bash", "-euo", "pipefail", "-c", block.text],
         cwd=copy,
         env=os.environ | {"PATH": os.pathsep.join(path), "PYTHONPATH": str(copy)},
         stdin=subprocess.DEVNULL,
@@ -228,7 +230,7 @@ def spans() -> Iterator[tuple[str, list[str]]]:
 
 
 def test_commands_in_running_text_exist() -> None:
-    """They name verbs and options that the command has."""
+    """Commands in running text have verbs and options that exist."""
     commands = list(spans())
     assert len(commands) > 10
     for page, (_, verb, *words) in commands:
@@ -260,10 +262,10 @@ def contract_verbs() -> dict[str, set[str]]:
 
 
 def test_the_contract_has_every_verb_and_option() -> None:
-    """docs/contract.md names all of them, and no others."""
+    """docs/contract.md names each verb and option, and no other."""
     verbs = contract_verbs()
     assert verbs.keys() == cli.commands.keys()
-    common = {"--root", "-v", "--verbose"}  # named once, for all verbs
+    common = {"--root", "-v", "--verbose"}  # the page names it once, for all verbs
     for verb, words in verbs.items():
         assert words <= options(cli.commands[verb]), verb
         missing = [

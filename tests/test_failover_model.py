@@ -1,8 +1,8 @@
-"""The management-IP hook on a small model of the kernel: it always ends at the one right place.
+"""The hook on a small model of the kernel always ends with the address at the right place.
 
-The model has the few laws of the kernel that matter. Deleting an address deletes the routes that
-name it as their source. Deleting a device's last IPv4 address deletes all its IPv4 routes.
-`replace` replaces a route of the same metric.
+The model has the few laws of the kernel that matter. When no device has an address any more, the
+routes go that name it as their source. Deleting a device's last IPv4 address deletes all its IPv4
+routes. `replace` replaces a route of the same metric.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LEASE, NEIGHBOUR = "10.254.254.10/24", "10.12.0.102/16"
 STAND_IN, NEXT_HOP = "10.2.0.101/32", "100::a02:65/128"
 GATEWAY4, GATEWAY6 = "10.12.0.1", "fd12::1"
 SOURCES = {101: ["10.12.0.101/32"]}
-# What moves with the address, and what stays on the NIC.
+# Routes that move with the address, and routes that stay on the NIC.
 MOVING = [
     Route(2, MAIN, "203.0.113.0/24", 0, 77, GATEWAY4, NIC, "proto 4 src 10.12.0.101 mtu 1400"),
     Route(2, MAIN, "203.0.113.128/25", 0, 0, "10.12.0.5", NIC, "proto 3 scope global"),
@@ -85,7 +85,7 @@ class Kernel:
             for prefix, gateway, device, text, metric in self.routes
             if prefix == "default"
         ]
-        on = {name: dict(has) for name, has in self.on.items() if name in devices}
+        on = {name: dict(entries) for name, entries in self.on.items() if name in devices}
         return Observation(devices, on, defaults, list(self.further), dict(SOURCES))
 
     def do(self, line: str) -> None:
@@ -96,32 +96,34 @@ class Kernel:
             self._further(words[1], words[2:])
         else:
             self._route(words[1], words[4], words[6], words[7:])
-        self.nowhere |= not any(self.mine & has.keys() for has in self.on.values())
+        self.nowhere |= not any(self.mine & entries.keys() for entries in self.on.values())
 
     def _address(self, verb: str, address: str, device: str, text: str) -> None:
         if device not in self.on:
             return
         if verb == "replace":
             ip = ip_interface(address).ip
-            if ":" in address and any(ip_interface(has).ip == ip for has in self.on[device]):
+            if ":" in address and any(ip_interface(other).ip == ip for other in self.on[device]):
                 return  # the kernel changes its flags, and not its prefix length
             self.on[device][address] = text.replace("nodad", "").replace("brd +", "").strip()
             return
         if self.on[device].pop(address, None) is None:
             return
         source = f"src {address.partition('/')[0]}"
-        self.routes = [r for r in self.routes if r[2] != device or source not in r[3]]
-        self.further = [r for r in self.further if f"src {r.source}" != source or r.table != MAIN]
+        if not any(address in entries for entries in self.on.values()):
+            self.routes = [r for r in self.routes if r[2] != device or source not in r[3]]
+            kept = (r for r in self.further if f"src {r.source}" != source or r.table != MAIN)
+            self.further = list(kept)
         if ":" not in address:
-            if not any(":" not in left for left in self.on[device]):  # fib_disable_ip
+            if not any(":" not in remaining for remaining in self.on[device]):  # fib_disable_ip
                 self.routes = [r for r in self.routes if r[2] != device or ":" in r[1]]
                 self.further = [r for r in self.further if r.device != device]
             subnet = ip_interface(address).network
-            for left in (
+            for remaining in (
                 [] if self.promotes else list(self.on[device])
             ):  # secondary addresses go with their primary
-                if ":" not in left and ip_interface(left).network == subnet:
-                    del self.on[device][left]
+                if ":" not in remaining and ip_interface(remaining).network == subnet:
+                    del self.on[device][remaining]
 
     def _further(self, verb: str, words: list[str]) -> None:
         values = dict(zip(words[1::2], words[2::2], strict=False))
@@ -159,8 +161,8 @@ class Kernel:
             return
         if "src" in rest and not any(
             address.partition("/")[0] == rest[rest.index("src") + 1]
-            for has in self.on.values()
-            for address in has
+            for entries in self.on.values()
+            for address in entries
         ):
             return
         same = [
@@ -209,8 +211,8 @@ class Simulated(hook.Hook):
         known, state = self.placement.original.companions, self.world.kernel.state()
         return management, companions.observe(self.root, management, state, known)
 
-    def _run(self, lines: list[str], wanted: str) -> None:
-        del wanted
+    def _run(self, lines: list[str], reason: str) -> None:
+        del reason
         for line in lines:
             if self.world.lines_to_live == 0:
                 raise Killed
@@ -219,7 +221,7 @@ class Simulated(hook.Hook):
 
 
 class World:
-    """All that the hook reads and changes."""
+    """Everything that the hook reads and changes."""
 
     def __init__(self, management: Management, routes: list[str]) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="failover-"))
@@ -257,7 +259,7 @@ class World:
         self.hook = Simulated(self.root, self)
 
     def renumber(self, management: Management) -> None:
-        """Have the record say another management address."""
+        """Put another management address into the record."""
         old = self.target.management
         assert old
         self.former = [FormerAddress(old.ifname, *pair) for pair in old.pairs]
@@ -265,10 +267,10 @@ class World:
         self.kernel.mine = {management.ipv4, old.ipv4}
 
     def places(self) -> list[str]:
-        return sorted(name for name, has in self.kernel.on.items() if MINE4 in has)
+        return sorted(name for name, entries in self.kernel.on.items() if MINE4 in entries)
 
     def settle(self, times: int = 8) -> None:
-        """Let so much time pass that no damping and no waiting is left."""
+        """Let time pass until no damping and no waiting is left."""
         for _ in range(times):
             self.now += REFILL
             self.hook.settle()
@@ -287,13 +289,13 @@ ROUTES = st.sampled_from(
 
 
 class Life(RuleBasedStateMachine):
-    """Random events; when some time has passed after any of them, all is right."""
+    """Random events: some time after any of them, the address is at the right place."""
 
     @initialize(management=st.sampled_from([SINGLE, DUAL]), routes=ROUTES)
     def begin(self, management: Management, routes: list[str]) -> None:
         self.world = World(management, routes)
         self.touched = False  # whether somebody changed an operator's setting
-        self.forgotten = False  # whether routes went by hand, and then the hook that knew of them
+        self.forgotten = False  # routes went with the address, and the hook may not know them
         self.world.settle(1)
 
     @rule(sessions=st.sampled_from([[], ["ens4"], ["ens5"], ["ens4", "ens5"], None]))
@@ -317,6 +319,8 @@ class Life(RuleBasedStateMachine):
 
     @rule(device=st.sampled_from([NIC, BRIDGE]))
     def put_back(self, device: str) -> None:
+        """Somebody else adds the address; the hook may not know the routes that went with it."""
+        self.forgotten |= not self.world.places()
         text = "brd 10.12.255.255" if device == NIC else ""
         self.world.kernel.do(f"address replace {MINE4} dev {device} {text}")
 
@@ -413,7 +417,7 @@ def world() -> World:
 
 
 def test_the_address_is_never_nowhere(world: World) -> None:
-    """It moves to the bridge and back, twice."""
+    """The address moves to the bridge and back, twice, and some device always has it."""
     for sessions in (["ens4"], [], ["ens5"], []):
         world.sessions = sessions
         world.settle(3)
@@ -422,7 +426,7 @@ def test_the_address_is_never_nowhere(world: World) -> None:
 
 
 def test_routes_move_with_the_address(world: World) -> None:
-    """Those that belong to it do, there and back, word for word; those that do not stay."""
+    """Routes that belong to the address move with it, word for word; others stay."""
     for sessions, device in ((["ens4"], BRIDGE), ([], NIC)):
         world.sessions = sessions
         world.hook.settle()
@@ -432,7 +436,7 @@ def test_routes_move_with_the_address(world: World) -> None:
 
 
 def test_a_route_that_names_the_address_stays_where_it_is(world: World) -> None:
-    """It is on a device of its own. The kernel deletes it in a move, and the hook sets it again."""
+    """A route of another device that names the address is the same after a move, either way."""
     world.kernel.on[OTHER]["192.0.2.1/24"] = ""
     world.kernel.up[OTHER] = True
     route = Route(2, MAIN, "203.0.113.64/26", 0, 0, "192.0.2.2", OTHER, "proto 4 src 10.12.0.101")
@@ -459,12 +463,12 @@ def test_a_route_that_the_kernel_does_not_take_is_named(world: World) -> None:
     world.now += Backoff.LONGEST
     world.hook.settle()
     assert world.hook.placement.stuck == []
-    [moved] = [r for r in world.kernel.further if r.prefix == "192.0.2.0/28"]
-    assert moved.device == BRIDGE
+    [route] = [r for r in world.kernel.further if r.prefix == "192.0.2.0/28"]
+    assert route.device == BRIDGE
 
 
 def test_tries_come_later_each_time() -> None:
-    """Until they are an hour apart; a move begins anew."""
+    """The pauses between tries grow up to an hour; after a move they begin anew."""
     times = iter(range(20_000))
     backoff = Backoff(lambda: next(times))
     due = [second for second in range(19_000) if backoff.due()]
@@ -474,10 +478,10 @@ def test_tries_come_later_each_time() -> None:
     assert backoff.due()
 
 
-def test_what_the_operator_does_with_routes(world: World) -> None:
-    """One that he deletes on the NIC stays deleted; one that he adds on the bridge comes along."""
-    gone, *others = MOVING
-    world.kernel.do(f"route delete {gone.words(NIC)}")
+def test_a_deleted_route_stays_deleted(world: World) -> None:
+    """A route deleted on the NIC stays deleted; one added on the bridge moves to the NIC."""
+    removed, *others = MOVING
+    world.kernel.do(f"route delete {removed.words(NIC)}")
     world.settle(1)
     world.sessions = ["ens4"]
     world.settle(1)
@@ -489,7 +493,7 @@ def test_what_the_operator_does_with_routes(world: World) -> None:
     assert sorted(map(repr, world.kernel.further)) == sorted(map(repr, expected))
 
 
-def test_damps_moves_after_the_first_two(world: World) -> None:
+def test_moves_after_the_first_two_are_damped(world: World) -> None:
     """Two moves are immediate, then one follows in each REFILL seconds, when a poll is due."""
     moves = []
     for step in range(600):  # a session that changes each tenth of a second
@@ -518,7 +522,7 @@ def test_does_not_damp_the_loss_of_the_bridge(world: World) -> None:
 
 
 def test_the_address_stays_while_frr_is_silent(world: World) -> None:
-    """It stays after a restart of the hook too."""
+    """The address stays while FRR is silent, also after a restart of the hook."""
     world.sessions = ["ens4"]
     world.settle(1)
     world.sessions = None
@@ -528,7 +532,7 @@ def test_the_address_stays_while_frr_is_silent(world: World) -> None:
 
 
 def test_does_not_go_to_a_bridge_without_its_vxlan_port(world: World) -> None:
-    """As on a kernel without VXLAN. Once it is there, the port may be made anew."""
+    """The bridge needs its VXLAN port before the address moves there, and not afterwards."""
     world.kernel.vxlan = False
     world.sessions = ["ens4"]
     world.settle()
@@ -702,12 +706,12 @@ def has_exactly(world: World, right: str, former: Management) -> None:
     assert management
     kernel = world.kernel
     for address, gateway in management.pairs:
-        assert [name for name, has in kernel.on.items() if address in has] == [right]
+        assert [name for name, entries in kernel.on.items() if address in entries] == [right]
         routes = [r for r in kernel.routes if r[0] == "default" and r[1] == gateway]
         assert {route[2] for route in routes} == {right}
     current = dict(management.pairs)
-    gone = {address for address, _ in former.pairs} - current.keys()
-    assert not any(gone & has.keys() for has in kernel.on.values())
+    removed = {address for address, _ in former.pairs} - current.keys()
+    assert not any(removed & entries.keys() for entries in kernel.on.values())
     gateways = {route[1] for route in kernel.routes if route[0] == "default"}
     assert gateways == {gateway for gateway in current.values() if gateway}
     assert LEASE in kernel.on[NIC]
@@ -733,7 +737,7 @@ def test_renumbering(name: str, promotes: bool, sessions: list[str]) -> None:
         right = BRIDGE if sessions else NIC
         for former, management in ((DUAL, new), (new, DUAL)):
             if former is new and management.ipv6 and not new.ipv6:
-                break  # the family that went is not remembered
+                break  # the hook does not remember a removed family
             world.renumber(management)
             world.lines_to_live = lines
             with contextlib.suppress(Killed):
@@ -748,8 +752,8 @@ def test_renumbering(name: str, promotes: bool, sessions: list[str]) -> None:
         assert not (promotes and world.kernel.nowhere)
 
 
-def test_another_nic(world: World) -> None:
-    """The one of before is still an uplink: it keeps an address, and FRR's routes there stay."""
+def test_the_old_nic_keeps_an_address(world: World) -> None:
+    """The old NIC is still an uplink: it keeps an address, and FRR's routes there stay."""
     world.kernel.on[NIC] = {MINE4: ""}
     world.kernel.up[OTHER] = True
     world.renumber(msgspec.structs.replace(SINGLE, ifname=OTHER))
@@ -761,7 +765,7 @@ def test_another_nic(world: World) -> None:
 
 
 def test_the_operators_file_brings_the_address_of_before_back(world: World) -> None:
-    """networkd puts it on the NIC again: it goes at once, as two of them would fight."""
+    """The hook removes an old address at once that networkd puts on the NIC again."""
     world.sessions = ["ens4"]
     world.settle(2)
     world.renumber(msgspec.structs.replace(SINGLE, ipv4="10.12.0.77/16"))
@@ -774,12 +778,12 @@ def test_the_operators_file_brings_the_address_of_before_back(world: World) -> N
 
 @given(st.binary(min_size=2, max_size=64).filter(lambda data: len(data) % 2 == 0))
 def test_data_with_its_checksum_sums_up_to_zero(data: bytes) -> None:
-    """As RFC 1071 defines it."""
+    """Data with its checksum sums up to zero, as RFC 1071 defines it."""
     assert _checksum(data + _checksum(data).to_bytes(2, "big")) == 0
 
 
 def test_frames_have_the_sizes_of_the_rfcs() -> None:
-    """One of the two ARPs passes a bridge that suppresses ARP."""
+    """Frames have the sizes of the RFCs; one of the two ARPs passes a bridge's suppression."""
     frames = _arps(b"\x0a\x0c\x00\x65", bytes(6), {})
     assert [len(frame) for frame in frames] == [42, 42]
     assert any(frame[28:32] != frame[38:42] for frame in frames)

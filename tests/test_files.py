@@ -1,4 +1,4 @@
-"""A file that evpn-host writes, copies or removes survives a power cut, with its mode and owner."""
+"""Files that evpn-host writes or copies survive a power cut, with their modes."""
 
 import os
 from collections.abc import Callable
@@ -50,8 +50,8 @@ def test_a_copy_is_on_the_disk_before_its_name(events: Events, tmp_path: Path) -
     assert (tmp_path / "kept/file").read_bytes() == b"mine"
 
 
-def test_a_removal_is_on_the_disk(events: Events, tmp_path: Path) -> None:
-    """The folder's entry is flushed after the removal."""
+def test_a_removal_is_flushed_to_the_disk(events: Events, tmp_path: Path) -> None:
+    """The folder is flushed after a removal."""
     (tmp_path / "file").touch()
     files.remove(tmp_path, "file")
     assert events == [("remove", "file"), ("sync", tmp_path.name)]
@@ -59,7 +59,7 @@ def test_a_removal_is_on_the_disk(events: Events, tmp_path: Path) -> None:
 
 
 def test_a_copy_is_like_its_original(tmp_path: Path) -> None:
-    """It has the mode and the times; a symbolic link stays one."""
+    """A copy has the mode and the times; a symbolic link stays a link."""
     source, link = tmp_path / "file", tmp_path / "link"
     source.write_bytes(b"mine")
     source.chmod(0o4601)
@@ -98,7 +98,7 @@ def _copy(folder: Path) -> None:
 def test_a_full_disk_leaves_the_old_file(
     change: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was written so far is removed."""
+    """If the disk is full, the old file stays and the unfinished new one is removed."""
     (tmp_path / "file").write_bytes(b"old")
 
     def full(_: int) -> None:

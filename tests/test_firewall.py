@@ -1,4 +1,4 @@
-"""Which firewalls an operator is told of: those that drop what guests or leaves send."""
+"""preflight names firewalls that drop packets of guests or leaves."""
 
 import shutil
 from pathlib import Path
@@ -53,8 +53,8 @@ def named() -> list[str]:
     return [finding.what for finding in firewall.findings(UPLINKS, commands.silent)]
 
 
-def test_what_the_leaves_send(rules: dict[str, str]) -> None:
-    """What a rule names, by its port or by the uplink, is let in."""
+def test_a_firewall_that_drops_packets_of_leaves_is_named(rules: dict[str, str]) -> None:
+    """A firewall that drops packets of leaves is named, unless a rule lets them in."""
     rules["nft"] = OPEN
     assert named() == []
     rules["nft"] = f"{OURS}{CLOSED}"
@@ -65,24 +65,24 @@ def test_what_the_leaves_send(rules: dict[str, str]) -> None:
     assert named() == []
 
 
-def test_a_host_without_nftables(rules: dict[str, str]) -> None:
-    """It has no packet filter of ours."""
+def test_a_host_without_nftables_has_no_filter(rules: dict[str, str]) -> None:
+    """A host without nftables gets no packet filter of ours."""
     assert not rules
     assert named() == ["nft is not installed"]
 
 
-def test_what_is_forwarded(rules: dict[str, str]) -> None:
-    """A rule for our bridges lets guests through."""
+def test_a_firewall_that_drops_forwarded_packets_is_named(rules: dict[str, str]) -> None:
+    """A firewall that drops forwarded packets is named, unless a rule is for our bridges."""
     rules |= {"nft": OPEN, "iptables": "-P FORWARD DROP\n"}
     assert named() == ["iptables drops what is forwarded"]
     rules["iptables"] = "-P FORWARD DROP\n-A FORWARD -i nbr-+ -o nbr-+ -j ACCEPT\n"
     assert named() == []
 
 
-def test_what_iptables_has_saved(
+def test_each_tool_of_iptables_is_read(
     rules: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Of nft where nft shows a match of iptables, of legacy where the kernel has its tables."""
+    """Rules of iptables are read from nft's or legacy's tool, whichever has some in the kernel."""
     monkeypatch.setattr(firewall, "_LEGACY", {each: tmp_path / each for each in ("ip", "ip6")})
     (tmp_path / "ip6").write_text("")
     rules |= {"iptables-nft-save": "a", "iptables-legacy-save": "b"}
@@ -99,7 +99,7 @@ def test_what_iptables_has_saved(
 def test_asks_nobody_without_a_firewall(
     rules: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The tools would load the kernel's."""
+    """Without a firewall no tool is asked: it would load the kernel's modules."""
     rules["nft"] = CLOSED
     monkeypatch.setattr(firewall, "_LOADED", (tmp_path / "none",))
     assert named() == []

@@ -1,4 +1,4 @@
-"""`fleet-status`: which host has what, whatever is in the folder of reports."""
+"""`fleet-status` reads a folder of reports, whatever else is in it."""
 
 import json
 import os
@@ -77,7 +77,7 @@ srv10  ok                  7           0            0 s ago
 
 
 def test_who_needs_a_person_comes_first(tmp_path: Path) -> None:
-    """By urgency, then by name as a person counts; who waits comes before who is well."""
+    """Hosts are sorted by urgency, then by name with numbers by value."""
     post(tmp_path, "srv10")
     post(tmp_path, "srv9")
     post(tmp_path, "srv8", health="waiting", health_reason="for the switch ports")
@@ -96,26 +96,26 @@ def test_who_needs_a_person_comes_first(tmp_path: Path) -> None:
     assert not status.ok
 
 
-def test_all_is_well(evpn_host: Command, tmp_path: Path) -> None:
-    """Then the exit code is 0; a clock that is behind makes nothing stale."""
+def test_exit_code_0_when_all_is_well(evpn_host: Command, tmp_path: Path) -> None:
+    """The exit code is 0 when all is well; a clock that is behind makes no report stale."""
     post(tmp_path, "srv1")
     post(tmp_path, "srv2", health="waiting", minutes=-30)
-    done = evpn_host("fleet-status", tmp_path)
-    assert done.code == 0
-    assert done.out.startswith("2 hosts: nobody is needed\n")
+    result = evpn_host("fleet-status", tmp_path)
+    assert result.code == 0
+    assert result.out.startswith("2 hosts: nobody is needed\n")
     assert json.loads(evpn_host("fleet-status", "--json", tmp_path).out)["ok"]
 
 
-def test_a_report_that_is_too_old(evpn_host: Command, tmp_path: Path) -> None:
-    """`--stale` says from which age on."""
+def test_an_old_report_is_stale(evpn_host: Command, tmp_path: Path) -> None:
+    """A report is too old from the age that `--stale` gives."""
     post(tmp_path, "srv1", minutes=50)
     assert evpn_host("fleet-status", tmp_path).code == 1
     assert evpn_host("fleet-status", tmp_path, "--stale", "60").code == 0
     assert evpn_host("fleet-status", tmp_path, "--stale", "nan").code == 2
 
 
-def test_a_fleet_is_compared(evpn_host: Command, tmp_path: Path) -> None:
-    """Who has never reported, who has another generation, and whom the Fleet does not have."""
+def test_reports_are_compared_with_a_fleet(evpn_host: Command, tmp_path: Path) -> None:
+    """It names hosts without a report, with another generation, and not in the Fleet."""
     document = json.loads(FLEET.read_text()) | {"generation": 8}
     fleet = tmp_path / "fleet.json"
     fleet.write_text(json.dumps(document))
@@ -140,12 +140,12 @@ def test_a_fleet_is_compared(evpn_host: Command, tmp_path: Path) -> None:
     for name in ("mgmt-srv-01", "mgmt-srv-02"):
         post(reports, name, file=f"{name.upper()}.json", generation=8)
     (reports / "mgmt-srv-02.json").unlink()
-    done = evpn_host("fleet-status", reports, "-p", fleet)
-    assert (done.code, done.err) == (0, "")
+    result = evpn_host("fleet-status", reports, "-p", fleet)
+    assert (result.code, result.err) == (0, "")
 
 
-def test_nothing_was_applied_yet(tmp_path: Path) -> None:
-    """Such a report names no host: its file does."""
+def test_a_report_without_a_host_is_named_by_its_file(tmp_path: Path) -> None:
+    """A report from before the first apply names no host: its file's name does."""
     (tmp_path / "a").mkdir()
     (tmp_path / "a/srv1.json").write_bytes(msgspec.json.encode(NOTHING_APPLIED))
     (row,) = look(tmp_path).hosts
@@ -171,7 +171,7 @@ BROKEN = {
 
 
 def test_damaged_files_are_named_and_hide_no_other(evpn_host: Command, tmp_path: Path) -> None:
-    """Neither do a FIFO, links, an older report of the same host, nor a file half written."""
+    """Damaged files, links, a FIFO and old reports are named, and hide no other report."""
     for name, data in BROKEN.items():
         (tmp_path / name).write_bytes(data)
     os.mkfifo(tmp_path / "fifo.json")
@@ -193,13 +193,13 @@ def test_damaged_files_are_named_and_hide_no_other(evpn_host: Command, tmp_path:
     assert reasons["no host.json"].endswith("it names no host, and neither does the file's name")
     assert not status.ok
     for options in ([], ["--json"]):
-        done = evpn_host("fleet-status", tmp_path, *options)
-        assert (done.code, done.err) == (1, "")
-        assert "\x1b" not in done.out
+        result = evpn_host("fleet-status", tmp_path, *options)
+        assert (result.code, result.err) == (1, "")
+        assert "\x1b" not in result.out
 
 
 def test_no_text_of_a_host_reaches_a_terminal_raw(tmp_path: Path) -> None:
-    """Nor is a line as long as a host likes, or cut in two."""
+    """A host's text can neither send control characters, nor make a line long, nor break it."""
     evil = "\x1b]0;x\x07\r\n\u202e\x9b31m" + "x" * 5000
     texts = {"health": evil, "health_reason": evil, "detail": evil, "left_alone": evil}
     report = msgspec.to_builtins(WELL) | texts | {"host": "srv1", "differences": [evil] * 50}
@@ -215,19 +215,19 @@ def test_no_text_of_a_host_reaches_a_terminal_raw(tmp_path: Path) -> None:
         assert text.isprintable()
 
 
-def test_a_folder_without_reports(evpn_host: Command, tmp_path: Path) -> None:
-    """That, no folder at all, and a Fleet that is none are trouble: 2."""
+def test_exit_code_2_without_reports(evpn_host: Command, tmp_path: Path) -> None:
+    """The exit code is 2 without reports, without a folder, and with a Fleet that is none."""
     with pytest.raises(Refused, match="there is no report in it"):
         look(tmp_path)
     for argv in ([tmp_path], [tmp_path / "none"], [tmp_path, "-p", tmp_path / "none"]):
-        done = evpn_host("fleet-status", *argv)
-        assert (done.code, done.out) == (2, "")
-        assert done.err
+        result = evpn_host("fleet-status", *argv)
+        assert (result.code, result.out) == (2, "")
+        assert result.err
     assert evpn_host("fleet-status", tmp_path, "-p", FLEET).code == 1
 
 
 def test_the_page_shows_what_it_prints(tmp_path: Path) -> None:
-    """The table of docs/monitoring.md is one of these reports and this Fleet."""
+    """docs/monitoring.md has the table of these reports and this Fleet."""
     document = json.loads(FLEET.read_text())
     (host,) = [each for each in document["hosts"] if each["server"]["name"] == "mgmt-srv-01"]
     hosts = []
@@ -257,8 +257,8 @@ def test_the_page_shows_what_it_prints(tmp_path: Path) -> None:
     assert f"-p fleet.yaml\n{text}\n```" in (REPO / "docs/monitoring.md").read_text()
 
 
-def test_folders_in_folders(tmp_path: Path) -> None:
-    """A host may name any path below its controller's folder. One that is too deep is named."""
+def test_reports_below_folders_are_read(tmp_path: Path) -> None:
+    """Reports may be in any folder below; one that is too deep is named."""
     post(tmp_path, "srv1")
     post(tmp_path, "srv2", file="a/" * 16 + "srv2.json")
     post(tmp_path, "srv3", file="b/" * 17 + "srv3.json")
@@ -281,11 +281,11 @@ print(len(status.hosts), peak[1])
 
 
 def test_memory_does_not_grow_with_what_hosts_send(tmp_path: Path) -> None:
-    """Of 200 reports of 1 MB each only little is kept."""
+    """Only a little of 200 reports of 1 MB each stays in memory."""
     for number in range(200):
         post(tmp_path, f"srv{number}", differences=["x" * 1000] * 1000)
     argv = [sys.executable, "-c", MANY, str(tmp_path)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=120)
-    hosts, kilobytes = map(int, done.stdout.split())
+    result = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=120)
+    hosts, kilobytes = map(int, result.stdout.split())
     assert hosts == 200
     assert kilobytes < 120_000

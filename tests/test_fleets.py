@@ -1,4 +1,4 @@
-"""In which V-Nets a server is: by ports, labels and Server Clusters, which come to the same."""
+"""A server is in V-Nets by ports, labels or Server Clusters, with the same result."""
 
 import copy
 import json
@@ -51,10 +51,10 @@ def test_three_ways_give_the_same_bytes(
     way: str, evpn_host: Callable[..., Result], tmp_path: Path, backend: str
 ) -> None:
     """Ports by hand, labels, a Server Cluster: K8S01 has the files of its Host document."""
-    done = evpn_host(
+    result = evpn_host(
         "render", "-p", REPO / f"examples/coke-{way}.yaml", "-o", tmp_path, "-b", backend
     )
-    assert done.code == 0, done.err
+    assert result.code == 0, result.err
     assert [each.name for each in tmp_path.iterdir()] == ["K8S01"]  # gpu-node-10 gets no files
     expected = files(REPO / f"snapshots/k8s01-{backend}")
     assert len(expected) > 4
@@ -148,15 +148,15 @@ def clustered(*clusters: Json, hosts: list[Json] | None = None, **fields: Any) -
 
 
 def bridges(document: Json, host: str = "h1") -> dict[int, list[str]]:
-    """Return the V-Nets of a host, by VNI, with the gateways that are on it."""
-    found = load(encoded(document)).host(host).bridges
-    return {each.port.vni: each.addresses for each in found if not each.l3vni}
+    """Return the V-Nets of a host by VNI, with the gateways that the host has."""
+    host_ = load(encoded(document)).host(host).bridges
+    return {each.port.vni: each.addresses for each in host_ if not each.l3vni}
 
 
 def warnings(document: Json) -> list[str]:
-    """Return what `load` warns of, but not of hosts of another role."""
-    found = load(encoded(document)).warnings
-    return [str(each) for each in found if "srvRole" not in each.place]
+    """Return the warnings of `load`, except those about hosts of another role."""
+    messages = load(encoded(document)).warnings
+    return [str(each) for each in messages if "srvRole" not in each.place]
 
 
 # --- Labels ---
@@ -219,7 +219,7 @@ def test_a_port_untagged_by_hand_elsewhere_wins_too() -> None:
 
 
 def test_a_nic_is_untagged_in_one_vnet_only() -> None:
-    """By two labels, or by a label and a Server Cluster: the message names both V-Nets."""
+    """A NIC that two labels, or a label and a Server Cluster, make untagged twice is refused."""
     labels = ["iface.eth9 = red", "iface.eth9 = blue"]
     blue = vnet(101, name="blue", labels=[{"value": "blue", "untagged": True}])
     document = a_fleet(
@@ -258,7 +258,7 @@ def test_two_labels_of_one_vnet_must_agree() -> None:
 
 
 def test_a_label_of_no_nic_is_refused() -> None:
-    """It names the host, and the NIC that was probably meant."""
+    """A label of an unknown NIC is refused, with the host and the NIC that was probably meant."""
     document = a_fleet(a_host(1, ["iface.eth99 = red"]), vnets=[red({"value": "red"})])
     assert refusals(document) == [
         (
@@ -270,7 +270,7 @@ def test_a_label_of_no_nic_is_refused() -> None:
 
 @pytest.mark.parametrize("text", ["eth9 = red", "iface. = red", "iface.eth9", "iface.eth9 =", 5])
 def test_refuses_what_is_no_label(text: object) -> None:
-    """A typing error must not silently drop a tenant's network."""
+    """A mistyped label is refused, or it would silently drop a tenant's network."""
     assert places(a_fleet(a_host(labels=[text]))) == ["hosts[0].server.labels[0]"]
     assert places(a_fleet(metal(labels=[text]))) == ["hosts[0].server.labels[0]"]
 
@@ -287,7 +287,7 @@ def test_warns_of_labels_that_do_nothing() -> None:
 
 
 def test_a_host_document_has_no_labels() -> None:
-    """It is resolved, and the refusal says where labels belong."""
+    """A Host document with labels is refused: they belong into a Fleet."""
     document = a_host(1, ["iface.eth9 = red"]) | {
         "apiVersion": "evpn-host/v1",
         "kind": "Host",
@@ -361,7 +361,7 @@ def test_a_gateway_that_a_controller_chooses_is_refused() -> None:
 
 @pytest.mark.parametrize("type_", ["l3vpn", "netris-ufm", "netris-nvlink"])
 def test_vnets_that_concern_no_shared_host_are_left_out(type_: str) -> None:
-    """They are accepted with their own fields, and need nothing in the cluster."""
+    """They are accepted with their own fields, without an entry in the cluster."""
     other = {"postfix": "E-W", "type": type_, "ufm": "ufm-88", "pkey": "auto", "partition": "auto"}
     both = template()
     both["vnets"].append(other | {"serverNics": ["eth1", "eth2"], "vlanID": "auto"})
@@ -519,7 +519,7 @@ def test_each_fault_of_a_cluster_has_one_message(fault: str) -> None:
 
 
 def test_a_missing_nic_is_a_warning() -> None:
-    """Another server of the cluster has it, so the template is right."""
+    """A NIC that one server lacks and another one has is a warning."""
     short = metal("short")
     del short["links"][1]
     document = clustered(cluster(servers=["gpu", "short"]), hosts=[a_host(), metal(), short])
@@ -535,7 +535,7 @@ def test_a_missing_nic_is_a_warning() -> None:
 
 
 def test_a_switch_port_belongs_to_one_host() -> None:
-    """Two hosts, whatever their roles, that claim one are refused."""
+    """A switch port of two hosts is refused, whatever their roles."""
     other = metal()
     other["links"][0]["remote"]["name"] = "swp1@leaf1"
     assert refusals(a_fleet(a_host(), other)) == [

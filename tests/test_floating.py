@@ -2,16 +2,14 @@
 
 import json
 import struct
-import subprocess
 import sys
 from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
 
 from generator.errors import ActivationFailed
 from generator.failover import announce, floating
-from tests.conftest import unavailable
+from tests.conftest import in_namespace
 
 GUEST, ELSEWHERE, REMOTE = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03"
 # nbr-40 has a guest's port and one to other VTEPs, from which zebra has a MAC; nbr-14 is of the
@@ -82,21 +80,11 @@ subprocess.run(["ip", "-json", "neighbour", "show", "nud", "all"], check=True)
 """
 
 
-def test_an_announced_address_is_here(root_user: None) -> None:
-    """zebra's entry gives way to a guest of this host; no other entry and no other bridge does."""
+def test_an_announcement_replaces_the_entry_of_zebra(root_user: None) -> None:
+    """An announcement by a guest of this host replaces zebra's entry, and no other entry."""
     del root_user
-    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
-    if probe.returncode:
-        unavailable(f"no network namespace: {probe.stderr.decode().strip()}")
-    done = subprocess.run(
-        ["unshare", "--net", sys.executable, "-c", FOLLOW],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[1],
-    )
-    assert not done.returncode, done.stderr
-    shown = {(each["dev"], each["dst"]): each for each in json.loads(done.stdout)}
+    output = in_namespace(sys.executable, "-c", FOLLOW)
+    shown = {(each["dev"], each["dst"]): each for each in json.loads(output)}
     for device, address, before, kind, sender, after in CASES:
         entry = shown[device, address]
         assert entry["lladdr"] == after, (device, address, sender)
@@ -123,7 +111,7 @@ def test_it_goes_on_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def frame(address: str) -> bytes:
-    """An announcement of an address by a guest, from its network header on."""
+    """Return an announcement of an address by a guest, from its network header on."""
     mac = bytes.fromhex(GUEST.replace(":", ""))
     ip = ip_address(address)
     if ip.version == 4:
@@ -131,15 +119,15 @@ def frame(address: str) -> bytes:
     return next(iter(announce._advertisements(ip, mac, {})))[14:]
 
 
-def test_what_an_announcement_says() -> None:
-    """An address and a MAC, of each family."""
+def test_an_announcement_has_address_and_mac() -> None:
+    """An announcement has an address and a MAC, in each family."""
     assert floating.arp(frame("10.9.0.1")) == ("10.9.0.1", GUEST)
     assert floating.advertisement(frame("fd00:9::1")) == ("fd00:9::1", GUEST)
 
 
 @pytest.mark.parametrize("length", range(72))
 def test_a_frame_cut_short_says_nothing(length: int) -> None:
-    """Whatever a guest sends."""
+    """A frame that is cut short announces nothing."""
     if length < 28:
         assert floating.arp(frame("10.9.0.1")[:length]) is None
     assert floating.advertisement(frame("fd00:9::1")[:length]) is None
@@ -155,15 +143,15 @@ def test_a_frame_cut_short_says_nothing(length: int) -> None:
         pytest.param(66, 3, id="a MAC of a group"),
     ],
 )
-def test_an_advertisement_that_is_none(offset: int, value: int) -> None:
-    """The kernel would not take it either."""
+def test_an_invalid_advertisement_is_ignored(offset: int, value: int) -> None:
+    """An advertisement that the kernel would not accept announces nothing."""
     data = bytearray(frame("fd00:9::1"))
     data[offset] = value
     assert floating.advertisement(bytes(data)) is None
 
 
-def test_an_arp_packet_of_another_kind() -> None:
-    """Of another medium, or with a MAC of a group or none."""
+def test_another_arp_packet_is_ignored() -> None:
+    """An ARP packet of another medium, or without a unicast MAC, announces nothing."""
     packet = frame("10.9.0.1")
     assert floating.arp(struct.pack("!H", 6) + packet[2:]) is None
     assert floating.arp(packet[:8] + b"\xff" * 6 + packet[14:]) is None

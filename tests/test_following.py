@@ -1,4 +1,4 @@
-"""What belongs to the management address, and what of it can't move and is named."""
+"""Routes that belong to the management address, and those that can't move and are named."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ SOURCES = {101: ["10.12.0.0/24"], 102: ["192.0.2.5/32"]}
 
 
 def route(prefix: str, gateway: str = "", **fields: object) -> Route:
-    """A route on the NIC."""
+    """Return a route on the NIC."""
     family = 10 if ":" in prefix else 2
     known = Route(family, MAIN, prefix, 0, 0, gateway, NIC, "proto 4")
     return msgspec.structs.replace(known, **fields)
@@ -50,14 +50,14 @@ def observation(*routes: Route, **fields: object) -> Observation:
     ],
     ids=str,
 )
-def test_what_belongs_to_the_address(one: Route, belongs: bool) -> None:
+def test_routes_that_belong_to_the_address_follow_it(one: Route, belongs: bool) -> None:
     """A route by its next hop or its source; one on the link by the rule for its table."""
-    found = following.following(MANAGEMENT, observation(one), {NIC})
-    assert (one in found) == belongs
+    routes = following.following(MANAGEMENT, observation(one), {NIC})
+    assert (one in routes) == belongs
 
 
-def test_what_can_not_move_is_named() -> None:
-    """Each with what it is, why that matters, and the way out."""
+def test_routes_that_can_not_move_are_named() -> None:
+    """Each finding says what can't move, why that matters, and what to do."""
     several = route("198.51.100.0/24", "10.12.0.5", obstacle="several next hops")
     observed = observation(
         several, rules=[(1234, (NIC,)), (1235, (NIC, BRIDGE)), (1236, ("eth9",))]
@@ -82,11 +82,11 @@ def test_what_can_not_move_is_named() -> None:
 
 
 def test_router_advertisements_of_an_uplink_are_named() -> None:
-    """Those of other NICs go on."""
+    """Router advertisements of an uplink are named; those of other NICs are not."""
     defaults = [Default(10, "fe80::1", name, 1024, "proto 9") for name in ("ens4", "ens6")]
     defaults.append(Default(10, "fd12::1", "ens5", 1024, "proto 4"))
-    found = following.advertised_defaults({"ens4", "ens5"}, Observation({}, {}, defaults))
-    assert [each.what.split()[0] for each in found] == ["ens4"]
+    routes = following.advertised_defaults({"ens4", "ens5"}, Observation({}, {}, defaults))
+    assert [each.what.split()[0] for each in routes] == ["ens4"]
 
 
 NETWORK = """
@@ -118,7 +118,7 @@ def test_addresses_that_files_set_go_along(tmp_path: Path) -> None:
     for path, text in files.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
-    found = companions.observe(tmp_path, MANAGEMENT, observed, ["10.12.0.70/16", "10.13.0.1/16"])
-    assert set(found.companions) == {*(f"10.12.0.{n}/16" for n in (50, 51, 52)), "10.12.0.70/16"}
-    named = [each.what for each in following.staying(MANAGEMENT, found)]
+    routes = companions.observe(tmp_path, MANAGEMENT, observed, ["10.12.0.70/16", "10.13.0.1/16"])
+    assert set(routes.companions) == {*(f"10.12.0.{n}/16" for n in (50, 51, 52)), "10.12.0.70/16"}
+    named = [each.what for each in following.staying(MANAGEMENT, routes)]
     assert named == ["ens4 has 10.12.0.60/16, another address of the management subnet"]

@@ -1,4 +1,4 @@
-"""Whatever happens after the first changed file, the host is as before or as after."""
+"""After any failure the host has all of the old state, or all of the new one."""
 
 import os
 import signal
@@ -21,6 +21,7 @@ from generator.verbs import apply as verb
 from generator.verbs.options import Options
 from generator.verbs.rollback import rollback
 from generator.verbs.uninstall import uninstall
+from tests.folders import apply, etc_files
 from tests.strategies import LEAF1, LEAF2, encoded, host, mgmt, server, tagged, vnet
 
 PORTS = tagged(LEAF1, LEAF2)
@@ -32,18 +33,6 @@ NEW = host(vnet(27, prefixes=["10.27.0.1/24"], ports=PORTS), generation=2)
 def options(folder_as_host: Path) -> Options:
     """Return options for a host that is a folder."""
     return Options(root=folder_as_host, backend="netplan")
-
-
-def apply(document: object, options: Options) -> None:
-    verb.apply(encoded(document), options, commands.silent, commands.silent)
-
-
-def files_of(root: Path) -> dict[str, bytes]:
-    return {
-        str(file.relative_to(root)): file.read_bytes()
-        for file in (root / "etc").rglob("*")
-        if file.is_file()
-    }
 
 
 def _full_disk(*_: object, **__: object) -> None:
@@ -61,18 +50,18 @@ def _fault(*_: object) -> None:
 
 @pytest.mark.parametrize("trouble", [_full_disk, _stopped, _fault])
 @pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
-def test_goes_back(
+def test_a_failure_goes_back(
     options: Options, monkeypatch: pytest.MonkeyPatch, trouble: Callable[..., None], first: bool
 ) -> None:
     """A full disk, SIGTERM, a fault of ours: the files are as before, exit code 3."""
     if not first:
         apply(OLD, options)
-    expected = files_of(options.root)
+    expected = etc_files(options.root)
     steps = iter([trouble])
     monkeypatch.setattr(converge, "converge", lambda *_: next(steps, lambda *_: [])() or [])
     with pytest.raises(ActivationFailed, match=r"No space left|stopped by SIGTERM|a fault"):
         apply(NEW, options)
-    assert files_of(options.root) == expected
+    assert etc_files(options.root) == expected
     previous = record.read(options.root)
     assert (previous is None) == first
     assert previous is None or previous.target.generation == 1
@@ -81,7 +70,7 @@ def test_goes_back(
 def test_the_hook_reads_what_to_go_back_to(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two addresses by turns each is known as a former one: the record says which it is now."""
+    """The record has the address that the host should have, also while apply goes back."""
     numbers = ["10.12.0.101/16", "10.12.0.77/16", "10.12.0.101/16", "10.12.0.77/16"]
     documents = [
         OLD | {"generation": number, "server": server(mgmt=mgmt(ipv4=address))}
@@ -103,15 +92,15 @@ def test_the_hook_reads_what_to_go_back_to(
     monkeypatch.setattr(converge, "converge", fail_once)
     with pytest.raises(ActivationFailed, match="the gateway"):
         apply(documents[3], options)
-    there, back = (each and each.target.management for each in during)
-    assert there
-    assert there.ipv4 == numbers[3]
-    assert back
-    assert back.ipv4 == numbers[2]
+    first, second = (each and each.target.management for each in during)
+    assert first
+    assert first.ipv4 == numbers[3]
+    assert second
+    assert second.ipv4 == numbers[2]
 
 
 def test_says_when_going_back_fails(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk is still full then: exit code 4, with both reasons."""
+    """Exit code 4 with both reasons, when the disk is still full as apply goes back."""
     apply(OLD, options)
     monkeypatch.setattr(converge, "converge", _full_disk)
     with pytest.raises(Stranded) as stranded:
@@ -129,17 +118,17 @@ def test_a_rollback_that_fails_ends_where_it_began(
     """The files and the record are as before the rollback, exit code 3."""
     apply(OLD, options)
     apply(NEW, options)
-    expected, before_it = files_of(options.root), record.read(options.root)
+    expected, before_it = etc_files(options.root), record.read(options.root)
     steps = iter([trouble])
     monkeypatch.setattr(converge, "converge", lambda *_: next(steps, lambda *_: [])() or [])
     with pytest.raises(ActivationFailed, match=r"No space left|stopped by SIGTERM|a fault"):
         rollback(None, options, commands.silent, commands.silent)
-    assert files_of(options.root) == expected
+    assert etc_files(options.root) == expected
     assert record.read(options.root) == before_it
 
 
 def test_a_generation_that_is_not_kept(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host is as planned: apply succeeds, and says that no rollback comes here."""
+    """apply succeeds if its generation can't be kept, and says that no rollback leads to it."""
     monkeypatch.setattr(generations, "keep", _full_disk)
     messages: list[str] = []
     verb.apply(encoded(OLD), options, commands.silent, messages.append)
@@ -180,7 +169,7 @@ def test_a_tool_that_can_not_be_run(tmp_path: Path) -> None:
 def test_uninstall_says_that_it_did_not_end(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Exit code 4: some files are gone already. A second run ends it."""
+    """Exit code 4 when uninstall removed only some files; a second run removes the rest."""
     on_a_tree = msgspec.structs.replace(options, activate=False)
     apply(OLD, on_a_tree)
     with monkeypatch.context() as full:
@@ -191,12 +180,12 @@ def test_uninstall_says_that_it_did_not_end(
     assert half
     assert (half.ok, half.detail) == (False, "uninstall begun, not ended")
     uninstall(on_a_tree, commands.silent, commands.silent)
-    assert not files_of(options.root)
+    assert not etc_files(options.root)
     assert record.read(options.root) is None
 
 
 def test_signals_do_nothing_while_it_goes_back() -> None:
-    """A native tool that starts then does not inherit that it ignores them."""
+    """Signals do nothing while it goes back, and native tools do not inherit that."""
     with commands.uninterrupted():
         os.kill(os.getpid(), signal.SIGTERM)
         ignored = commands.run(
@@ -219,7 +208,7 @@ def _killed(*_: object) -> None:
 def test_a_rollback_that_was_killed_is_ended_by_the_next(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It leads to the same generation, not to one before that."""
+    """The next run leads to the same generation, not to an earlier one."""
     for vni in (26, 27, 28):
         apply(host(vnet(vni, ports=PORTS), generation=vni), options)
     with monkeypatch.context() as kill:
@@ -228,7 +217,7 @@ def test_a_rollback_that_was_killed_is_ended_by_the_next(
             rollback(None, options, commands.silent, commands.silent)
     for expected in ("vxlan27", "vxlan26"):
         rollback(None, options, commands.silent, commands.silent)
-        assert expected.encode() in files_of(options.root)["etc/netplan/60-evpn-host.yaml"]
+        assert expected.encode() in etc_files(options.root)["etc/netplan/60-evpn-host.yaml"]
 
 
 @pytest.mark.parametrize("verb_", ["apply", "rollback"])
@@ -238,7 +227,7 @@ def test_a_beginning_that_is_not_durable(
     """The record is in place, but its folder can't be synced: refused, and the record stays."""
     apply(OLD, options)
     apply(NEW, options)
-    expected = files_of(options.root), record.read(options.root)
+    expected = etc_files(options.root), record.read(options.root)
     write, calls = files.write, iter([True])
 
     def write_first(root: Path, path: PurePath, content: bytes, mode: int) -> None:
@@ -253,18 +242,18 @@ def test_a_beginning_that_is_not_durable(
     }
     with pytest.raises(OSError, match="Input/output error"):
         runs[verb_]()
-    assert (files_of(options.root), record.read(options.root)) == expected
+    assert (etc_files(options.root), record.read(options.root)) == expected
 
 
 def test_an_end_that_is_not_recorded(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rollback whose record can't be written at its end goes back too."""
+    """A rollback goes back too when its record can't be written at its end."""
     apply(OLD, options)
     apply(NEW, options)
-    expected = files_of(options.root)
+    expected = etc_files(options.root)
     monkeypatch.setattr("generator.verbs.rollback._done", lambda *_, **__: _full_disk())
     with pytest.raises(ActivationFailed, match="No space left"):
         rollback(None, options, commands.silent, commands.silent)
-    assert files_of(options.root) == expected
+    assert etc_files(options.root) == expected
 
 
 def test_a_signal_after_the_end(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +293,7 @@ def test_a_stage_that_can_not_be_removed(
 def test_uninstall_replaces_ours_by_what_was_there(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At no instant FRR has no file."""
+    """FRR has a file at any instant of uninstall: ours, then the operator's."""
     on_a_tree = msgspec.structs.replace(options, activate=False)
     conf = options.root / "etc/frr/frr.conf"
     conf.parent.mkdir(parents=True)
@@ -319,7 +308,7 @@ def test_uninstall_replaces_ours_by_what_was_there(
 def test_an_empty_folder_of_a_killed_run_goes(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed between removing a drop-in and its folder: the next run removes the folder."""
+    """A run was killed after it removed a drop-in; the next run removes the empty folder."""
     apply(OLD, options)
     drop_ins = options.root / "etc/systemd/network"
     monkeypatch.setattr(verb, "_as_planned", lambda previous, _: previous.ok)
@@ -335,7 +324,7 @@ def test_an_empty_folder_of_a_killed_run_goes(
 def test_a_look_of_the_hook_that_can_not_be_written_down(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The address may have moved: exit code 3, not 1."""
+    """Exit code 3, not 1: the address may have moved."""
     apply(OLD, options)
     monkeypatch.setattr(hook.Hook, "settle", _full_disk)
     with pytest.raises(ActivationFailed, match="No space left"):
@@ -345,9 +334,9 @@ def test_a_look_of_the_hook_that_can_not_be_written_down(
 def test_a_drop_ins_folder_that_can_not_be_removed(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An empty folder that stays is not what was planned: exit code 3. One in use stays."""
+    """Exit code 3 for an empty folder that can't be removed. A folder with files stays."""
     apply(OLD, options)
-    expected = files_of(options.root)
+    expected = etc_files(options.root)
     rmdir = os.rmdir
     failures = iter([OSError(30, "Read-only file system")])
 
@@ -360,7 +349,7 @@ def test_a_drop_ins_folder_that_can_not_be_removed(
         faults.setattr(os, "rmdir", fail_once)
         with pytest.raises(ActivationFailed, match="Read-only"):
             apply(NEW, options)
-    assert files_of(options.root) == expected
+    assert etc_files(options.root) == expected
     [folder] = (options.root / "etc/systemd/network").glob("10-netplan-vxlan26.*.d")
     (folder / "theirs.conf").write_text("[Link]\n")
     apply(NEW, msgspec.structs.replace(options, person=True))

@@ -1,4 +1,4 @@
-"""How a host is, by its sessions since the last apply."""
+"""The health of a host, by its sessions since the last apply."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from generator.observed.frr import Session
 from generator.observed.health import GOOD, health
 
 APPLIED = "2026-11-28T10:00:00+00:00"
-AT = 1795860000.0  # the same in seconds since the epoch
+AT = 1795860000.0  # the same time in seconds since the epoch
 UP = Session("ens4", "Established", "Established")
 NEVER = Session("ens5", "Active", "Active")
 LOST = Session("ens5", "Idle", "Idle", AT + 60)
@@ -26,7 +26,9 @@ LOST_BEFORE = Session("ens5", "Idle", "Idle", AT - 60)
         ([Session("theirs", "Idle", "Idle", AT + 60), UP], "", "ok", ""),
     ],
 )
-def test_health(sessions: list[Session], failed: str, word: str, text: str) -> None:
+def test_sessions_decide_the_health(
+    sessions: list[Session], failed: str, word: str, text: str
+) -> None:
     """The word is the contract's; the reason names the session."""
     known = {session.neighbor: session for session in sessions}
     judged = health(["ens4", "ens5"], known, APPLIED, failed=failed)
@@ -45,7 +47,9 @@ def test_health(sessions: list[Session], failed: str, word: str, text: str) -> N
         ([LOST], "down", ["ens5"]),
     ],
 )
-def test_a_frozen_guest(sessions: list[Session], word: str, texts: list[str]) -> None:
+def test_a_frozen_guest_degrades_the_health(
+    sessions: list[Session], word: str, texts: list[str]
+) -> None:
     """A host whose guest is out of reach is degraded, or worse by its sessions."""
     known = {session.neighbor: session for session in sessions}
     judged = health(["ens4", "ens5"], known, APPLIED, failed="", frozen="02:00 is frozen")

@@ -1,4 +1,4 @@
-"""A payload that failed, or that a person went back from, is left alone until it is time."""
+"""A timer leaves a payload alone that failed, or from which a person went back."""
 
 import datetime
 from pathlib import Path
@@ -6,14 +6,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from generator.activation import commands, converge
+from generator.activation import commands
 from generator.errors import ActivationFailed, Refused
-from generator.reporting.report import Outcome
-from generator.state import held, record
-from generator.verbs import apply as verb
+from generator.state import held
 from generator.verbs.options import Options
 from generator.verbs.rollback import rollback
-from tests.strategies import LEAF1, LEAF2, encoded, host, tagged, vnet
+from tests.folders import apply, fail_once, generation
+from tests.strategies import LEAF1, LEAF2, host, tagged, vnet
 
 PORTS = tagged(LEAF1, LEAF2)
 OLD = host(vnet(26, prefixes=["10.26.0.1/24"], ports=PORTS))
@@ -26,77 +25,54 @@ def options(folder_as_host: Path) -> Options:
     return Options(root=folder_as_host, backend="netplan")
 
 
-def apply(document: object, options: Options, **changed: object) -> Outcome:
-    chosen = msgspec.structs.replace(options, **changed)
-    return verb.apply(encoded(document), chosen, commands.silent, commands.silent)
-
-
-def fail_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the next activation fail; going back works."""
-    steps = iter([True])
-
-    def converge_or_fail(*_: object) -> list[str]:
-        if next(steps, False):
-            raise ActivationFailed("guard: session ens4 is not Established, but was before")
-        return []
-
-    monkeypatch.setattr(converge, "converge", converge_or_fail)
-
-
-def current(options: Options) -> int:
-    """Return the generation that the host has."""
-    applied = record.read(options.root)
-    return applied.target.generation if applied else 0
-
-
 def wait(options: Options, minutes: float) -> None:
-    """Let time pass for what is held."""
-    kept = held.read(options.root)
-    assert kept
-    since = datetime.datetime.fromisoformat(kept.since) - datetime.timedelta(minutes=minutes)
-    older = msgspec.structs.replace(kept, since=since.isoformat())
+    """Let time pass for the payload that is left alone."""
+    entry = held.read(options.root)
+    assert entry
+    since = datetime.datetime.fromisoformat(entry.since) - datetime.timedelta(minutes=minutes)
+    older = msgspec.structs.replace(entry, since=since.isoformat())
     (options.root / held.FILE).write_bytes(msgspec.json.encode(older))
 
 
 def test_a_timer_tries_a_failed_payload_again_after_longer_each_time(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After 5, 15, 60 and again 60 minutes; each try breaks what works for a moment."""
+    """The timer waits 5, 15, 60 and 60 minutes: each try disturbs the host for a moment."""
     apply(OLD, options)
     for failures, minutes in enumerate((5, 15, 60, 60), start=1):
         fail_once(monkeypatch)
         with pytest.raises(ActivationFailed):
             apply(NEW, options)
-        kept = held.read(options.root)
-        assert kept
-        assert kept.failures == failures
+        entry = held.read(options.root)
+        assert entry
+        assert entry.failures == failures
         wait(options, minutes - 1)
         outcome = apply(NEW, options)
         assert "ens4 is not Established" in outcome.left_alone
-        assert current(options) == 1
+        assert generation(options) == 1
         wait(options, 1)
     assert apply(NEW, options).left_alone == ""
-    assert current(options) == 2
+    assert generation(options) == 2
     assert held.read(options.root) is None
 
 
 def test_another_payload_is_applied_at_once(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is not the one that failed."""
+    """Another payload than the one that failed is applied at once."""
     apply(OLD, options)
     fail_once(monkeypatch)
     with pytest.raises(ActivationFailed):
         apply(NEW, options)
     better = host(vnet(28, prefixes=["10.28.0.1/24"], ports=PORTS), generation=3)
     assert apply(better, options).left_alone == ""
-    assert current(options) == 3
+    assert generation(options) == 3
 
 
 def test_a_first_payload_that_failed_is_left_alone_too(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A host without a record has nothing to say but why."""
+    """On a host without a record the refusal says why, and when it is tried again."""
     fail_once(monkeypatch)
     with pytest.raises(ActivationFailed):
         apply(OLD, options)
@@ -105,13 +81,13 @@ def test_a_first_payload_that_failed_is_left_alone_too(
 
 
 def test_a_persons_word_counts(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`apply -p` applies a payload that failed, and one that was gone back from."""
+    """`apply -p` applies a payload that failed, or from which a person went back."""
     apply(OLD, options)
     fail_once(monkeypatch)
     with pytest.raises(ActivationFailed):
         apply(NEW, options)
     assert apply(NEW, options, person=True).left_alone == ""
-    assert current(options) == 2
+    assert generation(options) == 2
     rollback(None, options, commands.silent, commands.silent)
     files = (options.root / "etc/netplan/60-evpn-host.yaml").read_text()
     assert "nbr-26" in files

@@ -1,4 +1,4 @@
-"""Every apply that changes something is an entry of the history, and can be gone back to."""
+"""Every apply that changes something is an entry of the history, to which one can go back."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,8 @@ from generator.verbs import apply as verb
 from generator.verbs import history
 from generator.verbs.options import Options
 from generator.verbs.rollback import rollback
-from tests.strategies import LEAF1, LEAF2, Json, encoded, host, link, server, tagged, vnet
+from tests.folders import apply, etc_files, fail_once
+from tests.strategies import LEAF1, LEAF2, Json, host, link, server, tagged, vnet
 from tests.test_apply import Command
 
 PORTS = tagged(LEAF1, LEAF2)
@@ -26,10 +27,6 @@ def options(folder_as_host: Path) -> Options:
     return Options(root=folder_as_host, backend="ifupdown", person=True, started_by="ada", keep=4)
 
 
-def apply(document: Json, options: Options) -> None:
-    verb.apply(encoded(document), options, commands.silent, commands.silent)
-
-
 def back(options: Options, number: int | None = None) -> int:
     """Go back; return the number of the entry that is current again."""
     _, entry = rollback(number, options, commands.silent, commands.silent)
@@ -37,7 +34,7 @@ def back(options: Options, number: int | None = None) -> int:
 
 
 def renumbered(generation: int) -> Json:
-    """A payload of which only the management address is another: no file changes."""
+    """Return a payload with another management address alone: no file changes."""
     document = host(RED, links=BOTH, generation=generation, server=server())
     document["server"]["mgmt"]["ipv4"] = document["server"]["mgmt"]["ipv4"].replace(".101", ".77")
     return document
@@ -45,7 +42,7 @@ def renumbered(generation: int) -> Json:
 
 @pytest.fixture
 def applied(options: Options) -> Options:
-    """Four applies: one uplink goes and comes back, then the address changes."""
+    """Apply four payloads: an uplink goes and comes back, then the address changes."""
     apply(host(RED, links=BOTH), options)
     one = host(RED, links=BOTH[:1], generation=2)
     one["server"] = server()
@@ -56,7 +53,7 @@ def applied(options: Options) -> Options:
 
 
 def test_an_apply_that_changes_no_file_is_an_entry(applied: Options) -> None:
-    """The management address is not in any file, and still can be gone back from."""
+    """A change of the management address, which no file has, is an entry too."""
     listed = history.entries(applied.root)
     assert [each.number for each in listed] == [4, 3, 2, 1]
     assert [each.outcome for each in listed] == ["current", "applied", "applied", "applied"]
@@ -67,8 +64,8 @@ def test_an_apply_that_changes_no_file_is_an_entry(applied: Options) -> None:
     assert "+ V-Net red (VNI 26, 10.26.0.1/24, VPC coke)" in listed[3].summary
 
 
-def test_rollback_skips_nothing(applied: Options) -> None:
-    """Each goes back by one more; the record says what the host really has."""
+def test_each_rollback_goes_back_by_one(applied: Options) -> None:
+    """Each rollback goes back by one entry; the record says what the host has."""
     assert back(applied) == 3
     current = record.read(applied.root)
     assert current
@@ -78,12 +75,12 @@ def test_rollback_skips_nothing(applied: Options) -> None:
     current = record.read(applied.root)
     assert current
     assert current.target.sessions == ["ens4"]
-    # The oldest entries are gone, but not the one whose files the host has.
+    # The oldest entries are removed, except the one whose files the host has.
     assert [each.number for each in generations.entries(applied.root)][-1] == 2
 
 
 def test_any_entry_can_be_gone_back_to(applied: Options) -> None:
-    """By its number, also forward again; an unknown one is refused with those that there are."""
+    """rollback takes a number, also forward again; a refusal lists the known numbers."""
     back(applied, 1)
     assert back(applied, 4) == 4
     current = record.read(applied.root)
@@ -94,15 +91,15 @@ def test_any_entry_can_be_gone_back_to(applied: Options) -> None:
         back(applied, 77)
 
 
-def test_the_one_before_an_apply_after_a_rollback(applied: Options) -> None:
-    """It is what the host had then, not what the rollback went back from."""
+def test_the_previous_entry_is_what_the_host_had(applied: Options) -> None:
+    """After a rollback and an apply, the previous entry is the one that the host had."""
     back(applied, 2)
     apply(host(links=BOTH, generation=9), applied)
     assert back(applied) == 5  # the rollback to 2
 
 
-def test_nothing_new_is_no_entry(applied: Options) -> None:
-    """A payload of a new generation with the same content: the entry that is current has it."""
+def test_an_apply_without_a_change_is_no_entry(applied: Options) -> None:
+    """The current entry gets the new generation of a payload with the same content."""
     apply(renumbered(5), applied)
     assert [each.generation for each in history.entries(applied.root)] == [5, 3, 2, 1]
     assert [each.number for each in history.entries(applied.root)] == [4, 3, 2, 1]
@@ -114,15 +111,8 @@ def test_nothing_new_is_no_entry(applied: Options) -> None:
 def test_a_failed_apply_is_listed_with_its_reason(
     applied: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody can go back to it: the host never stayed there."""
-    steps = iter([True])
-
-    def fail_once(*_: object) -> list[str]:
-        if next(steps, False):
-            raise ActivationFailed("guard: session ens4 is not Established, but was before")
-        return []
-
-    monkeypatch.setattr(converge, "converge", fail_once)
+    """A failed apply is listed with its reason, and no rollback leads to it."""
+    fail_once(monkeypatch)
     with pytest.raises(ActivationFailed):
         apply(host(links=BOTH, generation=9), applied)
     newest = history.entries(applied.root)[0]
@@ -133,8 +123,8 @@ def test_a_failed_apply_is_listed_with_its_reason(
     assert back(applied) == 3
 
 
-def test_the_command(applied: Options, evpn_host: Command) -> None:
-    """A line for each entry, and what it changed below; as JSON a list of objects."""
+def test_history_prints_a_line_for_each_entry(applied: Options, evpn_host: Command) -> None:
+    """`history` prints a line for each entry, its changes below; as JSON a list of objects."""
     shown = evpn_host("history", "--root", applied.root)
     assert shown.code == 0
     assert shown.out.splitlines()[0].startswith("4  2")
@@ -145,7 +135,7 @@ def test_the_command(applied: Options, evpn_host: Command) -> None:
 
 
 def test_ten_times_the_same_leave_nothing_behind(options: Options) -> None:
-    """A V-Net that came and went: files as at first, the history bounded."""
+    """A V-Net that comes and goes ten times leaves no file, and a bounded history."""
     plain = host(links=BOTH)
     apply(plain, options)
     etc = {f: f.read_bytes() for f in (options.root / "etc").rglob("*") if f.is_file()}
@@ -160,7 +150,7 @@ def test_ten_times_the_same_leave_nothing_behind(options: Options) -> None:
 
 
 def test_a_record_of_an_older_version_has_no_history(applied: Options) -> None:
-    """Its entries are still listed and can be gone back to."""
+    """Entries of an older version are listed, and rollback reaches them."""
     file = applied.root / record.GENERATIONS / "2/record.json"
     entry = json.loads(file.read_text())
     for name in ("origin", "started_by", "seconds", "summary"):
@@ -175,9 +165,9 @@ def test_a_record_of_an_older_version_has_no_history(applied: Options) -> None:
 def test_a_repair_leaves_the_entry_as_it_is(
     applied: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether it ends well or fails: what the apply changed stays known, with its files."""
+    """A repair, good or failed, keeps what the entry changed, and its files."""
     back(applied, 1)
-    entry, texts = generations.entries(applied.root)[0], etc(applied)
+    entry, texts = generations.entries(applied.root)[0], etc_files(applied.root)
     monkeypatch.setattr(verb, "_as_planned", lambda *_: False)  # a device is gone
     apply(host(RED, links=BOTH), applied)
     assert generations.entries(applied.root)[0] == entry
@@ -195,19 +185,10 @@ def test_a_repair_leaves_the_entry_as_it_is(
     assert generations.texts(applied.root, entry).keys() == texts.keys()
 
 
-def etc(options: Options) -> dict[str, bytes]:
-    """Return the files of a host by path."""
-    return {
-        str(file.relative_to(options.root)): file.read_bytes()
-        for file in (options.root / "etc").rglob("*")
-        if file.is_file()
-    }
-
-
 def test_failures_take_no_place_of_what_was_good(
     applied: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A payload that fails for days leaves all entries that can be gone back to."""
+    """A payload that fails for days removes no good entry."""
     fails = True
 
     def fail_first(*_: object) -> list[str]:

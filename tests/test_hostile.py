@@ -25,7 +25,7 @@ def check_message(problem: Problem) -> None:
 
 
 def answer_to(data: bytes) -> Payload | None:
-    """Return what `load` makes of data; fail where it raises anything but `Refused`."""
+    """Return the payload that `load` reads, or None; fail if it raises anything but `Refused`."""
     payload: Payload | None = None
     try:
         payload = load(data)
@@ -47,7 +47,7 @@ def answer_to(data: bytes) -> Payload | None:
 @example(b'{"a":' * 100_000)
 @example(b'"\\ud800"')
 def test_refuses_any_bytes_in_words(data: bytes) -> None:
-    """The bytes are not even JSON."""
+    """`load` refuses bytes in words that are not even JSON."""
     assert answer_to(data) is None
 
 
@@ -56,7 +56,7 @@ def test_refuses_any_bytes_in_words(data: bytes) -> None:
 @example(["\ud800"], {"kind": "Host"})
 @example({"kind": ["\ud800"]}, {})
 def test_answers_any_json_in_words(value: object, around: dict[str, object]) -> None:
-    """JSON that is no payload may stand at the top and in every section."""
+    """`load` answers any JSON in words, at the top and in every section."""
     answer_to(encoded(value))
     if isinstance(value, dict):
         answer_to(encoded(around | value))
@@ -91,7 +91,7 @@ def test_every_generated_document_is_accepted(document: dict[str, object]) -> No
 )
 @pytest.mark.parametrize("escaped", [True, False], ids=["escaped", "raw"])
 def test_unsafe_characters_are_refused_wherever_they_stand(raw: str, escaped: bool) -> None:
-    """The place is a value, a key, an ignored field or a nested one; escaped or raw."""
+    """They are refused in values, keys and ignored fields, at any depth, escaped or raw."""
     for document in (
         host(server=host()["server"] | {"name": raw}),
         host(vpcs=[{"id": 26, "name": raw}, {"id": 33, "name": raw}]),

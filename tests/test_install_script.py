@@ -1,4 +1,4 @@
-"""packaging/install.sh: what it makes of its options, and that it leaves nothing behind.
+"""packaging/install.sh: how it uses its options, and that a failure leaves nothing behind.
 
 In a Debian tree apt, dpkg, the package, openssl, the terminal and the controller are real; only
 systemd does not run there. Those that end in a running VTEP are in tests/lab/test_on_and_off.py.
@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from lab.result import LabUnavailable, Result
+from lab.result import Result
 from lab.root import Root
-from tests.conftest import REPO, unavailable
+from tests.conftest import REPO
 from tests.debs import FORGET, REPOSITORY, debs
 
 SCRIPT = REPO / "packaging/install.sh"
@@ -178,59 +178,56 @@ class Server:
 def server(root_user: None) -> Iterator[Server]:
     """Make a tree of Debian 13; a test of the lab has these failures on Debian 12 too."""
     del root_user
-    try:
-        with Root("trixie") as root, tempfile.TemporaryDirectory() as folder:
-            yield Server(root, Path(folder))
-    except LabUnavailable as reason:
-        unavailable(str(reason))
+    with Root("trixie") as root, tempfile.TemporaryDirectory() as folder:
+        yield Server(root, Path(folder))
 
 
 def test_refuses_a_controller_with_another_fingerprint(server: Server) -> None:
     """It installs nothing when the controller shows no certificate with the fingerprint."""
-    done = server.install("--ca-fingerprint", "00" * 32, "--yes")
-    assert done.code == 1, done
-    assert "shows no certificate with that fingerprint" in done.out
-    assert "installing" not in done.out
+    result = server.install("--ca-fingerprint", "00" * 32, "--yes")
+    assert result.code == 1, result
+    assert "shows no certificate with that fingerprint" in result.out
+    assert "installing" not in result.out
     assert server.picture() == server.before
 
 
 def test_the_answer_no_restores_the_server(server: Server) -> None:
     """The fingerprint selects the CA; the script shows the diff and asks its question."""
-    done = server.install("--ca-fingerprint", server.fingerprint, answer="n")
-    assert done.code == 1, done
-    assert "+++ " in done.out
-    assert "[y/N] " in done.out
-    assert "you said no" in done.out
+    result = server.install("--ca-fingerprint", server.fingerprint, answer="n")
+    assert result.code == 1, result
+    assert "+++ " in result.out
+    assert "[y/N] " in result.out
+    assert "you said no" in result.out
     assert server.picture() == server.before
 
 
 def test_a_failed_apply_restores_the_server(server: Server) -> None:
     """The answer yes applies. That fails, because no daemon runs here."""
-    done = server.install("--ca-fingerprint", server.fingerprint.upper(), answer="yes")
-    assert done.code == 3, done
-    assert "you said no" not in done.out
+    result = server.install("--ca-fingerprint", server.fingerprint.upper(), answer="yes")
+    assert result.code == 3, result
+    assert "you said no" not in result.out
     assert server.picture() == server.before
 
 
 def test_a_failure_of_apt_restores_the_server(server: Server) -> None:
     """One package is installed, the next one half: both go, with all that they brought."""
     packages = ["--package", "evpn-host", "--package", "/opt/broken.deb"]
-    done = server.install("--ca-fingerprint", server.fingerprint, "--yes", *packages)
-    assert done.code == 1, done
-    assert "Setting up evpn-host" in done.out
-    assert "the package can't be installed" in done.out
+    result = server.install("--ca-fingerprint", server.fingerprint, "--yes", *packages)
+    assert result.code == 1, result
+    assert "Setting up evpn-host" in result.out
+    assert "the package can't be installed" in result.out
     assert server.picture() == server.before
 
 
 def test_a_value_may_end_in_an_equals_sign(server: Server) -> None:
-    """A token in base64 often does: the setting is written whole, for root's eyes alone."""
+    """A value may end in =, as a token in base64; the setting is whole, and for root alone."""
     server.root.run(["sh", "-c", "umask 077; echo YWJjZA== > /opt/token"])
     options = ["--controller", "URL?key=YWJjZA==", "--host=K8S01", "--token-file=/opt/token"]
-    done = server.install(*options, "--ca-fingerprint", server.fingerprint, answer="n")
+    result = server.install(*options, "--ca-fingerprint", server.fingerprint, answer="n")
     server.root.run(["rm", "/opt/token"])
-    assert "[y/N] " in done.out, done
-    assert re.search(r'<config.yaml 600>\ncontroller: "https://\S+\?key=YWJjZA=="\n', done.out)
-    assert "<token 600>\nYWJjZA==\n" in done.out
+    assert "[y/N] " in result.out, result
+    assert re.search(r'<config.yaml 600>\ncontroller: "https://\S+\?key=YWJjZA=="\n', result.out)
+    assert "<token 600>\nYWJjZA==\n" in result.out
     assert server.picture() == server.before
 
 
@@ -241,16 +238,17 @@ def test_a_second_run_changes_that_setting_alone(server: Server) -> None:
     make = f"mkdir {folder}; umask 027; cat > {folder}/config.yaml; echo mine > {folder}/notes"
     server.root.run(["sh", "-c", make], input=text)
     before = server.picture()
-    done = server.install("--controller", "URL", "--ca-fingerprint", server.fingerprint, answer="n")
+    options = ("--controller", "URL", "--ca-fingerprint", server.fingerprint)
+    result = server.install(*options, answer="n")
     after = server.picture()
-    kept = server.root.run(["cat", f"{folder}/config.yaml"]).out
+    config = server.root.run(["cat", f"{folder}/config.yaml"]).out
     mode = server.root.run(["stat", "-c", "%a", f"{folder}/config.yaml"]).out
     server.root.run(["rm", "-r", folder])
-    url = re.search(r'^controller: ("https://\S+")$', done.out, re.MULTILINE)
-    assert url, done
+    url = re.search(r'^controller: ("https://\S+")$', result.out, re.MULTILINE)
+    assert url, result
     expected = text.replace("/nowhere.json", url[1]) + 'ca_file: "/etc/evpn-host/ca.pem"\n'
-    assert f"<config.yaml 640>\n{expected}<notes" in done.out
-    assert (kept, mode) == (text, "640\n")
+    assert f"<config.yaml 640>\n{expected}<notes" in result.out
+    assert (config, mode) == (text, "640\n")
     assert after == before
 
 
@@ -259,12 +257,12 @@ def test_a_vtep_stays_one_if_its_package_can_not_be_installed(server: Server) ->
     state = "/var/lib/evpn-host"
     script = f'mkdir -p {state}; echo "{{}}" > {state}/record.json'
     server.root.run(["sh", "-c", script])
-    done = server.install("--ca-fingerprint", server.fingerprint, answer="n")
+    result = server.install("--ca-fingerprint", server.fingerprint, answer="n")
     record = server.root.run(["cat", f"{state}/record.json"], check=False).out
     settings = server.root.run(["ls", "-d", "/etc/evpn-host"], check=False).out
     server.reset()
-    assert done.code == 1, done
-    assert "these packages stay, as their removal would take this VTEP out of the" in done.out
+    assert result.code == 1, result
+    assert "these packages stay, as their removal would take this VTEP out of the" in result.out
     assert (record, settings) == ("{}\n", "")
 
 
@@ -275,31 +273,31 @@ def test_code_and_message_tell_every_end(server: Server, case: str) -> None:
     for name, number in codes.items():
         server.root.run(["sh", "-c", f"echo {number} > /opt/{name}"])
     try:
-        done = server.install("--package", "/opt/the stub.deb", "--yes")
+        result = server.install("--package", "/opt/the stub.deb", "--yes")
         after = server.picture()
     finally:
         server.root.run(["rm", *(f"/opt/{name}" for name in codes)])
         if stays:
             server.reset()
-    assert done.code == code, done
-    assert message in done.out
+    assert result.code == code, result
+    assert message in result.out
     assert any(line.startswith("stub ") for line in after) == stays
     assert stays or after == server.before
 
 
 def test_a_package_stays_if_an_upgraded_one_needs_it(server: Server) -> None:
-    """To purge it would remove a package that was there before."""
+    """A purge of the package would remove one that was installed before."""
     server.root.run(["apt-get", "install", "--yes", "/opt/the stub.deb"], timeout=200)
     server.root.run(["sh", "-c", "echo 1 > /opt/check"])
     try:
         packages = ["--package", "/opt/next.deb", "--package", "/opt/extra.deb"]
-        done = server.install(*packages, "--yes")
+        result = server.install(*packages, "--yes")
         after = server.picture()
     finally:
         server.root.run(["rm", "/opt/check"])
         server.reset()
-    assert done.code == 1, done
-    assert "these packages stay, as others need them that were there before: extra" in done.out
+    assert result.code == 1, result
+    assert "these packages stay, as others need them that were there before: extra" in result.out
     assert [line for line in after if line.startswith("stub ")] == ["stub 2 ii "]
 
 
@@ -312,10 +310,11 @@ def options(tmp_path: Path) -> Options:
     def run(*words: str | bytes, text: bytes = SCRIPT.read_bytes()) -> Result:
         argv = ["/bin/sh", "-s", "--", *words]
         environment = {"PATH": str(tmp_path)}
-        done = subprocess.run(
+        process = subprocess.run(
             argv, input=text, capture_output=True, check=False, env=environment, timeout=60
         )
-        return Result(done.returncode, done.stdout.decode(), done.stderr.decode(errors="replace"))
+        errors = process.stderr.decode(errors="replace")
+        return Result(process.returncode, process.stdout.decode(), errors)
 
     return run
 
@@ -348,19 +347,19 @@ WRONG: dict[str, tuple[tuple[str | bytes, ...], str]] = {
 def test_refuses_options_that_it_can_not_use(options: Options, case: str) -> None:
     """It names the option, changes nothing and ends with 2."""
     words, message = WRONG[case]
-    done = options(*words)
-    assert (done.code, done.out) == (2, "")
-    assert done.err.startswith("install.sh: ")
-    assert message in done.err
+    result = options(*words)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("install.sh: ")
+    assert message in result.err
 
 
 def test_help_has_every_option_of_the_documentation(options: Options) -> None:
     """Both name the same; --help prints to standard output and ends with 0."""
     page = (REPO / "docs/install.md").read_text().partition("## One line")[2].partition("\n## ")[0]
     documented = re.findall(r"^\| `(--[a-z-]+)", page, re.MULTILINE)
-    done = options(*URL, "--help")
-    assert (done.code, done.err) == (0, "")
-    assert re.findall(r"^  (--[a-z-]+)", done.out, re.MULTILINE) == documented
+    result = options(*URL, "--help")
+    assert (result.code, result.err) == (0, "")
+    assert re.findall(r"^  (--[a-z-]+)", result.out, re.MULTILINE) == documented
 
 
 def test_does_nothing_if_the_download_is_cut_short(options: Options) -> None:
@@ -372,8 +371,8 @@ def test_does_nothing_if_the_download_is_cut_short(options: Options) -> None:
     cuts = {first, *lines[1:], *middles[1:], *range(len(text) - 20, len(text))}
     assert len(cuts) > 500
     for cut in sorted(cuts):
-        done = options("--help", text=text[:cut])
-        assert (done.code, done.out) == (2, ""), text[:cut].decode()[-200:]
+        result = options("--help", text=text[:cut])
+        assert (result.code, result.out) == (2, ""), text[:cut].decode()[-200:]
     assert options("--help", text=text).code == 0
 
 
@@ -390,7 +389,7 @@ def write_settings(
     )
 
 
-# What the operator wrote, and what is there after `--host 'a "b" #c='`.
+# The operator's file, and the file after `--host 'a "b" #c='`.
 NEW = '"a \\"b\\" #c="'
 EDITS = {
     "no file": (None, f"host: {NEW}\n"),
@@ -418,8 +417,8 @@ def test_exchanges_one_value_and_nothing_else(tmp_path: Path, case: str) -> None
     file = tmp_path / "config.yaml"
     if before is not None:
         file.write_bytes(before.encode())
-    done = write_settings(tmp_path, host='a "b" #c=')
-    assert (done.returncode, done.stderr) == (0, "")
+    result = write_settings(tmp_path, host='a "b" #c=')
+    assert (result.returncode, result.stderr) == (0, "")
     assert file.read_bytes().decode() == after
     inode = file.stat().st_ino
     assert write_settings(tmp_path, host='a "b" #c=').returncode == 0
@@ -438,23 +437,23 @@ def test_exchanges_one_value_and_nothing_else(tmp_path: Path, case: str) -> None
     ],
 )
 def test_refuses_a_file_that_it_can_not_edit(tmp_path: Path, text: str) -> None:
-    """It says so in a line of its own, and the file stays."""
+    """One line says that a file can't be edited, and the file stays."""
     file = tmp_path / "config.yaml"
     file.write_bytes(text.encode("latin-1"))
-    done = write_settings(tmp_path, host="b")
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"install.sh: {file}: ")
-    assert "Traceback" not in done.stderr
+    result = write_settings(tmp_path, host="b")
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"install.sh: {file}: ")
+    assert "Traceback" not in result.stderr
     assert file.read_bytes() == text.encode("latin-1")
 
 
 def test_refuses_a_link_in_place_of_the_settings(tmp_path: Path) -> None:
-    """What it points to could not be restored."""
+    """A link in place of the settings is refused: its target could not be restored."""
     (tmp_path / "elsewhere").write_text("host: a\n")
     (tmp_path / "config.yaml").symlink_to("elsewhere")
-    done = write_settings(tmp_path, host="b")
-    assert done.returncode == 1
-    assert "is not a regular file" in done.stderr
+    result = write_settings(tmp_path, host="b")
+    assert result.returncode == 1
+    assert "is not a regular file" in result.stderr
     assert (tmp_path / "elsewhere").read_text() == "host: a\n"
 
 
@@ -478,9 +477,9 @@ def test_secrets_are_for_root_alone_from_the_first_instant(tmp_path: Path) -> No
     for url, mode in (("https://c/a", 0o644), ("https://c/?key=x=", 0o600)):
         file.write_text("retries: 1\n")
         file.chmod(0o644)
-        done = write_settings(tmp_path, PRINT_MODES, controller=url, token_file=str(token))
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout == "600 0\n600 0\n"
+        result = write_settings(tmp_path, PRINT_MODES, controller=url, token_file=str(token))
+        assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout == "600 0\n600 0\n"
         assert file.stat().st_mode & 0o777 == mode
         assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
         assert (tmp_path / "token").read_text() == "YWJj=\n"

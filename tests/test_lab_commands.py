@@ -43,10 +43,10 @@ def module(name: str, *words: str, **environment: str) -> subprocess.CompletedPr
 @pytest.mark.parametrize("option", ["--help", "-h"])
 def test_shows_help(name: str, option: str) -> None:
     """Nothing boots."""
-    done = module(name, option)
-    assert done.returncode == 0
-    assert done.stdout.startswith(f"Usage: lab/{name}")
-    assert not done.stderr
+    result = module(name, option)
+    assert result.returncode == 0
+    assert result.stdout.startswith(f"Usage: lab/{name}")
+    assert not result.stderr
 
 
 def test_help_of_the_shell_names_choices_and_commands() -> None:
@@ -70,29 +70,29 @@ def test_help_of_the_shell_names_choices_and_commands() -> None:
 )
 def test_names_a_wrong_word(words: list[str], message: str) -> None:
     """The message is one line."""
-    done = module(*words)
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"lab/{words[0]}: ")
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert not done.stdout
+    result = module(*words)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"lab/{words[0]}: ")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not result.stdout
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_names_a_wrong_machine(name: str) -> None:
     """The environment chooses the machine."""
-    done = module(name, EVPN_HOST_LAB_MACHINE="kvm")
+    result = module(name, EVPN_HOST_LAB_MACHINE="kvm")
     message = "EVPN_HOST_LAB_MACHINE=kvm: is not one of uml, qemu"
-    assert (done.returncode, done.stderr) == (2, f"lab/{name}: {message}\n")
+    assert (result.returncode, result.stderr) == (2, f"lab/{name}: {message}\n")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_says_why_there_can_be_no_lab(name: str) -> None:
     """The message is one line."""
     code = f"import os; os.geteuid = lambda: 1000; from lab import command, {name} as it; "
-    done = run([sys.executable, "-c", f"{code}command.run(it.main, 'lab/{name}')"])
+    result = run([sys.executable, "-c", f"{code}command.run(it.main, 'lab/{name}')"])
     message = f"lab/{name}: no lab here: the lab's machine needs root\n"
-    assert (done.returncode, done.stderr) == (1, message)
+    assert (result.returncode, result.stderr) == (1, message)
 
 
 @pytest.fixture
@@ -115,9 +115,9 @@ def test_needs_root_before_it_installs_anything(name: str, programs: Path) -> No
     """Another user gets one line that says so."""
     program(programs / "id", "echo 1000\n")
     program(programs / "python3", "exit 99\n")
-    done = run([str(REPO / "lab" / name)])
+    result = run([str(REPO / "lab" / name)])
     message = f"lab/{name} needs root for its virtual machine: sudo lab/{name}\n"
-    assert (done.returncode, done.stderr) == (1, message)
+    assert (result.returncode, result.stderr) == (1, message)
 
 
 # --- lab/venv on a computer whose python3 has no ensurepip ---
@@ -149,33 +149,33 @@ def scratch(tmp_path: Path, programs: Path) -> Path:
 
 def test_venv_says_what_it_installs(scratch: Path) -> None:
     """It shows neither a traceback nor the output of apt-get."""
-    done = run([str(scratch / "lab/venv")])
-    assert done.stdout == f"{scratch}/.venv/bin/python\n"
-    assert done.stderr == (
+    result = run([str(scratch / "lab/venv")])
+    assert result.stdout == f"{scratch}/.venv/bin/python\n"
+    assert result.stderr == (
         "lab: installing python3-venv with apt-get\n"
         "lab: installing the project and its tools into .venv\n"
     )
     again = run([str(scratch / "lab/venv")])
-    assert (again.stdout, again.stderr) == (done.stdout, "")
+    assert (again.stdout, again.stderr) == (result.stdout, "")
 
 
 def test_venv_shows_the_output_of_apt_get_when_that_fails(scratch: Path, programs: Path) -> None:
     """The exit code is that of apt-get."""
     program(programs / "apt-get", f"{PAGES}exit 100\n")
-    done = run([str(scratch / "lab/venv")])
-    assert done.returncode == 100
-    first, *rest = done.stderr.splitlines()
+    result = run([str(scratch / "lab/venv")])
+    assert result.returncode == 100
+    first, *rest = result.stderr.splitlines()
     assert first == "lab: installing python3-venv with apt-get"
     assert "warning 3" in rest
-    assert not done.stdout
+    assert not result.stdout
 
 
 def test_venv_without_root_names_the_missing_package(scratch: Path, programs: Path) -> None:
     """Only root can install it."""
     program(programs / "id", "echo 1000\n")
-    done = run([str(scratch / "lab/venv")])
+    result = run([str(scratch / "lab/venv")])
     message = "lab: python3 lacks venv and ensurepip (Debian's package python3-venv)\n"
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", message)
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", message)
 
 
 def test_a_build_names_the_tools_that_it_installs(

@@ -1,4 +1,4 @@
-"""`leaves`: what each leaf needs for the hosts at its ports, and what is refused."""
+"""`leaves` writes what each leaf needs for the hosts at its ports, or refuses."""
 
 import json
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def files(folder: Path) -> set[str]:
 
 
 def test_a_port_is_what_the_payload_says_of_it(document: Json) -> None:
-    """Underlay: a session. Not: an access port of Management. A server's: one of its V-Net."""
+    """An underlay port has a session; others are access ports of Management or of a V-Net."""
     ports = {port.name: (port.bridge, port.remote_as) for port in leaf(document).ports}
     assert ports == {
         "swp1": (None, 4200000001),
@@ -66,7 +66,7 @@ def test_a_port_is_what_the_payload_says_of_it(document: Json) -> None:
 
 
 def test_a_leaf_has_the_gateways_that_are_on_the_switch(document: Json) -> None:
-    """Those of V-Nets with an untagged port; where all ports are tagged, hosts have them."""
+    """A leaf has the gateways of V-Nets with an untagged port; hosts have all others."""
     assert [bridge.port.vni for bridge in leaf(document).bridges] == [14, 26, 32, 1033]
     assert [bridge.port.vni for bridge in leaf(document, "leaf2").bridges] == [14, 26, 1033]
     management, servers, layer2, routed = leaf(document).bridges
@@ -80,17 +80,17 @@ def test_a_leaf_has_the_gateways_that_are_on_the_switch(document: Json) -> None:
     assert other[2].mac != routed.mac
 
 
-def test_words_stand_for_what_nobody_says(evpn_host: Command, tmp_path: Path) -> None:
-    """They are named, and `--switches` has them; no tool takes them for values."""
-    done = evpn_host("leaves", "-p", ALL, "-o", tmp_path / "without")
-    assert done.code == 0
-    assert "leaf1: nothing says its LOOPBACK and ASN: the word" in done.err
-    assert "leaf2: nothing says its LOOPBACK: the word" in done.err
+def test_placeholders_are_named(evpn_host: Command, tmp_path: Path) -> None:
+    """Placeholders are named, `--switches` replaces them, and no tool takes them for values."""
+    result = evpn_host("leaves", "-p", ALL, "-o", tmp_path / "without")
+    assert result.code == 0
+    assert "leaf1: nothing says its LOOPBACK and ASN: the word" in result.err
+    assert "leaf2: nothing says its LOOPBACK: the word" in result.err
     text = (tmp_path / "without/leaf1/etc/frr/frr.conf").read_text()
     assert "router bgp ASN\n bgp router-id LOOPBACK\n" in text
-    done = evpn_host("leaves", "-p", ALL, "-o", tmp_path / "with", "--switches", SWITCHES)
-    assert "nothing says" not in done.err
-    assert "ns-leaf-0 is no leaf of this payload" in done.err
+    result = evpn_host("leaves", "-p", ALL, "-o", tmp_path / "with", "--switches", SWITCHES)
+    assert "nothing says" not in result.err
+    assert "ns-leaf-0 is no leaf of this payload" in result.err
     for path in files(tmp_path / "with"):
         assert "LOOPBACK" not in (tmp_path / "with" / path).read_text()
 
@@ -98,10 +98,10 @@ def test_words_stand_for_what_nobody_says(evpn_host: Command, tmp_path: Path) ->
 def test_the_folder_is_what_the_payload_says(
     evpn_host: Command, tmp_path: Path, document: Json
 ) -> None:
-    """A leaf that is gone goes; files of others stay; what is the same is not written."""
+    """A removed leaf goes, files of others stay, and equal files are not written."""
     argv = ["leaves", "-o", tmp_path / "out", "--switches", SWITCHES, "--json", "-p"]
-    done = json.loads(evpn_host(*argv, ALL).out)
-    assert done["leaves"]["new"] == ["leaf1", "leaf2"]
+    result = json.loads(evpn_host(*argv, ALL).out)
+    assert result["leaves"]["new"] == ["leaf1", "leaf2"]
     assert files(tmp_path / "out") == {
         f"{name}/etc/{path}"
         for name in ("leaf1", "leaf2")
@@ -115,14 +115,14 @@ def test_the_folder_is_what_the_payload_says(
         vnet["ports"] = [port for port in vnet["ports"] if "leaf2" not in port["name"]]
     fleet = tmp_path / "fleet.json"
     fleet.write_text(json.dumps(document))
-    done = json.loads(evpn_host(*argv, fleet).out)
-    assert done["leaves"] == {"new": [], "changed": [], "removed": ["leaf2"], "same": ["leaf1"]}
+    result = json.loads(evpn_host(*argv, fleet).out)
+    assert result["leaves"] == {"new": [], "changed": [], "removed": ["leaf2"], "same": ["leaf1"]}
     assert "leaf2/mine" in files(tmp_path / "out")
     assert evpn_host(*argv[:-2], "-p", fleet).out.startswith("leaves: 0 new, 0 changed")
 
 
 def test_a_remote_name_that_is_no_port_of_a_switch(document: Json) -> None:
-    """It would be a folder, a name in a file, or a word of FRR."""
+    """A remote name must be a port of a switch: it becomes a folder and a word of FRR."""
     links = document["hosts"][0]["links"]
     names = ["swp1", "swp1@", "@leaf1", "swp1@../leaf1", "swp 1@leaf1", "HOSTS@leaf1", "a/1@leaf1"]
     hostile = [each for each in HOSTILE_NAMES if 0 < len(each) < 200 and not each.isidentifier()]
@@ -134,7 +134,7 @@ def test_a_remote_name_that_is_no_port_of_a_switch(document: Json) -> None:
 
 
 def test_two_links_that_disagree_about_a_leaf(document: Json) -> None:
-    """Of one leaf's AS number, and of the address of a neighbor."""
+    """Two links that disagree about a leaf's AS number or a neighbor's address are refused."""
     document["hosts"][0]["links"][0]["remote"]["asn"] = 4200300011
     document["hosts"][2]["links"][0]["remote"]["asn"] = 4200300099
     (problem,) = refusal(document)
@@ -143,7 +143,7 @@ def test_two_links_that_disagree_about_a_leaf(document: Json) -> None:
 
 
 def test_a_neighbor_that_two_ports_have(document: Json) -> None:
-    """FRR would take the second for the first."""
+    """A neighbor of two ports is refused: FRR would take the second for the first."""
     document["hosts"][0]["links"][0]["local"]["ipv4"] = "10.99.1.1/31"
     document["hosts"][0]["links"][0]["remote"]["ipv4"] = "10.99.1.0/31"
     document["hosts"][2]["links"][0]["local"]["ipv4"] = "10.99.1.1/31"
@@ -152,8 +152,8 @@ def test_a_neighbor_that_two_ports_have(document: Json) -> None:
     assert problem.endswith("10.99.1.1 is already that of link eth9@srv1 of host srv1")
 
 
-def test_names_of_ports_and_devices(document: Json) -> None:
-    """A port has no name of a device that the leaf gets."""
+def test_a_port_can_not_have_the_name_of_a_device(document: Json) -> None:
+    """A port can't have the name of a device that the leaf gets."""
     remote = document["hosts"][0]["links"][1]["remote"]
     remote |= {"name": "br-26@leaf1", "asn": 4200300011}
     assert refusal(document) == [
@@ -182,7 +182,7 @@ def test_what_a_file_of_switches_can_have_wrong(document: Json, text: str, probl
 
 
 def test_a_refusal_names_the_file_and_writes_nothing(evpn_host: Command, tmp_path: Path) -> None:
-    """It is a file of its own, and not called a payload."""
+    """A refusal names the file of switches, does not call it a payload, and writes nothing."""
     file = tmp_path / "switches.yml"
     for text, message in {
         "leaf1: {loopback: x}": f"evpn-host: leaf1.loopback: x is not an IPv4 address ({file})",
@@ -190,13 +190,13 @@ def test_a_refusal_names_the_file_and_writes_nothing(evpn_host: Command, tmp_pat
         "": f"{file} is empty",
     }.items():
         file.write_text(text)
-        done = evpn_host("leaves", "-p", ALL, "-o", tmp_path / "out", "--switches", file)
-        assert done.code == 1
-        assert message in done.err
+        result = evpn_host("leaves", "-p", ALL, "-o", tmp_path / "out", "--switches", file)
+        assert result.code == 1
+        assert message in result.err
         assert not (tmp_path / "out").exists()
 
 
 def test_a_mistyped_leaf_is_named(document: Json) -> None:
-    """The file has a leaf that is nearly one of the payload."""
+    """A leaf in the file whose name is nearly one of the payload is named."""
     leaves = Leaves(load(json.dumps(document).encode()), known("laef1: {loopback: 10.2.0.9}"))
     assert "laef1 is no leaf of this payload (did you mean leaf1?)" in list(leaves.warnings)

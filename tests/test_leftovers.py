@@ -1,4 +1,4 @@
-"""What a command could not delete is no success: no record would name it any more."""
+"""A command that can't delete something fails: no record would name it any more."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class Kernel:
     """A bridge, and the VTEP's address on an uplink. `ip` deletes both, or nothing."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, obeys: bool) -> None:
-        """Take the place of netlink and of `ip`."""
+        """Replace netlink and `ip`."""
         self.obeys = obeys
         link = netlink.Link(3, "nbr-80", up=True, mtu=1500, mac="", master=0, kind="bridge")
         nic = netlink.Link(2, "ens4", up=True, mtu=1500, mac="", master=0, kind="")
@@ -47,8 +47,8 @@ class Kernel:
 
 
 @pytest.mark.parametrize("obeys", [True, False])
-def test_a_device_that_stays(monkeypatch: pytest.MonkeyPatch, obeys: bool) -> None:
-    """`ip` failed: the harness found a rollback that said 0, and a bridge that nobody removed."""
+def test_a_device_that_stays_is_a_failure(monkeypatch: pytest.MonkeyPatch, obeys: bool) -> None:
+    """A bridge that `ip` could not delete is a failure."""
     kernel = Kernel(monkeypatch, obeys=obeys)
     if obeys:
         devices.delete([BRIDGE], commands.silent)
@@ -59,8 +59,8 @@ def test_a_device_that_stays(monkeypatch: pytest.MonkeyPatch, obeys: bool) -> No
 
 
 @pytest.mark.parametrize("obeys", [True, False])
-def test_an_address_that_stays(monkeypatch: pytest.MonkeyPatch, obeys: bool) -> None:
-    """The VTEP's address on an uplink, which FRR's start script adds and nobody else removes."""
+def test_an_address_that_stays_is_a_failure(monkeypatch: pytest.MonkeyPatch, obeys: bool) -> None:
+    """An address that `ip` could not remove, which FRR's start script had added, is a failure."""
     kernel = Kernel(monkeypatch, obeys=obeys)
     if obeys:
         devices.remove_all_addresses([PORT], commands.silent)
@@ -71,14 +71,14 @@ def test_an_address_that_stays(monkeypatch: pytest.MonkeyPatch, obeys: bool) -> 
 
 
 def test_half_a_file_goes_with_the_file(tmp_path: Path) -> None:
-    """A run was killed while it wrote a file, and the next one does not want the file."""
+    """Half a file of a killed run is removed together with the file."""
     (tmp_path / ".why.json.new").write_text("{")
     files.remove(tmp_path, "why.json")
     assert not list(tmp_path.iterdir())
 
 
 def test_the_lock_sweeps_the_state(tmp_path: Path) -> None:
-    """Half a record goes, whoever runs next; what is written without the lock stays."""
+    """The next run removes half a record; files that are written without the lock stay."""
     half, origin, other = (
         tmp_path / record.STATE / name
         for name in (".record.json.new", files.partial_of(record.ORIGIN.name), "notes")
@@ -95,7 +95,7 @@ def test_the_lock_sweeps_the_state(tmp_path: Path) -> None:
 def test_uninstall_says_what_it_could_not_remove(
     folder_as_host: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each was passed over in silence, with exit code 0."""
+    """uninstall fails, and names a folder or a state file that it could not remove."""
     options = Options(root=folder_as_host, backend="netplan", activate=False)
     document = encoded(host(vnet(26, prefixes=["10.26.0.1/24"], ports=tagged(LEAF1, LEAF2))))
     apply(document, options, commands.silent, commands.silent)
@@ -112,8 +112,8 @@ def test_uninstall_says_what_it_could_not_remove(
     assert not (folder_as_host / record.STATE).exists()
 
 
-def test_a_unit_that_stays_enabled(tmp_path: Path) -> None:
-    """`systemctl disable` failed, and the link led to a unit that was removed."""
+def test_a_unit_that_stays_enabled_is_found(tmp_path: Path) -> None:
+    """A unit of ours that is still enabled is known by its link."""
     folder = tmp_path / units.UNITS / "timers.target.wants"
     folder.mkdir(parents=True)
     (folder / "other.timer").symlink_to("/none")

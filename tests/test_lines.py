@@ -11,9 +11,9 @@ from generator.desired import lines
 TEXTS = st.lists(st.sampled_from("abc"), max_size=12)
 
 
-def of_difflib(was: list[str], becomes: list[str]) -> list[str]:
-    found = list(unified_diff(was, becomes, lineterm=""))[2:]
-    return ["@@" if line.startswith("@@") else line for line in found]
+def of_difflib(old: list[str], new: list[str]) -> list[str]:
+    result = list(unified_diff(old, new, lineterm=""))[2:]
+    return ["@@" if line.startswith("@@") else line for line in result]
 
 
 def changes(difference: list[str]) -> int:
@@ -21,32 +21,32 @@ def changes(difference: list[str]) -> int:
 
 
 @given(TEXTS, TEXTS)
-def test_says_how_a_text_becomes_the_other(was: list[str], becomes: list[str]) -> None:
-    """Each line is there in its order, and no more lines change than difflib says."""
-    found = list(lines.difference(was, becomes))
-    if not found:
-        assert was == becomes
+def test_a_difference_changes_no_more_lines_than_difflib(old: list[str], new: list[str]) -> None:
+    """The difference keeps the order of lines, and changes no more of them than difflib does."""
+    result = list(lines.difference(old, new))
+    if not result:
+        assert old == new
         return
-    shown = [line for line in found if line != "@@"]
-    for text, sign in ((was, "-"), (becomes, "+")):
+    shown = [line for line in result if line != "@@"]
+    for text, sign in ((old, "-"), (new, "+")):
         rest = iter(text)
         assert all(line[1:] in rest for line in shown if line[0] in {sign, " "})
-    assert changes(found) <= changes(of_difflib(was, becomes))
+    assert changes(result) <= changes(of_difflib(old, new))
 
 
 def test_lines_that_stay_at_their_places() -> None:
-    """It is what difflib says, with three lines of context."""
-    was = [f"{n}" for n in range(60)]
-    becomes = list(was)
+    """The difference equals that of difflib, with three lines of context."""
+    old = [f"{n}" for n in range(60)]
+    new = list(old)
     for place in (0, 20, 21, 25, 40, 59):
-        becomes[place] = "new"
-    found = list(lines.difference(was, becomes))
-    assert found == of_difflib(was, becomes)
-    assert found.count("@@") == 4
+        new[place] = "new"
+    result = list(lines.difference(old, new))
+    assert result == of_difflib(old, new)
+    assert result.count("@@") == 4
 
 
 def test_a_line_that_comes_and_one_that_goes() -> None:
-    """Both texts are of the same length, and yet the lines between them are the same."""
-    was = [*"abcdefgh"]
-    becomes = [*"bcdefghi"]
-    assert list(lines.difference(was, becomes)) == of_difflib(was, becomes)
+    """Lines between a new one and a removed one are the same, although the length is too."""
+    old = [*"abcdefgh"]
+    new = [*"bcdefghi"]
+    assert list(lines.difference(old, new)) == of_difflib(old, new)

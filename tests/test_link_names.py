@@ -1,6 +1,6 @@
-"""The DNS servers of the NIC's link go where the management address is, and come back as they were.
+"""The DNS servers of the NIC's link move with the management address, and come back unchanged.
 
-systemd-resolved and networkd are stood in for by what they write into their files.
+The files of systemd-resolved and networkd replace the two.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class Resolved:
     """What systemd-resolved and networkd keep of each link."""
 
     def __init__(self, root: Path, nic: Names, ways: str) -> None:
-        """`ways`: who has set the NIC's, networkd, a person, or a person over networkd's."""
+        """`ways`: who set the NIC's servers: networkd, a person, or a person after networkd."""
         self.root, self.managed = root, "networkd" in ways
         configured = {"networkd": nic, "networkd, by hand": OWN["servers alone"]}
         self.configured = {NIC: configured.get(ways, Names()), BRIDGE: QUIET}
         self.by_hand: dict[str, Names] = {NIC: nic} if "by hand" in ways else {}
-        self.told: list[tuple[str, ...]] = []
+        self.commands: list[tuple[str, ...]] = []
         self.ends_after = 10**6  # so many commands and writes
         (root / "sys/fs/cgroup/system.slice/systemd-resolved.service").mkdir(parents=True)
         for name in INDEXES:
@@ -106,7 +106,7 @@ class Resolved:
         self.count()
         assert step.argv[:2] == ("resolvectl", "--")
         verb, link, *words = step.argv[2:]
-        self.told.append((verb, link, *words))
+        self.commands.append((verb, link, *words))
         if verb == "revert":
             self.by_hand.pop(link, None)
         else:
@@ -120,15 +120,15 @@ class Resolved:
 
 
 class Hook:
-    """What the hook has in its file, and a process that may end."""
+    """The hook's file, and a process of it that may be killed."""
 
     def __init__(self, root: Path, resolved: Resolved) -> None:
         self.root, self.resolved = root, resolved
         self.stored = msgspec.json.encode(Placement())
         self.now = 0.0
 
-    def looks(self, place: str, *, times: int = 3) -> Placement:
-        """Start anew and look so many times, with the address in a place."""
+    def looks(self, place: str) -> Placement:
+        """Start anew and look three times, with the address in a place."""
         names = LinkNames(self.root, lambda _: None, lambda: self.now)
         placed = msgspec.json.decode(self.stored, type=Placement)
         placed.place, placed.device = ("nic", NIC) if place == "nic" else ("bridge", BRIDGE)
@@ -137,7 +137,7 @@ class Hook:
             self.resolved.count()
             self.stored = msgspec.json.encode(placed)
 
-        for _ in range(times):
+        for _ in range(3):
             names.settle(placed, MANAGEMENT, OBSERVED, save)
         return placed
 
@@ -175,12 +175,12 @@ def make(
 
 
 def for_guests(names: Names) -> Names:
-    """What the bridge gets: its own LLMNR and mDNS stay."""
+    """Return the settings that the bridge gets: its own LLMNR and mDNS stay."""
     return msgspec.structs.replace(names, llmnr="no", mdns="no")
 
 
 def plain(names: Names) -> Names:
-    """A link's settings, with what systemd-resolved makes of one that says no default."""
+    """Return a link's settings, with the default of systemd-resolved where it has none."""
     default = names.default_route or (
         "no" if any(d.startswith("~") for d in names.domains) else "yes"
     )
@@ -188,20 +188,20 @@ def plain(names: Names) -> Names:
 
 
 @pytest.mark.parametrize("own", OWN.values(), ids=OWN)
-def test_there_and_back(
+def test_servers_go_to_the_bridge_and_come_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: Names, ways: str
 ) -> None:
-    """The bridge has all but LLMNR and mDNS; the NIC is asked for no name, and is as it was."""
+    """The bridge gets all but LLMNR and mDNS; the NIC gets no queries, and its settings back."""
     resolved, hook = make(tmp_path, monkeypatch, own, ways)
     hook.looks("nic")
-    assert resolved.told == []
+    assert resolved.commands == []
     hook.looks("bridge")
     assert resolved.names(BRIDGE) == for_guests(own)
     hidden = resolved.names(NIC)
     assert (hidden.servers, hidden.domains, hidden.default_route) == (SERVERS, (), "no")
-    count = len(resolved.told)
+    count = len(resolved.commands)
     hook.looks("bridge")
-    assert len(resolved.told) == count  # nothing to do, nothing run
+    assert len(resolved.commands) == count  # nothing to do, nothing run
     assert (hidden.llmnr, hidden.mdns) == (own.llmnr, own.mdns)
     resolved.restart()
     own = own if ways != "networkd, by hand" else OWN["servers alone"]  # it has forgotten
@@ -214,16 +214,16 @@ def test_there_and_back(
     if resolved.managed:
         assert resolved.by_hand == {}
     assert plain(resolved.names(NIC)) == plain(own)
-    count = len(resolved.told)
+    count = len(resolved.commands)
     hook.looks("nic")
-    assert len(resolved.told) == count
+    assert len(resolved.commands) == count
 
 
 @pytest.mark.parametrize("own", OWN.values(), ids=OWN)
-def test_killed_anywhere(
+def test_the_next_hook_completes_a_killed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: Names, ways: str
 ) -> None:
-    """After each command and each write, on both ways: the next hook goes on, or turns round."""
+    """A hook killed after any command or write is completed by the next one, either way."""
     for number, (way, then) in itertools.product(
         range(24), (("bridge", "bridge"), ("bridge", "nic"), ("nic", "nic"), ("nic", "bridge"))
     ):
@@ -241,10 +241,10 @@ def test_killed_anywhere(
         assert plain(resolved.names(NIC)) == plain(own), (number, way, then)
 
 
-def test_what_the_operator_changes_meanwhile(
+def test_new_servers_of_the_operator_go_to_the_bridge(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ways: str
 ) -> None:
-    """His servers go to the bridge, and his domains too where they are seen."""
+    """New servers of the operator go to the bridge, and new domains where they are known."""
     resolved, hook = make(tmp_path, monkeypatch, ALL, ways)
     hook.looks("bridge")
     changed = msgspec.structs.replace(ALL, servers=("10.12.0.9",))
@@ -261,7 +261,7 @@ def test_what_the_operator_changes_meanwhile(
 def test_a_failure_is_kept_and_tried_again_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is said once. The hook does not wait for systemd-resolved at each look."""
+    """A failure is reported once, and tried again later: looks do not wait for it."""
     resolved, hook = make(tmp_path, monkeypatch, ALL, "networkd")
     tries: list[Step] = []
 
@@ -281,14 +281,14 @@ def test_a_failure_is_kept_and_tried_again_later(
 def test_without_systemd_resolved_nothing_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor while networkd has not decided about the NIC."""
+    """Nothing is done without systemd-resolved, or before networkd has decided about the NIC."""
     resolved, hook = make(tmp_path, monkeypatch, ALL, "networkd")
     (tmp_path / "run/systemd/netif/links/2").write_text("ADMIN_STATE=pending\n")
     hook.looks("bridge")
     resolved.write()
     (tmp_path / "sys/fs/cgroup/system.slice/systemd-resolved.service").rmdir()
     hook.looks("bridge")
-    assert resolved.told == []
+    assert resolved.commands == []
 
 
 @pytest.mark.parametrize(
@@ -305,11 +305,11 @@ def test_without_systemd_resolved_nothing_is_done(
     ],
 )
 def test_which_servers_belong_to_the_address(server: str, belongs: bool) -> None:
-    """Those of another subnet of the NIC, and those on the link, stay."""
+    """Servers on the link, or of another subnet of the NIC, do not belong to the address."""
     assert observing.belong(Names(servers=(server,)), MANAGEMENT, OBSERVED) == belongs
 
 
 def test_words_of_a_link_are_never_options() -> None:
     """Each command has its words behind `--`; an empty list is an empty word."""
-    told = list(failover.changes(Names(servers=SERVERS), Names(domains=("-x",)), BRIDGE))
-    assert told == [("dns", BRIDGE, ""), ("domain", BRIDGE, "-x")]
+    steps = list(failover.changes(Names(servers=SERVERS), Names(domains=("-x",)), BRIDGE))
+    assert steps == [("dns", BRIDGE, ""), ("domain", BRIDGE, "-x")]

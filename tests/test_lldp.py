@@ -6,7 +6,7 @@ from generator.activation import lldp
 
 
 def answer(**names: str) -> str:
-    """What `lldpcli -f json0 show neighbors` prints, as far as it matters."""
+    """Return the part of `lldpcli -f json0 show neighbors` that matters."""
     interfaces = [
         {"name": nic, "chassis": [{"id": [{"type": "mac"}], "name": [{"value": name}]}]}
         for nic, name in names.items()
@@ -15,18 +15,18 @@ def answer(**names: str) -> str:
 
 
 def test_each_nic_has_the_name_of_its_switch() -> None:
-    """A switch without a name has none."""
-    heard = lldp.decode(answer(ens4="ns-leaf-0", ens5="ns-leaf-1", ens6=""))
-    assert heard == {"ens4": "ns-leaf-0", "ens5": "ns-leaf-1"}
+    """Each NIC has the name of its switch; one without a name is left out."""
+    switches = lldp.decode(answer(ens4="ns-leaf-0", ens5="ns-leaf-1", ens6=""))
+    assert switches == {"ens4": "ns-leaf-0", "ens5": "ns-leaf-1"}
 
 
 def test_a_name_is_safe_for_a_terminal() -> None:
-    """A neighbor may send anything."""
+    """Whatever a neighbor sends, its name is safe for a terminal."""
     assert lldp.decode(answer(ens4="a\x1b[2J\nb")) == {"ens4": "a\\x1b[2J\\nb"}
 
 
-def test_an_answer_that_is_none() -> None:
-    """Nobody is connected, or lldpcli prints something else."""
+def test_any_other_answer_gives_no_names() -> None:
+    """Without a neighbor, or with any other output of lldpcli, there are no names."""
     assert lldp.decode('{"lldp": [{}]}') == {}
     assert lldp.decode("") == {}
     assert lldp.decode('{"lldp": 3}') == {}

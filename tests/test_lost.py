@@ -1,4 +1,4 @@
-"""What the kernel has lost of that which FRR installed there; neither FRR nor kernel is real here.
+"""Routes and neighbours of FRR that the kernel has lost; FRR and kernel are simulated here.
 
 tests/lab/test_life.py and test_k8s01.py test the same with real ones.
 """

@@ -29,7 +29,7 @@ VALUES = {
     "health": set(get_args(Word)),
     "family": {"ipv4_unicast", "l2vpn_evpn"},
     "kind": set(get_args(Device.__annotations__["kind"])),
-    "state": {"Established"},  # of FRR's words the one that is compared with
+    "state": {"Established"},  # the one word of FRR that a query compares with
 }
 SELECTOR = re.compile(r"\b(evpn_host_\w+)(?:\{([^}]*)\})?")
 MATCHER = re.compile(r'(\w+)(=~|!~|!=|=)"([^"]*)"')
@@ -68,7 +68,7 @@ def queries() -> Iterator[tuple[str, str]]:
 
 
 def faults(query: str, known: dict[str, set[str]]) -> Iterator[str]:
-    """Yield what a query names and no host has."""
+    """Yield the names in a query that no host has."""
     labels = set(OF_PROMETHEUS)
     for name, matchers in SELECTOR.findall(query):
         if name not in known:
@@ -86,9 +86,9 @@ def faults(query: str, known: dict[str, set[str]]) -> Iterator[str]:
 
 
 def test_each_metric_and_label_exists(known: dict[str, set[str]]) -> None:
-    """Those of each alert and of each panel are among what a host writes, and so are values."""
-    found = [(place, fault) for place, query in queries() for fault in faults(query, known)]
-    assert found == []
+    """A host writes each metric, label and value that alerts and panels name."""
+    missing = [(place, fault) for place, query in queries() for fault in faults(query, known)]
+    assert missing == []
     assert len(list(queries())) > 20
 
 
@@ -103,7 +103,7 @@ def test_each_metric_and_label_exists(known: dict[str, set[str]]) -> None:
     }.items(),
 )
 def test_a_wrong_name_is_found(known: dict[str, set[str]], query: str, fault: str) -> None:
-    """The test above would see it."""
+    """The test above would find a wrong name."""
     assert list(faults(query, known)) == [fault]
 
 
@@ -123,7 +123,7 @@ def test_the_page_lists_each_metric_and_alert(known: dict[str, set[str]]) -> Non
 
 
 def test_each_alert_says_whose_it_is() -> None:
-    """It names the host, how urgent it is, and what to look at."""
+    """Each alert names its host, how urgent it is, and where to look."""
     for rule in rules():
         assert rule["annotations"]["summary"].startswith("{{ $labels.instance }}: ")
         assert len(rule["annotations"]["description"]) > 30
@@ -137,9 +137,9 @@ def _promtool(*argv: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_promtool_accepts_the_rules(promtool: str) -> None:
     """`promtool check rules` finds no fault."""
-    done = _promtool(promtool, "check", "rules", RULES, cwd=FOLDER)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"SUCCESS: {len(rules())} rules found" in done.stdout
+    result = _promtool(promtool, "check", "rules", RULES, cwd=FOLDER)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"SUCCESS: {len(rules())} rules found" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -150,32 +150,32 @@ def test_promtool_accepts_the_rules(promtool: str) -> None:
 def test_each_alert_is_raised_for_its_host(
     promtool: str, tmp_path: Path, right: str, wrong: str
 ) -> None:
-    """A host with one fault has the alert of it and no other, and a host that is well has none."""
+    """A host with one fault raises the alert for it and no other; a good host raises none."""
     text = RULES.read_text()
     assert right in text
     (tmp_path / RULES.name).write_text(text.replace(right, wrong) if right else text)
     shutil.copy(ALERTS, tmp_path)
-    done = _promtool(promtool, "test", "rules", ALERTS.name, cwd=tmp_path)
-    assert bool(done.returncode) == bool(right), done.stdout + done.stderr
+    result = _promtool(promtool, "test", "rules", ALERTS.name, cwd=tmp_path)
+    assert bool(result.returncode) == bool(right), result.stdout + result.stderr
     for rule in rules():
         assert f'alertname="{rule["alert"]}"' in ALERTS.read_text()
 
 
 def test_promtool_reads_each_query_of_the_dashboard(promtool: str, tmp_path: Path) -> None:
-    """Each is a rule that promtool checks, with a host in place of Grafana's variable."""
-    found = [
+    """promtool accepts each query of the dashboard, with a host in place of Grafana's variable."""
+    rules_ = [
         {"record": f"panel:{number}", "expr": query.replace("$instance", "host")}
         for number, (_, query) in enumerate(queries())
     ]
     file = tmp_path / "panels.yml"
-    file.write_text(json.dumps({"groups": [{"name": "panels", "rules": found}]}))
-    done = _promtool(promtool, "check", "rules", file, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"SUCCESS: {len(found)} rules found" in done.stdout
+    file.write_text(json.dumps({"groups": [{"name": "panels", "rules": rules_}]}))
+    result = _promtool(promtool, "check", "rules", file, cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"SUCCESS: {len(rules_)} rules found" in result.stdout
 
 
 def test_the_dashboard_is_whole() -> None:
-    """Its panels have places of their own, and all data comes by the variables that it has."""
+    """Panels do not overlap, and all queries use the dashboard's variables."""
     dashboard = json.loads(DASHBOARD.read_text())
     variables = {each["name"] for each in dashboard["templating"]["list"]}
     used = set(re.findall(r"\$\{?([a-z]+)", DASHBOARD.read_text()))
@@ -183,7 +183,7 @@ def test_the_dashboard_is_whole() -> None:
     assert dashboard["uid"]
     assert "id" not in dashboard  # Grafana would overwrite a dashboard of the same number
     assert len({panel["id"] for panel in panels()}) == len(panels()) > 8
-    taken: set[tuple[int, int]] = set()
+    occupied: set[tuple[int, int]] = set()
     for panel in panels():
         assert panel["title"]
         assert panel["description"] or panel["type"] == "stat"
@@ -194,8 +194,8 @@ def test_the_dashboard_is_whole() -> None:
             for x in range(place["x"], place["x"] + place["w"])
             for y in range(place["y"], place["y"] + place["h"])
         }
-        assert not own & taken, panel["title"]
-        taken |= own
+        assert not own & occupied, panel["title"]
+        occupied |= own
         references = [target["refId"] for target in panel["targets"]]
         assert len(set(references)) == len(references) > 0
         for target in panel["targets"]:

@@ -1,13 +1,11 @@
 """Routes move with the management address, on this computer's kernel, in a network namespace."""
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.conftest import unavailable
+from tests.conftest import in_namespace
 
 SETUP = """
 link set lo up
@@ -108,7 +106,7 @@ show()
 
 @pytest.fixture(scope="module")
 def shown(root_user: None, tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
-    """At first, on the bridge, after the operator's tools, after kills, at the end.
+    """Return five states: at first, on the bridge, after the operator's tools, after kills, last.
 
     Each time the routes, and then the addresses of the management subnet.
     """
@@ -116,26 +114,14 @@ def shown(root_user: None, tmp_path_factory: pytest.TempPathFactory) -> list[lis
     root = tmp_path_factory.mktemp("root")
     (root / "etc/network").mkdir(parents=True)
     (root / "etc/network/interfaces").write_text(INTERFACES)
-    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
-    if probe.returncode:
-        unavailable(f"no network namespace: {probe.stderr.decode().strip()}")
     script = 'mount -t sysfs none /sys && exec "$@"'
-    done = subprocess.run(
-        [
-            *("unshare", "--net", "--mount", "sh", "-c", script, "-"),
-            *(sys.executable, "-c", SCRIPT, SETUP, ROUTES, str(root)),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[1],
-    )
-    assert not done.returncode, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    argv = [sys.executable, "-c", SCRIPT, SETUP, ROUTES, str(root)]
+    output = in_namespace("--mount", "sh", "-c", script, "-", *argv)
+    return [json.loads(line) for line in output.splitlines()]
 
 
 def test_routes_move_word_for_word(shown: list[list[str]]) -> None:
-    """On the bridge they have all their attributes, and on the NIC in the end."""
+    """Routes keep all attributes on the bridge, and on the NIC in the end."""
     before, moved, after_tools, after_kills, back = shown[::2]
     assert len(before) == len(ROUTES.split("\n")) - 2
     staying = ("10.254.254.",)
@@ -150,7 +136,7 @@ def test_routes_move_word_for_word(shown: list[list[str]]) -> None:
 
 
 def test_an_address_of_the_operators_file_moves_along(shown: list[list[str]]) -> None:
-    """It comes back with its label, flags and lifetime. What no file sets stays."""
+    """An address of the file moves with label, flags and lifetime; others stay."""
     before, moved, after_tools, after_kills, back = shown[1::2]
     stays = [line for line in before if "10.12.0.60/32" in line]
     assert len(before) == 3

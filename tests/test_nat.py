@@ -1,4 +1,4 @@
-"""Which translation of addresses an operator is told of: one that takes in a V-Net."""
+"""preflight names rules that translate addresses of a V-Net."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from generator.activation.commands import Step
 from generator.errors import NotInstalled
 
 GATEWAYS = ["172.17.0.254/16", "10.26.0.1/24", "fd00:26::1/64"]
-# As iptables-nft's rules look in `nft list ruleset`.
+# A rule of iptables-nft in `nft list ruleset`.
 RULES = """\
 table ip nat {
 	chain POSTROUTING {
@@ -27,7 +27,7 @@ table ip nat {
 def findings(
     monkeypatch: pytest.MonkeyPatch, folder: Path, rule: str, tool: str = "nft"
 ) -> list[str]:
-    """Return what is said of a rule, by nftables or by iptables-legacy."""
+    """Return the findings about a rule, of nftables or of iptables-legacy."""
     legacy = folder / "ip_tables_names"
     legacy.write_text("filter\nnat\n")
 
@@ -52,7 +52,7 @@ TAKES_IN = {
 
 
 @pytest.mark.parametrize("rule", TAKES_IN)
-def test_a_rule_that_takes_in_a_vnet(
+def test_a_rule_that_translates_a_vnet_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rule: str
 ) -> None:
     """The finding has the V-Net's prefix and the rule."""
@@ -70,16 +70,18 @@ def test_a_rule_that_takes_in_a_vnet(
         "ip saddr 172.17.0.0/16 counter packets 1 bytes 60 accept",  # translates nothing
     ],
 )
-def test_a_rule_that_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rule: str) -> None:
-    """Nothing is said of it."""
+def test_a_rule_that_translates_no_guest_is_not_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rule: str
+) -> None:
+    """There is no finding about a rule that translates no guest."""
     assert findings(monkeypatch, tmp_path, rule) == []
 
 
 def test_rules_of_iptables_legacy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """They are asked for only where the kernel has them."""
+    """Rules of iptables-legacy are read only where the kernel has them."""
     docker = "-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE"
-    [what] = findings(monkeypatch, tmp_path, docker, "iptables-legacy")
-    assert what == f"a rule translates addresses of 172.17.0.0/16: {docker}"
+    [finding] = findings(monkeypatch, tmp_path, docker, "iptables-legacy")
+    assert finding == f"a rule translates addresses of 172.17.0.0/16: {docker}"
     assert not findings(
         monkeypatch, tmp_path, f"-A POSTROUTING -o nbr-+ -j RETURN\n{docker}", "iptables-legacy"
     )

@@ -26,9 +26,9 @@ from generator.errors import Refused
 from generator.observed import networkd as networkd_files
 from generator.state import files
 from lab.image import RELEASES, SUITES
-from lab.result import LabUnavailable, Result
+from lab.result import Result
 from lab.root import Root
-from tests.conftest import BACKENDS, unavailable
+from tests.conftest import BACKENDS
 from tests.profiles import rounds
 from tests.strategies import Json, documents, encoded, host, odd_hosts
 
@@ -48,11 +48,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def root(request: pytest.FixtureRequest, root_user: None) -> Iterator[Root]:
     """Make a distribution's root tree, with its tools."""
     del root_user
-    try:
-        with Root(request.param, share=[SNAPSHOTS]) as tree:
-            yield tree
-    except LabUnavailable as reason:
-        unavailable(str(reason))
+    with Root(request.param, share=[SNAPSHOTS]) as tree:
+        yield tree
 
 
 def trees(folder: Path, file: str) -> list[Path]:
@@ -77,9 +74,10 @@ def each(judge: Callable[[Root, Path], str], root: Root) -> Judge:
     return lambda roots: [judge(root, tree) for tree in roots]
 
 
-def _complaint(done: Result) -> str:
+def _complaint(result: Result) -> str:
     """Return a tool's exit code and output; an empty text when it succeeds in silence."""
-    return f"{done.code}: {done.out}{done.err}" if done.code or done.out or done.err else ""
+    text = result.out + result.err
+    return f"{result.code}: {text}" if result.code or text else ""
 
 
 GENERATE = f"""
@@ -94,8 +92,8 @@ GENERATE = f"""
 def netplan(root: Root, tree: Path) -> str:
     """Return netplan's complaints. What it generates goes to a copy, which is then removed."""
     script = f'{GENERATE} rm -r "$copy"; exit $code'
-    done = root.run(["sh", "-c", script, "-", tree], check=False)
-    return _complaint(done)
+    result = root.run(["sh", "-c", script, "-", tree], check=False)
+    return _complaint(result)
 
 
 def networkd(root: Root, roots: list[Path]) -> str:
@@ -169,12 +167,12 @@ def bgpd(root: Root, tree: Path) -> str:
         chown frr:frr /run/frr/bgpd.conf &&
         exec /usr/lib/frr/bgpd --dryrun --config_file /run/frr/bgpd.conf --log stdout --bgp_port 0
     """
-    done = root.run(["sh", "-c", script], check=False, input=text)
-    refused = re.findall(r"(?:No such|Command|Error).* on config line .*", done.out)
-    return "\n".join(refused) if not done.code else _complaint(done)
+    result = root.run(["sh", "-c", script], check=False, input=text)
+    refused = re.findall(r"(?:No such|Command|Error).* on config line .*", result.out)
+    return "\n".join(refused) if not result.code else _complaint(result)
 
 
-# What a tool says about every tree, and why that is right or known.
+# Lines that a tool prints about every tree, and why they are right or known.
 _TOLERATED = {
     "ifupdown": re.compile(
         # Without a setting a bridge's MTU follows the smallest guest port, so we set ours.
@@ -313,7 +311,7 @@ def test_accepts_every_snapshot(root: Root, tool: str) -> None:
 
 
 def test_networkd_accepts_every_snapshot(root: Root) -> None:
-    """systemd-networkd knows each key in our drop-ins and in what netplan makes of our file."""
+    """systemd-networkd knows each key in our drop-ins, and in netplan's output for our file."""
     assert networkd(root, trees(SNAPSHOTS, FILES["netplan"])) == ""
 
 
@@ -493,7 +491,7 @@ def test_names_are_text_only(document: Json) -> None:
 
 
 def test_settings_that_a_kernel_lacks_are_no_failure(root: Root) -> None:
-    """What an older kernel has not, or refuses, stops neither a boot nor an apply.
+    """A setting that an older kernel lacks or refuses stops neither a boot nor an apply.
 
     This computer has no such bridge, and so none of its settings; no kernel takes the last value.
     """
@@ -502,8 +500,8 @@ def test_settings_that_a_kernel_lacks_are_no_failure(root: Root) -> None:
     assert lines == ["-net/ipv6/conf/nbr-26/accept_untracked_na = 2"]
     script = "cat > /tmp/sysctl.conf && exec /usr/lib/systemd/systemd-sysctl /tmp/sysctl.conf"
     text = "\n".join([*lines, "-net/ipv4/tcp_l3mdev_accept = 7\n"])
-    done = root.run(["sh", "-c", script], input=text)
-    assert not done.err
+    result = root.run(["sh", "-c", script], input=text)
+    assert not result.err
 
 
 SECTIONS = """
@@ -526,15 +524,15 @@ def test_which_nics_a_section_is_about(root: Root, tmp_path: Path) -> None:
     expected = netplan_nics.read(tmp_path, FILE, load(encoded(host())).hosts[0]).files
     script = f'{GENERATE} cp -r "$copy/run" "$1"; rm -r "$copy"; exit $code'
     root.run(["sh", "-c", script, "-", tmp_path])
-    made = {
+    matches = {
         path.name: networkd_files.parsed(path.name, "", path.read_text()).match
         for path in tmp_path.glob("run/systemd/network/*.network")
     }
-    assert made == {file.name: file.match for file in expected}
+    assert matches == {file.name: file.match for file in expected}
 
 
 def test_nft_takes_a_filter_that_keeps_guests_addresses(root: Root, tmp_path: Path) -> None:
-    """`guest_nat: false`: a chain more, whose rules count."""
+    """nft accepts the chain of `guest_nat: false`, whose rules are counted."""
     k8s01 = load((SNAPSHOTS.parent / "examples/k8s01.json").read_bytes()).hosts[0]
     planned = plan.make(k8s01, "netplan", guest_nat=False)
     file = tmp_path / FILTER

@@ -2,15 +2,13 @@
 
 import json
 import socket
-import subprocess
 import sys
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import unavailable
+from tests.conftest import in_namespace
 
 SETUP = """
 link set lo up
@@ -112,9 +110,6 @@ def both(root_user: None) -> Both:
         "neighbours4": "-4 neigh show nud all",
         "neighbours6": "-6 neigh show nud all",
     }
-    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
-    if probe.returncode:
-        unavailable(f"no network namespace: {probe.stderr.decode().strip()}")
     setup = ['printf %s "$1" | ip -batch -', 'printf %s "$2" | ip -6 -batch -']
     setup += ['printf %s "$5" | bridge -batch -']
     script = "; ".join(
@@ -124,18 +119,9 @@ def both(root_user: None) -> Both:
             "bridge -j fdb show",
         ]
     )
-    done = subprocess.run(
-        [
-            *("unshare", "--net", "sh", "-c", script, "-"),
-            *(SETUP, SETUP6, sys.executable, READ, FORWARDING),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[1],
-    )
-    assert not done.returncode, done.stderr
-    ours, *theirs = [json.loads(line) for line in done.stdout.splitlines()]
+    arguments = (SETUP, SETUP6, sys.executable, READ, FORWARDING)
+    output = in_namespace("sh", "-c", script, "-", *arguments)
+    ours, *theirs = [json.loads(line) for line in output.splitlines()]
     return ours, dict(zip([*shows, "forwarding"], theirs, strict=True))
 
 
@@ -172,7 +158,7 @@ def test_links(both: Both) -> None:
             else ours["links"][link["ifname"]]["carrier"],
             "max_mtu": link["max_mtu"],
             "altnames": link.get("altnames", []),
-            # ip(8) shows it if it is another one than the present.
+            # ip(8) shows it if it differs from the current one.
             "permanent_mac": link.get("permaddr")
             or (ours["links"][link["ifname"]]["permanent_mac"] and link["address"]),
             "families": ours["links"][link["ifname"]]["families"],  # see test_settings_of_devices
@@ -181,10 +167,10 @@ def test_links(both: Both) -> None:
 
 
 def test_settings_of_devices(both: Both) -> None:
-    """What the kernel tells of a device's settings is what stands below /proc/sys."""
+    """Settings of devices over netlink equal those below /proc/sys."""
     ours, _ = both
-    told, read = ours["settings"]
-    assert told == read
+    devices, read = ours["settings"]
+    assert devices == read
     assert len(set(read.values())) > 1
 
 
@@ -237,13 +223,13 @@ def test_routes(both: Both, family: int) -> None:
 
 
 def test_advertised_routes(both: Both) -> None:
-    """We read those of router advertisements alone, with a next-hop object and without."""
+    """We read the routes of router advertisements, with a next-hop object and without."""
     ours, _ = both
     assert ours["advertised"] == [each for each in ours["routes6"] if each["protocol"] == 9]
     assert {each["next_hop_object"] for each in ours["advertised"]} == {0, 7}
 
 
-# What `ip -j rule` shows of a rule that is not for every packet.
+# Keys in `ip -j rule` of a rule that is not for every packet.
 SELECTING = {"dst", "iif", "oif", "fwmark", "tos", "ipproto", "sport", "dport", "uid_start"}
 
 

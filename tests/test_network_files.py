@@ -1,4 +1,4 @@
-"""Which file of networkd decides for a NIC, and what becomes of our part of the NIC."""
+"""The file of networkd that decides for a NIC, and the place of our part."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +33,7 @@ NICS = {
 
 
 def configuration(root: Path, texts: Mapping[str, str]) -> Configuration:
-    """What the operator has, on a machine with these NICs."""
+    """Return the operator's configuration on a machine with these NICs."""
     for path, text in texts.items():
         files.write(root, path, text.encode(), 0o644)
     read = netplan_nics.read(root, FILE, HOST)
@@ -54,15 +54,15 @@ MATCHES = {
     "Driver=e1000 virtio*": {"ens4"},
     "Type=ether": {"ens5"},
     "Path=pci-*": {"ens6"},
-    "Name=ens*\nVirtualization=yes": {"ens6"},  # networkd says that it has taken the file
+    "Name=ens*\nVirtualization=yes": {"ens6"},  # networkd reports that it has taken the file
     "# Name=ens4": set(),
     "Name=ens\\\n4": set(),
 }
 
 
 @pytest.mark.parametrize("match", MATCHES)
-def test_what_a_file_matches(match: str) -> None:
-    """As systemd.network(5) has it."""
+def test_a_file_matches_as_networkd_does(match: str) -> None:
+    """A [Match] section matches as systemd.network(5) describes."""
     file = networkd.parsed("50-x.network", "", f"[Match]\n{match}\n[Network]\nName=none\n")
     assert {name for name, nic in NICS.items() if file.fits(nic)} == MATCHES[match]
 
@@ -145,10 +145,10 @@ DECIDES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
 }
 
 
-@pytest.mark.parametrize("who", DECIDES)
-def test_where_our_part_goes(tmp_path: Path, who: str) -> None:
-    """Into a drop-in of the file that networkd takes, or into our own section."""
-    texts, foreign = DECIDES[who]
+@pytest.mark.parametrize("case", DECIDES)
+def test_our_part_goes_into_the_file_that_decides(tmp_path: Path, case: str) -> None:
+    """Our part goes into a drop-in of the file that networkd takes, or into our own section."""
+    texts, foreign = DECIDES[case]
     placed = netplan_nics.locate(HOST, configuration(tmp_path, texts))
     assert placed.foreign_files == foreign
     assert list(netplan_nics.problems(placed, configuration(tmp_path, texts))) == []
@@ -204,10 +204,10 @@ ASKS = {
 }
 
 
-@pytest.mark.parametrize("who", ASKS)
-def test_a_boot_does_not_wait_for_a_lease(tmp_path: Path, who: str) -> None:
-    """networkd-wait-online takes another device, and netplan's own list leaves the NIC out."""
-    texts, lease, line = ASKS[who]
+@pytest.mark.parametrize("case", ASKS)
+def test_a_boot_does_not_wait_for_a_lease(tmp_path: Path, case: str) -> None:
+    """A boot waits for another device, and netplan's own list leaves the NIC out."""
+    texts, lease, line = ASKS[case]
     placed = netplan_nics.locate(HOST, configuration(tmp_path, texts))
     assert placed.lease == lease
     rendered = render(placed, "netplan")
@@ -238,10 +238,10 @@ IFUPDOWN = {
 }
 
 
-@pytest.mark.parametrize("who", IFUPDOWN)
-def test_ifupdown2_waits_for_a_lease(tmp_path: Path, who: str) -> None:
-    """It says what ends the wait, "" where there is none."""
-    texts, waits = IFUPDOWN[who]
+@pytest.mark.parametrize("case", IFUPDOWN)
+def test_ifupdown2_waits_for_a_lease(tmp_path: Path, case: str) -> None:
+    """ifupdown2 waits for a lease; the finding says how to end the wait, "" where none is."""
+    texts, waits = IFUPDOWN[case]
     for path, text in texts.items():
         files.write(tmp_path, path, text.encode(), 0o644)
     remedy = Ifupdown().lease(tmp_path, HOST)
@@ -283,7 +283,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_what_can_not_be_taken(tmp_path: Path, text: str) -> None:
+def test_an_unusable_file_is_named(tmp_path: Path, text: str) -> None:
     """The problem names the file or section, the NIC and the way out."""
     configured = configuration(tmp_path, REFUSED[text])
     uplinks = HOST.uplinks
@@ -296,7 +296,7 @@ def test_what_can_not_be_taken(tmp_path: Path, text: str) -> None:
 
 
 def test_uplinks_that_share_a_file(tmp_path: Path) -> None:
-    """They can, unless one of them needs what the other one must not have."""
+    """Uplinks can share a file, unless one needs a setting that the other must not have."""
     shared = configuration(tmp_path, {f"{NETWORK}/20-a.network": "[Match]\nName=ens4 ens5\n"})
     assert list(netplan_nics.problems(HOST, shared)) == []
 
@@ -337,7 +337,7 @@ def test_a_change_is_noticed(tmp_path: Path) -> None:
 
 SOURCING = "source /etc/network/interfaces.d/*\n"
 STANZAS = {
-    # Each is what ifupdown2 makes one interface of, together with our stanza.
+    # Stanzas of which ifupdown2 makes one interface, together with ours.
     "allow-hotplug ens4\niface ens4 inet static\n    address 10.12.0.101/16\n" + SOURCING: "",
     SOURCING + "auto ens4\niface ens4 inet manual\n    up ip address add 10.0.0.1/8 dev ens4\n": "",
     "iface ens4 inet dhcp\n" + SOURCING: "",
@@ -353,8 +353,8 @@ STANZAS = {
 
 
 @pytest.mark.parametrize("text", STANZAS)
-def test_stanzas(tmp_path: Path, text: str) -> None:
-    """What keeps a NIC from being an uplink, in whichever file ifupdown2 reads it."""
+def test_stanzas_that_prevent_an_uplink_are_found(tmp_path: Path, text: str) -> None:
+    """Stanzas that keep a NIC from being an uplink are found in each file of ifupdown2."""
     files.write(tmp_path, "etc/network/interfaces", text.encode(), 0o644)
     files.write(tmp_path, "srv/more", b"# more\niface ens4 inet dhcp\n", 0o644)
     files.write(tmp_path, "etc/network/interfaces.d/evpn-host", b"iface ens4\n", 0o644)

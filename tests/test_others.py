@@ -1,4 +1,4 @@
-"""Which of the operator's files may be what sets a device back."""
+"""The operator's file that may reset a device is named."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ GONE = Difference("nbr-26", "is not there")
 
 
 @pytest.mark.parametrize(
-    ("text", "difference", "told"),
+    ("text", "difference", "message"),
     [
         ("network: {bridges: {nbr-26: {mtu: 1400}}}", MTU, "its mtu"),
         ("iface nbr-26\n    mtu 1400\n", MTU, "its mtu"),
@@ -27,8 +27,10 @@ GONE = Difference("nbr-26", "is not there")
         ("# Written by evpn-host from payload generation 1; edits are lost.\nnbr-26 mtu", MTU, ""),
     ],
 )
-def test_a_file_is_named(tmp_path: Path, text: str, difference: Difference, told: str) -> None:
+def test_the_operators_file_that_resets_a_device_is_named(
+    tmp_path: Path, text: str, difference: Difference, message: str
+) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/theirs").write_text(text)
-    expected = [f"/etc/theirs names nbr-26 and {told} too"] if told else []
+    expected = [f"/etc/theirs names nbr-26 and {message} too"] if message else []
     assert others.setters(tmp_path, ["etc/*"], [difference]) == expected

@@ -22,10 +22,10 @@ from generator import __version__
 from generator.controller import config
 from generator.state import record
 from lab import build
-from lab.result import LabUnavailable, Result
+from lab.result import Result
 from lab.root import Root
 from tests import endless
-from tests.conftest import REFUSED, REPO, unavailable
+from tests.conftest import REFUSED, REPO
 from tests.debs import FORGET, REPOSITORY, debs, program
 
 CONTROL = (REPO / "packaging/debian/control").read_text()
@@ -58,32 +58,26 @@ json.dump(said, sys.stdout)
 def packages(root_user: None) -> Iterator[Path]:
     """Build the packages; return their folder, which builds of other checkouts do not remove."""
     del root_user
-    try:
-        folder = debs()
-        with build.in_use(folder):
-            yield folder
-    except LabUnavailable as reason:
-        unavailable(str(reason))
+    folder = debs()
+    with build.in_use(folder):
+        yield folder
 
 
 @pytest.fixture(scope="module", params=("bookworm", "trixie"))
 def root(request: pytest.FixtureRequest, packages: Path) -> Iterator[Root]:
     """Make a distribution's tree whose apt has the distribution's libraries and our packages."""
-    try:
-        with Root(request.param) as tree, tempfile.TemporaryDirectory() as folder:
-            for deb in packages.glob("*.deb"):
-                shutil.copy(deb, folder)
-            shutil.copy(packages / "evpn-host.pyz", folder)
-            tree.run(["sh", "-c", f"cp {folder}/*.deb /opt/debs/; cp {folder}/*.pyz /opt/"])
-            tree.run(["sh", "-c", FORGET])
-            tree.run(["sh", "-c", REPOSITORY])
-            yield tree
-    except LabUnavailable as reason:
-        unavailable(str(reason))
+    with Root(request.param) as tree, tempfile.TemporaryDirectory() as folder:
+        for deb in packages.glob("*.deb"):
+            shutil.copy(deb, folder)
+        shutil.copy(packages / "evpn-host.pyz", folder)
+        tree.run(["sh", "-c", f"cp {folder}/*.deb /opt/debs/; cp {folder}/*.pyz /opt/"])
+        tree.run(["sh", "-c", FORGET])
+        tree.run(["sh", "-c", REPOSITORY])
+        yield tree
 
 
-def install(root: Root, what: str = f"evpn-host={__version__}", *, check: bool = True) -> Result:
-    argv = [*APT, "--allow-downgrades", "install", what]
+def install(root: Root, package: str = f"evpn-host={__version__}", *, check: bool = True) -> Result:
+    argv = [*APT, "--allow-downgrades", "install", package]
     return root.run(argv, check, timeout=300, env=NONINTERACTIVE)
 
 
@@ -129,8 +123,8 @@ def installed(root: Root, before: str) -> Root:
 def together(root: Root, commands: list[list[str]]) -> list[Result]:
     """Run the package's command for each list of arguments; return the results."""
     argv = ["/usr/bin/python3", "-c", TOGETHER]
-    done = root.run(argv, input=json.dumps(commands), timeout=300)
-    return [Result(*each) for each in done.json]
+    result = root.run(argv, input=json.dumps(commands), timeout=300)
+    return [Result(*each) for each in result.json]
 
 
 def files(root: Root) -> str:
@@ -142,8 +136,8 @@ def files(root: Root) -> str:
 def test_an_answer_without_end_fills_no_memory(installed: Root) -> None:
     """Each distribution has another urllib3, and Python's own part of HTTP (Debian 12: 1.26.12)."""
     script = "/opt/repo/tests/endless.py"
-    done = installed.run(["/usr/bin/python3", script, "/usr/share/evpn-host"], timeout=300)
-    assert endless.faults(done.out) == {}
+    result = installed.run(["/usr/bin/python3", script, "/usr/share/evpn-host"], timeout=300)
+    assert endless.faults(result.out) == {}
 
 
 def test_lintian_accepts_the_packages(packages: Path) -> None:
@@ -151,8 +145,8 @@ def test_lintian_accepts_the_packages(packages: Path) -> None:
     debs_ = sorted(packages.glob("*.deb"))
     assert len(debs_) == 3
     argv = ["lintian", "--allow-root", "--fail-on=error,warning", *map(str, debs_)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
-    assert (done.returncode, done.stdout) == (0, "")
+    result = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
+    assert (result.returncode, result.stdout) == (0, "")
 
 
 def test_one_version_and_one_list_of_minimums() -> None:
@@ -189,25 +183,22 @@ def test_scripts_are_plain_sh(root_user: None, name: str) -> None:
     """shellcheck and the shell itself have no complaint."""
     del root_user
     script = str(REPO / name)
-    try:
-        shellcheck = program("shellcheck", "shellcheck")
-    except LabUnavailable as reason:
-        unavailable(str(reason))
+    shellcheck = program("shellcheck", "shellcheck")
     for argv in (["sh", "-n", script], [shellcheck, script]):
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        result = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+        assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("name", ["build-deb", "build-zipapp"])
 @pytest.mark.parametrize("words", [["--help"], [""], ["--msgspeck"], ["a", "b"], ["a", "-x"]])
 def test_builds_refuse_wrong_usage(tmp_path: Path, name: str, words: list[str]) -> None:
-    """They build nothing, and make no folder that has the name of an option."""
+    """With wrong usage nothing is built, and no folder gets the name of an option."""
     copy = tmp_path / "packaging" / name
     copy.parent.mkdir()
     shutil.copy(REPO / "packaging" / name, copy)
-    done = subprocess.run([copy, *words], capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "usage: packaging/" in done.stderr
+    result = subprocess.run([copy, *words], capture_output=True, text=True, check=False, timeout=60)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "usage: packaging/" in result.stderr
     assert list(tmp_path.iterdir()) == [copy.parent]
 
 
@@ -231,7 +222,7 @@ def test_the_package_has_its_files_in_their_places(installed: Root) -> None:
 def test_the_manual_page_has_every_verb_and_option(
     installed: Root, packages: Path, tmp_path: Path
 ) -> None:
-    """They are those of `evpn-host --help`."""
+    """The manual page has the verbs and options of `evpn-host --help`."""
     [deb] = packages.glob(f"evpn-host_{__version__}_all.deb")
     subprocess.run(["dpkg-deb", "--extract", deb, tmp_path], check=True)
     argv = ["gzip", "-dc", f"{tmp_path}/usr/share/man/man8/evpn-host.8.gz"]
@@ -246,7 +237,7 @@ def test_the_manual_page_has_every_verb_and_option(
 
 
 def test_bash_completes_verbs(installed: Root) -> None:
-    """It uses the package's file."""
+    """bash completes verbs by the package's file."""
     script = """
     . /usr/share/bash-completion/completions/evpn-host
     COMP_WORDS=(evpn-host inst) COMP_CWORD=1
@@ -268,7 +259,7 @@ def test_the_same_bytes_with_the_distributions_libraries(
             for backend in ("netplan", "ifupdown")
             for case in hosts
         ]
-        assert {done.code for done in together(installed, renderings)} == {0}
+        assert {result.code for result in together(installed, renderings)} == {0}
         rendered = {p.relative_to(folder): p for p in Path(folder).rglob("*") if p.is_file()}
         assert len(rendered) > 100
         for path, file in rendered.items():
@@ -278,7 +269,7 @@ def test_the_same_bytes_with_the_distributions_libraries(
 def test_the_same_refusals_with_the_distributions_libraries(
     installed: Root, evpn_host: Callable[..., Result]
 ) -> None:
-    """The messages are the same too."""
+    """The distribution's libraries give the same refusals, with the same messages."""
     checks = [["check", "-p", f"/opt/repo/{payload.relative_to(REPO)}"] for payload in REFUSED]
     for payload, theirs in zip(REFUSED, together(installed, checks), strict=True):
         ours = evpn_host("check", "-p", payload)

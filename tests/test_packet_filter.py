@@ -1,4 +1,4 @@
-"""What is remembered of a host that can't have a packet filter."""
+"""A host without a packet filter is remembered until its tools change."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def a_tool(folder: Path) -> str:
 
 
 def test_is_the_same_with_any_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run of cron finds nft elsewhere. Once nft comes or goes, it is tried again."""
+    """cron's other PATH changes nothing. Once nft comes or goes, the filter is tried again."""
     monkeypatch.setenv("PATH", a_tool(tmp_path / "sbin"))
     unfiltered.write(tmp_path, packet_filter.refusal("no nftables in this kernel"))
     assert packet_filter.limits(tmp_path) == "no nftables in this kernel"

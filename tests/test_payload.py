@@ -73,7 +73,7 @@ def test_refused_cases(path: Path) -> None:
     assert all(line.isprintable() for line in problems)
 
 
-# --- Rule 1: which V-Nets are on a host ---
+# --- Rule 1: the V-Nets of a host ---
 
 
 def test_a_vnet_is_on_the_host_by_the_port_of_a_link() -> None:
@@ -153,7 +153,7 @@ def test_bridges_without_gateway_have_a_mac_of_their_own() -> None:
 
 
 def test_a_host_has_no_generation() -> None:
-    """So the same host in two payloads gives the same files."""
+    """The same host in two payloads gives the same files."""
     assert derived(host(routed(), generation=1)) == derived(host(routed(), generation=2))
 
 
@@ -319,7 +319,7 @@ def test_an_l3vni_has_room_for_the_largest_of_its_vnets() -> None:
 
 
 def test_route_targets_are_canonical_and_distinct() -> None:
-    """Where a payload gives none, they are automatic."""
+    """Route targets are canonical and distinct, and automatic where a payload has none."""
     targets = {"import": ["65000:033", "192.0.2.1:5", "65000:33"], "export": []}
     vrf_ = vrf(derived(host(routed(), vpcs=[vpc(26), vpc(33, routeTargets=targets)])), "Vrf_33")
     assert vrf_.import_targets == ("192.0.2.1:5", "65000:33")
@@ -363,7 +363,7 @@ def test_a_vnet_that_is_not_on_the_host_leaves_nothing_there() -> None:
 
 
 def test_a_disabled_vnet_has_no_effect() -> None:
-    """It may repeat a name, a VNI or a prefix, have an unknown VPC, or an unsupported kind."""
+    """A disabled V-Net may repeat a name, VNI or prefix, or have an unknown VPC."""
     disabled = routed(state="disabled", vpc={"id": 99}, l3vpn=True, macAddress="02:00:00:00:00:01")
     assert derived(host(routed(), disabled)) == derived(host(routed()))
 
@@ -494,7 +494,7 @@ def test_fields_of_a_gateway_without_meaning_are_ignored() -> None:
 
 
 def test_any_other_field_is_refused_wherever_it_stands() -> None:
-    """So a typing error can not silently drop a tenant's network."""
+    """An unknown field is refused, or a typing error could silently drop a tenant's network."""
     count = len(_objects(_everything()))
     for index in range(count):
         document = _everything()
@@ -761,7 +761,7 @@ def test_refuses_anything_but_one_object_in_utf8(data: bytes, expected: str) -> 
 
 
 def test_repeated_keys_are_refused() -> None:
-    """They are refused at any depth, in ignored fields, and with equal values too."""
+    """Repeated keys are refused at any depth, in ignored fields, and with equal values too."""
     text = json.dumps(host(customData={"a": {"b": 1}}))
     text = text.replace('"b": 1', '"b": 1, "b": 1').replace('"asn":', '"asn": 7, "asn":')
     assert sorted(places(text.encode())) == ["customData.a.b", "server.asn"]
@@ -827,7 +827,7 @@ def _repeated_key(count: int) -> bytes:
 
 
 def test_a_repeated_key_among_many() -> None:
-    """It does not make the time for reading an object quadratic."""
+    """A repeated key does not make the time for reading an object quadratic."""
     assert places(_repeated_key(100_000))
     few, many = (partial(refusals, _repeated_key(count)) for count in (1000, 4000))
     assert instructions(many) < 5 * instructions(few)
@@ -859,14 +859,14 @@ def _fleet_in_one_vnet(count: int) -> bytes:
 
 
 def test_prints_addresses_as_the_kernel_is_read() -> None:
-    """netaddr would print `::1.2.3.4`, and no host would ever be as planned."""
+    """Addresses have the kernel's form; netaddr would print `::1.2.3.4`."""
     segment = vnet(26, prefixes=["::1.2.3.4/96", "2001:DB8:0:0::1/64"], ports=tagged(LEAF1))
     [bridge_] = [each for each in derived(host(segment)).bridges if each.name == "nbr-26"]
     assert sorted(bridge_.addresses) == ["2001:db8::1/64", "::102:304/96"]
 
 
 def test_a_name_of_spaces_becomes_a_label() -> None:
-    """FRR would refuse a description of spaces."""
+    """A name of spaces becomes a label: FRR would refuse a description of spaces."""
     document = host()
     document["links"][0]["remote"]["name"] = "  "
     document["vnets"][0]["ports"][0]["name"] = "  "

@@ -30,9 +30,18 @@ def output(*replies: tuple[float, int, float], sent: int) -> str:
     ],
     ids=["lost", "late", "not sent", "all late", "in any order", "one", "none"],
 )
-def test_longest_gap(replies: list[tuple[float, int, float]], gap: float) -> None:
+def test_a_late_reply_is_a_gap(replies: list[tuple[float, int, float]], gap: float) -> None:
     """A lost or late reply is a gap; a ping that was not sent is none."""
     assert parse(output(*replies, sent=6)).longest_gap_s == pytest.approx(gap)
+
+
+def test_a_ping_that_sent_nothing_has_no_success() -> None:
+    """As when no route leads to the address: no packet is lost, because none was sent."""
+    unsent = parse("ping: connect: Network is unreachable\n")
+    assert not unsent
+    assert unsent.lost == 0
+    assert parse(output((100.0, 1, 0.001), sent=1))
+    assert not parse(output((100.0, 1, 0.001), sent=2))
 
 
 def test_packets_on_their_way_at_the_end_are_not_lost() -> None:

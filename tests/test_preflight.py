@@ -1,4 +1,4 @@
-"""What preflight says of a machine: what stops an apply, what its operator should know."""
+"""preflight's findings on a machine: some stop an apply, others inform the operator."""
 
 import datetime
 import socket
@@ -22,13 +22,13 @@ NIC1, NIC2 = (uplink.ifname for uplink in HOST.uplinks)
 
 
 def nic(index: int, name: str, **fields: object) -> Link:
-    """A NIC that is up and has carrier."""
+    """Return a NIC that is up and has carrier."""
     link = Link(index=index, name=name, up=True, mtu=9216, mac="", master=0, kind="", carrier=True)
     return msgspec.structs.replace(link, **fields)
 
 
 def machine(*links: Link, **fields: object) -> Machine:
-    """A machine with which nothing is wrong: these devices besides the uplinks."""
+    """Return a machine without a fault, with these devices besides the uplinks."""
     nics = [nic(1, NIC1), nic(2, NIC2), *links]
     ready = Machine(
         links={link.name: link for link in nics},
@@ -42,7 +42,7 @@ def machine(*links: Link, **fields: object) -> Machine:
 
 
 def without(name: str, *links: Link) -> Machine:
-    """The same without one of its NICs."""
+    """Return the machine without one of its NICs."""
     whole = machine(*links, addresses={9: {HOST.management.ipv4}} if HOST.management else {})
     return msgspec.structs.replace(
         whole, links={key: link for key, link in whole.links.items() if key != name}
@@ -62,8 +62,8 @@ def findings(machine: Machine, *, first: bool = True) -> list[preflight.Finding]
     return preflight.findings(HOST, DEVICES, machine, first=first)
 
 
-def test_a_machine_that_is_ready() -> None:
-    """Nothing is said of it."""
+def test_a_ready_machine_has_no_finding() -> None:
+    """There is no finding on a machine that is ready."""
     assert findings(machine()) == []
 
 
@@ -97,8 +97,8 @@ STOPS: dict[str, Callable[[], Machine]] = {
 
 
 @pytest.mark.parametrize("text", STOPS)
-def test_what_stops_an_apply(text: str) -> None:
-    """The finding names what is wrong, why that matters and what to do."""
+def test_a_finding_stops_an_apply(text: str) -> None:
+    """A finding that stops an apply says what is wrong, why it matters and what to do."""
     [finding] = findings(STOPS[text]())
     assert text in finding.what
     assert finding.stops
@@ -120,8 +120,8 @@ WARNS: dict[str, Callable[[], Machine]] = {
 
 
 @pytest.mark.parametrize("text", WARNS)
-def test_what_an_operator_should_know(text: str) -> None:
-    """It is said, and stops nothing."""
+def test_a_finding_informs_the_operator(text: str) -> None:
+    """A finding that only informs stops nothing."""
     [finding] = findings(WARNS[text]())
     assert text in finding.what
     assert not finding.stops
@@ -142,12 +142,12 @@ def test_advertisements_that_go_on(ready: Machine) -> None:
 
 
 def test_devices_of_a_host_that_was_applied_are_ours() -> None:
-    """Only before the first apply a device with our name is somebody else's."""
+    """After the first apply a device with our name is ours, not somebody else's."""
     assert findings(machine(nic(9, "nbr-26", kind="bridge")), first=False) == []
 
 
-def test_what_is_new_may_be_somebody_elses() -> None:
-    """Also after the first apply: a VPC is new, and somebody has its table."""
+def test_a_table_of_a_new_vpc_may_be_somebody_elses() -> None:
+    """Also after the first apply somebody may have the table of a new VPC."""
     ours = {device.name for device in DEVICES} - {"Vrf_33"}
     blue = machine(nic(9, "blue", kind="vrf", table=1033), nic(10, "nbr-26", kind="bridge"))
     [finding] = preflight.findings(HOST, DEVICES, blue, first=False, ours=ours)
@@ -166,25 +166,25 @@ def test_a_plugin_may_have_made_the_bridge() -> None:
 
 
 def test_bgpd_of_frr_is_no_other_speaker() -> None:
-    """It may listen already."""
+    """FRR's own bgpd may listen already."""
     assert findings(machine(tcp_listeners={179: "bgpd"}, bgp_runs=True)) == []
 
 
 def test_the_management_address_may_be_on_a_bridge_of_ours() -> None:
-    """Its V-Net gets another VNI: the address is still on the bridge of before."""
+    """The address may still be on the old bridge when its V-Net gets another VNI."""
     management = HOST.management
     assert management
     bridge = nic(9, "nbr-99", kind="bridge")
-    there = machine(bridge, addresses={9: {management.ipv4}})
+    applied = machine(bridge, addresses={9: {management.ipv4}})
     ours = frozenset({"nbr-99"})
-    assert preflight.findings(HOST, DEVICES, there, first=False, ours=ours) == []
-    [finding] = preflight.findings(HOST, DEVICES, there, first=False)
+    assert preflight.findings(HOST, DEVICES, applied, first=False, ours=ours) == []
+    [finding] = preflight.findings(HOST, DEVICES, applied, first=False)
     assert finding.stops
     assert f"{management.ipv4} is on nbr-99" in finding.what
 
 
 def test_a_leafs_name_is_compared_without_its_domain() -> None:
-    """FRR says the host name of the switch, which may be in full."""
+    """A leaf's name is compared without its domain, which FRR may add."""
     expected = model.leaf(HOST.uplinks[0])
     assert expected
     assert findings(machine(leaves={NIC1: f"{expected.upper()}.example.net"})) == []

@@ -41,7 +41,7 @@ def test_says_nothing_of_what_is_quick(pass_time: Callable[[float], None]) -> No
 
 
 def test_a_line_for_each_step(pass_time: Callable[[float], None]) -> None:
-    """A step that comes twice in a row is one line."""
+    """Each step is a line; a step that comes twice in a row is one line."""
     stream = io.StringIO()
     steps = Progress(stream)
     steps("netplan apply  # netplan takes up the files")
@@ -53,7 +53,7 @@ def test_a_line_for_each_step(pass_time: Callable[[float], None]) -> None:
 
 
 def test_one_line_on_a_terminal(pass_time: Callable[[float], None]) -> None:
-    """It has the step's number and seconds, and makes room for messages."""
+    """A terminal has one line with the step's number and seconds; messages replace it."""
     stream = Terminal()
     steps = Progress(stream)
     steps("netplan generate  # netplan reads the files")
@@ -70,7 +70,7 @@ def test_one_line_on_a_terminal(pass_time: Callable[[float], None]) -> None:
 
 
 def test_a_step_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is named while it runs, not when the next one begins."""
+    """A long step is named while it runs, not when the next one begins."""
     monkeypatch.setattr(progress, "_QUIET", 0.0)
     monkeypatch.setattr(progress, "_INTERVAL", 0.01)
     stream = io.StringIO()
@@ -89,7 +89,7 @@ def test_a_step_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_counts_nothing_that_is_quick(
     seconds: float, pass_time: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither on a terminal nor elsewhere."""
+    """Quick work is not counted, neither on a terminal nor elsewhere."""
     for stream in (io.StringIO(), Terminal()):
         monkeypatch.setattr(sys, "stderr", stream)
         with counted(3, "the files are written") as advance:
@@ -102,7 +102,7 @@ def test_counts_nothing_that_is_quick(
 def test_counts_on_a_terminal(
     pass_time: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bar shows how many are done from then on, and reckons from the begin."""
+    """After two seconds a bar counts all work since the begin."""
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     with counted(1000, "the files are written") as advance:

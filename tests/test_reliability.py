@@ -16,7 +16,7 @@ def test_introduction_is_today_s() -> None:
 
 
 def test_a_run_writes_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of other systems stay; without the variable nothing is written."""
+    """A run writes the rows of its system alone, and only if the variable is set."""
     monkeypatch.setattr(reliability, "TABLE", tmp_path / "reliability.md")
     monkeypatch.setenv("EVPN_HOST_RELIABILITY", "1")
     first = Counts(9, Counter(killed=2, EIO=1), Counter({"3": 1, "killed": 2}), 3)

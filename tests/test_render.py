@@ -1,4 +1,4 @@
-"""`render` makes a folder exactly what the payload says, and touches nothing of others."""
+"""`render` makes a folder exactly what the payload says, and leaves files of others alone."""
 
 import json
 import os
@@ -79,15 +79,15 @@ def stamps(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def last(done: Result) -> str:
-    return str(done.out.splitlines()[-1])
+def last(result: Result) -> str:
+    return str(result.out.splitlines()[-1])
 
 
 # --- Exactly what the payload says ---
 
 
 def test_counts_and_names_what_changed(render: Command, out: Path) -> None:
-    """A line for each host that changed, then how many hosts and files there were of what."""
+    """Each changed host is a line; the last line counts hosts and files."""
     first = render(a_fleet(1, 2, 3))
     assert first.out.splitlines()[:-1] == ["+ srv1", "+ srv2", "+ srv3"]
     count = len(stamps(out))
@@ -102,20 +102,21 @@ def test_counts_and_names_what_changed(render: Command, out: Path) -> None:
     assert again.err == ""
 
 
-def test_as_json(render: Command) -> None:
-    """For a script: the names of the hosts, and the counts of the files."""
+def test_json_has_hosts_and_counts(render: Command) -> None:
+    """`--json` has the names of the hosts, and the counts of the files."""
     bare_metal = {"server": {"name": "gpu1", "srvRole": "generic"}}
     document = a_fleet(1, 2)
     document["hosts"].append(bare_metal)
     render(a_fleet(2, 3))
-    done = json.loads(render(document, "--json").out)
-    assert done["hosts"] == {"new": ["srv1"], "changed": [], "removed": ["srv3"], "same": ["srv2"]}
-    assert done["files"]["new"] == done["files"]["removed"] == done["files"]["same"] > 5
-    assert done["left_out"] == ["gpu1"]
+    result = json.loads(render(document, "--json").out)
+    hosts = {"new": ["srv1"], "changed": [], "removed": ["srv3"], "same": ["srv2"]}
+    assert result["hosts"] == hosts
+    assert result["files"]["new"] == result["files"]["removed"] == result["files"]["same"] > 5
+    assert result["left_out"] == ["gpu1"]
 
 
 def test_the_same_is_not_written(render: Command, out: Path) -> None:
-    """Neither by the same payload, nor by one with a higher generation."""
+    """The same payload, or one with a higher generation, writes nothing."""
     render(a_fleet(1, 2, members=[1]))
     before = stamps(out)
     assert " 2 the same; files: 0 new, 0 changed, 0 removed" in last(
@@ -126,12 +127,12 @@ def test_the_same_is_not_written(render: Command, out: Path) -> None:
 
 
 def test_a_change_of_one_host_touches_no_other(render: Command, out: Path) -> None:
-    """A V-Net on one host is a change of some of that host's files."""
+    """A new V-Net on one host changes some files of that host, and no other file."""
     render(a_fleet(1, 2))
     before = stamps(out)
-    done = render(a_fleet(1, 2, members=[2], generation=2))
+    result = render(a_fleet(1, 2, members=[2], generation=2))
     after = stamps(out)
-    assert done.out.splitlines()[0] == "~ srv2"
+    assert result.out.splitlines()[0] == "~ srv2"
     changed = {path for path in after if after[path] != before.get(path)}
     assert f"srv2/{FRR}" in changed
     assert f"srv2/{DROP_IN.format(26)}" in changed
@@ -140,7 +141,7 @@ def test_a_change_of_one_host_touches_no_other(render: Command, out: Path) -> No
 
 
 def test_files_and_folders_of_a_vnet_that_is_gone_go(render: Command, out: Path) -> None:
-    """Its drop-in was alone in a folder."""
+    """The files of a removed V-Net go, and the folder in which its drop-in was alone."""
     render(a_fleet(1, members=[1]))
     assert (out / "srv1" / DROP_IN.format(26)).exists()
     render(a_fleet(1))
@@ -149,32 +150,32 @@ def test_files_and_folders_of_a_vnet_that_is_gone_go(render: Command, out: Path)
 
 
 def test_the_other_backends_files_go(render: Command, out: Path) -> None:
-    """What is left is what a new folder would have."""
+    """The other backend's files go: the folder is like a new one."""
     render(a_fleet(1), "-b", "netplan")
     render(a_fleet(1), "-b", "ifupdown")
-    left = stamps(out).keys()
+    files = stamps(out).keys()
     render(a_fleet(1), "-b", "ifupdown", "-o", out.with_name("new"))
-    assert left == stamps(out.with_name("new")).keys()
+    assert files == stamps(out.with_name("new")).keys()
     assert not (out / "srv1/etc/netplan").exists()
 
 
 def test_a_fleet_a_host_and_one_of_a_fleet(render: Command, out: Path) -> None:
-    """A Host's files take the place of a Fleet's, and the other way; -H leaves all others alone."""
+    """A Host's files replace a Fleet's, and the other way; -H leaves other hosts alone."""
     render(a_fleet(1, 2))
     two = stamps(out / "srv2")
-    done = render(a_fleet(1, 2), "-H", "SRV1")
-    assert done.out.splitlines()[0] == "+ srv1"
+    result = render(a_fleet(1, 2), "-H", "SRV1")
+    assert result.out.splitlines()[0] == "+ srv1"
     assert stamps(out / "srv2") == two
     assert (out / FRR).read_bytes() == (out / "srv1" / FRR).read_bytes()
     assert ", 2 the same; " in last(render(a_fleet(1, 2)))
     assert not (out / "etc").exists()
-    done = render(host())
-    assert done.out.splitlines()[:-1] == ["+ K8S01", "- srv1", "- srv2"]
+    result = render(host())
+    assert result.out.splitlines()[:-1] == ["+ K8S01", "- srv1", "- srv2"]
     assert [each.name for each in out.iterdir()] == ["etc"]
 
 
 def test_files_of_older_versions_are_ours(render: Command, out: Path) -> None:
-    """Their first line names a generation: they are brought up to date, or go."""
+    """Files whose first line names a generation are ours: they are updated, or go."""
     render(a_fleet(1, 2))
     for file in out.rglob("*.conf"):
         mark, _, body = file.read_text().partition(" Written by evpn-host;")
@@ -185,7 +186,7 @@ def test_files_of_older_versions_are_ours(render: Command, out: Path) -> None:
 
 
 def test_modes_are_mended_without_writing(render: Command, out: Path) -> None:
-    """Git keeps no modes: a checkout has files that all can read."""
+    """Modes are repaired without a write: a checkout of Git has files that all can read."""
     render(a_fleet(1, members=[1]))
     before = stamps(out)
     modes = {path: (out / path).stat().st_mode for path in before}
@@ -200,12 +201,12 @@ def test_modes_are_mended_without_writing(render: Command, out: Path) -> None:
 
 
 def test_files_of_others_stay(render: Command, out: Path) -> None:
-    """Ours are known by their name and their first line, both."""
+    """A file is ours only if both its name and its first line are."""
     render(a_fleet(1, 2, members=[1, 2]))
     mine = {
         "README.md": "mine\n",
         "notes/etc/frr/frr.conf": "! mine, in a folder that could be a host's\n",
-        "host_vars/etc/frr/frr.conf": LINE,  # the folder's name is none of a host
+        "host_vars/etc/frr/frr.conf": LINE,  # the folder's name can't be a host's
         "srv2/etc/netplan/01-operator.yaml": "mine\n",
         "srv2/etc/frr/frr.conf.orig": LINE,  # a copy of ours
         "srv2/etc/frr/daemons": "mine since\n",
@@ -216,8 +217,8 @@ def test_files_of_others_stay(render: Command, out: Path) -> None:
         (out / path).parent.mkdir(parents=True, exist_ok=True)
         (out / path).write_text(text)
     (out / "srv2/empty").mkdir()
-    done = render(a_fleet(1))
-    assert done.out.splitlines()[:-1] == ["~ srv1", "- srv2"]
+    result = render(a_fleet(1))
+    assert result.out.splitlines()[:-1] == ["~ srv1", "- srv2"]
     ours = {path for path in stamps(out) if path not in mine}
     assert {path.partition("/")[0] for path in ours} == {"srv1"}
     assert {path: (out / path).read_text() for path in mine} == mine
@@ -226,16 +227,16 @@ def test_files_of_others_stay(render: Command, out: Path) -> None:
 
 
 def test_no_link_is_followed(render: Command, out: Path, tmp_path: Path) -> None:
-    """One in the place of a host's folder is refused, one in the place of a file is replaced."""
+    """A link in place of a host's folder is refused; one in place of a file is replaced."""
     render(a_fleet(1, 2, 3))
     elsewhere = (out / "srv1").rename(tmp_path / "elsewhere")
     before = stamps(elsewhere)
     (out / "srv1").symlink_to(elsewhere)
-    done = render(a_fleet(1, 2, 3))
-    assert done.code == 1
-    assert f"{out}/srv1: is a symbolic link, which is not followed" in done.err
-    done = render(a_fleet(2, 3))  # srv1 is gone, and the link is somebody's
-    assert done.code == 0
+    result = render(a_fleet(1, 2, 3))
+    assert result.code == 1
+    assert f"{out}/srv1: is a symbolic link, which is not followed" in result.err
+    result = render(a_fleet(2, 3))  # the payload has no srv1, and the link is somebody's
+    assert result.code == 0
     assert (out / "srv1").is_symlink()
     (out / "srv2" / FRR).unlink()
     (out / "srv2" / FRR).symlink_to(elsewhere / FRR)
@@ -249,7 +250,7 @@ def test_no_link_is_followed(render: Command, out: Path, tmp_path: Path) -> None
 
 
 def test_what_is_no_file_is_replaced_or_named(render: Command, out: Path) -> None:
-    """A FIFO in a file's place keeps nobody waiting; a folder is named."""
+    """A FIFO in place of a file is replaced; a folder is named."""
     render(a_fleet(1))
     (out / "srv1" / FRR).unlink()
     os.mkfifo(out / "srv1" / FRR)
@@ -257,8 +258,8 @@ def test_what_is_no_file_is_replaced_or_named(render: Command, out: Path) -> Non
     assert (out / "srv1" / FRR).is_file()
     (out / "srv1" / FRR).unlink()
     (out / "srv1" / FRR).mkdir()
-    done = render(a_fleet(1))
-    assert (done.code, done.err) == (1, f"evpn-host: {out}/srv1/{FRR}: Is a directory\n")
+    result = render(a_fleet(1))
+    assert (result.code, result.err) == (1, f"evpn-host: {out}/srv1/{FRR}: Is a directory\n")
     assert not (out / "srv1/etc/frr/.frr.conf.new").exists()
 
 
@@ -277,9 +278,9 @@ def test_a_file_is_never_half(render: Command, out: Path, monkeypatch: pytest.Mo
         return write(descriptor, data[:100])
 
     monkeypatch.setattr(os, "write", full)
-    done = render(a_fleet(1, members=[1]))
-    assert done.code == 1
-    assert done.err == f"evpn-host: {out}/srv1/{FRR}: No space left on device\n"
+    result = render(a_fleet(1, members=[1]))
+    assert result.code == 1
+    assert result.err == f"evpn-host: {out}/srv1/{FRR}: No space left on device\n"
     assert (out / "srv1" / FRR).read_bytes() == before[out / "srv1" / FRR]
     assert not list(out.rglob(".*"))
     monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:100]))
@@ -291,7 +292,7 @@ def test_a_file_is_never_half(render: Command, out: Path, monkeypatch: pytest.Mo
 
 
 def test_what_a_killed_run_has_left_goes(render: Command, out: Path) -> None:
-    """Also of a host that is gone; a file of others that is called so stays."""
+    """Temporary files of a killed run go; a file of others with such a name stays."""
     render(a_fleet(1, 2))
     halves = [f"srv1/{DROP_IN.format(14)}", f"srv1/{FRR}", f"srv2/{NETPLAN}", f"srv2/{FRR}"]
     for path, text in zip(halves, [LINE, "", LINE, ""], strict=True):
@@ -310,41 +311,41 @@ def by_processors(count: int, *argv: object) -> subprocess.CompletedProcess[str]
     """Run the command in a process of its own that believes in so many processors."""
     code = f"import os; os.sched_getaffinity = lambda _: set(range({count}))\n"
     code += "from generator.cli import main; main()"
-    done = [sys.executable, "-c", code, *map(str, argv)]
-    return subprocess.run(done, capture_output=True, text=True, check=False, cwd=REPO, timeout=120)
+    words = [sys.executable, "-c", code, *map(str, argv)]
+    return subprocess.run(words, capture_output=True, text=True, check=False, cwd=REPO, timeout=120)
 
 
 def test_processes_write_the_same_as_one(tmp_path: Path) -> None:
-    """Whatever the number of processors, the tree and the answer are the same."""
+    """The tree and the answer do not depend on the number of processors."""
     source = tmp_path / "fleet.json"
     source.write_bytes(encoded(a_fleet(*range(1, 101), members=range(3, 90))))
     answers = []
     for count in (1, 3):
         out = tmp_path / str(count)
-        done = by_processors(count, "render", "-p", source, "-o", out)
-        assert done.returncode == 0, done.stderr
+        result = by_processors(count, "render", "-p", source, "-o", out)
+        assert result.returncode == 0, result.stderr
         answers.append(
-            (done.stdout, {p: (out / p).read_bytes() for p in stamps(out)}),
+            (result.stdout, {p: (out / p).read_bytes() for p in stamps(out)}),
         )
     assert answers[0] == answers[1]
     assert answers[0][0].startswith("+ srv1\n+ srv10\n+ srv100\n")
 
 
 def test_a_failure_in_a_process_is_told(tmp_path: Path) -> None:
-    """With its place, and no traceback."""
+    """A failure in a process is reported with its place, and no traceback."""
     source, out = tmp_path / "fleet.json", tmp_path / "out"
     source.write_bytes(encoded(a_fleet(*range(1, 61))))
     out.mkdir()
     (out / "srv59").symlink_to(tmp_path)
-    done = by_processors(2, "render", "-p", source, "-o", out)
-    assert done.returncode == 1
+    result = by_processors(2, "render", "-p", source, "-o", out)
+    assert result.returncode == 1
     last = f"evpn-host: {out}/srv59: is a symbolic link, which is not followed"
-    assert done.stderr.splitlines()[-1] == last
-    assert "Traceback" not in done.stderr
+    assert result.stderr.splitlines()[-1] == last
+    assert "Traceback" not in result.stderr
 
 
 def test_a_killed_process_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rest is not waited for."""
+    """A killed process is reported, without a wait for the others."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
 
     def die(number: int) -> int:
@@ -377,7 +378,7 @@ def test_processes_end_with_the_one_that_forked_them(tmp_path: Path) -> None:
 
 
 def test_a_host_is_derived_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So memory does not grow with all V-Nets of all hosts, and one host costs one."""
+    """A host is derived when it is needed, so memory does not grow with all hosts."""
     derived: list[str] = []
 
     def watched(server: Server, *others: Any) -> Host:

@@ -1,4 +1,4 @@
-"""`review --html`: a page that opens from a file, and makes text of all that a payload says."""
+"""`review --html`: a page that opens from a file, and in which a payload is only text."""
 
 import copy
 import json
@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from generator.verbs import review_page
-from lab.result import LabUnavailable, Result
+from lab.result import Result
 from tests import fabrics
-from tests.conftest import unavailable
 from tests.debs import browser
 from tests.strategies import LEAF1, LEAF2, Json, encoded, host, server, tagged, vnet
 from tests.test_fleet_status import post
@@ -27,20 +26,20 @@ def page(evpn_host: Command, folder: Path, old: Json, new: Json, *options: str) 
     for name, document in (("old.json", old), ("new.json", new)):
         (folder / name).write_bytes(encoded(document))
     sources = folder / "old.json", folder / "new.json"
-    done = evpn_host("review", *sources, "--html", folder / "page.html", *options)
-    assert done.code in {0, 1}, done.err
+    result = evpn_host("review", *sources, "--html", folder / "page.html", *options)
+    assert result.code in {0, 1}, result.err
     return (folder / "page.html").read_text()
 
 
 def data(text: str) -> dict[str, Any]:
-    """Return what a page shows."""
-    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL)
-    assert found
-    return dict(json.loads(found[1]))
+    """Return the data of a page."""
+    match = re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL)
+    assert match
+    return dict(json.loads(match[1]))
 
 
 def test_shows_what_changes_on_which_host(evpn_host: Command, tmp_path: Path) -> None:
-    """Hosts with their leaves, VPCs and V-Nets; changes; an uplink that goes; files."""
+    """The page has hosts with leaves, VPCs and V-Nets, changes, removed uplinks, and files."""
     shown = data(page(evpn_host, tmp_path, fabrics.before(), fabrics.after()))
     assert shown["summary"] == "484 of 500 hosts unchanged"
     hosts = {each["name"]: each for each in shown["hosts"]}
@@ -50,9 +49,9 @@ def test_shows_what_changes_on_which_host(evpn_host: Command, tmp_path: Path) ->
     links = [(nic, shown["leaves"][leaf], state) for nic, leaf, state in hosts["srv0042"]["links"]]
     assert links == [("ens4", "leaf3", "same"), ("ens5", "leaf4", "removed")]
     changes = {each["text"]: each for each in shown["changes"]}
-    gone = changes["- uplink ens5 (swp11@leaf4)"]
-    assert gone["risks"] == ["leaves one session"]
-    assert [shown["hosts"][n]["name"] for n in gone["hosts"]] == ["srv0042"]
+    removed = changes["- uplink ens5 (swp11@leaf4)"]
+    assert removed["risks"] == ["leaves one session"]
+    assert [shown["hosts"][n]["name"] for n in removed["hosts"]] == ["srv0042"]
     own = [shown["vnets"][n] for n in shown["sets"][hosts["srv0007"]["set"]]]
     assert [4155, "red-new", 33, 1500, ["10.50.5.254/24"]] in own
     assert [33, "red", 1033] in shown["vpcs"]
@@ -62,8 +61,8 @@ def test_shows_what_changes_on_which_host(evpn_host: Command, tmp_path: Path) ->
     assert '+        - "10.50.2.1/24"' in most["lines"]
 
 
-def test_hosts_that_come_and_go(evpn_host: Command, tmp_path: Path) -> None:
-    """One that goes is shown as it was."""
+def test_a_removed_host_is_shown_as_it_was(evpn_host: Command, tmp_path: Path) -> None:
+    """A new host is shown, and a removed one as it was."""
     both = fabrics.before(3)
     one = copy.deepcopy(both)
     del one["hosts"][1]
@@ -75,16 +74,16 @@ def test_hosts_that_come_and_go(evpn_host: Command, tmp_path: Path) -> None:
         assert shown["sets"][node["set"]]
 
 
-def test_rendered_trees(evpn_host: Command, tmp_path: Path) -> None:
-    """A host is read back from its files; of one that can't be, the files are shown."""
+def test_a_host_of_a_rendered_tree_is_read_back(evpn_host: Command, tmp_path: Path) -> None:
+    """A host is read back from its files; if that fails, the page shows the files."""
     for name, document in (("a", fabrics.before(3)), ("b", fabrics.before(3))):
         (tmp_path / f"{name}.json").write_bytes(encoded(document))
-        done = evpn_host("render", "-p", tmp_path / f"{name}.json", "-o", tmp_path / name)
-        assert done.code == 0
+        result = evpn_host("render", "-p", tmp_path / f"{name}.json", "-o", tmp_path / name)
+        assert result.code == 0
     edited = tmp_path / "b/srv0001/etc/frr/frr.conf"
     edited.write_text(edited.read_text() + "! by hand\n")
-    done = evpn_host("review", tmp_path / "a", tmp_path / "b", "--html", tmp_path / "page.html")
-    assert done.code == 1
+    result = evpn_host("review", tmp_path / "a", tmp_path / "b", "--html", tmp_path / "page.html")
+    assert result.code == 1
     shown = data((tmp_path / "page.html").read_text())
     known = {each["name"]: each["asn"] for each in shown["hosts"]}
     assert known == {"srv0000": 4200000100, "srv0001": 0, "srv0002": 4200000102}
@@ -100,8 +99,8 @@ def test_no_text_is_html(
     source = Path("<script><img src=x onerror=alert(1)>.json")
     name = "</script><img src=x>"
     source.write_bytes(encoded(host(vnet(26, name=name, ports=PORTS))))
-    done = evpn_host("review", source, source, "--html", tmp_path / "page.html")
-    assert done.code == 0
+    result = evpn_host("review", source, source, "--html", tmp_path / "page.html")
+    assert result.code == 0
     text = (tmp_path / "page.html").read_text()
     assert data(text)["old"] == str(source)
     assert "<img" not in text
@@ -110,13 +109,13 @@ def test_no_text_is_html(
     assert not re.search(r"""(?:src|href)=["']?https?:|@import|url\(|innerHTML""", text)
 
 
-def test_no_password(evpn_host: Command, tmp_path: Path) -> None:
+def test_the_page_has_no_password(evpn_host: Command, tmp_path: Path) -> None:
     """A password that changes is in no part of the page."""
-    was, becomes = (
+    old_page, new_page = (
         host(vnet(26, name="red", ports=PORTS), server=server(bgp={"password": word}))
         for word in ("secret-one", "secret-two")
     )
-    text = page(evpn_host, tmp_path, was, becomes)
+    text = page(evpn_host, tmp_path, old_page, new_page)
     assert "another password" in text
     assert "secret-" not in text
 
@@ -124,7 +123,7 @@ def test_no_password(evpn_host: Command, tmp_path: Path) -> None:
 def test_more_differences_than_there_is_room_for(
     evpn_host: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of most hosts are shown, and the rest is counted."""
+    """The differences of most hosts are shown, and the rest is counted."""
     whole = data(page(evpn_host, tmp_path, fabrics.before(), fabrics.after()))
     monkeypatch.setattr(review_page, "_ROOM", 1000)
     cut = data(page(evpn_host, tmp_path, fabrics.before(), fabrics.after()))
@@ -143,8 +142,8 @@ def reports(folder: Path) -> Path:
     return folder
 
 
-def test_how_the_fleet_is(evpn_host: Command, tmp_path: Path) -> None:
-    """The page has what hosts reported, and that others did not; without reports it has nothing."""
+def test_the_page_has_the_reports_of_hosts(evpn_host: Command, tmp_path: Path) -> None:
+    """The page has the reports of hosts, and names hosts without one; without reports, nothing."""
     document = fabrics.before()
     assert data(page(evpn_host, tmp_path, document, fabrics.after()))["fleet"] is None
     options = ("--reports", str(reports(tmp_path / "reports")))
@@ -161,14 +160,14 @@ def test_how_the_fleet_is(evpn_host: Command, tmp_path: Path) -> None:
 
 
 def test_reports_are_for_the_page(evpn_host: Command, tmp_path: Path) -> None:
-    """Without --html nothing would show them. A folder that is not there is named."""
+    """Reports without --html are wrong usage; a missing folder is named."""
     source = tmp_path / "fleet.json"
     source.write_bytes(encoded(fabrics.before(3)))
-    done = evpn_host("review", source, source, "--reports", reports(tmp_path / "reports"))
-    assert (done.code, "--html" in done.err) == (2, True)
+    result = evpn_host("review", source, source, "--reports", reports(tmp_path / "reports"))
+    assert (result.code, "--html" in result.err) == (2, True)
     options = ("--html", tmp_path / "page.html", "--reports", tmp_path / "none")
-    done = evpn_host("review", source, source, *options)
-    assert (done.code, "none" in done.err) == (2, True)
+    result = evpn_host("review", source, source, *options)
+    assert (result.code, "none" in result.err) == (2, True)
 
 
 PAGES = {
@@ -187,22 +186,19 @@ PAGES = {
 def chromium(root_user: None) -> tuple[str, dict[str, str]]:
     """Return a browser's path and environment."""
     del root_user
-    try:
-        return browser()
-    except LabUnavailable as reason:
-        unavailable(str(reason))
+    return browser()
 
 
 @pytest.mark.xdist_group("browser")
 @pytest.mark.parametrize("name", PAGES)
-def test_in_a_browser(
+def test_a_browser_shows_each_part(
     evpn_host: Command, tmp_path: Path, name: str, chromium: tuple[str, dict[str, str]]
 ) -> None:
     """Chromium shows each part, and its console stays empty."""
     options = ("--reports", str(reports(tmp_path / "reports")))
     page(evpn_host, tmp_path, fabrics.before(), fabrics.after(), *options)
     program, environment = chromium
-    done = subprocess.run(
+    result = subprocess.run(
         [
             program,
             "--no-sandbox",
@@ -218,6 +214,6 @@ def test_in_a_browser(
         timeout=120,
         check=True,
     )
-    assert "CONSOLE" not in done.stderr
+    assert "CONSOLE" not in result.stderr
     for words in PAGES[name]:
-        assert words in done.stdout
+        assert words in result.stdout

@@ -67,10 +67,10 @@ class Forge:
         git(self.clone, "push", "-q", "origin", f"HEAD:{branch}")
 
     def run(self, job: str, *, label: bool = False) -> tuple[int, str]:
-        """Run a job; return the exit code of what decides, and all that was printed."""
-        code, printed = 0, ""
+        """Run a job; return its exit code, and its whole output."""
+        code, output = 0, ""
         for command in self._script(job):
-            done = subprocess.run(
+            result = subprocess.run(
                 ["bash", "-e", "-c", command],
                 cwd=self.clone,
                 env=self._environment(label=label),
@@ -78,8 +78,8 @@ class Forge:
                 text=True,
                 check=False,
             )
-            code, printed = code or done.returncode, printed + done.stdout + done.stderr
-        return code, printed
+            code, output = code or result.returncode, output + result.stdout + result.stderr
+        return code, output
 
     def _script(self, job: str) -> list[str]:
         """Return the scripts of a job, each of which a forge runs in a shell of its own."""
@@ -108,15 +108,15 @@ class Forge:
     def tree(self) -> list[str]:
         """Return the hosts whose files are on the remote's branch main."""
         argv = ["git", "ls-tree", "--name-only", "main:hosts"]
-        done = subprocess.run(argv, cwd=self.remote, capture_output=True, text=True, check=True)
-        return done.stdout.split()
+        result = subprocess.run(argv, cwd=self.remote, capture_output=True, text=True, check=True)
+        return result.stdout.split()
 
 
 @pytest.fixture(params=["github", "gitlab"])
 def forge(request: pytest.FixtureRequest, tmp_path: Path) -> Forge:
-    made = Forge(tmp_path, request.param)
-    made.commit(fabrics.before(HOSTS), "main")
-    return made
+    forge_ = Forge(tmp_path, request.param)
+    forge_.commit(fabrics.before(HOSTS), "main")
+    return forge_
 
 
 def with_red_new() -> Json:
@@ -127,14 +127,14 @@ def with_red_new() -> Json:
 
 
 def test_from_a_branch_to_the_tree(forge: Forge) -> None:
-    """A branch adds a V-Net: the comment says so. The merge gives the tree, each time."""
+    """The comment names the V-Net that a branch adds; each merge updates the tree."""
     assert forge.run("publish")[0] == 0
     names = [fabrics.name(number) for number in range(HOSTS)]
     assert forge.tree() == names
     git(forge.clone, "checkout", "-q", "-b", "red-new")
     forge.commit(with_red_new(), "red-new")
-    code, printed = forge.run("review")
-    assert code == 0, printed
+    code, output = forge.run("review")
+    assert code == 0, output
     comment = forge.posted.read_text()
     assert (
         "| `+ V-Net red-new (VNI 4155, 10.50.5.254/24, VPC red)` | 2: `srv0001, srv0002` |"
@@ -145,15 +145,15 @@ def test_from_a_branch_to_the_tree(forge: Forge) -> None:
     git(forge.clone, "push", "-q", "origin", "main")
     assert forge.run("publish")[0] == 0
     argv = ["git", "grep", "-l", "nbr-4155", "main", "--", "hosts/*/etc/netplan/*"]
-    found = subprocess.run(argv, cwd=forge.remote, capture_output=True, text=True, check=True)
-    assert {line.split("/")[1] for line in found.stdout.split()} == {"srv0001", "srv0002"}
+    log = subprocess.run(argv, cwd=forge.remote, capture_output=True, text=True, check=True)
+    assert {line.split("/")[1] for line in log.stdout.split()} == {"srv0001", "srv0002"}
     before = (forge.remote / "refs/heads/main").read_text()
-    assert forge.run("publish")[0] == 0  # nothing has changed, and so nothing is committed
+    assert forge.run("publish")[0] == 0  # nothing has changed, so nothing is committed
     assert (forge.remote / "refs/heads/main").read_text() == before
 
 
 def test_what_hosts_are_served_follows_the_branch(forge: Forge, tmp_path: Path) -> None:
-    """It is what was merged, whatever the clone has; without a payload what was there stays."""
+    """Hosts get the merged payload, whatever the clone has; without one the old payload stays."""
     served = tmp_path / "payloads"
     served.mkdir()
 
@@ -182,26 +182,26 @@ def test_the_first_payload_has_no_problem(evpn_host: Callable[..., Result]) -> N
     """Its V-Nets come last: docs/review.md adds one at the end."""
     text = (RECIPE / "fleet.yaml").read_text()
     assert list(YAML(typ="safe").load(text))[-1] == "vnets"
-    done = evpn_host("check", "-p", RECIPE / "fleet.yaml")
-    assert (done.code, done.err) == (0, "")
+    result = evpn_host("check", "-p", RECIPE / "fleet.yaml")
+    assert (result.code, result.err) == (0, "")
 
 
 def test_risk_is_refused_unless_a_label_says_so(forge: Forge) -> None:
-    """The comment is there in each case."""
+    """A risk fails the job unless a label allows it; the comment comes either way."""
     document = fabrics.before(HOSTS)
     document["hosts"][3]["server"]["asn"] += 1000
     git(forge.clone, "checkout", "-q", "-b", "risky")
     forge.commit(document, "risky")
-    code, printed = forge.run("review")
-    assert code == 1, printed
-    assert "A label on the request lets them pass." in printed
+    code, output = forge.run("review")
+    assert code == 1, output
+    assert "A label on the request lets them pass." in output
     assert "all sessions end" in forge.posted.read_text()
-    code, printed = forge.run("review", label=True)
-    assert code == 0, printed
+    code, output = forge.run("review", label=True)
+    assert code == 0, output
 
 
-def test_a_payload_with_problems(forge: Forge) -> None:
-    """They are the comment, as code: a name in it is no Markdown."""
+def test_problems_of_a_payload_are_the_comment(forge: Forge) -> None:
+    """The problems of a payload are the comment, as code: a name in them is no Markdown."""
     document = fabrics.before(HOSTS)
     document["vnets"][1]["vxlanID"] = "<b>1</b>"
     git(forge.clone, "checkout", "-q", "-b", "bad")
@@ -214,8 +214,8 @@ def test_a_payload_with_problems(forge: Forge) -> None:
     ]
 
 
-def test_a_first_payload(forge: Forge) -> None:
-    """There is nothing to compare it with yet."""
+def test_a_first_payload_passes(forge: Forge) -> None:
+    """A first payload passes, although there is nothing to compare it with."""
     git(forge.clone, "rm", "-q", "fleet.yaml")
     git(forge.clone, "commit", "-q", "-m", "none")
     git(forge.clone, "push", "-q", "origin", "main")
@@ -225,7 +225,7 @@ def test_a_first_payload(forge: Forge) -> None:
     assert forge.posted.read_text() == "### evpn-host: fleet.yaml is new, and has no problem\n"
 
 
-def test_scripts_can_be_run() -> None:
-    """As a copy of them is, too."""
+def test_scripts_are_executable() -> None:
+    """The scripts are executable, and so is a copy of them."""
     for name in TOOLS:
         assert (RECIPE / name).stat().st_mode & stat.S_IXUSR

@@ -19,7 +19,7 @@ VRFS = Rule(socket.AF_INET, 1000, 0, l3mdev=True)
 KERNEL = [rule(32766, MAIN), rule(32767, DEFAULT)]
 OURS = [VRFS, rule(32765, LOCAL), *KERNEL]
 
-# Rules in the order of the kernel, where ours belong beside them, and what status says.
+# Rules in the order of the kernel, the places of ours among them, and the lines of status.
 CASES = {
     "the kernel's own": (
         [rule(0, LOCAL), VRFS, *KERNEL],
@@ -56,16 +56,18 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_rules_of_others(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+def test_our_rules_find_their_place_beside_rules_of_others(
+    monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
     """With the rules at their places nothing differs any more, whoever else has some."""
-    rules, places, said = CASES[case]
+    rules, places, texts = CASES[case]
     monkeypatch.setattr(routing_rules, "read", lambda: rules)
     monkeypatch.setattr(devices, "_FAMILIES", (socket.AF_INET,))
-    assert [each.text for each in devices.misordered_rules()] == ([said] if said else [])
+    assert [each.text for each in devices.misordered_rules()] == ([texts] if texts else [])
     assert devices.rule_places(socket.AF_INET) == places
     new = [rule(places.local, LOCAL), Rule(socket.AF_INET, places.vrf, 0, l3mdev=True)]
-    kept = [each for each in rules if each.priority or each.table != LOCAL]
-    ordered = sorted([*kept, *new], key=lambda each: each.priority)
+    others = [each for each in rules if each.priority or each.table != LOCAL]
+    ordered = sorted([*others, *new], key=lambda each: each.priority)
     monkeypatch.setattr(routing_rules, "read", lambda: ordered)
     assert not list(devices.misordered_rules())
     assert devices.is_local_moved(socket.AF_INET) == (case == "Cilium")

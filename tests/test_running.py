@@ -82,7 +82,7 @@ Texts = Callable[..., list[str]]
 
 @pytest.fixture
 def texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Texts:
-    """What is said when bgpd shows this."""
+    """Return a function that gives the differences when bgpd shows this configuration."""
     file = tmp_path / running.CONF
     file.parent.mkdir(parents=True)
 
@@ -131,7 +131,7 @@ def test_passwords_are_not_shown(texts: Texts) -> None:
     ]
 
 
-def test_much_is_counted(texts: Texts) -> None:
+def test_many_differences_are_counted(texts: Texts) -> None:
     shown = BGPD + "".join(f"ip route 192.0.2.{n}/32 blackhole\n" for n in range(50))
     listed = texts(shown)
     assert len(listed) == 21
@@ -171,6 +171,6 @@ exit
 """
 
 
-def test_what_is_shut_down(tmp_path: Path) -> None:
-    """NICs and neighbors, in the file; FRR is silent here."""
+def test_shut_down_nics_and_neighbors_are_found(tmp_path: Path) -> None:
+    """NICs and neighbors that the file shuts down are found; FRR does not answer here."""
     assert running.shut(tmp_path, SHUT) == ({"ens4", "ens6"}, set())

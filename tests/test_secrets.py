@@ -35,7 +35,7 @@ def _no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("line", LINES)
 def test_a_tool_repeats_a_line(line: str) -> None:
-    """FRR's tools print the line that they refuse."""
+    """A tool's message is masked: FRR's tools print the line that they refuse."""
     step = Step(("sh", "-c", 'printf "line 12: %s\\n" "$1"; exit 1', "-", line), "a check")
     with pytest.raises(ActivationFailed) as failure:
         commands.run(step, commands.silent)
@@ -51,7 +51,7 @@ def test_a_message_about_a_key_is_shown() -> None:
 
 @pytest.mark.parametrize("line", LINES)
 def test_a_diff_masks_each_form(line: str) -> None:
-    """Whatever form a line with a password has."""
+    """A diff masks each form of a line with a password."""
     before, after = (f"router bgp 1\n{text}\n" for text in (line, " bgp router-id 10.0.0.1"))
     shown = "\n".join(changes.diff([Change("etc/frr/frr.conf", before, after)]))
     assert "hunter2" not in shown
@@ -68,7 +68,7 @@ def test_known_secrets_are_masked_everywhere() -> None:
 
 @pytest.mark.parametrize("url", ["https://user:hunter2@there/x", "http://hunter2@there"])
 def test_a_url_shows_no_login(url: str) -> None:
-    """Its user may be a token."""
+    """A URL is shown without its login: the user may be a token."""
     assert "hunter2" not in str(Refused(f"{url}: is not a URL"))
     assert "there" in str(Refused(f"{url}: is not a URL"))
 
@@ -80,7 +80,7 @@ def test_a_bad_password_is_not_shown() -> None:
 
 
 def test_the_name_of_a_key_chain_is_no_secret() -> None:
-    """What begins with the same words as one is still masked."""
+    """The name of a key chain is shown; a line that begins like one is masked."""
     secrets.remember_in_frr("key chain FABRIC\n key 1\n  key-string hunter2\n")
     assert secrets.mask("route-map FABRIC has hunter2") == "route-map FABRIC has (not shown)"
     assert "hunter2" not in secrets.mask_frr(" neighbor x password chain hunter2")
@@ -117,7 +117,7 @@ def _tells(*_: object) -> None:
 def test_rollback_knows_the_secrets_of_its_files(
     options: Options, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
-    """Those of the generation that it goes back to, of today's, and of frr.conf.local."""
+    """rollback masks secrets of the old files, of the current ones, and of frr.conf.local."""
     where = {"check": staging, "converge": converge}[at]
     monkeypatch.setattr(where, at, _tells)
     with pytest.raises((ActivationFailed, Stranded)) as failed:
@@ -128,7 +128,7 @@ def test_rollback_knows_the_secrets_of_its_files(
 def test_uninstall_knows_the_secrets_of_its_files(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of the file that goes, and of the operator's that comes back."""
+    """uninstall masks secrets of our file, and of the operator's file that comes back."""
     monkeypatch.setattr(converge, "withdraw", _tells)
     with pytest.raises(Stranded) as failed:
         uninstall.uninstall(options, commands.silent, commands.silent)
@@ -137,7 +137,7 @@ def test_uninstall_knows_the_secrets_of_its_files(
 
 
 def test_status_knows_the_secrets_of_its_files(options: Options) -> None:
-    """A record of an older version may have a line of a native tool with a password in it."""
+    """status masks secrets: an older record may have a tool's line with a password."""
     applied = record.read(options.root)
     assert applied
     detail = f"vtysh: line 5: password {NEW}"

@@ -1,4 +1,4 @@
-"""The kernel's settings against our file of sysctl.d, and the files that are read after it."""
+"""The kernel's settings are compared with our file of sysctl.d, and with later files."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ KERNEL = {
 
 @pytest.fixture
 def host(tmp_path: Path) -> Path:
-    """A root folder with our file, and with a kernel that is as our file says."""
+    """Return a root folder with our file, and with a kernel that has its settings."""
     write(tmp_path, settings.FILE, OURS)
     for key, value in KERNEL.items():
         write(tmp_path, f"proc/sys/{key}", value)
@@ -41,12 +41,12 @@ def write(root: Path, path: str, text: str) -> None:
 
 
 def differing(root: Path) -> list[str]:
-    """What differs, on a kernel whose devices tell no settings themselves."""
+    """Return the differences, on a kernel that does not report the settings of devices."""
     links = {name: Link(0, name, True, 1500, "", 0, "") for name in ("nbr-7", "nbr-26", "other")}
     return [str(each) for each in settings.differences(root, links)]
 
 
-def test_a_host_as_its_file_says(host: Path) -> None:
+def test_a_host_with_the_settings_of_its_file_has_no_difference(host: Path) -> None:
     """A key that the kernel does not have is no difference, nor is a device of somebody else."""
     assert differing(host) == []
 
@@ -64,7 +64,7 @@ def test_without_our_file_nothing_is_compared(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "text", "told"),
+    ("path", "text", "message"),
     [
         ("etc/sysctl.d/99-cis.conf", "net.ipv4.ip_forward=0", "net/ipv4/ip_forward to 0"),
         ("etc/sysctl.d/99-cis.conf", "-net/ipv4/ip_forward = 0", "net/ipv4/ip_forward to 0"),
@@ -93,10 +93,10 @@ def test_without_our_file_nothing_is_compared(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_later_file_is_named(host: Path, path: str, text: str, told: str) -> None:
+def test_a_later_file_is_named(host: Path, path: str, text: str, message: str) -> None:
     write(host, path, f"# {text}\n{text}\n")
     [line] = map(str, settings.later(host))
-    assert line.startswith(f"/{path} sets {told} ")
+    assert line.startswith(f"/{path} sets {message} ")
 
 
 @pytest.mark.parametrize(
@@ -123,14 +123,14 @@ def test_of_two_later_files_the_last_counts(host: Path) -> None:
 
 
 def test_a_file_hides_its_namesakes(host: Path) -> None:
-    """As /etc/sysctl.d/99-a.conf, a link to /dev/null, switches off the distribution's."""
+    """A file hides others of its name: a link to /dev/null disables the distribution's."""
     write(host, "usr/lib/sysctl.d/99-a.conf", "net.ipv4.ip_forward = 0\n")
     write(host, "etc/sysctl.d/99-a.conf", "")
     assert settings.later(host) == []
 
 
 def test_before_our_file_is_there_its_text_counts(tmp_path: Path) -> None:
-    """As preflight asks before the first apply."""
+    """Before our file exists its future text counts, as for preflight."""
     write(tmp_path, "etc/sysctl.d/99-cis.conf", "net.ipv4.ip_forward = 0\n")
     [line] = settings.later(tmp_path, OURS)
     assert (line.path, line.expected) == ("etc/sysctl.d/99-cis.conf", "1")

@@ -20,7 +20,7 @@ from tests.conftest import ACCEPTED, BACKENDS, REFUSED, REPO
 
 SNAPSHOTS = REPO / "snapshots"
 K8S01 = REPO / "examples/k8s01.json"
-# Payloads of which the leaves are shown too; what no payload says of leaves is in the other file.
+# Payloads whose leaves have snapshots too; the other file has the switches' own settings.
 WITH_LEAVES = ("coke-cluster", "fleet-leaves", "fleet-two-hosts")
 SWITCHES = REPO / "tests/switches.yml"
 
@@ -61,29 +61,29 @@ def snapshot(snapshot: SnapshotAssertion) -> SnapshotAssertion:
 
 
 def shown(evpn_host: Callable[..., Result], folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield all that the command makes of the payloads: path below `snapshots`, and text."""
+    """Yield each output of the command for the payloads: path below `snapshots`, and text."""
     for case in ACCEPTED:
         for backend in BACKENDS:
             tree = folder / f"{case.stem}-{backend}"
-            done = evpn_host("render", "-p", case, "-o", tree, "-b", backend)
-            assert done.code == 0, done.err
+            result = evpn_host("render", "-p", case, "-o", tree, "-b", backend)
+            assert result.code == 0, result.err
             yield from _files(tree, folder)
         if case.stem in WITH_LEAVES:
             tree = folder / f"leaves-{case.stem}"
-            done = evpn_host("leaves", "-p", case, "-o", tree, "--switches", SWITCHES)
-            assert done.code == 0, done.err
+            result = evpn_host("leaves", "-p", case, "-o", tree, "--switches", SWITCHES)
+            assert result.code == 0, result.err
             yield from _files(tree, folder)
         if warnings := evpn_host("check", "-p", case).err:
             yield f"warned/{case.stem}.txt", warnings
     for platform in FORMATS:
-        done = evpn_host("guests", "--format", platform, "-p", K8S01)
-        assert done.code == 0, done.err
-        yield f"guests/k8s01-{platform}.txt", done.out
+        result = evpn_host("guests", "--format", platform, "-p", K8S01)
+        assert result.code == 0, result.err
+        yield f"guests/k8s01-{platform}.txt", result.out
     yield from _reviewed(evpn_host, folder)
     for case in REFUSED:
-        done = evpn_host("check", "-p", case)
-        assert done.code == 1, f"{case.stem} was not refused"
-        yield f"refused/{case.stem}.txt", done.err
+        result = evpn_host("check", "-p", case)
+        assert result.code == 1, f"{case.stem} was not refused"
+        yield f"refused/{case.stem}.txt", result.err
 
 
 def _reviewed(evpn_host: Callable[..., Result], folder: Path) -> Iterator[tuple[str, str]]:
@@ -92,9 +92,9 @@ def _reviewed(evpn_host: Callable[..., Result], folder: Path) -> Iterator[tuple[
     for source, document in zip(sources, (fabrics.before(), fabrics.after()), strict=True):
         source.write_bytes(fabrics.text(document))
     for name, options in (("txt", ()), ("md", ("--markdown",)), ("json", ("--json",))):
-        done = evpn_host("review", *sources, *options)
-        assert done.code == 1, done.err
-        yield f"reviewed/500-hosts.{name}", done.out
+        result = evpn_host("review", *sources, *options)
+        assert result.code == 1, result.err
+        yield f"reviewed/500-hosts.{name}", result.out
 
 
 def _files(tree: Path, folder: Path) -> Iterator[tuple[str, str]]:
@@ -112,7 +112,7 @@ def _diff(path: str, text: str) -> str:
 def test_snapshots(
     snapshot: SnapshotAssertion, evpn_host: Callable[..., Result], tmp_path: Path
 ) -> None:
-    """What the command makes of each payload is as in the repository."""
+    """The command's output for each payload is that of the repository."""
     rendered = dict(shown(evpn_host, tmp_path))
     files = {str(f.relative_to(SNAPSHOTS)) for f in SNAPSHOTS.rglob("*") if f.is_file()}
     orphans = files - rendered.keys()

@@ -14,8 +14,8 @@ def marked(number: int, *, frozen: bool) -> Duplicate:
     return Duplicate(vni=40, mac=mac, addresses=["10.4.0.1"], moves=31, frozen=frozen)
 
 
-def test_who_moves_too_often() -> None:
-    """A warning, or that it is frozen; with the command that clears the mark."""
+def test_a_guest_that_moves_too_often_is_named() -> None:
+    """`status` warns of a guest that moves too often, with the command that clears the mark."""
     twins = [marked(1, frozen=False), marked(2, frozen=True)]
     lines = verb.text(msgspec.structs.replace(WELL, duplicates=twins)).splitlines()
     first, second = lines[-3:-1]
@@ -24,8 +24,8 @@ def test_who_moves_too_often() -> None:
     assert second.startswith("frozen: 02:00:00:00:00:02 (10.4.0.1)")
 
 
-def test_a_guest_may_make_up_macs() -> None:
-    """The rest is counted."""
+def test_only_a_few_guests_are_named() -> None:
+    """A few guests are named, and the rest is counted: a guest may make up MACs."""
     many = [marked(number, frozen=False) for number in range(250)]
     text = verb.text(msgspec.structs.replace(WELL, duplicates=many))
     assert text.count("has moved") == 10

@@ -1,4 +1,4 @@
-"""A file of our own state that was damaged, or replaced by something else: words, no traceback."""
+"""A damaged file of our state, or anything in its place, gives a message, no traceback."""
 
 import json
 import os
@@ -20,6 +20,7 @@ from generator.failover.hook import Hook
 from generator.state import placement, record
 from lab.result import Result
 from tests.conftest import REPO
+from tests.folders import etc_files
 
 K8S01 = REPO / "examples/k8s01.json"
 
@@ -55,7 +56,7 @@ OF_A_RECORD = {"Latin-1", "a huge number"}
 
 
 def damage(kind: str, file: Path) -> str:
-    """Put something else in a file's place; return what a message about it says."""
+    """Put something else in a file's place; return a part of the message about it."""
     spoil, message = DAMAGES[kind]
     file.unlink(missing_ok=True)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -70,13 +71,9 @@ def applied(evpn_host: Command, tmp_path: Path) -> Path:
     document = json.loads(K8S01.read_text())
     for generation in (1, 2):
         payload.write_text(json.dumps(document | {"generation": generation}))
-        done = evpn_host("apply", "-p", payload, "-b", "ifupdown", "--root", tmp_path / "root")
-        assert done.code == 0, done.err
+        result = evpn_host("apply", "-p", payload, "-b", "ifupdown", "--root", tmp_path / "root")
+        assert result.code == 0, result.err
     return tmp_path / "root"
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(f): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
@@ -84,7 +81,7 @@ def test_a_damaged_record_is_refused(kind: str, applied: Path, evpn_host: Comman
     """Each verb that reads it says so and changes nothing; `apply --full` writes a new one."""
     file = applied / record.RECORD
     message = damage(kind, file)
-    before_ = contents(applied / "etc")
+    before_ = etc_files(applied)
     apply = ["apply", "-p", K8S01, "-b", "ifupdown", "--force"]
     for argv, code in (
         (["status"], 1),
@@ -94,33 +91,33 @@ def test_a_damaged_record_is_refused(kind: str, applied: Path, evpn_host: Comman
         (["uninstall"], 1),
         (["guests", "--format", "nad"], 1),
     ):
-        done = evpn_host(*argv, "--root", applied)
-        assert done.code == code, (argv, done)
-        assert f"/{record.RECORD}: " in done.err, argv
-        assert message in done.err, argv
-        assert "apply --full writes a new one" in done.err, argv
-    assert contents(applied / "etc") == before_
+        result = evpn_host(*argv, "--root", applied)
+        assert result.code == code, (argv, result)
+        assert f"/{record.RECORD}: " in result.err, argv
+        assert message in result.err, argv
+        assert "apply --full writes a new one" in result.err, argv
+    assert etc_files(applied) == before_
     if kind == "a folder":
         file.rmdir()
-    done = evpn_host(*apply, "--full", "--root", applied)
-    assert done.code == 0, done.err
+    result = evpn_host(*apply, "--full", "--root", applied)
+    assert result.code == 0, result.err
     assert evpn_host("status", "--root", applied).err == ""
 
 
 @pytest.mark.parametrize("kind", sorted(DAMAGES.keys() - OF_A_RECORD))
 def test_a_damaged_note_of_before_is_refused(kind: str, applied: Path, evpn_host: Command) -> None:
-    """It has what uninstall is to restore, so it is neither overwritten nor ignored."""
+    """A damaged note of the old state is never overwritten: uninstall needs it."""
     message = damage(kind, applied / before.FILE)
-    before_ = contents(applied / "etc")
+    before_ = etc_files(applied)
     other = applied.parent / "other.json"
     other.write_text(K8S01.read_text().replace("4200000001", "4200000009"))
     apply = ["apply", "-p", other, "-b", "ifupdown", "--force", "--root", applied]
     for argv in (apply, ["uninstall", "--root", applied]):
-        done = evpn_host(*argv)
-        assert done.code == 1, (argv, done)
-        assert f"/{before.FILE}: " in done.err
-        assert message in done.err
-    assert contents(applied / "etc") == before_
+        result = evpn_host(*argv)
+        assert result.code == 1, (argv, result)
+        assert f"/{before.FILE}: " in result.err
+        assert message in result.err
+    assert etc_files(applied) == before_
     remove = shutil.rmtree if kind == "a folder" else os.unlink
     remove(applied / before.FILE)
     assert evpn_host("uninstall", "--root", applied).code == 0
@@ -128,17 +125,17 @@ def test_a_damaged_note_of_before_is_refused(kind: str, applied: Path, evpn_host
 
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_a_damaged_generation_is_not_kept(kind: str, applied: Path, evpn_host: Command) -> None:
-    """`rollback` says which generations it can go back to."""
+    """rollback does not count a damaged generation, and lists the good ones."""
     damage(kind, applied / record.GENERATIONS / "1/record.json")
-    done = evpn_host("rollback", "1", "--root", applied)
-    assert done.code == 1
-    assert "Traceback" not in done.err
-    assert "is no entry of the history" in done.err
+    result = evpn_host("rollback", "1", "--root", applied)
+    assert result.code == 1
+    assert "Traceback" not in result.err
+    assert "is no entry of the history" in result.err
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_a_damaged_memory_is_none(kind: str, tmp_path: Path) -> None:
-    """The hook looks anew, and the controller is asked without an ETag."""
+    """Without its memory the hook looks anew, and the controller is asked without an ETag."""
     damage(kind, tmp_path / placement.FILE)
     damage(kind, tmp_path / record.ORIGIN)
     assert placement.read(tmp_path) in (None, placement.Placement())
@@ -148,14 +145,14 @@ def test_a_damaged_memory_is_none(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_the_hook_goes_on_after_a_damaged_record(kind: str, tmp_path: Path) -> None:
-    """It says why, and tries again."""
+    """The hook names a damaged record, and tries again."""
     damage(kind, tmp_path / record.RECORD)
     with pytest.raises(Refused, match=r"record\.json"):
         Hook(tmp_path, silent).settle()
 
 
 def test_a_target_comes_back_as_it_was(accepted: Path) -> None:
-    """Whatever payload it is of: a record can have no type of a payload's own."""
+    """A target of any payload comes back from a record unchanged."""
     for host in load(accepted.read_bytes()).hosts:
         target = target_of(host)
         assert msgspec.json.decode(msgspec.json.encode(target), type=Target) == target

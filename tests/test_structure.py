@@ -29,7 +29,7 @@ from generator.verbs import review_page
 from tests.strategies import parsed
 
 REPO = Path(__file__).parents[1]
-# Folders that are not ours: a tool made them, or they belong to another program.
+# Folders that are not ours: a tool created them, or they belong to another program.
 ASIDE = {".git", ".venv", ".pytest_cache", ".hypothesis", ".mypy_cache", ".ruff_cache", "site"}
 GENERATOR = REPO / "generator"
 LEAVES, SWITCHES = REPO / "tests/payloads/fleet-leaves.yaml", REPO / "tests/switches.yml"
@@ -160,12 +160,12 @@ def test_what_is_observed_changes_nothing() -> None:
         assert not [name for name in imports(module) if COMMANDS.match(name)], module
     netlink = (GENERATOR / "observed/netlink.py").read_text()
     assert set(re.findall(r"\bRTM_\w+", netlink)) == {
-        f"RTM_GET{what}" for what in ("LINK", "ADDR", "ROUTE", "NEIGH", "RULE")
+        f"RTM_GET{kind}" for kind in ("LINK", "ADDR", "ROUTE", "NEIGH", "RULE")
     }
 
 
-def test_who_writes_files() -> None:
-    """Beside `state` and `activation` these do: nothing that they write is activated."""
+def test_few_modules_write_files() -> None:
+    """Besides `state` and `activation` only these modules write; nothing of it is activated."""
     elsewhere = {
         module
         for module in modules()
@@ -220,7 +220,7 @@ def test_one_module_runs_commands() -> None:
 
 
 def test_every_import_is_a_statement() -> None:
-    """The tests above read statements; they would not see an import by a call."""
+    """Every import is a statement: the tests above would not see an import by a call."""
     for module in modules():
         assert not {"__import__", "importlib.import_module"} & calls(module), module
         assert not {name for name in imports(module) if name.startswith("importlib")}, module
@@ -280,7 +280,7 @@ def _watch(env: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[set[Any], set[Any
     both, like the whole condition.
     """
     branches: set[Any] = set()
-    taken: set[Any] = set()
+    visited: set[Any] = set()
     parse = env._parse
 
     def watched(source: str, name: str, filename: str) -> nodes.Template:
@@ -299,12 +299,12 @@ def _watch(env: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[set[Any], set[Any
         return tree
 
     def note(value: Any, place: str, number: int) -> Any:
-        taken.add((place, number, bool(value)))
+        visited.add((place, number, bool(value)))
         return value
 
     monkeypatch.setattr(env, "_parse", watched)
     env.filters["note"] = note
-    return branches, taken
+    return branches, visited
 
 
 @pytest.fixture
@@ -313,7 +313,7 @@ def rendered_watched(
 ) -> tuple[set[Any], set[Any]]:
     env = render.environment.__wrapped__()
     monkeypatch.setattr(render, "environment", lambda: env)
-    branches, taken = _watch(env, monkeypatch)
+    branches, visited = _watch(env, monkeypatch)
     leaves = Leaves(load(LEAVES.read_bytes()), switches(SWITCHES.read_bytes()))
     for name in leaves.names:
         render.render_leaf(leaves.leaf(name))
@@ -323,7 +323,7 @@ def rendered_watched(
                 for local in ("", "ip prefix-list MINE seq 5 permit 192.0.2.0/24\n"):
                     nat = not local
                     render.render(host, backend, local, guest_bgp=bool(local), guest_nat=nat)
-                # As an operator with files of networkd, and a new netplan, has it.
+                # Branches for an operator with files of networkd and a new netplan.
                 machine = {"foreign_files": {"lo": "20-lo.network"}, "optional_vrfs": True}
                 render.render(msgspec.structs.replace(host, **machine), backend)
                 for kind in ("ethernets", "bonds"):  # its management NIC asks for a lease
@@ -331,14 +331,14 @@ def rendered_watched(
                     files = dict.fromkeys((each.ifname for each in host.uplinks), "all-en.network")
                     asks = msgspec.structs.replace(host, lease=lease, foreign_files=files)
                     render.render(asks, backend)
-    return branches, taken
+    return branches, visited
 
 
 def test_every_branch_is_rendered(rendered_watched: tuple[set[Any], set[Any]]) -> None:
     """The payloads in examples/ and tests/payloads take each branch of each template."""
-    branches, taken = rendered_watched
+    branches, visited = rendered_watched
     assert len(branches) > 20
-    assert "\n".join(map(str, sorted(branches - taken))) == ""
+    assert "\n".join(map(str, sorted(branches - visited))) == ""
 
 
 def test_every_template_is_used(rendered_watched: tuple[set[Any], set[Any]]) -> None:
@@ -467,7 +467,7 @@ def test_mypy_and_ruff_read_all_python() -> None:
 
 
 def test_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has `generator` with templates, and nothing else; when installed it renders snapshots."""
+    """The wheel has `generator` with templates alone; installed, it renders snapshots."""
     backend = importlib.import_module(
         "hatchling.build"
     )  # from the group `dev`, so it is always installed

@@ -1,4 +1,4 @@
-"""What changes on a host, in network terms."""
+"""The changes of a host, in network terms."""
 
 from functools import partial
 from typing import Any
@@ -111,13 +111,13 @@ def marked(old: Json, new: Json) -> list[str]:
         ),
     ],
 )
-def test_summary(document: Json, lines: list[str]) -> None:
-    """Only what differs is a line, in the words of a payload; what is risky is marked."""
+def test_each_difference_is_a_line(document: Json, lines: list[str]) -> None:
+    """Each difference is a line, in the words of a payload; a risk has a mark."""
     assert marked(host(red()), document) == lines
 
 
 def test_a_first_apply_adds_all() -> None:
-    """Without an old target."""
+    """Without an old target all lines are additions."""
     lines = summary(None, target(OLD))
     assert "+ V-Net red (VNI 26, 10.26.0.1/24, VPC coke)" in lines
     assert "+ uplink ens4 (swp1@leaf1)" in lines
@@ -126,18 +126,18 @@ def test_a_first_apply_adds_all() -> None:
     assert total(lines) == f"{len(lines)} added"
 
 
-def test_router_advertisements_that_come_and_go() -> None:
-    """What guests of a V-Net are told is a change of it."""
+def test_other_router_advertisements_are_a_change() -> None:
+    """Other router advertisements are a change of their V-Net."""
     gateways = {"gateways": [{"prefix": "fd00:26::1/64"}]}
     silent = target(host(red(**gateways)))
-    told = target(host(red(**gateways, ipv6NeighborDiscovery={"mode": "enabled"})))
-    assert summary(silent, told) == ["~ V-Net red: + router advertisements"]
-    assert summary(told, silent) == ["~ V-Net red: - router advertisements"]
-    assert not summary(told, told)
+    advertising = target(host(red(**gateways, ipv6NeighborDiscovery={"mode": "enabled"})))
+    assert summary(silent, advertising) == ["~ V-Net red: + router advertisements"]
+    assert summary(advertising, silent) == ["~ V-Net red: - router advertisements"]
+    assert not summary(advertising, advertising)
 
 
-def test_a_renumbered_management_address() -> None:
-    """Both addresses, and a mark."""
+def test_a_new_management_address_has_a_mark() -> None:
+    """A new management address is a line with both addresses, and a mark."""
     document = host(red())
     old = document["server"]["mgmt"]["ipv4"]
     new = old.replace(".101", ".77")
@@ -148,8 +148,8 @@ def test_a_renumbered_management_address() -> None:
     assert total(["+ a", "~ b", "~ c", "- d"]) == "1 added, 2 changed, 1 removed"
 
 
-def test_gateways_that_come_and_go() -> None:
-    """One for one of a family is a change; any others come and go. The first is the primary one."""
+def test_one_gateway_for_another_is_a_change() -> None:
+    """One gateway for another of its family is a change; others are added or removed."""
     old = ["10.26.0.1/24", "fd00:26::1/64"]
     assert gateways(old, ["10.26.0.2/24", "fd00:26::1/64"]) == "gateway 10.26.0.1/24 → 10.26.0.2/24"
     assert gateways(old, old[:1]) == "- gateway fd00:26::1/64"
@@ -161,13 +161,13 @@ def test_gateways_that_come_and_go() -> None:
 
 
 def gateways(old: list[str], new: list[str]) -> str:
-    was, becomes = (host(red(gateways=[{"prefix": p} for p in each])) for each in (old, new))
-    (line,) = marked(was, becomes)
+    old_host, new_host = (host(red(gateways=[{"prefix": p} for p in each])) for each in (old, new))
+    (line,) = marked(old_host, new_host)
     return line.removeprefix("~ V-Net red: ")
 
 
-def test_an_mtu_that_no_longer_fits() -> None:
-    """Only what fitted before is marked: one that never did was a warning of `check` before."""
+def test_an_mtu_that_no_longer_fits_is_a_risk() -> None:
+    """An MTU that no longer fits is a risk; one that never fitted is not."""
     jumbo = [link("ens4", LEAF1, mtu=9000), link("ens5", LEAF2, mtu=9000)]
     narrow = [link("ens4", LEAF1, mtu=1500), link("ens5", LEAF2, mtu=1500)]
     blue = vnet(31, name="blue", ports=PORTS)
@@ -189,8 +189,8 @@ def test_an_mtu_that_no_longer_fits() -> None:
     )
 
 
-def test_a_record_of_an_older_version() -> None:
-    """What it does not know is no difference, and of an uplink it knows the leaf alone."""
+def test_fields_that_an_older_record_lacks_are_no_difference() -> None:
+    """Fields that an older record lacks are no difference; of an uplink it has the leaf alone."""
     known = target(OLD)
     older = msgspec.structs.replace(
         known, links=None, bgp=None, imports=None, exports=None, names={}, vpcs={}
@@ -210,7 +210,7 @@ def _with_vpcs(count: int, mtu: int) -> Target:
 
 
 def test_the_work_grows_with_the_v_nets() -> None:
-    """Four times as many that change are four times the work, not sixteen."""
+    """Four times the changed V-Nets are four times the work, not sixteen."""
     few, many = (
         partial(changes, _with_vpcs(count, 1500), _with_vpcs(count, 1400)) for count in (50, 200)
     )

@@ -51,13 +51,13 @@ def test_every_system_is_in_the_gate(test: str) -> None:
 
 @pytest.mark.parametrize("module", ACTIVATION)
 def test_every_backend_and_release_runs_the_activation(module: str) -> None:
-    """They run each module that tests a part of an apply."""
+    """Each module that tests a part of an apply runs on every backend and release."""
     for part in {word for system in RELEASED for word in system}:
         assert any(part in name.split("-") for name in GATE[module]), part
 
 
 def test_the_table_has_each_module_and_each_test() -> None:
-    """It has each module with systems, and none that no longer exists."""
+    """The table has each module with systems, and no module or test that does not exist."""
     parametrized = {
         path.name
         for path in LAB.glob("test_*.py")

@@ -1,4 +1,4 @@
-"""The words of `trace`: from facts to steps and a verdict; which V-Net is meant; firewalls."""
+"""`trace` turns facts into steps and a verdict, chooses a V-Net, and reads firewalls."""
 
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ HOP = Hop(
 BIG, LITTLE = Probe(VTEP, "ens4", 9216, 1550), Probe(VTEP, "ens4", 9216, SMALL)
 PATH = EvpnPath(nexthops=[NextHop(ip=VTEP)], vni="40/1033")
 REMOTE = Guest(type="remote", mac=MAC, remote_vtep=VTEP)
-LOCAL = Guest(type="local", mac=MAC, intf="veth-a")
+LOCAL = Guest(type="local", mac=MAC)
 FAR = Facts(
     subject="10.4.0.20",
     address="10.4.0.20",
@@ -83,9 +83,9 @@ def hop(**changes: Any) -> tuple[Vtep, ...]:
 
 
 def lines(facts: Facts, firewall: Judgement = FINE) -> list[str]:
-    found = steps.judge(facts, firewall)
+    judged = steps.judge(facts, firewall)
     marks = {True: "+", False: "!", None: "-"}
-    return [f"{marks[step.ok]} {step.name}: {step.text}" for step in found]
+    return [f"{marks[step.ok]} {step.name}: {step.text}" for step in judged]
 
 
 def verdict(facts: Facts, firewall: Judgement = FINE) -> str:
@@ -95,8 +95,8 @@ def verdict(facts: Facts, firewall: Judgement = FINE) -> str:
 # --- Words ---
 
 
-def test_a_guest_behind_a_vtep() -> None:
-    """All is well: each step says what was seen."""
+def test_a_guest_behind_a_vtep_is_reached() -> None:
+    """A guest behind a VTEP is reached: each step says what it found."""
     assert lines(FAR) == [
         (
             "+ vnet: V-Net blue (VNI 40) of VPC coke (33):"
@@ -116,8 +116,8 @@ def test_a_guest_behind_a_vtep() -> None:
     assert verdict(FAR) == "nothing is wrong with 10.4.0.20 as far as this host can see"
 
 
-def test_a_guest_of_this_host() -> None:
-    """It needs no VTEP, but others have to hear of it."""
+def test_a_guest_of_this_host_needs_no_vtep() -> None:
+    """A guest of this host needs no VTEP, but others must hear of it."""
     assert lines(NEAR)[1:7] == [
         f"+ local: 10.4.0.20 ({MAC}) is on this host, on port veth-a of nbr-40",
         f"+ kernel: nbr-40 sends {MAC} to veth-a; neighbour 10.4.0.20 is {MAC} (STALE)",
@@ -130,8 +130,8 @@ def test_a_guest_of_this_host() -> None:
     assert "on port ens6.7 (VLAN 7) of nbr-40" in lines(tagged)[1]
 
 
-def test_a_silent_guest() -> None:
-    """Nobody knows an address of the V-Net's subnet: a plain answer."""
+def test_a_silent_guest_gets_a_plain_answer() -> None:
+    """An address of the V-Net's subnet that nobody knows gets a plain answer."""
     assert verdict(SILENT) == (
         "wrong: frr: no host and no leaf knows 10.4.0.9 in V-Net blue (VNI 40):"
         " it has sent nothing yet, is off, or is not there"
@@ -244,7 +244,7 @@ def test_each_broken_link_is_named(facts: Facts, words: str) -> None:
 
 
 def test_the_first_is_named() -> None:
-    """Of two links that are broken the verdict names the one that a packet meets first."""
+    """The verdict names the broken link that a packet meets first."""
     both = but(FAR, kernel_vtep="10.2.0.1", vteps=hop(mac=""))
     assert verdict(both, Judgement(False, "dropped")).startswith("wrong: kernel: ")
     assert (
@@ -264,7 +264,7 @@ def test_who_is_named_comes_first() -> None:
 
 
 def test_a_mac_without_an_address() -> None:
-    """FRR 10 does not tell its routes, which is not wrong."""
+    """A MAC without an address is not wrong, although FRR 10 shows no route of it."""
     near = but(NEAR, subject=MAC, address="", bgp=Bgp(mac=LOCAL))
     assert f"- frr: {MAC} is this host's own; FRR does not tell if it is announced" in lines(near)
     far = but(FAR, subject=MAC, address="", bgp=Bgp(mac=REMOTE))
@@ -272,8 +272,8 @@ def test_a_mac_without_an_address() -> None:
     assert verdict(near).startswith("nothing is wrong")
 
 
-def test_the_type_of_a_route() -> None:
-    """By the VNIs of the paths; FRR 8 does not tell them."""
+def test_vnis_give_the_type_of_a_route() -> None:
+    """The type of a route follows from the VNIs of its paths, which FRR 8 does not show."""
     for vni, kind in (("40/1033", "type 2"), ("1033", "type 5"), ("", "EVPN")):
         path = EvpnPath(nexthops=[NextHop(ip=VTEP)], vni=vni)
         bgp = Bgp(prefix=Prefix("10.4.0.20/32", [path]))
@@ -289,8 +289,8 @@ def test_why_no_route_leads_there() -> None:
     assert text in lines(lost)
 
 
-def test_a_host_that_hears_nobody() -> None:
-    """Without a session nobody can know whether a guest is silent."""
+def test_no_guest_is_silent_without_a_session() -> None:
+    """Without a session trace does not call a guest silent: nobody can know."""
     deaf = but(SILENT, sessions=(_DOWN,), bfd={"ens4": "down"})
     text = "no EVPN session is Established, so this host hears of no guest elsewhere"
     assert verdict(deaf) == f"wrong: frr: {text}"
@@ -298,14 +298,14 @@ def test_a_host_that_hears_nobody() -> None:
 
 
 def test_a_warning_freezes_nothing() -> None:
-    """FRR may only warn of an address that moves too often."""
+    """A warning freezes nothing: FRR may only warn of an address that moves too often."""
     warned = but(FAR, bgp=Bgp(address=_MOVED, mac=REMOTE, paths=[PATH], freezes=False))
     assert verdict(warned).startswith("nothing is wrong")
     assert "it only warns about that" in lines(warned)[3]
 
 
 def test_what_is_not_known_is_not_wrong() -> None:
-    """A probe that could not be sent, a firewall that was not looked at."""
+    """An unsent probe or an unread firewall is unknown, and not wrong."""
     facts = but(FAR, answers={}, probe_error="Operation not permitted")
     assert "- path: not looked at: Operation not permitted" in lines(facts)
     assert verdict(facts, Judgement(None, "not looked at")).startswith("nothing is wrong")
@@ -313,8 +313,8 @@ def test_what_is_not_known_is_not_wrong() -> None:
 
 def test_the_text_ends_with_the_verdict() -> None:
     """Each step is a line with its name and its mark."""
-    found = [Step("vnet", True, "well"), Step("kernel", False, "lost"), Step("path", None, "-")]
-    answer = verb.Trace("10.4.0.20", "", "", "", [], False, steps.verdict("", found), found)
+    steps_ = [Step("vnet", True, "well"), Step("kernel", False, "lost"), Step("path", None, "-")]
+    answer = verb.Trace("10.4.0.20", "", "", "", [], False, steps.verdict("", steps_), steps_)
     assert verb.text(answer).splitlines() == [
         "vnet    ok     well",
         "kernel  wrong  lost",
@@ -323,7 +323,7 @@ def test_the_text_ends_with_the_verdict() -> None:
     ]
 
 
-# --- Which V-Net is meant ---
+# --- The choice of a V-Net ---
 
 
 @pytest.fixture
@@ -347,12 +347,12 @@ def target() -> Target:
     return plan.target(plan.make(host, "netplan"))
 
 
-def options(found: list[Place]) -> list[str]:
-    return [place.option for place in found]
+def options(places_: list[Place]) -> list[str]:
+    return [place.option for place in places_]
 
 
-def test_the_vnets_of_a_host(target: Target) -> None:
-    """They have the names of the record, their VPCs and L3VNIs."""
+def test_vnets_have_the_names_of_the_record(target: Target) -> None:
+    """The V-Nets of a host have the names of the record, their VPCs and L3VNIs."""
     assert [str(place) for place in places.vnets(target)] == [
         "V-Net Management (VNI 14)",
         "V-Net coke-North-South-in-band (VNI 26) of VPC coke (33)",
@@ -363,8 +363,8 @@ def test_the_vnets_of_a_host(target: Target) -> None:
     assert [place.l3vni for place in places.vrfs(target)] == ["l3br-1033", "l3br-1050", "l3br-1051"]
 
 
-def test_which_have_an_address(target: Target) -> None:
-    """By the subnet, by what FRR has heard, by a route; a default route counts last."""
+def test_vnets_of_an_address_are_found(target: Target) -> None:
+    """V-Nets have an address by subnet, by FRR's entries, or by a route; a default one last."""
     assert options(places.of_address(target, "10.188.0.9", set(), {})) == ["--vnet 26"]
     assert options(places.of_address(target, "10.12.3.4", set(), {})) == ["--vnet 14"]
     assert options(places.of_address(target, "fd00:60::9", set(), {})) == ["--vnet 60", "--vnet 61"]
@@ -382,8 +382,8 @@ def test_which_have_an_address(target: Target) -> None:
     assert options(places.of_address(target, "10.188.0.9", set(), routes)) == ["--vnet 26"]
 
 
-def test_which_a_person_names(target: Target) -> None:
-    """By number or name; a name that is nearly right gets a hint."""
+def test_a_person_names_a_vnet_by_number_or_name(target: Target) -> None:
+    """A person names a V-Net by number or name; a name that is nearly right gets a hint."""
     assert places.vnet_named(target, "26") == places.vnet_named(target, "coke-North-South-in-band")
     assert places.vpc_named(target, "33") == places.vpc_named(target, "coke")
     with pytest.raises(
@@ -394,11 +394,11 @@ def test_which_a_person_names(target: Target) -> None:
         places.vpc_named(target, "34")
 
 
-def test_several_are_named(target: Target) -> None:
-    """Whoever asks chooses one."""
-    found = places.of_address(target, "10.60.0.9", set(), {})
+def test_several_vnets_of_an_address_are_named(target: Target) -> None:
+    """If several V-Nets have an address, all are named, and the person chooses."""
+    places_ = places.of_address(target, "10.60.0.9", set(), {})
     with pytest.raises(click.UsageError) as raised:
-        verb.only("10.60.0.9", found)
+        verb.only("10.60.0.9", places_)
     assert raised.value.message == (
         "10.60.0.9 is in several: V-Net web of tenant-a (VNI 60) of VPC tenant-a (50) (--vnet 60),"
         " V-Net web of tenant-b (VNI 61) of VPC tenant-b (51) (--vnet 61)"
@@ -500,7 +500,7 @@ def dropped(rules: Ruleset, packet: Packet = ROUTED) -> list[tuple[str, bool]]:
     ],
 )
 def test_a_rule_that_names_the_guest(right: Any, own: bool) -> None:
-    """By address, prefix, range or set, on the list or its opposite."""
+    """A rule names the guest by address, prefix, range or set, also negated."""
     bad = {
         "set": {
             "family": "inet",
@@ -510,20 +510,20 @@ def test_a_rule_that_names_the_guest(right: Any, own: bool) -> None:
             "elem": [{"prefix": {"addr": "10.4.0.0", "len": 24}}],
         }
     }
-    found = dropped(ruleset([match("ip daddr", right), {"counter": {}}, DROP], others=(bad,)))
-    assert bool(found) == own
+    drops = dropped(ruleset([match("ip daddr", right), {"counter": {}}, DROP], others=(bad,)))
+    assert bool(drops) == own
     opposite = dropped(ruleset([match("ip daddr", right, "!="), DROP], others=(bad,)))
     assert bool(opposite) != own
 
 
 def test_the_rule_is_quoted() -> None:
-    """The operator finds it by its table, its chain and its words."""
+    """The rule is quoted with its table and chain, so that the operator finds it."""
     rule = [match("iifname", "Vrf_*"), match("ip daddr", "10.4.0.20"), {"reject": {}}]
     assert dropped(ruleset(rule)) == [(f"{IN_MAIN}: iifname Vrf_* ip daddr 10.4.0.20 reject", True)]
 
 
 def test_the_first_verdict_counts() -> None:
-    """What is accepted before is not dropped after; of another protocol, nothing is said."""
+    """The first verdict counts; a rule for another protocol does not."""
     daddr = match("ip daddr", "10.4.0.20")
     assert not dropped(ruleset([daddr, ACCEPT], [daddr, DROP]))
     assert not dropped(ruleset([match("ip6 daddr", "fd00::1", "!="), DROP]))
@@ -534,27 +534,27 @@ def test_the_first_verdict_counts() -> None:
     assert dropped(ruleset([match("udp dport", 4789), DROP], hook="input"), VXLAN)
 
 
-def test_a_policy() -> None:
-    """It drops what no rule lets through; a rule for answers alone does not help."""
+def test_a_policy_drops_what_no_rule_accepts() -> None:
+    """A policy drops packets that no rule accepts; a rule for answers alone does not help."""
     answers = [match("ct state", ["established", "related"], "in"), ACCEPT]
     assert dropped(ruleset(answers, policy="drop")) == [(f"{IN_MAIN}: policy drop", True)]
     let_through = [match("iifname", "Vrf_*"), match("oifname", "nbr-*"), ACCEPT]
     assert not dropped(ruleset(answers, let_through, policy="drop"))
 
 
-def test_what_is_not_understood() -> None:
-    """A limit or a match of iptables may let it through, or may drop it."""
+def test_an_unknown_match_may_drop() -> None:
+    """With a limit or a match of iptables a packet may pass or be dropped."""
     limit = {"limit": {"rate": 5, "per": "second"}}
     assert dropped(ruleset([limit, ACCEPT], policy="drop")) == [(f"{IN_MAIN}: policy drop", False)]
     assert dropped(ruleset([{"xt": {"type": "match", "name": "set"}}, DROP])) == [
         (f"{IN_MAIN}: drop", False)
     ]
-    some = [match("ip daddr", "10.4.0.20"), match("tcp dport", 80), DROP]
-    assert dropped(ruleset(some)) == [(f"{IN_MAIN}: ip daddr 10.4.0.20 tcp dport 80 drop", False)]
+    narrow = [match("ip daddr", "10.4.0.20"), match("tcp dport", 80), DROP]
+    assert dropped(ruleset(narrow)) == [(f"{IN_MAIN}: ip daddr 10.4.0.20 tcp dport 80 drop", False)]
 
 
-def test_jumps() -> None:
-    """A chain that is jumped to may drop, accept, or come back."""
+def test_the_chain_of_a_jump_counts() -> None:
+    """The target chain of a jump may drop, accept, or return."""
     where = {"family": "inet", "table": "guard"}
 
     def late(*rules: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
@@ -573,20 +573,20 @@ def test_jumps() -> None:
     assert not dropped(ruleset(loop))
 
 
-def test_the_filter_of_evpn_host() -> None:
-    """It drops VXLAN whose way back does not lead through an uplink, and so none of a VTEP."""
+def test_our_filter_drops_no_packet_of_a_vtep() -> None:
+    """Our filter drops VXLAN from elsewhere than an uplink, and so none of a VTEP."""
     fib = {"fib": {"result": "oifname", "flags": ["saddr"]}}
     way = {"match": {"op": "!=", "left": fib, "right": {"set": ["ens4", "ens5"]}}}
     rules = ruleset([match("udp dport", 4789), way, DROP], hook="prerouting")
-    seen = packets.packets(FAR, ["ens4", "ens5"], "10.2.0.101")
-    assert not list(rules.drops(seen))
+    packets_ = packets.packets(FAR, ["ens4", "ens5"], "10.2.0.101")
+    assert not list(rules.drops(packets_))
     elsewhere = {"match": {"op": "!=", "left": fib, "right": {"set": ["ens9"]}}}
     rules = ruleset([match("udp dport", 4789), elsewhere, DROP], hook="prerouting")
-    assert [drop.packet for drop in rules.drops(seen)] == ["VXLAN from 10.2.0.3"]
+    assert [drop.packet for drop in rules.drops(packets_)] == ["VXLAN from 10.2.0.3"]
 
 
-def test_what_is_looked_at() -> None:
-    """VXLAN by its uplinks both ways, what is bridged, and what is routed from the VRF."""
+def test_each_packet_of_the_way_is_checked() -> None:
+    """trace checks VXLAN on uplinks both ways, bridged packets, and those routed from the VRF."""
     far = {(each.what, each.kind) for each in packets.packets(FAR, ["ens4"], "10.2.0.101")}
     assert far == {
         ("VXLAN to 10.2.0.3", "ip"),
@@ -606,12 +606,12 @@ def test_what_is_looked_at() -> None:
 
 
 def test_the_step_of_the_firewall() -> None:
-    """What drops surely comes first; what only may drop is not called wrong."""
-    perhaps, surely = Drop("a", "x: limit drop", False), Drop("b", "x: policy drop", True)
-    assert steps.firewall([perhaps, surely], unread=False) == Judgement(
+    """A rule that certainly drops comes first; one that may drop is not called wrong."""
+    possible, certain = Drop("a", "x: limit drop", False), Drop("b", "x: policy drop", True)
+    assert steps.firewall([possible, certain], unread=False) == Judgement(
         False, "nftables drops b: x: policy drop"
     )
-    assert steps.firewall([perhaps], unread=False).ok is None
+    assert steps.firewall([possible], unread=False).ok is None
     assert steps.firewall([], unread=True).ok is None
     assert steps.firewall([], unread=False).ok
 
@@ -646,7 +646,7 @@ NO_RULES = '{"nftables": []}'
 
 
 def from_vtep(*lines: str, legacy: bool = True, before: str = "") -> list[tuple[str, bool, str]]:
-    """What becomes of VXLAN from a VTEP, with further rules of the chain INPUT."""
+    """Return the drops of VXLAN from a VTEP, with these rules in the chain INPUT."""
     text = SAVED.replace("-A INPUT -i lo", "\n".join([*lines, "-A INPUT -i lo"]))
     rules = Ruleset(before or NO_RULES, [Saved("ip", legacy, text)])
     [vxlan] = [
@@ -657,8 +657,8 @@ def from_vtep(*lines: str, legacy: bool = True, before: str = "") -> list[tuple[
     return [(drop.rule, drop.surely, drop.by) for drop in rules.drops([vxlan])]
 
 
-def test_a_policy_of_iptables_legacy() -> None:
-    """nft does not show it. A rule that lets VXLAN in helps, one about something else does not."""
+def test_a_policy_of_iptables_legacy_is_found() -> None:
+    """nft does not show a policy of legacy; only a rule that lets VXLAN in helps."""
     place = "table ip filter (iptables-legacy), chain INPUT"
     assert from_vtep() == [(f"{place}: policy drop", True, "iptables-legacy")]
     assert not from_vtep("-A INPUT -i ens+ -p udp -m udp --dport 4789 -j ACCEPT")
@@ -675,23 +675,23 @@ def test_a_policy_of_iptables_legacy() -> None:
 
 
 def test_a_match_of_iptables_that_is_not_understood() -> None:
-    """It may let VXLAN in."""
+    """A match of iptables that is not understood may let VXLAN in."""
     limit = "-A INPUT -p udp -m udp --dport 4789 -m limit --limit 5/sec -j ACCEPT"
-    assert [surely for _, surely, _ in from_vtep(limit)] == [False]
+    assert [certain for _, certain, _ in from_vtep(limit)] == [False]
     broken = '-A INPUT -m comment --comment "open -j ACCEPT'
-    assert [surely for _, surely, _ in from_vtep(broken)] == [True]
+    assert [certain for _, certain, _ in from_vtep(broken)] == [True]
 
 
-def test_chains_of_iptables() -> None:
-    """A jump, a chain of its own that comes back, and a target that ends nothing."""
+def test_chains_of_iptables_are_followed() -> None:
+    """Chains of iptables: a jump, a chain that returns, a target without a verdict."""
     jump = "-A INPUT -i ens4 -j mine"
-    assert [surely for _, surely, _ in from_vtep(jump)] == [True]
+    assert [certain for _, certain, _ in from_vtep(jump)] == [True]
     through = ("-A INPUT -i ens4 -j mine", "-A mine -p udp -m udp --dport 4789 -j ACCEPT")
     assert not from_vtep(*through)
 
 
 def test_what_nft_shows_of_iptables_rules_is_read_from_iptables() -> None:
-    """nft names a match of iptables and not what it looks at, and so all would be uncertain."""
+    """nft shows no details of a match of iptables, so iptables itself is read."""
     assert dropped(Ruleset(BY_NFT), VXLAN) == [("table ip filter, chain INPUT: policy drop", False)]
     assert from_vtep(legacy=False, before=BY_NFT) == [
         ("table ip filter, chain INPUT: policy drop", True, "nftables")
@@ -699,7 +699,7 @@ def test_what_nft_shows_of_iptables_rules_is_read_from_iptables() -> None:
 
 
 def test_our_own_table_drops_nothing_of_a_guest() -> None:
-    """It has router advertisements alone; the same rule of somebody else may drop more."""
+    """Our table for frames drops router advertisements alone; another one may drop more."""
     rule = [match("icmpv6", "type", "nd-router-advert"), DROP]
     bridged = Packet(what="x", kind="bridge", hooks=frozenset({"forward"}), fields={})
     assert dropped(ruleset(rule, family="bridge"), bridged)
@@ -742,8 +742,8 @@ MARKED = """
 ROOT = Path("/")
 
 
-def test_what_frr_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """JSON, nothing, or a sentence: nothing and a sentence mean that it knows nothing."""
+def test_answers_of_frr_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FRR answers in JSON; an empty answer or a sentence means that it knows nothing."""
     answers = {
         "show bgp l2vpn evpn route vni 40 json": TYPE_2,
         "show bgp l2vpn evpn route vni 41 json": "VNI not found",
@@ -780,7 +780,7 @@ def test_what_frr_says(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("root_user")  # only root may send echo requests by itself
 def test_probes_are_answered() -> None:
-    """This computer answers itself, small or large, of an even or an odd size; nobody else does."""
+    """Probes to this computer are answered, whatever their size; others are not."""
     sent = [Probe("127.0.0.1", "lo", 65536, size) for size in (SMALL, 1550, 1551)]
     nobody = Probe("127.0.0.1", "no-such-nic", 1500, SMALL)
     answers = probe.send("127.0.0.1", [*sent, nobody])
@@ -789,7 +789,7 @@ def test_probes_are_answered() -> None:
 
 
 def test_the_longest_route_counts() -> None:
-    """Of two routes of the same length the one of the lower metric."""
+    """The longest route counts; of two of the same length, the one with the lower metric."""
     routes = [
         Route(2, 1033, "0.0.0.0/0", 7, 4, 4278198272, ()),
         Route(2, 1033, "10.4.0.0/24", 1, 2, 0, ()),

@@ -1,4 +1,4 @@
-"""The points that are read from a trace of strace: all that changes something, and nothing else."""
+"""The points of a trace of strace are the calls that change something, and no others."""
 
 from tests.lab import tracing
 
@@ -30,8 +30,8 @@ sync()                                  = 0
 """
 
 
-def test_points() -> None:
-    """Each has its number among the calls of its system call, and a path that any run has."""
+def test_points_are_calls_that_change_something() -> None:
+    """A point has its number among the calls of its kind, and a path that each run has."""
     assert [(p.syscall, p.number, p.subject) for p in tracing.points(TRACE)] == [
         ("mkdir", 2, "/run/evpn-host/evpn-host-stage-*"),
         ("openat", 2, "/etc/frr/.frr.conf.new"),
@@ -50,8 +50,8 @@ def test_points() -> None:
     ]
 
 
-def test_nearest() -> None:
-    """A call is found again although the run has read another file before it."""
+def test_nearest_finds_a_call_again() -> None:
+    """nearest() finds a call again although the run has read another file before it."""
     point = next(p for p in tracing.points(TRACE) if p.syscall == "renameat")
     more = 'renameat(5</etc/frr>, ".y.new", 5</etc/frr>, "y") = 0\n' + TRACE
     assert tracing.nearest(TRACE, point) == point.number == 1
@@ -59,8 +59,8 @@ def test_nearest() -> None:
     assert tracing.nearest("", point) == 0
 
 
-def test_last() -> None:
-    """A call is found again by its number; one that did not happen is not."""
+def test_last_finds_a_call_by_its_number() -> None:
+    """last() finds a call by its number, and no call that did not happen."""
     assert tracing.last(TRACE, "fsync", 3) is None
     call = tracing.last(TRACE, "fsync", 2)
     assert call
@@ -68,8 +68,8 @@ def test_last() -> None:
     assert tracing.INJECTED in call[1]
 
 
-def test_starts_before() -> None:
-    """The commands that were started before a call, in order."""
+def test_starts_before_counts_commands() -> None:
+    """starts_before() counts the commands that were started before a call."""
     assert tracing.starts_before(TRACE, "vfork", 1) == 0
     assert tracing.starts_before(TRACE, "clone3", 2) == 1
     assert tracing.starts_before(TRACE, "sync", 1) == 2
@@ -89,7 +89,7 @@ PROGRAMS = """\
 """
 
 
-def test_first_programs() -> None:
-    """A tool of a tool is none of ours."""
+def test_first_programs_are_our_tools() -> None:
+    """first_programs() has our tools, not the tools of a tool."""
     tools = {"/usr/local/sbin/ip", "/usr/lib/systemd/systemd-sysctl"}
     assert tracing.first_programs(PROGRAMS) == tools

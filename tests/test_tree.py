@@ -68,7 +68,7 @@ def test_no_link_and_no_dots_lead_out(operation: int, victim: Path, tmp_path: Pa
 
 
 def test_links_in_a_files_place_are_replaced(victim: Path, tmp_path: Path) -> None:
-    """A link, also a hard one, goes; what it leads to stays."""
+    """A link in a file's place is replaced, also a hard one, and its target stays."""
     root, before = tmp_path / "root", contents(victim)
     root.mkdir()
     for write in (files.write, files.write_plain):
@@ -93,7 +93,7 @@ def test_links_are_followed_on_the_machine_itself(victim: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder"])
-def test_what_is_no_file_is_not_waited_for(kind: str, tmp_path: Path) -> None:
+def test_apply_never_waits_for_a_fifo(kind: str, tmp_path: Path) -> None:
     """A FIFO without a writer would keep a reader waiting for ever."""
     place = tmp_path / "file"
     os.mkfifo(place) if kind == "fifo" else place.mkdir()
@@ -150,8 +150,8 @@ def test_apply_and_uninstall_stay_below_the_root(
         netplan.mkdir(parents=True, exist_ok=True)
         (netplan / "01-operator.yaml").write_text("network: {version: 2}\n")
     for argv in (["apply", "-b", "netplan", "-p", source], ["uninstall"]):
-        done = evpn_host(argv[0], "--root", root, *argv[1:])
-        assert "Traceback" not in done.err
+        result = evpn_host(argv[0], "--root", root, *argv[1:])
+        assert "Traceback" not in result.err
         assert contents(victim) == before
 
 
@@ -164,13 +164,13 @@ def test_uninstall_puts_nothing_back_elsewhere(
     files.write(root, "var/lib/evpn-host/kept/etc/x/evil", b"* * * * * root id\n", 0o4755)
     path = "/../" * 30 + str(victim / "frr.conf")
     files.write(root, "etc/evpn-host/config.yaml", f"metrics: {path}\n".encode(), 0o600)
-    done = evpn_host("uninstall", "--root", root)
-    assert done.code == 4
-    assert "/etc/x: is a symbolic link" in done.err
+    result = evpn_host("uninstall", "--root", root)
+    assert result.code == 4
+    assert "/etc/x: is a symbolic link" in result.err
     assert contents(victim) == before
     (root / "etc/x").unlink()
-    done = evpn_host("uninstall", "--root", root)
-    assert "Traceback" not in done.err
+    result = evpn_host("uninstall", "--root", root)
+    assert "Traceback" not in result.err
     assert contents(victim) == before
 
 
@@ -185,9 +185,9 @@ def test_apply_waits_for_no_fifo(evpn_host: Command, tmp_path: Path, path: str) 
     os.mkfifo(root / path)
     source = tmp_path / "payload.json"
     source.write_bytes(encoded(HOST))
-    done = evpn_host("apply", "--root", root, "-b", "netplan", "-p", source)
-    assert done.code in (0, 1)
-    assert "is not a regular file" in done.err or done.code == 0
+    result = evpn_host("apply", "--root", root, "-b", "netplan", "-p", source)
+    assert result.code in (0, 1)
+    assert "is not a regular file" in result.err or result.code == 0
 
 
 def test_render_and_guests_stay_in_their_folder(
@@ -198,9 +198,9 @@ def test_render_and_guests_stay_in_their_folder(
     source, output = tmp_path / "payload.json", tmp_path / "output"
     source.write_bytes(encoded(HOST))
     link(output, "etc/frr", victim)
-    done = evpn_host("render", "-p", source, "-o", output, "-b", "netplan")
-    assert done.code == 1
-    assert "/etc/frr: is a symbolic link" in done.err
+    result = evpn_host("render", "-p", source, "-o", output, "-b", "netplan")
+    assert result.code == 1
+    assert "/etc/frr: is a symbolic link" in result.err
     link(output, "nbr-26.xml", victim / "frr.conf")
     argv = ["--format", "libvirt", "-p", source, "-o", output]
     assert evpn_host("guests", *argv).code == 0

@@ -35,7 +35,7 @@ def uninstall(root: Path, answer: str, *options: str) -> tuple[int, str]:
 
 
 def test_says_what_will_go_and_asks(root: Path) -> None:
-    """Files, devices, the management address, and what comes back; no is the default."""
+    """It lists what goes and what comes back, and asks; the default is no."""
     code, shown = uninstall(root, "\n")
     assert code == 1
     lines = shown.splitlines()
@@ -54,7 +54,7 @@ def test_says_what_will_go_and_asks(root: Path) -> None:
 
 
 def test_does_not_ask_a_script(root: Path) -> None:
-    """`--yes`, or no terminal."""
+    """uninstall does not ask with `--yes`, or without a terminal."""
     code, shown = uninstall(root, "", "--yes")
     assert code == 0
     assert "Remove all this?" not in shown

@@ -50,8 +50,8 @@ def test_apply_updates_older_state(
     assert old is not None
     guests = evpn_host("guests", "--format", "libvirt", "--root", root)
     assert (guests.code, guests.out.count("<network>")) == (0, 3)
-    done = evpn_host("apply", "--root", root, "-p", PAYLOAD)
-    assert done.code == 0, done
+    result = evpn_host("apply", "--root", root, "-p", PAYLOAD)
+    assert result.code == 0, result
     new = record.read(root)
     assert new is not None
     assert new.target.uplinks == ["ens4", "ens5"]
@@ -67,8 +67,8 @@ def test_apply_updates_older_state(
 
 def test_uninstall_removes_older_state(evpn_host: Command, root: Path) -> None:
     """No file of the older version stays; the operator's own file does."""
-    done = evpn_host("uninstall", "--root", root)
-    assert done.code == 0, done
+    result = evpn_host("uninstall", "--root", root)
+    assert result.code == 0, result
     remaining = [file.relative_to(root) for file in root.rglob("etc/**/*") if file.is_file()]
     assert remaining == [OPERATOR]
     assert record.read(root) is None

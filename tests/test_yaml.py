@@ -35,7 +35,7 @@ def test_a_payload_is_the_same_in_yaml(document: Json) -> None:
 
 
 def test_the_example_is_the_same_in_yaml() -> None:
-    """It begins with a comment, and may end with the end of the document."""
+    """The example gives the same payload in YAML, with a comment and an end mark."""
     document = json.loads(K8S01.read_bytes())
     text = b"# K8S01\n---\n" + as_yaml(document) + b"...\n"
     assert load(text).hosts == load(K8S01.read_bytes()).hosts
@@ -72,7 +72,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_refuses_what_is_not_plain(name: str) -> None:
-    """There is one problem, with the line where it stands."""
+    """YAML that is not plain is one problem, with its line."""
     text, expected = REFUSED[name]
     (problem,) = refusals(text.encode())
     assert expected in problem
@@ -80,7 +80,7 @@ def test_refuses_what_is_not_plain(name: str) -> None:
 
 
 def test_names_repeated_keys_with_their_places() -> None:
-    """They are problems like those of JSON, and the others are named too."""
+    """Repeated keys are problems like those of JSON, with their places."""
     text = as_yaml(host(vnet(26, mtu=1), customData={"a": 1})).decode()
     text = text.replace("kind: Host\n", "kind: Host\ngeneration: 4\n")
     text = text.replace("  a: 1\n", "  a: 1\n  a: 1\n")
@@ -144,8 +144,8 @@ def test_json_needs_no_yaml() -> None:
         "import sys; from pathlib import Path; from generator.desired.payload import load;"
         f"load(Path({str(K8S01)!r}).read_bytes()); print('ruamel' in str(sorted(sys.modules)))"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True,
         cwd=HERE.parent,
     )  # fmt: skip
-    assert done.stdout.strip() == "False"
+    assert result.stdout.strip() == "False"

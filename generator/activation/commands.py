@@ -175,13 +175,13 @@ def silent(_: str) -> None:
     """Print nothing: the log without `-v`."""
 
 
-def until(check: Callable[[], list[T]], patience: float, interval: float = 0.1) -> list[T]:
+def until(check: Callable[[], list[T]], patience: float) -> list[T]:
     """Check again and again until nothing is wrong; return what is still wrong in the end.
 
     It gives up when the list has not become shorter for `patience` seconds. The whole time is not
     limited.
     """
-    fewest, end = sys.maxsize, 0.0
+    fewest, end, interval = sys.maxsize, 0.0, 0.1
     while wrong := check():
         now = time.monotonic()
         if len(wrong) < fewest:

@@ -21,7 +21,6 @@ class Guest(_Answer, frozen=True):
     type: str = ""  # local, remote, or auto: known by its address only
     mac: str = ""  # of an address
     state: str = "active"  # of an address: inactive when the guest no longer answers
-    intf: str = ""  # port of a local MAC
     remote_vtep: str = ""
     detection_count: int = 0  # moves that duplicate address detection has counted
     is_duplicate: bool = False

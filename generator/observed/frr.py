@@ -128,9 +128,9 @@ def ask(daemon: str, command: str, root: Path = Path("/"), timeout: float = TIME
         vty.close()
 
 
-def show(daemon: str, command: str, type_: type[T], root: Path, timeout: float = TIMEOUT) -> T:
+def show(daemon: str, command: str, type_: type[T], root: Path) -> T:
     """Return what a `show … json` command prints, decoded as `type_`. Raises `Silent`."""
-    return _decode(ask(daemon, command, root, timeout), command, type_)
+    return _decode(ask(daemon, command, root), command, type_)
 
 
 def _decode(text: str, command: str, type_: type[T]) -> T:

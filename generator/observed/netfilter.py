@@ -39,11 +39,6 @@ class Drop(msgspec.Struct, frozen=True):
     by: str = "nftables"
 
 
-class _Table(msgspec.Struct, frozen=True):
-    family: str
-    name: str
-
-
 class _Chain(msgspec.Struct, frozen=True):
     family: str
     table: str

@@ -106,8 +106,8 @@ SYSCTLS = {
 
 def state() -> dict[str, Any]:
     """Return the fabric's desired state."""
-    found: dict[str, Any] = json.loads(STATE.read_text())
-    return found
+    state_: dict[str, Any] = json.loads(STATE.read_text())
+    return state_
 
 
 def links() -> None:
@@ -510,10 +510,10 @@ def _whole(path: tuple[str, ...]) -> str:
     return _vrf(path) or ("" if apart else path[0])
 
 
-def _undo(gone: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Return the lines that take away those that are gone."""
+def _undo(removed: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return the lines that undo these."""
     undo = []
-    for *above, line in gone:
+    for *above, line in removed:
         # All lines of a neighbor go with its first one. Where it stays, the value is replaced.
         of_neighbor = line.startswith("neighbor ") and " interface " not in line
         if not (of_neighbor or line.startswith("hostname ") or _has_lines(line)):
@@ -525,13 +525,13 @@ def _configure(router: Router, desired: dict[str, Any], only_removals: bool = Fa
     """Change the configuration of a running switch to the desired one."""
     folder = RUN / router.name
     applied = [tuple(path) for path in json.loads((folder / "applied").read_text())]
-    wanted = _paths(SPINE_FRR if router is SPINE else desired["frr"][router.name])
-    stale = {_whole(path) for path in set(applied) ^ set(wanted)} - {""}
-    current = [path for path in applied if path in wanted and _whole(path) not in stale]
-    gone = [path for path in applied if path not in current]
-    in_vrfs = [path for path in gone if _vrf(path)]
+    desired_lines = _paths(SPINE_FRR if router is SPINE else desired["frr"][router.name])
+    stale = {_whole(path) for path in set(applied) ^ set(desired_lines)} - {""}
+    current = [path for path in applied if path in desired_lines and _whole(path) not in stale]
+    removed = [path for path in applied if path not in current]
+    in_vrfs = [path for path in removed if _vrf(path)]
     _load(folder, _text((p[0], f"no {p[1]}") for p in in_vrfs if p[1:] and p[1].startswith("vni ")))
-    for path in _undo(path for path in reversed(gone) if not _vrf(path)):
+    for path in _undo(path for path in reversed(removed) if not _vrf(path)):
         _load(folder, _text([path]), attempts=100)
     for path in in_vrfs:
         # bgpd refuses to remove a VRF until it has heard, a moment later, that the VNI is gone. It
@@ -539,8 +539,8 @@ def _configure(router: Router, desired: dict[str, Any], only_removals: bool = Fa
         if path[1:] == () and path[0].startswith("router "):
             _load(folder, f"no {path[0]}\n", attempts=100)
     if not only_removals:
-        _load(folder, _text(path for path in wanted if path not in current), attempts=100)
-        current = wanted
+        _load(folder, _text(path for path in desired_lines if path not in current), attempts=100)
+        current = desired_lines
     if current != applied:
         (folder / "applied").write_text(json.dumps(current))
 

@@ -66,7 +66,7 @@ Outcomes = Mapping[Claim, Mapping[str, str]]
 
 
 def claims() -> list[Claim]:
-    """Every claim that a test makes, in order. Reads the tests' source and runs nothing."""
+    """Return every claim that a test makes, in order. Reads the tests' source and runs nothing."""
     rows = [
         Claim(number, sentence, f"{path.name}::{function.name}")
         for path in sorted(LAB.glob("test_*.py"))
@@ -78,7 +78,7 @@ def claims() -> list[Claim]:
 
 
 def _marks(function: ast.FunctionDef) -> Iterator[tuple[str, str]]:
-    """Number and sentence of each claim with which a function is marked."""
+    """Return number and sentence of each claim with which a function is marked."""
     for each in function.decorator_list:
         if isinstance(each, ast.Call) and ast.unparse(each.func) == "pytest.mark.claim":
             number, sentence = (ast.literal_eval(argument) for argument in each.args)
@@ -90,7 +90,7 @@ def _order(claim: Claim) -> tuple[list[int], str]:
 
 
 def read(text: str) -> dict[Claim, dict[str, str]]:
-    """The rows of a table."""
+    """Return the rows of a table."""
     rows = {}
     for line in text.splitlines():
         cells = re.split(r"(?<!\\)\|", line.strip("|"))
@@ -102,7 +102,7 @@ def read(text: str) -> dict[Claim, dict[str, str]]:
 
 
 def table(rows: Outcomes) -> str:
-    """The text of docs/claims.md for these rows, part by part."""
+    """Return the text of docs/claims.md for these rows, part by part."""
     text = INTRODUCTION
     for (first, part), (end, _) in zip(PARTS, (*PARTS[1:], (10**6, "")), strict=True):
         inside = [row for row in sorted(rows, key=_order) if first <= int(float(row.number)) < end]

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from lab import machine
 from lab.fabric import Fabric, Host, Lab
-from lab.machine import Machine
-from lab.result import LabUnavailable
-from tests.conftest import unavailable
 from tests.lab.claims import runs_on
-from tests.lab.evpn import beliefs
+from tests.lab.evpn import router_states
 
 SUITE = "trixie"
 
@@ -41,7 +38,7 @@ def pytest_runtest_makereport(
         fixtures = getattr(item, "funcargs", {}).values()
         labs = [each if isinstance(each, Lab) else getattr(each, "lab", None) for each in fixtures]
         for lab in dict.fromkeys(each for each in labs if each):
-            report.sections += beliefs(lab)
+            report.sections += router_states(lab)
     return report
 
 
@@ -72,17 +69,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"lab: {note}")
 
 
-Booted = TypeVar("Booted", Lab, Machine)
-
-
-def boot(stack: ExitStack, machine: Booted) -> Booted:
-    """Boot a machine or a lab; on a computer that can't, skip the test or fail it."""
-    try:
-        return stack.enter_context(machine)
-    except LabUnavailable as reason:
-        unavailable(f"no lab here: {reason}")
-
-
 @pytest.fixture(scope="session")
 def shared_labs() -> Iterator[Callable[[str], Lab]]:
     """Give a function from a suite to the session's only lab of that suite."""
@@ -91,7 +77,7 @@ def shared_labs() -> Iterator[Callable[[str], Lab]]:
 
         def of(suite: str) -> Lab:
             if suite not in labs:
-                labs[suite] = boot(stack, Lab(suite))
+                labs[suite] = stack.enter_context(Lab(suite))
             return labs[suite]
 
         yield of
@@ -128,6 +114,6 @@ def fresh_lab(request: pytest.FixtureRequest) -> Iterator[Callable[..., Lab]]:
         def another(suite: str = SUITE, backend: str = "netplan") -> Lab:
             stack.close()
             runs_on(request.node, suite, backend)
-            return boot(stack, Lab(suite, backend))
+            return stack.enter_context(Lab(suite, backend))
 
         yield another

@@ -27,17 +27,17 @@ class Route:
 
 
 def routes(router: Router | Host, kind: str, vtep: str = VTEP) -> list[Route]:
-    """A router's paths of a kind (macip, multicast, prefix) that lead to a VTEP."""
+    """Return a router's paths of a kind (macip, multicast, prefix) that lead to a VTEP."""
     return [route for route in all_routes(router, kind) if route.vtep == vtep]
 
 
 def all_routes(router: Router | Host, kind: str) -> list[Route]:
-    """A router's paths of a kind, whichever VTEP they lead to."""
+    """Return a router's paths of a kind, whichever VTEP they lead to."""
     return list(_routes(router.show(f"show bgp l2vpn evpn route type {kind} json")))
 
 
 def prefixes(router: Router | Host, kind: str, vtep: str = VTEP) -> set[str]:
-    """The prefixes of a router's paths of a kind that lead to a VTEP."""
+    """Return the prefixes of a router's paths of a kind that lead to a VTEP."""
     return {route.prefix for route in routes(router, kind, vtep)}
 
 
@@ -46,8 +46,8 @@ BELIEFS = ("ip -4 route", "ip neighbour", "bridge fdb", "ip -brief link", "ss -t
 HEARD = ("bgp summary", "evpn mac vni all", "evpn arp-cache vni all", "bgp l2vpn evpn route")
 
 
-def beliefs(lab: Lab) -> Iterator[tuple[str, str]]:
-    """Title and text of the state of host and leaves, for the report of a failed test."""
+def router_states(lab: Lab) -> Iterator[tuple[str, str]]:
+    """Return title and text of what host and leaves know, for the report of a failed test."""
     routers: list[Host | Router] = [lab.host, *lab.fabric.leaves.values()]
     for router in routers:
         name = router.name or "the host"

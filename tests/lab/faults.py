@@ -28,13 +28,12 @@ ENVIRONMENT = {"PYTHONPATH": "/opt/repo", "PYTHONDONTWRITEBYTECODE": "1"}
 # Kinds of fault. The process is killed before the operation, the operation fails, or somebody
 # wants the command to end at that moment.
 KILLED, ERRORS, SIGTERM = "killed", ("EIO", "ENOSPC", "EROFS"), "SIGTERM"
-# A tool can't be started, says no, or does not end (then comes SIGTERM). Or it goes on while the
+# A tool can't be started, fails, or does not end (then comes SIGTERM). Or it goes on while the
 # command that started it is killed.
 NO_START, FAILS, HANGS, ORPHANED = "can't start", "fails", "hangs", "killed while it runs"
 FIRST_OF_PATH = "/usr/local/sbin/"
 OF_FILES = (KILLED, *ERRORS, SIGTERM)
 OF_COMMANDS = (KILLED, NO_START, FAILS, HANGS, ORPHANED)
-KINDS = tuple(dict.fromkeys((*OF_FILES, *OF_COMMANDS)))
 
 # Takes the place of a native tool. Its parent is the command under test. A tool with its first
 # argument is counted among its own kind, because how often systemctl is asked may vary.
@@ -73,7 +72,7 @@ shift
 export FAULT_PATH="$PATH" PATH={FOLDER}/bin:$PATH
 exec "$@"
 """
-# Prints what a person would look at after a fault.
+# Prints the state that a person would look at after a fault.
 LOOK = r"""
 import fcntl, glob, hashlib, json, os, stat, subprocess
 VOLATILE = ("/etc/resolv.conf", "/etc/mtab", "/etc/iproute2/rt_tables.d/ifupdown2_vrf_map.conf")
@@ -147,7 +146,7 @@ WHAT_TO_DO = ("look at:", "run uninstall again", "run it again")
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at which point."""
+    """A kind of fault at a point."""
 
     point: Point
     kind: str
@@ -177,14 +176,14 @@ class Verb:
 
 @dataclass
 class Counts:
-    """What a verb's trials came to."""
+    """The results of a verb's trials."""
 
     points: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     codes: Counter[str] = field(default_factory=Counter)
     right: int = 0
     wrong: list[str] = field(default_factory=list)
-    missed: int = 0  # points that three runs did not come to: they had other work to do
+    missed: int = 0  # points that three runs did not reach: they had other work to do
 
     @property
     def runs(self) -> int:
@@ -194,7 +193,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Run:
-    """A run with a fault: how it ended, and whether the fault came where it should."""
+    """A run with a fault: how it ended, and whether the fault came at the right point."""
 
     result: Result
     hit: str
@@ -226,11 +225,11 @@ class Bench:
 
     def look(self) -> dict[str, Any]:
         """Look at the files, the devices, FRR and the record of the host."""
-        seen: dict[str, Any] = self.host.run(["python3", "-I", f"{FOLDER}/look.py"]).json
-        return seen
+        facts: dict[str, Any] = self.host.run(["python3", "-I", f"{FOLDER}/look.py"]).json
+        return facts
 
     def journal(self) -> str:
-        """Return the outcome that the journal has last."""
+        """Return the last outcome in the journal."""
         argv = (
             "journalctl -q --no-pager -t evpn-host -n 8 -o json --output-fields=EVPN_HOST_OUTCOME"
         )
@@ -272,12 +271,12 @@ class Bench:
         if fault.kind in (FAILS, HANGS, ORPHANED):
             return self._run_with_tool(argv, fault)
         point = fault.point
-        what = f"error={fault.kind}" if fault.kind in ERRORS else ""
+        injection = f"error={fault.kind}" if fault.kind in ERRORS else ""
         if fault.kind == NO_START:
-            what = "error=EAGAIN"
-        elif not what:
-            what = f"signal={'SIGKILL' if fault.kind == KILLED else fault.kind}"
-        inject = ["-e", f"inject={point.syscall}:{what}:when={point.number}"]
+            injection = "error=EAGAIN"
+        elif not injection:
+            injection = f"signal={'SIGKILL' if fault.kind == KILLED else fault.kind}"
+        inject = ["-e", f"inject={point.syscall}:{injection}:when={point.number}"]
         if fault.kind == NO_START and point.syscall == "vfork":
             inject += ["-e", "inject=fork,clone:error=EAGAIN"]  # which Python tries then
         strace = ["strace", "-y", "-o", TRACE, "-e", f"trace={tracing.TRACED}", *inject]
@@ -289,13 +288,13 @@ class Bench:
             return Run(result, hit, tracing.nearest(trace, point))
         if call is None:
             return Run(result, "")
-        # The tool did not come to run. Those before it say whether it was its turn.
+        # The tool was not started. The tools before it show whether its turn had come.
         before = self._calls()[: tracing.starts_before(trace, point.syscall, point.number)]
-        there = before.count(point.subject) == point.start - 1
-        return Run(result, point.subject if there else "")
+        reached = before.count(point.subject) == point.start - 1
+        return Run(result, point.subject if reached else "")
 
     def _run_with_tool(self, argv: Sequence[str], fault: Fault) -> Run:
-        """Run a command while one of its tools fails, hangs, or sees it killed."""
+        """Run a command while one of its tools fails or hangs, or while the command is killed."""
         kind = {FAILS: "fails", HANGS: "hangs", ORPHANED: "kills"}[fault.kind]
         environment = {
             "FAULT_WHAT": fault.point.subject,
@@ -307,8 +306,8 @@ class Bench:
             hangs = f"{FOLDER}/hangs"
 
             def hanging() -> bool:
-                there = self.host.run(["test", "-s", hangs], check=False).code == 0
-                return there or not process.running
+                exists = self.host.run(["test", "-s", hangs], check=False).code == 0
+                return exists or not process.running
 
             eventually(hanging, 120)
             if process.running:
@@ -393,13 +392,13 @@ def thinned(points: Iterable[Point], classes: Mapping[str, int]) -> list[Point]:
 
 
 def sample(all_of_them: Sequence[Fault], count: int) -> list[Fault]:
-    """Return so many of the faults, evenly spread, always the same ones."""
+    """Return so many of the faults, evenly spread and the same in each run."""
     step = max(1, len(all_of_them) // count)
     return list(all_of_them[step // 2 :: step])[:count]
 
 
 class Judge:
-    """Tries faults of verbs on a bench, and judges each by what the host was and is to be."""
+    """Tries faults of verbs on a bench, and compares the host with its state before and after."""
 
     def __init__(
         self, bench: Bench, reach: Callable[[str], None], say: Callable[[str], None]
@@ -408,12 +407,12 @@ class Judge:
         self.bench = bench
         self.states: dict[str, dict[str, Any]] = {}
         self.at = ""
-        self._record: Any = None  # as it was after the run before, if nothing happened since
+        self._record: Any = None  # after the previous run, if nothing happened since
         self._reach = reach
         self._say = say
 
     def know(self, state: str) -> None:
-        """Bring the host to a state without faults, and remember what that is."""
+        """Bring the host to a state without faults, and remember how the host is then."""
         self.go(state)
         self.states[state] = self.bench.look()
 
@@ -425,12 +424,12 @@ class Judge:
             self._record = self.bench.look()["record"]
 
     def trial(self, verb: Verb, fault: Fault, counts: Counts) -> None:
-        """Let a command meet a fault; judge the host, and then the next run."""
+        """Run a command with a fault; judge the host, and then the next run."""
         text = f"{verb.name}, {fault}"
         for _ in range(3):
             try:
                 wrong = self._attempt(verb, fault, counts, text)
-            except (LabError, AssertionError) as error:  # the others still tell something
+            except (LabError, AssertionError) as error:  # the other faults are still worth trying
                 self.at = "?"
                 wrong = [f"the trial did not end: {error}"]
             if isinstance(wrong, list):
@@ -445,7 +444,7 @@ class Judge:
             self._say(f"WRONG {text}: {each}")
 
     def _attempt(self, verb: Verb, fault: Fault, counts: Counts, text: str) -> list[str] | int:
-        """Return what was wrong, or another number to try if the fault came elsewhere."""
+        """Return the problems, or another number to try if the fault came at another point."""
         host = self.bench.host
         self.go(verb.begins)
         sessions = (
@@ -475,11 +474,11 @@ class Judge:
         return [f"{each} | {run.code} {run.result.err[-600:]}" for each in wrong] + wrong_end
 
     def whole(self, verb: Verb) -> list[str]:
-        """Return what is wrong with files after a power cut: each is as before or as after."""
+        """Return the files that are neither old nor new after a power cut."""
         return list(_not_whole(self.bench.look(), self.states[verb.begins], self.states[verb.ends]))
 
     def ends_right(self, verb: Verb) -> list[str]:
-        """Run a command again after a power cut, and return what is wrong then."""
+        """Run a command again after a power cut, and return the problems that are left."""
         again = self.bench.host.run(verb.next, check=False, timeout=300)
         wrong = self._judge_end(verb.ends, again, {})
         if wrong:
@@ -489,7 +488,7 @@ class Judge:
         return wrong
 
     def _mend(self, verb: Verb) -> None:
-        """Bring a host on which a run ended wrong to a known state again."""
+        """Bring a host back to a known state after a run that ended wrong."""
         self.at = "?"
         try:
             self.go(verb.begins)
@@ -497,7 +496,7 @@ class Judge:
             self._say(f"NOT MENDED: {error}")
 
     def _judge(self, verb: Verb, run: Run, begin: Any) -> list[str]:
-        """Return what is wrong with the host right after the fault."""
+        """Return the problems of the host right after the fault."""
         old, new = self.states[verb.begins], self.states[verb.ends]
         now = self.bench.look()
         wrong = list(_not_whole(now, old, new))
@@ -506,7 +505,7 @@ class Judge:
         elif run.code in (*NOTHING_CHANGED, 3):
             wrong += _other(now, old)
         elif run.code != -9 and (run.code, verb.name) != (4, "uninstall"):
-            wrong.append(f"exit {run.code}")  # after a single fault there is a way back
+            wrong.append(f"exit {run.code}")  # after a single fault the host can go back
         if now["locked"] and run.code != -9:
             wrong.append("the lock is held")
         if now["hanging"] and run.code != -9:
@@ -521,7 +520,7 @@ class Judge:
     def _judge_words(
         self, run: Run, now: dict[str, Any], old: dict[str, Any], new: dict[str, Any]
     ) -> list[str]:
-        """Return what is wrong with what record, `status` and journal say."""
+        """Return what record, `status` and journal say that is not true."""
         wrong = []
         record = now["record"]
         status = self.bench.host.evpn_host("status", "--json", check=False).json
@@ -539,7 +538,7 @@ class Judge:
     def _judge_end(
         self, end: str, again: Result, sessions: dict[str, tuple[int, int]]
     ) -> list[str]:
-        """Return what is wrong after the next run."""
+        """Return the problems after the next run."""
         if again.code:
             return [f"next run: exit {again.code}: {again.err[-600:]}"]
         host = self.bench.host
@@ -563,12 +562,12 @@ class Judge:
 
 
 def code_of(code: int) -> str:
-    """Return the exit code as the table has it."""
+    """Return the exit code as the table shows it."""
     return "killed" if code == -9 else str(code)
 
 
 def _untrue(run: Run, record: Any, begin: Any) -> Iterator[str]:
-    """Yield what an exit code claims and the record or the message does not."""
+    """Yield where the record or the message contradicts the exit code."""
     if run.code in NOTHING_CHANGED and record != begin:
         yield f"exit {run.code}, but the record changed: {_detail(record)}"
     if run.code == 4 and not any(words in run.result.err for words in WHAT_TO_DO):
@@ -582,7 +581,7 @@ def _detail(record: Any) -> str:
 
 
 def _not_whole(now: dict[str, Any], old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Return the files that are neither as before nor as after."""
+    """Return the files that are neither old nor new."""
     wrong = []
     for part in ("files", "kept"):
         for path in now[part].keys() | old[part].keys() | new[part].keys():
@@ -597,7 +596,7 @@ def _not_whole(now: dict[str, Any], old: dict[str, Any], new: dict[str, Any]) ->
 
 
 def _other(now: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-    """Return what of files, devices and FRR is not as expected."""
+    """Return which files, devices and lines of FRR are not as expected."""
     wrong = []
     for part in ("files", "links"):
         wrong += [

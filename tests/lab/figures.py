@@ -19,14 +19,14 @@ END = "<!-- end of figures -->\n"
 HEAD = "| what | system | |\n| --- | --- | --- |\n"
 
 
-def write(lab: Lab, what: str, figure: str) -> None:
+def write(lab: Lab, name: str, figure: str) -> None:
     """Print a figure, and write it down if EVPN_HOST_FIGURES is set."""
     system = f"{lab.machine.suite}-{lab.backend}"
-    print(f"{what}, {system}: {figure}")
+    print(f"{name}, {system}: {figure}")
     if os.environ.get("EVPN_HOST_FIGURES"):
-        with Path(__file__).open() as lock:  # others write their rows too
+        with Path(__file__).open() as lock:  # other processes write their rows too
             fcntl.flock(lock, fcntl.LOCK_EX)
-            PAGE.write_text(updated(PAGE.read_text(), what, system, figure))
+            PAGE.write_text(updated(PAGE.read_text(), name, system, figure))
 
 
 def shown(name: str, output: str) -> None:
@@ -41,7 +41,7 @@ def shown(name: str, output: str) -> None:
         assert output == block
 
 
-def updated(page: str, what: str, system: str, figure: str) -> str:
+def updated(page: str, name: str, system: str, figure: str) -> str:
     """Return the page with a figure in its row."""
     before, _, rest = page.partition(BEGIN)
     table, _, after = rest.partition(END)
@@ -49,6 +49,6 @@ def updated(page: str, what: str, system: str, figure: str) -> str:
     for line in table.removeprefix(HEAD).splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         rows[cells[0], cells[1]] = cells[2]
-    rows[what, system] = figure
+    rows[name, system] = figure
     lines = [f"| {' | '.join((*key, rows[key]))} |\n" for key in sorted(rows)]
     return before + BEGIN + HEAD + "".join(lines) + END + after

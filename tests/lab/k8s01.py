@@ -28,7 +28,7 @@ _generations = itertools.count(1)
 
 
 def payload(*vnets: Payload, vpcs: tuple[Payload, ...] = ()) -> Payload:
-    """K8S01's payload, of the next generation, with these V-Nets and VPCs added."""
+    """Return K8S01's payload, of the next generation, with these V-Nets and VPCs added."""
     document: Payload = json.loads(EXAMPLE.read_text())
     document["generation"] = next(_generations)
     document["vnets"] += copy.deepcopy(vnets)
@@ -37,7 +37,7 @@ def payload(*vnets: Payload, vpcs: tuple[Payload, ...] = ()) -> Payload:
 
 
 def vnet(vni: int, vpc: int, *gateways: str, **more: Any) -> Payload:
-    """A V-Net that is tagged on both of K8S01's ports."""
+    """Return a V-Net that is tagged on both of K8S01's ports."""
     document = {"name": f"vnet-{vni}", "vxlanID": vni, "vpc": {"id": vpc}, "ports": PORTS}
     if gateways:
         document["macAddress"] = f"44:38:39:ff:{vni >> 8:02x}:{vni & 255:02x}"
@@ -54,14 +54,19 @@ TENANT_B = {"id": 51, "name": "tenant-b", "vni": 1051}
 def bring_up(lab: Lab, document: Payload | None = None) -> None:
     """Apply a payload (default: the documentation's), then put both ports into the underlay."""
     change(lab, document or payload())
-    for leaf in LEAVES:
-        if leaf not in lab.fabric.state["underlay"]:
-            lab.fabric.leaf(leaf).underlay(on=True)
+    underlay(lab.fabric, on=True)
     eventually(lambda: established(lab.host) == {"ens4", "ens5"})
 
 
+def underlay(fabric: Fabric, on: bool) -> None:
+    """Put both of the host's ports into the underlay, or make them access ports."""
+    for leaf in LEAVES:
+        if on != (leaf in fabric.state["underlay"]):
+            fabric.leaf(leaf).underlay(on=on)
+
+
 def established(host: Host) -> set[str]:
-    """Neighbors with which both address families are Established."""
+    """Return the neighbors with which both address families are Established."""
     summary = host.show("show bgp summary json")
     families = [summary.get(name, {}).get("peers", {}) for name in ("ipv4Unicast", "l2VpnEvpn")]
     up = [{n for n, peer in f.items() if peer["state"] == "Established"} for f in families]
@@ -69,7 +74,7 @@ def established(host: Host) -> set[str]:
 
 
 def resets(host: Host) -> dict[str, tuple[int, int]]:
-    """For each session, how often it came up and how often it went down."""
+    """Return for each session how often it came up, and how often it went down."""
     peers = host.show("show bgp neighbors json")
     return {
         n: (peer["connectionsEstablished"], peer["connectionsDropped"]) for n, peer in peers.items()
@@ -83,13 +88,29 @@ def change(lab: Lab, document: Payload) -> None:
 
 
 def no_reload_pending(host: Host) -> bool:
-    """Whether FRR's running configuration equals its file."""
+    """Return whether FRR's running configuration equals its file."""
     output = host.run(["/usr/lib/frr/frr-reload.py", "--test", "/etc/frr/frr.conf"]).out
     return "Lines To" not in output
 
 
+def differences(host: Host) -> list[str]:
+    """Return the differences that `status` lists."""
+    listed: list[str] = host.evpn_host("status", "--json", check=False).json["differences"]
+    return listed
+
+
+def unit_state(host: Host, unit: str) -> str:
+    """Return the state of a unit as `systemctl is-active` prints it."""
+    return host.run(["systemctl", "is-active", unit], check=False).out.strip()
+
+
+def etc_checksums(host: Host) -> str:
+    """Return the checksums of all files below /etc."""
+    return host.run(["sh", "-c", "find /etc -type f | sort | xargs sha256sum"]).out
+
+
 def addresses(host: Node, device: str) -> set[str]:
-    """The global addresses of a device, with their prefix lengths."""
+    """Return the global addresses of a device, with their prefix lengths."""
     [shown] = host.run(["ip", "-json", "address", "show", "dev", device]).json
     return {
         f"{each['local']}/{each['prefixlen']}"
@@ -99,7 +120,7 @@ def addresses(host: Node, device: str) -> set[str]:
 
 
 def bare_metal(fabric: Fabric, name: str, vni: int, gateway: str, number: int) -> Node:
-    """Add a server behind the third leaf; it has reached its gateway, as a booted server has."""
+    """Add a server behind the third leaf, and let it reach its gateway as a booting server does."""
     network = gateway.rsplit(".", 1)[0]
     server = fabric.server(name, vni=vni, ipv4=f"{network}.{number}/24", gateway=gateway)
     eventually(lambda: server.ping(gateway, count=1))

@@ -98,7 +98,7 @@ class Mover:
 
     @property
     def place(self) -> Place:
-        """Where the guest is."""
+        """The place of the guest."""
         return self.places[self.at]
 
     def move(self, number: int, announcement: Announcement) -> None:
@@ -116,60 +116,60 @@ class Mover:
         """Move so often, with so many seconds from one move to the next, and never back at once."""
         orders = (1, 2)  # to the next place for a while, then the other way round
         for number in range(moves):
-            begun = time.monotonic()
+            start = time.monotonic()
             self.move((self.at + orders[number // 6 % 2]) % len(self.places), announcement)
-            time.sleep(max(0.0, interval - (time.monotonic() - begun)))
+            time.sleep(max(0.0, interval - (time.monotonic() - start)))
 
     def _wire(self, *lines: str) -> None:
         self._machine.run(["ip", "-n", WIRE, "-batch", "-"], input="\n".join(lines))
 
 
 def _known(router: Host | Router) -> bool:
-    """Whether zebra knows that the guest's port is in a bridge."""
+    """Return whether zebra knows that the guest's port is in a bridge."""
     return "Master" in router.show(f"show interface {PORT}")
 
 
-def stuck(mover: Mover, place: Place) -> list[str]:
-    """Return what a VTEP believes of the guest that is not so."""
+def wrong_entries(mover: Mover, place: Place) -> list[str]:
+    """Return the entries of a VTEP that lead to a wrong place of the guest."""
     router, here = place.router, place is mover.place
-    found = []
+    wrong = []
     entries = router.run(["bridge", "-json", "fdb", "show", "br", place.bridge]).json
-    # Not looked at: copies in VLAN 1, and the VXLAN port's own entry while the guest is here.
+    # Copies in VLAN 1 do not count, nor the VXLAN port's own entry while the guest is here.
     ours = [each for each in entries if each["mac"] == MAC and "vlan" not in each]
     ports = {each["ifname"] for each in ours if "master" in each}
     vteps = {each["dst"] for each in ours if "dst" in each}
     right = ports == {PORT} if here else (ports, vteps) == ({place.vxlan}, {mover.place.vtep})
     if not right:
-        found.append(f"forwarding entries: {ours}")
+        wrong.append(f"forwarding entries: {ours}")
     known = router.show(f"show evpn mac vni {VNI} mac {MAC} json").get(MAC, {})
-    found += _wrong("MAC", known, mover, here=here)
+    wrong += _wrong("MAC", known, mover, here=here)
     for address in (IPV4, IPV6):
         [neighbour] = router.run(
             ["ip", "-json", "neigh", "show", address, "dev", place.bridge]
         ).json or [{}]
         learned = "extern_learn" in neighbour
         if neighbour.get("lladdr") != MAC or learned == here:
-            found.append(f"neighbour {address}: {neighbour}")
+            wrong.append(f"neighbour {address}: {neighbour}")
         cached = router.show(f"show evpn arp-cache vni {VNI} ip {address} json")
         if cached.get("mac") != MAC:
-            found.append(f"address {address}: {cached}")
-        found += _wrong(address, cached, mover, here=here)
-    return found
+            wrong.append(f"address {address}: {cached}")
+        wrong += _wrong(address, cached, mover, here=here)
+    return wrong
 
 
-def _wrong(what: str, known: dict[str, object], mover: Mover, *, here: bool) -> list[str]:
-    """Say where FRR believes that the guest is, unless it is there."""
+def _wrong(entry: str, known: dict[str, object], mover: Mover, *, here: bool) -> list[str]:
+    """Return where FRR believes the guest to be, if that is wrong."""
     if here:
         right = known.get("type") == "local" and "remoteVtep" not in known
     else:
         right = known.get("type") == "remote" and known.get("remoteVtep") == mover.place.vtep
-    return [] if right else [f"{what}: {known}"]
+    return [] if right else [f"{entry}: {known}"]
 
 
-def announced(router: Router | Host) -> dict[str, set[tuple[str, int]]]:
-    """Return from which VTEP, with which sequence number, a router hears of each address."""
-    heard = [each for each in all_routes(router, "macip") if MAC in each.prefix]
+def announcing_vteps(router: Router | Host) -> dict[str, set[tuple[str, int]]]:
+    """Return for each address the VTEPs that announce it to a router, with sequence numbers."""
+    routes = [each for each in all_routes(router, "macip") if MAC in each.prefix]
     return {
-        address: {(each.vtep, each.sequence) for each in heard if f"[{address}]" in each.prefix}
+        address: {(each.vtep, each.sequence) for each in routes if f"[{address}]" in each.prefix}
         for address in (IPV4, IPV6)
     }

@@ -25,7 +25,7 @@ ONCE = ("failover", "--once")
 
 @dataclass(frozen=True)
 class Place:
-    """Where the address is, and how it was brought there."""
+    """A place of the address, and the commands that bring it there."""
 
     device: str
     commands: tuple[str, ...]
@@ -45,7 +45,7 @@ class Moves:
     def learn(self) -> None:
         """Let the hook move the address to either place, and remember how."""
         for device in (NIC, BRIDGE):
-            self.fabric(there=device == BRIDGE)
+            self.fabric(established=device == BRIDGE)
             shown = self.host.evpn_host("failover", "--once", "-v").err.splitlines()
             commands = [line.removeprefix("+ ip ") for line in shown if line.startswith("+ ip ")]
             self.places[device] = Place(
@@ -57,13 +57,13 @@ class Moves:
             assert self.devices() == [device]
             assert self.places[device].commands
 
-    def fabric(self, *, there: bool) -> None:
-        """Have both sessions Established, or shut down."""
+    def fabric(self, *, established: bool) -> None:
+        """Bring both sessions up, or shut them down."""
         asn = self.host.show("show bgp summary json")["ipv4Unicast"]["as"]
-        words = [f"{'no ' if there else ''}neighbor {nic} shutdown" for nic in NICS]
+        words = [f"{'no ' if established else ''}neighbor {nic} shutdown" for nic in NICS]
         lines = ("configure terminal", f"router bgp {asn}", *words)
         self.host.run(["vtysh", *(word for line in lines for word in ("-c", line))])
-        eventually(lambda: self._established() == (len(NICS) if there else 0))
+        eventually(lambda: self._established() == (len(NICS) if established else 0))
 
     def points(self, device: str) -> list[Point]:
         """Find the points of a move to a device."""
@@ -75,7 +75,7 @@ class Moves:
         return points
 
     def trial(self, device: str, fault: Fault, counts: Counts) -> None:
-        """Let a move to a device meet a fault, then let the hook look once more."""
+        """Interrupt a move to a device by a fault, then let the hook look once more."""
         text = f"hook to {device}, {fault}"
         for _ in range(3):
             self._begin(device)
@@ -111,7 +111,7 @@ class Moves:
         )
 
     def _begin(self, device: str) -> None:
-        """Bring the address to the other place than this device."""
+        """Bring the address to the other device."""
         place = self.places[NIC if device == BRIDGE else BRIDGE]
         lines = "".join(f"{line}\n" for line in place.commands)
         self.host.run(["ip", "-force", "-batch", "-"], check=False, input=lines)
@@ -119,7 +119,7 @@ class Moves:
         assert self.devices() == [place.device]
 
     def _other(self, device: str) -> list[str]:
-        """Return what is not as after a move without a fault."""
+        """Return what differs from the state after a move without a fault."""
         wrong = []
         if (devices := self.devices()) != [device]:
             wrong.append(f"the address is on {devices}")

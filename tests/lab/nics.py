@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import json
-
 from lab.fabric import PAYLOAD, Lab, eventually
 from tests.lab.k8s01 import (
-    LEAVES,
     OPERATORS_COMMANDS,
     Payload,
     addresses,
     bare_metal,
+    differences,
     established,
+    etc_checksums,
     guest,
     payload,
+    underlay,
 )
 
 MANAGEMENT, SECOND = "10.12.0.101/16", "10.254.254.10/24"
 
 
-def joins_the_fabric(lab: Lab, document: Payload | None = None) -> None:
-    """Apply; the operator's addresses stay, and what the fabric carries outlasts his commands."""
+def check_host_joins_fabric(lab: Lab, document: Payload | None = None) -> None:
+    """Apply; the operator's addresses stay, and guests talk on after his commands and a reboot."""
     host, fabric = lab.host, lab.fabric
     document = document or payload()
     eventually(lambda: fabric.controller.ping("10.12.0.101", count=1))
     fabric.carry(document)
-    done = host.apply(document)
-    assert {MANAGEMENT, SECOND} <= addresses(host, nic_of(document)), done.err
+    result = host.apply(document)
+    assert {MANAGEMENT, SECOND} <= addresses(host, nic_of(document)), result.err
     assert fabric.controller.ping("10.12.0.101", count=3)
-    for leaf in LEAVES:
-        fabric.leaf(leaf).underlay(on=True)
+    underlay(fabric, on=True)
     nics = {link["local"]["ifname"] for link in document["links"]}
     eventually(lambda: established(host) == nics)
     gpu = bare_metal(fabric, "gpu", 26, "10.188.0.254", 20)
@@ -51,34 +50,24 @@ def nic_of(document: Payload) -> str:
     return str(document["server"]["mgmt"]["ifname"])
 
 
-def differences(lab: Lab) -> list[str]:
-    shown = json.loads(lab.host.evpn_host("status", "--json", check=False).out)
-    return list(shown["differences"])
-
-
 def nothing_differs(lab: Lab) -> bool:
-    """Whether `status` finds the host as applied; what differs is the error."""
-    found = differences(lab)
-    assert not found, found
+    """Return true if `status` finds no difference; fail with the differences otherwise."""
+    listed = differences(lab.host)
+    assert not listed, listed
     return True
 
 
-def is_refused(lab: Lab, *words: str, document: Payload | None = None) -> None:
-    """Apply, with and without the guard: refused, with the reason, and nothing is changed."""
+def check_apply_refuses(lab: Lab, *words: str, document: Payload | None = None) -> None:
+    """Fail unless apply refuses with these words, also without the guard, and changes nothing."""
     eventually(lambda: lab.fabric.controller.ping("10.12.0.101", count=1))
-    before = files(lab)
+    before = etc_checksums(lab.host)
     for options in ((), ("--no-guard",)):
-        done = lab.host.apply(document or payload(), *options, check=False)
-        assert done.code == 1, (options, done.err)
+        result = lab.host.apply(document or payload(), *options, check=False)
+        assert result.code == 1, (options, result.err)
         for word in words:
-            assert word in done.err, done.err
-    seen = lab.host.evpn_host("preflight", "-p", PAYLOAD, check=False)
-    assert seen.code == 1
-    assert all(word in seen.out for word in words), seen.out
-    assert files(lab) == before
+            assert word in result.err, result.err
+    preflight = lab.host.evpn_host("preflight", "-p", PAYLOAD, check=False)
+    assert preflight.code == 1
+    assert all(word in preflight.out for word in words), preflight.out
+    assert etc_checksums(lab.host) == before
     assert lab.fabric.controller.ping("10.12.0.101", count=3)
-
-
-def files(lab: Lab) -> str:
-    """The checksums of all files below /etc."""
-    return lab.host.run(["sh", "-c", "find /etc -type f | sort | xargs sha256sum"]).out

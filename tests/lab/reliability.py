@@ -1,4 +1,4 @@
-"""docs/reliability.md: how often a command was stopped, and what became of the host.
+"""docs/reliability.md: how often a command was stopped, and how the host was then.
 
 tests/lab/trials.py counts. With EVPN_HOST_RELIABILITY=1 a run writes the rows of its system,
 and keeps those of other systems.
@@ -88,7 +88,7 @@ def row(system: str, name: str, counts: Counts) -> tuple[str, ...]:
 
 
 def _listed(counts: Counter[str]) -> str:
-    return ", ".join(f"{count} × {what}" for what, count in sorted(counts.items())) or "—"
+    return ", ".join(f"{count} × {outcome}" for outcome, count in sorted(counts.items())) or "—"
 
 
 def read(text: str) -> dict[tuple[str, str], tuple[str, ...]]:
@@ -110,7 +110,7 @@ def table(rows: Mapping[tuple[str, str], tuple[str, ...]]) -> str:
 def write(system: str, counts: Mapping[str, Counts]) -> None:
     """Update the rows of a system, if EVPN_HOST_RELIABILITY is set."""
     if os.environ.get("EVPN_HOST_RELIABILITY"):
-        with Path(__file__).open() as lock:  # others write their rows too
+        with Path(__file__).open() as lock:  # other processes write their rows too
             fcntl.flock(lock, fcntl.LOCK_EX)
             rows = read(TABLE.read_text()) if TABLE.exists() else {}
             rows |= {(system, name): row(system, name, each) for name, each in counts.items()}

@@ -55,7 +55,7 @@ def start(lab: Lab, document: dict[str, Any]) -> Router:
     host.run(["/usr/lib/systemd/systemd-sysctl", sysctls], check=False)
     host.run(["sh", "/root/second/etc/frr/daemons"], check=False)
     _route(host)
-    # The hook's part about guests; it has no management address to look after.
+    # The part of the hook that is about guests: this host has no management address.
     host.start(
         [
             *PYTHON,

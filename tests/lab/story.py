@@ -154,7 +154,7 @@ NATIVE = {
 
 @dataclass(frozen=True)
 class Transition:
-    """When a session changed, when the move was complete (0: no move), and which pings got lost.
+    """The times of a session's change and of the end of the move (0: no move), and the pings.
 
     Times are in seconds since 1970, by the host's clock.
     """
@@ -298,7 +298,7 @@ class Story:
         eventually(lambda: self.tcp.output, WITHIN)
 
     def _monitored(self) -> bool:
-        """Whether the monitor already reports changes of addresses."""
+        """Return whether the monitor already reports changes of addresses."""
         for verb in ("add", "delete"):
             self.host.run(f"ip address {verb} 127.0.0.9/32 dev lo".split())
         return "127.0.0.9" in self.monitor.output
@@ -320,7 +320,7 @@ class Story:
         eventually(has_sessions, WITHIN)
 
     def places(self) -> list[str]:
-        """Names of the devices that have the management address."""
+        """Return the names of the devices that have the management address."""
         links = json.loads(self.host.run(["ip", "-json", "address"]).out)
         return sorted(
             link["ifname"]
@@ -329,18 +329,18 @@ class Story:
         )
 
     def defaults(self) -> list[tuple[str, str]]:
-        """Device and gateway of each IPv4 default route."""
+        """Return device and gateway of each IPv4 default route."""
         routes = json.loads(self.host.run(["ip", "-json", "route", "show", "default"]).out)
         return [(route["dev"], route["gateway"]) for route in routes]
 
-    def right(self, device: str, within: float = WITHIN, reached: bool = True) -> float:
+    def right(self, device: str, reached: bool = True) -> float:
         """Wait until this device alone has the address and the default route; give the seconds.
 
         If `reached`, also wait until the controller reaches the address.
         """
-        seconds = eventually(lambda: self._on(device), within)
+        seconds = eventually(lambda: self._on(device), WITHIN)
         if reached:
-            eventually(lambda: self.controller.ping(ADDRESS, count=1), within)
+            eventually(lambda: self.controller.ping(ADDRESS, count=1), WITHIN)
             # The operator's own address stays on the NIC, whoever has the management address. Only
             # networkd removes it, when the NIC loses its carrier.
             nic = self.host.run(["ip", "-brief", "-4", "address", "show", NIC]).out
@@ -351,13 +351,13 @@ class Story:
     def _on(self, device: str) -> bool:
         return self.places() == [device] and self.defaults() == [(device, "10.12.0.1")]
 
-    def carries_on(self, within: float = 130) -> float:
+    def carries_on(self) -> float:
         """Wait until the TCP connection transfers data again; give the seconds.
 
         TCP itself waits for up to 120 s before it sends a packet again.
         """
         before = len(self.tcp.output)
-        took = eventually(lambda: len(self.tcp.output) > before, within)
+        took = eventually(lambda: len(self.tcp.output) > before, within=130)
         assert self.tcp.running, self.tcp.errors
         return took
 
@@ -371,23 +371,23 @@ class Story:
             self.underlay(*names)
             self.established(len(names))
             self.right(device)
-            time.sleep(1.5)  # an unexpected further change would happen in this time
-        session = moved = 0.0
+            time.sleep(1.5)  # an unexpected second change would happen in this time
+        session = move = 0.0
         if way:
             eventually(lambda: self.sessions(since, way) and self.changes(since), WITHIN)
-            session, moved = self.sessions(since, way)[0].at, self.changes(since)[-1][0]
+            session, move = self.sessions(since, way)[0].at, self.changes(since)[-1][0]
         changes = [(place, came) for _, place, came in self.changes(since)]
         assert changes == ([(device, True), (*before, False)] if way else [])
         assert pinging.result.received
-        return Transition(since, session, moved, pinging.result)
+        return Transition(since, session, move, pinging.result)
 
     def pinging(self) -> AbstractContextManager[Pinging]:
         """Ping the management address from the controller during the block."""
         return self.controller.pinging(ADDRESS, interval=self.interval)
 
     @contextmanager
-    def fault(self, what: str) -> Iterator[list[str]]:
-        """Ping while the block disturbs the host, and record the result as the figure `what`.
+    def fault(self, name: str) -> Iterator[list[str]]:
+        """Ping while the block disturbs the host, and record the result as the figure `name`.
 
         The block may add notes to the list; the figure begins with them.
         """
@@ -399,14 +399,14 @@ class Story:
         notes.append(f"{result.lost} of {result.sent} pings lost")
         notes.append(f"longest gap {result.longest_gap_s:.2f} s")
         notes.append("TCP goes on" + (f" {took:.1f} s later" if took > 0.5 else ""))
-        self.figure(what, "; ".join(notes))
+        self.figure(name, "; ".join(notes))
 
     def now(self) -> float:
-        """Seconds since 1970, by the host's clock."""
+        """Return the seconds since 1970, by the host's clock."""
         return float(self.host.run(["date", "+%s.%N"]).out)
 
     def changes(self, since: float) -> list[tuple[float, str, bool]]:
-        """Times at which the kernel added the address to a device (true) or removed it (false)."""
+        """Return when the kernel added the address to a device (true) or removed it (false)."""
         changes = []
         line = re.compile(rf"^\[(\S+)\] (Deleted )?\d+: (\S+)\s+inet {ADDRESS}/", re.MULTILINE)
         for at, deleted, device in line.findall(self.monitor.output):
@@ -416,7 +416,7 @@ class Story:
         return changes
 
     def twofold(self, since: float, begin: str) -> tuple[float, float]:
-        """The longest times (s) in which two devices had the address, and in which none had it.
+        """Return the longest times (s) in which two devices had the address, and in which none had.
 
         `begin` is the device that has the address at the time `since`.
         """
@@ -441,24 +441,24 @@ class Story:
         return f"two places {both}, none {none} at the longest"
 
     def sessions(self, since: float, way: str) -> list[Adjacency]:
-        """Sessions that went "Up" or "Down" (`way`) since that time, from FRR's log."""
+        """Return the sessions that went "Up" or "Down" (`way`) since that time, from FRR's log."""
         argv = f"journalctl -u frr -o json --since @{int(since)} -g ADJCHANGE".split()
         lines = self.host.run(argv, check=False).out.splitlines()
         events = [json.loads(line) for line in lines if line.startswith("{")]
         changes = [Adjacency(int(e["__REALTIME_TIMESTAMP"]) / 1e6, e["MESSAGE"]) for e in events]
         return [each for each in changes if each.at >= since and f" {way}" in each.message]
 
-    def figure(self, what: str, text: str) -> None:
+    def figure(self, name: str, text: str) -> None:
         """Print a figure and keep it for write_figures()."""
-        FIGURES.setdefault(self.backend, []).append((what, text))
-        print(f"\n{self.backend}: {what}: {text}", flush=True)
+        FIGURES.setdefault(self.backend, []).append((name, text))
+        print(f"\n{self.backend}: {name}: {text}", flush=True)
 
     def moves(self) -> int:
         """Count the moves that the hook has made since the boot."""
         return int(self.status()["moves"])
 
     def status(self) -> dict[str, Any]:
-        """The part of `status --json` about the management address."""
+        """Return the part of `status --json` about the management address."""
         output = self.host.evpn_host("status", "--json", check=False).out
         management: dict[str, Any] = json.loads(output)["management"]
         return management
@@ -733,6 +733,6 @@ def write_figures(backend: str) -> None:
     old, _, after = rest.partition(end)
     old_rows = re.findall(r"^\| (?!what)([^|-][^|]*) \| (.*) \|$", old, re.MULTILINE)
     figures = dict(old_rows) | dict(FIGURES.get(backend, []))
-    rows = [f"| {what} | {text} |" for what, text in figures.items()]
+    rows = [f"| {name} | {text} |" for name, text in figures.items()]
     table = [begin, f"### {backend}", "", "| what | seen |", "| --- | --- |", *rows, end]
     file.write_text(before + "\n".join(table) + after)

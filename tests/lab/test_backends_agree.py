@@ -1,6 +1,6 @@
 """The same payload on both backends gives the same kernel and the same FRR, by their JSON.
 
-What must differ is named below, each with its reason; everything else is compared as it is.
+The fields below must differ, each for its reason; everything else is compared.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ IGNORED = {
     "udp_csum": "outer UDP checksum: networkd has none, ifupdown2 the default; RFC 7348 has both",
     "reserved_bits": "a mask that the kernel makes of the flags, the last one among them",
 }
-# The same for some devices or routes alone.
+# Fields that are not compared for some devices or routes, and why.
 IGNORED_OF = {
     ("vxlan", "l3vx-", "Vrf_"): {"address": "random and without a meaning: no frame has it"},
     ("lo", "Vrf_"): {"inet6_addr_gen_mode": "networkd sets `none` on devices that it manages"},
@@ -106,7 +106,7 @@ def kernel(lab: Lab) -> dict[str, list[str]]:
             routes = run(["ip", family, "-json", "route", "show", "table", table]).json
             others = [route for route in routes if (table, route["dst"]) != OPERATORS]
             state[f"routes {family} {table}"] = others
-    return {what: _lines(entries) for what, entries in state.items()}
+    return {kind: _lines(entries) for kind, entries in state.items()}
 
 
 def _lines(entries: list[Any]) -> list[str]:
@@ -187,15 +187,15 @@ def _look(lab: Lab) -> dict[str, list[str]]:
 @pytest.mark.long
 @pytest.mark.claim("4.3", "The same payload gives the same kernel and FRR on both backends")
 def test_the_same_payload_gives_the_same_host(both: dict[str, dict[str, list[str]]]) -> None:
-    """Devices, addresses, routes, rules, bridge ports; VRFs, VNIs, routes, configuration."""
+    """The kernels have the same devices, addresses, routes, rules and ports; so has FRR."""
     netplan, ifupdown = (both[backend] for backend in BACKENDS)
     assert netplan.keys() == ifupdown.keys()
     different = {
-        what: {
-            "netplan only": sorted(set(lines) - set(ifupdown[what])),
-            "ifupdown only": sorted(set(ifupdown[what]) - set(lines)),
+        kind: {
+            "netplan only": sorted(set(lines) - set(ifupdown[kind])),
+            "ifupdown only": sorted(set(ifupdown[kind]) - set(lines)),
         }
-        for what, lines in netplan.items()
-        if lines != ifupdown[what]
+        for kind, lines in netplan.items()
+        if lines != ifupdown[kind]
     }
     assert not different, json.dumps(different, indent=1)

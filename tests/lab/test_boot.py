@@ -1,4 +1,4 @@
-"""A boot waits for nothing of ours, no unit fails, and hardened hosts come back too."""
+"""A boot does not wait for us, no unit fails, and hardened hosts come back too."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_what_needs_the_network_starts_at_once(lab: Lab) -> None:
     indirect=["lab"],
 )
 def test_a_lease_that_nobody_gives(lab: Lab, section: str) -> None:
-    """The management NIC asks for its address by DHCP, and the server is not in the fabric."""
+    """The boot goes on when the management NIC gets no lease: no DHCP server is in the fabric."""
     host = lab.host
     if lab.backend == "ifupdown" and host.run(["which", "dhclient"], check=False).code:
         pytest.xfail("ifupdown2 knows no other client than dhclient")
@@ -152,9 +152,9 @@ def test_a_lease_that_nobody_gives(lab: Lab, section: str) -> None:
     leases.take_up(lab)
     lab.fabric.carry(payload())
     lab.machine.write(PAYLOAD, json.dumps(payload()))
-    said = host.evpn_host("preflight", "-p", PAYLOAD).out
-    assert "ens4 asks for its addresses by DHCP" in said
-    assert (NO_WAIT in said) == (lab.backend == "ifupdown")
+    output = host.evpn_host("preflight", "-p", PAYLOAD).out
+    assert "ens4 asks for its addresses by DHCP" in output
+    assert (NO_WAIT in output) == (lab.backend == "ifupdown")
     if lab.backend == "ifupdown":
         lab.machine.write("/etc/network/ifupdown2/policy.d/dhcp.json", NO_WAIT)
         assert NO_WAIT not in host.evpn_host("preflight", "-p", PAYLOAD).out
@@ -174,7 +174,7 @@ def test_a_lease_that_nobody_gives(lab: Lab, section: str) -> None:
 
 
 def _nobody_waits(lab: Lab) -> None:
-    """What waits for the network on a server whose NICs are there before the generators run.
+    """Fail if a server whose NICs exist before the generators run waits for the management NIC.
 
     In the lab they come later, and netplan does not name them at boot.
     """
@@ -188,14 +188,14 @@ def _nobody_waits(lab: Lab) -> None:
 
 
 def _default_route(lab: Lab) -> str:
-    """The device of the default route by the management gateway."""
+    """Return the device of the default route by the management gateway."""
     routes = lab.host.run(["ip", "-json", "route", "show", "default"]).json
     return next((each["dev"] for each in routes if each.get("gateway") == "10.12.0.1"), "")
 
 
 @pytest.mark.claim("14.8", "A hardened host comes back from a boot: CIS, no new modules, no umask")
 def test_a_hardened_host(lab: Lab) -> None:
-    """A CIS profile, no IPv6 by default, no modules, a read-only /usr, no programs in /tmp."""
+    """A host boots with a CIS profile, no IPv6, no modules, a read-only /usr, a noexec /tmp."""
     host = lab.host
     lab.machine.write("/etc/sysctl.d/60-cis.conf", CIS)
     host.run(["/usr/lib/systemd/systemd-sysctl"])

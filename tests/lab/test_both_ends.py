@@ -1,4 +1,4 @@
-"""What belongs to the leaf and to the host changes on one, then on the other.
+"""A setting that leaf and host share changes on one of them, then on the other.
 
 docs/operations.md says in which order. The tests print the longest time in which the controller got
 no answer from the host.
@@ -40,23 +40,23 @@ def _ready(lab: Lab) -> None:
 
 
 @contextlib.contextmanager
-def measured(lab: Lab, what: str) -> Iterator[None]:
+def measured(lab: Lab, title: str) -> Iterator[None]:
     """Ping the host while something changes, and print the longest gap."""
     with lab.fabric.controller.pinging(ADDRESS, 0.05) as pings:
         yield
     gap = f"{pings.result.longest_gap_s:.1f} s"
-    figures.write(lab, f"{what}: longest time without an answer", gap)
+    figures.write(lab, f"{title}: longest time without an answer", gap)
 
 
 def configure(lab: Lab, name: str, *lines: str) -> None:
-    """Give a leaf lines of `router bgp`."""
+    """Configure lines in a leaf's `router bgp`."""
     leaf = lab.fabric.leaf(name)
     leaf.configure(f"router bgp {leaf.asn}", *lines)
 
 
 @contextlib.contextmanager
 def applying(lab: Lab, document: Payload) -> Iterator[None]:
-    """Apply a payload in the background; it has to end well after what happens inside."""
+    """Apply a payload in the background during the block; fail unless it then ends well."""
     host = lab.host
     host.machine.write("/root/both.json", json.dumps(document))
     process = host.start(["evpn-host", "apply", "-p", "/root/both.json"])
@@ -67,16 +67,16 @@ def applying(lab: Lab, document: Payload) -> Iterator[None]:
     eventually(lambda: established(host) == BOTH and reachable(lab))
 
 
-def with_leaf_as(number: int, link: int = 0) -> Payload:
-    """K8S01's payload in which a leaf has another AS number."""
+def with_leaf_as(number: int) -> Payload:
+    """Return K8S01's payload with another AS number of a leaf."""
     document = payload()
-    document["links"][link]["remote"]["asn"] = number
+    document["links"][0]["remote"]["asn"] = number
     return document
 
 
 @pytest.mark.parametrize("first", ["leaf", "host"])
 def test_the_as_number_of_a_leaf(lab: Lab, first: str) -> None:
-    """The other leaf carries meanwhile. Whichever changes first, the session comes back."""
+    """The session comes back, whichever end changes first; the other leaf carries meanwhile."""
     leaf, number = LEAVES[0], 4200300900
     change = f"{PORT} local-as {number} no-prepend replace-as"
     try:
@@ -112,7 +112,7 @@ def test_the_as_number_of_the_host(lab: Lab) -> None:
 
 @pytest.mark.claim("18.18", "The password of the sessions changes at both ends")
 def test_the_password(lab: Lab) -> None:
-    """One leaf, the host, the other leaf: while the host's apply waits."""
+    """One leaf changes, then the host, then the other leaf while the host's apply waits."""
     document = payload()
     document["server"]["bgp"] = {"password": "correct-horse"}
     try:

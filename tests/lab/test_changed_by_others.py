@@ -14,6 +14,7 @@ from tests.lab.k8s01 import (
     DUAL,
     bare_metal,
     bring_up,
+    differences,
     established,
     guest,
     no_reload_pending,
@@ -27,7 +28,7 @@ VPC = f"router bgp {AS} vrf Vrf_33"
 LATER = "later"  # FRR removes an L3VNI in its own time, and refuses the rest until then
 IPV4, EVPN = "address-family ipv4 unicast", "address-family l2vpn evpn"
 
-# What is done, and a part of what `status` says of it.
+# Commands that change the host, and a part of the difference that `status` then lists.
 KERNEL = {
     "forwarding": ("sysctl -qw net.ipv4.ip_forward=0", "net/ipv4/ip_forward: is 0, not 1"),
     "forwarding of IPv6": (
@@ -136,7 +137,7 @@ KERNEL = {
         "management address 10.12.0.101/16: is on no device, and evpn-host-failover.service",
     ),
 }
-# Lines that are typed into FRR, and a part of what `status` says of them.
+# Lines that are typed into FRR, and a part of the difference that `status` then lists.
 FRR = {
     "network": ([BGP, IPV4, "no network 10.2.0.101/32"], "`network 10.2.0.101/32` of router bgp"),
     "another network": (
@@ -225,7 +226,7 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
 
 @pytest.fixture
 def host(lab: Lab) -> Host:
-    """The host, as planned before each test, without rules of an earlier one."""
+    """The host as planned, without the rules of an earlier test."""
     for priority in ("499", "500"):
         lab.host.run(["ip", "-6", "rule", "del", "pref", priority], check=False)
     if differences(lab.host):
@@ -235,51 +236,45 @@ def host(lab: Lab) -> Host:
     return lab.host
 
 
-def differences(host: Host) -> list[str]:
-    """The differences that `status` lists."""
-    listed: list[str] = host.evpn_host("status", "--json", check=False).json["differences"]
-    return listed
-
-
-def typed(host: Host, lines: list[str]) -> bool:
+def type_into_frr(host: Host, lines: list[str]) -> bool:
     """Type configuration lines into FRR; return whether FRR took them."""
     options = [word for line in ["configure terminal", *lines] for word in ("-c", line)]
     return host.run(["vtysh", *options], check=False).code == 0
 
 
-def named_and_put_right(host: Host, named: str) -> None:
-    """`status` names the change, `apply` puts it right and says so, and then has nothing to do."""
+def check_report_and_repair(host: Host, named: str) -> None:
+    """Fail unless `status` names the change, and `apply` repairs it and then has nothing to do."""
     listed = differences(host)
     assert any(named in text for text in listed), listed
-    said = host.evpn_host("apply", "-p", "/root/payload.json")
-    assert f"mended: {next(text for text in listed if named in text)}" in said.err
-    assert "not put right" not in said.err
+    result = host.evpn_host("apply", "-p", "/root/payload.json")
+    assert f"mended: {next(text for text in listed if named in text)}" in result.err
+    assert "not put right" not in result.err
     eventually(lambda: established(host) == {"ens4", "ens5"})
     assert differences(host) == []
     assert host.evpn_host("apply", "-p", "/root/payload.json").err == ""
 
 
-@pytest.mark.parametrize("what", KERNEL)
-def test_a_change_of_the_kernel(host: Host, what: str) -> None:
-    """Settings, addresses, attributes of devices and NICs, rules, the management address."""
-    command, named = KERNEL[what]
+@pytest.mark.parametrize("case", KERNEL)
+def test_a_change_of_the_kernel(host: Host, case: str) -> None:
+    """`status` names changed settings, addresses, attributes and rules; `apply` repairs them."""
+    command, named = KERNEL[case]
     host.run(command.split())
-    named_and_put_right(host, named)
+    check_report_and_repair(host, named)
 
 
-@pytest.mark.parametrize("what", FRR)
-def test_a_change_of_frr(host: Host, what: str) -> None:
-    """Lines typed into vtysh: some that are missing, some that are new, some that are others."""
-    lines, named = FRR[what]
+@pytest.mark.parametrize("case", FRR)
+def test_a_change_of_frr(host: Host, case: str) -> None:
+    """`status` names lines that somebody added, removed or changed in vtysh."""
+    lines, named = FRR[case]
     first, rest = (lines[: lines.index(LATER)], lines) if LATER in lines else (lines, [])
-    assert typed(host, first)
+    assert type_into_frr(host, first)
     if rest:
-        eventually(lambda: typed(host, rest[rest.index(LATER) + 1 :]))
-    named_and_put_right(host, named)
+        eventually(lambda: type_into_frr(host, rest[rest.index(LATER) + 1 :]))
+    check_report_and_repair(host, named)
     assert no_reload_pending(host)
 
 
-# Where an operator writes what comes after our files, and how.
+# The operator's file that is read after ours, and the command that activates it.
 OTHER_FILES = {
     "netplan": (
         "/etc/netplan/90-others.yaml",
@@ -311,26 +306,26 @@ def test_another_file_that_sets_it_back(lab: Lab, host: Host) -> None:
 
 
 def test_a_later_sysctl_file(lab: Lab, host: Host) -> None:
-    """It ends routing at each boot: `status` says so before, and `apply` routes again after."""
+    """`status` names a later file that ends routing at each boot; `apply` routes again."""
     path = "/etc/sysctl.d/99-hardening.conf"
     host.machine.write(path, "net.ipv4.ip_forward = 0\n")
-    told = f"{path} sets net/ipv4/ip_forward to 0 at each boot, ours to 1"
-    assert f"warning: {told}" in host.evpn_host("status").out
+    finding = f"{path} sets net/ipv4/ip_forward to 0 at each boot, ours to 1"
+    assert f"warning: {finding}" in host.evpn_host("status").out
     gpu = bare_metal(lab.fabric, "gpu", 26, "10.188.0.254", 20)
     host.run(["sync"])
     lab.reboot()
     pod = guest(lab.host, "pod", 31, "10.188.1.254", 10)
     eventually(lambda: established(host) == {"ens4", "ens5"})
     assert "net/ipv4/ip_forward: is 0, not 1" in differences(host)
-    said = host.evpn_host("apply", "-p", "/root/payload.json")
-    assert f"warning: {told}" in said.err
-    assert "mended: net/ipv4/ip_forward: is 0, not 1" in said.err
+    result = host.evpn_host("apply", "-p", "/root/payload.json")
+    assert f"warning: {finding}" in result.err
+    assert "mended: net/ipv4/ip_forward: is 0, not 1" in result.err
     eventually(lambda: pod.ping(gpu, count=1))
     host.run(["rm", path])
 
 
 def test_lines_that_frr_spells_otherwise(host: Host) -> None:
-    """An operator's own lines in another spelling are no difference, and no reload each minute."""
+    """An operator's lines in another spelling are no difference, and cause no reload."""
     host.machine.write("/etc/frr/frr.conf.local", "ip prefix-list MINE permit 192.0.2.0/24\n")
     host.evpn_host("apply", "-p", "/root/payload.json")
     assert differences(host) == []

@@ -50,12 +50,6 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
 
 
 @pytest.fixture
-def host(lab: Lab) -> Host:
-    """The host under test."""
-    return lab.host
-
-
-@pytest.fixture
 def far(lab: Lab) -> Leaf:
     """The leaf to which the host has no cable."""
     return lab.fabric.leaf("ns-leaf-2")
@@ -150,13 +144,13 @@ def test_a_remote_server_is_learnt_and_forgotten(lab: Lab, far: Leaf) -> None:
 
 
 def _behind(host: Host, vxlan: str, mac: str) -> set[str]:
-    """The VTEPs to which the kernel sends packets for a MAC."""
+    """Return the VTEPs to which the kernel sends packets for a MAC."""
     entries = host.run(["bridge", "-json", "fdb", "show", "dev", vxlan]).json
     return {each["dst"] for each in entries if each["mac"] == mac and "dst" in each}
 
 
 def _neighbours(host: Host, bridge: str, mac: str) -> set[str]:
-    """The addresses that the kernel knows for a MAC on a bridge."""
+    """Return the addresses that the kernel knows for a MAC on a bridge."""
     entries = host.run(["ip", "-json", "neighbour", "show", "dev", bridge]).json
     return {each["dst"] for each in entries if each.get("lladdr") == mac}
 
@@ -186,7 +180,7 @@ def _leads_nowhere(host: Host, prefix: str) -> bool:
 
 
 def _leads_to(host: Host, prefix: str, device: str) -> bool:
-    """Whether the kernel's VRF has a route to a prefix over a device."""
+    """Return whether the kernel's VRF has a route to a prefix over a device."""
     family = "-6" if ":" in prefix else "-4"
     routes_in_vrf = host.run(["ip", family, "-json", "route", "show", "vrf", "Vrf_33", prefix]).json
     hops = [hop for route in routes_in_vrf for hop in route.get("nexthops", [route])]
@@ -212,15 +206,15 @@ def _has_route(router: Router | Host, prefix: str) -> bool:
 # --- Sessions ---
 
 
-def tuned(**bgp: Any) -> Payload:
-    """The payload of the fixture `lab`, with these settings of the BGP sessions."""
+def payload_with_bgp(**bgp: Any) -> Payload:
+    """Return the payload of the fixture `lab`, with these settings of the BGP sessions."""
     document = payload(DUAL, DUAL_2)
     document["server"]["bgp"] = bgp
     return document
 
 
 def peer(router: Host | Leaf, name: str) -> Payload:
-    """FRR's state of a session."""
+    """Return FRR's state of a session."""
     state: Payload = router.show(f"show bgp neighbors {name} json")[name]
     return state
 
@@ -231,7 +225,7 @@ def test_timers_are_negotiated(lab: Lab) -> None:
 
     The same apply adds a tenant: FRR 8.4's own reload would not apply both correctly.
     """
-    host, document = lab.host, tuned(keepalive=1, holdtime=5)
+    host, document = lab.host, payload_with_bgp(keepalive=1, holdtime=5)
     document["vpcs"].append({"id": 60, "name": "more", "vni": 1060})
     document["vnets"].append(vnet(81, 60, "10.60.0.254/24"))
     with back_again(lab, sessions=True):
@@ -255,7 +249,7 @@ def test_a_password_is_what_the_session_needs(lab: Lab) -> None:
     host, leaf = lab.host, lab.fabric.leaf("ns-leaf-0")
     none = ("no neighbor swp9s1 password",)
     with back_again(lab):
-        host.apply(tuned(password=SECRET), "--no-guard")
+        host.apply(payload_with_bgp(password=SECRET), "--no-guard")
         eventually(lambda: not established(host), WITHIN)
         with bgp_lines(leaf, f"neighbor swp9s1 password {SECRET}", undo=none):
             eventually(lambda: "ens4" in established(host), WITHIN)
@@ -269,7 +263,7 @@ def test_bfd_is_up_and_ends_a_session(lab: Lab) -> None:
     """BFD is up at both ends. When all packets get lost the session ends, and BFD is the reason."""
     host, leaf = lab.host, lab.fabric.leaf("ns-leaf-0")
     with back_again(lab, sessions=True), _bfd_on_leaves(lab):
-        host.apply(tuned(bfd=True, keepalive=20, holdtime=60))
+        host.apply(payload_with_bgp(bfd=True, keepalive=20, holdtime=60))
         host.run(["vtysh", "-c", "clear bgp *"])
         for router, name in ((host, "ens4"), (host, "ens5"), (leaf, "swp9s1")):
             eventually(partial(_bfd_up, router, name), WITHIN)
@@ -299,7 +293,7 @@ def _bfd_on_leaves(lab: Lab) -> Iterator[None]:
 
 
 def _bfd_up(router: Host | Leaf, name: str) -> bool:
-    """Whether BFD is up on an interface and its session Established."""
+    """Return whether BFD is up on an interface and its session Established."""
     up = {
         each.get("interface")
         for each in router.show("show bfd peers json")
@@ -339,7 +333,7 @@ def test_a_numbered_session(lab: Lab) -> None:
 
 
 def _hops(host: Host, prefix: str) -> set[tuple[str, str]]:
-    """Gateway and device of each next hop of the kernel's route to a prefix."""
+    """Return gateway and device of each next hop of the kernel's route to a prefix."""
     [route] = host.run(["ip", "-json", "route", "show", prefix]).json
     # From 10.6 on an unnumbered session's next hop is `via` the leaf's IPv6 address.
     return {
@@ -350,7 +344,7 @@ def _hops(host: Host, prefix: str) -> set[tuple[str, str]]:
 
 @pytest.mark.claim("12.6", "Explicit route targets stand on the routes, and decide what is let in")
 def test_explicit_route_targets(lab: Lab, far: Leaf) -> None:
-    """The host exports its own target only; while it imports another, it takes no leaf's route."""
+    """The host exports its own target only, and takes no leaf's route while it imports another."""
     host, leaf_prefix = lab.host, "10.188.95.0/24"
 
     def targeted(imports: str, *more: Payload) -> Payload:
@@ -370,7 +364,7 @@ def test_explicit_route_targets(lab: Lab, far: Leaf) -> None:
 
 
 def _targets(leaf: Leaf, prefix: str) -> set[str]:
-    """The route targets of the host's routes to a prefix on a leaf."""
+    """Return the route targets of the host's routes to a prefix on a leaf."""
     paths = [route for route in routes(leaf, "prefix") if route.prefix == prefix]
     return {each for route in paths for each in route.communities if each.startswith("RT:")}
 
@@ -380,7 +374,7 @@ def _targets(leaf: Leaf, prefix: str) -> set[str]:
 
 @pytest.mark.claim("17.11", "FRR takes half a minute to read its file: apply waits until it has")
 def test_frr_reads_its_file_slowly(host: Host) -> None:
-    """Apply as the service does at boot; FRR 8.4's watchfrr would stop the reading after 20 s."""
+    """apply waits as the service does at boot; FRR 8.4's watchfrr would stop it after 20 s."""
     host.run(["mv", VTYSH, f"{VTYSH}.real"])
     try:
         host.machine.write(VTYSH, SLOW_VTYSH)
@@ -397,7 +391,7 @@ def test_frr_reads_its_file_slowly(host: Host) -> None:
 
 
 def _sandbox() -> list[str]:
-    """The sandbox settings of evpn-host.service, as options of systemd-run."""
+    """Return the sandbox settings of evpn-host.service, as options of systemd-run."""
     _, _, settings = UNIT.read_text().partition("KillMode=process\n")
     lines = settings.partition("[Install]")[0].splitlines()
     assert "ProtectProc=invisible" in lines
@@ -406,7 +400,7 @@ def _sandbox() -> list[str]:
 
 @pytest.mark.claim("17.12", "What is taken out of FRR by hand: status names it, apply mends it")
 def test_lines_taken_out_of_frr(host: Host) -> None:
-    """Remove one of two sessions and a VNI by hand; the other session is never reset."""
+    """apply brings a removed session and VNI back, and never resets the other session."""
     document, before = payload(DUAL, DUAL_2), resets(host)["ens5"]
     host.apply(document)
     commands = ("router bgp 4200000001", "no neighbor ens4", "exit", "vrf Vrf_33", "no vni 1033")

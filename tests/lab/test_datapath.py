@@ -46,12 +46,6 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     return lab
 
 
-@pytest.fixture
-def host(lab: Lab) -> Host:
-    """The host under test."""
-    return lab.host
-
-
 @pytest.fixture(scope="module")
 def pod(lab: Lab) -> Node:
     """A guest in V-Net 40."""
@@ -111,7 +105,7 @@ def _packets(text: str) -> list[str]:
 
 
 def _bytes(packet: str) -> str:
-    """A packet's bytes, without the time and tcpdump's description."""
+    """Return a packet's bytes, without the time and tcpdump's description."""
     return "".join(re.findall(r"^\s+0x\w+:  (.*)$", packet, re.MULTILINE))
 
 
@@ -146,7 +140,7 @@ LEAF_NUMBERS = {"ns-leaf-0": 1, "ns-leaf-1": 2, "ns-leaf-2": 3}
     "7.1", "Leaves and spine that do not know a VNI forward on the outer header alone"
 )
 def test_switches_that_do_not_know_the_vni(lab: Lab) -> None:
-    """V-Net 90 is removed from both leaves of the host; its packets pass them to the third leaf."""
+    """Both leaves of the host lose V-Net 90, and its packets still pass them to the third leaf."""
     host, fabric = lab.host, lab.fabric
     servers_before = fabric.state["servers"]
     try:
@@ -316,13 +310,13 @@ def _on_leaves(lab: Lab, line: str) -> None:
 
 
 def _next_hops(host: Host) -> set[str]:
-    """The devices over which the host reaches the third leaf's loopback."""
+    """Return the devices over which the host reaches the third leaf's loopback."""
     [route] = host.run(["ip", "-json", "route", "show", "10.2.0.3/32"]).json
     return {hop["dev"] for hop in route.get("nexthops", [route])}
 
 
 def _uplink_of(lab: Lab, source: Node, target: Node) -> tuple[str, Leaf]:
-    """The uplink that the flow takes, and the leaf at its other end."""
+    """Return the uplink that the flow takes, and the leaf at its other end."""
     path = "/sys/class/net/{}/statistics/tx_packets"
     packets = {nic: -int(lab.machine.read(path.format(nic))) for nic in UPLINKS}
     source.ping(target, count=50, interval=0.01)
@@ -401,13 +395,13 @@ def test_a_guest_moves_between_hosts(lab: Lab, gpu: Node, second: Router) -> Non
 
 
 def _answers(talk: Process, lines: int) -> bool:
-    """Whether TALK has received more than so many answers."""
+    """Return whether TALK has received more than so many answers."""
     assert talk.running, talk.errors
     return talk.output.count("\n") > lines
 
 
 def _gateway_mac(guest: Node, cable: int) -> str:
-    """The gateway's MAC by the guest's neighbour table, on its cable of that number.
+    """Return the gateway's MAC by the guest's neighbour table, on its cable of that number.
 
     The table may still have an entry on the old cable.
     """
@@ -417,7 +411,7 @@ def _gateway_mac(guest: Node, cable: int) -> str:
 
 
 def _is_behind(host: Host, mac: str, port: str) -> bool:
-    """Whether the host's bridge sends packets for a MAC to a port.
+    """Return whether the host's bridge sends packets for a MAC to a port.
 
     Entries with `dst`, which the VXLAN port itself may still have, do not matter.
     """
@@ -427,13 +421,13 @@ def _is_behind(host: Host, mac: str, port: str) -> bool:
 
 
 def _announced_by(router: Router, vtep: str, moves: int) -> bool:
-    """Whether a router has the moved MAC from a VTEP, after at least so many moves."""
+    """Return whether a router has the moved MAC from a VTEP, after at least so many moves."""
     paths = [each for each in routes(router, "macip", vtep) if each.prefix.endswith(f"[{MOVER}]")]
     return any(each.sequence >= moves for each in paths)
 
 
 def _move(lab: Lab, guest: Node, target: Node, number: int) -> None:
-    """Plug the guest into another host; its old cable stays plugged in and falls silent."""
+    """Plug the guest into another host; its old cable stays plugged in and sends nothing."""
     old, new, port = f"eth{number - 1}", f"eth{number}", f"moved{number}"
     near = f"{new} address {MOVER} netns mover type veth peer name {port}"
     lab.machine.run(["ip", "link", "add", *near.split()])
@@ -442,7 +436,7 @@ def _move(lab: Lab, guest: Node, target: Node, number: int) -> None:
     target.run(["ip", "link", "set", port, "master", "nbr-40", "up"])
     guest.run(["sh", "-c", f"echo 1 > /proc/sys/net/ipv6/conf/{old}/disable_ipv6"])
     lines = [
-        f"link set {old} arp off",  # otherwise it answers for the address, now on the new one
+        f"link set {old} arp off",  # or the old cable answers for the address
         f"address flush dev {old}",
         f"link set {new} up",
         f"address add 10.188.4.40/24 dev {new}",

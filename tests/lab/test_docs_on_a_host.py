@@ -38,7 +38,7 @@ def lab(fresh_lab: Any) -> Lab:
 
 
 def order(block: Block) -> tuple[int, str, int]:
-    """Sort key of blocks: the pages of FIRST come first, the others by name."""
+    """Return the sort key of blocks: the pages of FIRST come first, the others by name."""
     place = FIRST.index(block.page) if block.page in FIRST else len(FIRST)
     return place, block.page, block.line
 
@@ -96,7 +96,7 @@ def test_demo(fresh_lab: Any) -> None:
 
 
 def _lines(text: str) -> list[str]:
-    """Lines without their differences between two runs.
+    """Return lines without what differs between two runs.
 
     These are numbers, the width of tables, and how many sessions are Established at the moment
     at which the address moves: one or both.

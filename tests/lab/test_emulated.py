@@ -26,14 +26,13 @@ from tests import documents
 from tests.debs import REPOSITORY
 from tests.lab import figures
 from tests.lab.claims import runs_on
-from tests.lab.conftest import boot
 from tests.lab.evpn import VTEP
 from tests.lab.systems import SYSTEMS
 from tests.lab.test_isolation import DOCUMENT, GATEWAYS
 from tests.lab.test_machine import BROKEN
 
 FAMILIES = (4, 6)
-# What a guest finds of a TCP service: an answer, or nothing for so many seconds.
+# Asks a TCP service from a guest: it prints the answer, or nothing after so many seconds.
 CONNECT = """
 import socket, sys
 for address in sys.argv[2:]:
@@ -103,7 +102,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Host]:
         patch.setattr(machine, "notes", [])
         with redirect_stderr(io.StringIO()) as errors:
             # FRR is slow there, so it does not start before apply starts it.
-            booted = boot(stack, Machine(suite, parameters=["systemd.unit=basic.target"]))
+            booted = stack.enter_context(Machine(suite, parameters=["systemd.unit=basic.target"]))
         assert errors.getvalue().count("qemu takes the place of uml") == 1
         host = Host(booted)
         cable(host)
@@ -134,7 +133,7 @@ def host(lab: Host) -> Host:
 
 @pytest.fixture
 def guests(host: Host) -> Guests:
-    """Return all guests, once they reach each other as they should: nothing is filtered."""
+    """Return all guests, once they reach each other: nothing is filtered yet."""
     host.run(["nft", "flush", "ruleset"])
     names = host.run(["ip", "netns", "list"]).out.split()
     v4, v6 = GATEWAYS
@@ -168,7 +167,7 @@ def routed(guests: Guests) -> bool:
 
 
 def page(host: Host, *programs: str) -> None:
-    """Run the commands of docs/isolation.md that begin with these programs."""
+    """Run the commands of docs/isolation.md that start one of these programs."""
     run = [
         command
         for block in documents.blocks()
@@ -181,10 +180,10 @@ def page(host: Host, *programs: str) -> None:
         host.run(["bash", "-c", command])
 
 
-def heard(host: Host, guest: Node, least: int) -> int:
+def count_received(host: Host, guest: Node, least: int) -> int:
     """Send ten BFD packets to the guest's gateway; return how many a program of the host receives.
 
-    It waits until `least` have come, and some seconds for those that must not come.
+    It waits until `least` have come, and some seconds more for any that must not come.
     """
 
     def datagrams() -> int:
@@ -203,7 +202,7 @@ _later = itertools.count(DOCUMENT["generation"] + 1)
 
 
 def later() -> dict[str, Any]:
-    """Return the same payload with a later generation, so that apply looks at the firewall."""
+    """Return the payload with a later generation, so that apply looks at the firewall."""
     return {**DOCUMENT, "generation": next(_later)}
 
 
@@ -236,7 +235,7 @@ def test_a_firewall_drops_what_is_forwarded(host: Host, guests: Guests) -> None:
 
 @pytest.mark.claim("13.9", "BGP and BFD are closed to guests, and to nobody else")
 def test_bgp_and_bfd_are_closed_to_guests(host: Host, guests: Guests) -> None:
-    """The host does not answer a guest's connection to its gateway, and answers its own.
+    """The host answers no guest's connection to its gateway, and answers its own connections.
 
     Somebody flushes all tables: `status` says so, and `apply` closes the ports again.
     """
@@ -246,11 +245,11 @@ def test_bgp_and_bfd_are_closed_to_guests(host: Host, guests: Guests) -> None:
     # FRR 10.7's bgpd and bfdd do not listen in a VRF in which they have no neighbor.
     assert answers in (["open", "open"], ["refused", "refused"])
     packets = 10 if answers == ["open", "open"] else 0
-    assert heard(host, guests.a[0], packets) == packets
+    assert count_received(host, guests.a[0], packets) == packets
     host.apply(later())
     assert GONE not in host.evpn_host("status", check=False).out
     assert guests.a[0].run([*knock, "5", *GATEWAYS]).out.split() == ["silent", "silent"]
-    assert heard(host, guests.a[0], 0) == 0
+    assert count_received(host, guests.a[0], 0) == 0
     eventually(lambda: guests.a[0].ping(GATEWAYS[0], count=1))
     own = [*knock, "60", "127.0.0.1", "::1"]
     assert host.run(own, timeout=180).out.split() == ["open", "open"]
@@ -264,9 +263,9 @@ def test_bgp_and_bfd_are_closed_to_guests(host: Host, guests: Guests) -> None:
         host.apply(later())
 
 
-# As Docker writes it; its default network is the prefix of tenant A's V-Net here.
+# Docker's rule for addresses; here its network has the prefix of tenant A's V-Net.
 DOCKER = "-s 172.20.0.0/16 ! -o docker0 -j MASQUERADE"
-# Its rules for what is forwarded. With it the policy is to drop.
+# Docker's rules for forwarded packets, which it drops by default.
 DOCKER_FORWARDS = (
     "-N DOCKER-USER",
     "-A FORWARD -j DOCKER-USER",
@@ -298,14 +297,14 @@ def arrives_from(sender: Node, receiver: Node) -> str:
 
 @pytest.mark.claim("19.6", "Docker's translation takes in no guest where the operator says so")
 def test_docker_translates_no_guest(host: Host, guests: Guests) -> None:
-    """It is named. With `guest_nat: false` guests keep their addresses, and containers do not."""
+    """apply names Docker's rule; `guest_nat: false` keeps guests' addresses, not containers'."""
     one, other = guests.b
     assert arrives_from(one, other) == one.ipv4
     host.run(f"iptables -t nat -A POSTROUTING {DOCKER}".split())
-    assert arrives_from(one, other) != one.ipv4  # what must not be
-    said = host.apply(later()).err
-    assert "a rule translates addresses of 172.20.0.0/24" in said
-    assert "guest_nat: false in /etc/evpn-host/config.yaml" in said
+    assert arrives_from(one, other) != one.ipv4  # the fault
+    output = host.apply(later()).err
+    assert "a rule translates addresses of 172.20.0.0/24" in output
+    assert "guest_nat: false in /etc/evpn-host/config.yaml" in output
     settings = host.machine.read("/etc/evpn-host/config.yaml")
     host.machine.write("/etc/evpn-host/config.yaml", f"{settings}guest_nat: false\n")
     try:
@@ -330,16 +329,16 @@ def test_docker_translates_no_guest(host: Host, guests: Guests) -> None:
 
 
 def test_preflight_beside_docker(host: Host, guests: Guests) -> None:
-    """The page has what it prints."""
+    """docs/operations.md has the output of preflight beside Docker."""
     del guests
     host.run(f"iptables -t nat -A POSTROUTING {DOCKER}".split())
     for words in DOCKER_FORWARDS:
         host.run(["iptables", *words.split()])
     host.machine.write("/root/later.json", json.dumps(later()))
-    said = host.evpn_host("preflight", "-p", "/root/later.json").out
+    output = host.evpn_host("preflight", "-p", "/root/later.json").out
     # The iptables of Debian 12 writes the two conditions of the rule the other way round.
     device, source = 'oifname != "docker0"', "ip saddr 172.20.0.0/16"
-    figures.shown("Docker", said.replace(f"{device} {source}", f"{source} {device}"))
+    figures.shown("Docker", output.replace(f"{device} {source}", f"{source} {device}"))
 
 
 INPUT = """
@@ -357,13 +356,13 @@ table inet filter {
 
 @pytest.mark.claim("19.7", "A firewall that drops BGP, BFD and VXLAN is named, with what to let in")
 def test_a_firewall_that_lets_in_what_was_asked_for(host: Host, guests: Guests) -> None:
-    """`preflight` and `apply` name it; with the rule of the message nothing is said any more."""
+    """`preflight` and `apply` name it, and are silent once the rule of the message is in place."""
     del guests
     host.machine.write("/root/input.nft", INPUT)
     host.run(["nft", "-f", "/root/input.nft"])
     host.machine.write("/root/later.json", json.dumps(later()))
-    found = host.evpn_host("preflight", "-p", "/root/later.json", "--json", check=False).json
-    [finding] = [each for each in found if "the firewall drops" in each["what"]]
+    report = host.evpn_host("preflight", "-p", "/root/later.json", "--json", check=False).json
+    [finding] = [each for each in report if "the firewall drops" in each["what"]]
     assert finding["what"] == "the firewall drops BGP, BFD, VXLAN that comes in"
     assert "udp port 4789" in finding["remedy"]
     assert finding["what"] in host.apply(later()).err
@@ -376,7 +375,7 @@ def test_a_firewall_that_lets_in_what_was_asked_for(host: Host, guests: Guests) 
 
 @pytest.fixture
 def outside(host: Host) -> dict[str, tuple[Node, str, str]]:
-    """Return who sends VXLAN from outside: node, source and destination.
+    """Return the senders of VXLAN from outside: node, source and destination.
 
     The last one is a leaf, whose frames have to arrive.
     """
@@ -409,16 +408,16 @@ def _cable_outside(host: Host, leaf: Node) -> None:
     host.run(["ip", "link", "set", "ens6", "up"])
     host.run("ip address replace 192.0.2.10/24 dev ens6".split())
     host.run("ip address replace 10.12.0.101/16 dev nbr-14".split())
-    # As while the fabric carries the management address: the default route is not by an uplink.
+    # The default route is not by an uplink, as while the fabric carries the management address.
     host.run("ip route replace default via 192.0.2.1 dev ens6".split())
     host.run(["ip", "route", "replace", LEAF, "dev", "ens4"])
     [nic] = host.run("ip -json link show dev ens4".split()).json
     host.run(["ip", "route", "replace", FAR, "via", LEAF, "dev", "ens4", "onlink"])
-    there = f"ip address add {LEAF}/32 dev lo; ip address add 198.51.100.7/32 dev lo"
-    there += f"; ip address add {FAR}/32 dev lo"
-    there += f"; ip link set lo up; ip link set far-ens4 up; ip route add {VTEP} dev far-ens4"
-    there += f"; ip neighbour add {VTEP} lladdr {nic['address']} dev far-ens4"
-    leaf.run(["sh", "-ec", there])
+    setup = f"ip address add {LEAF}/32 dev lo; ip address add 198.51.100.7/32 dev lo"
+    setup += f"; ip address add {FAR}/32 dev lo"
+    setup += f"; ip link set lo up; ip link set far-ens4 up; ip route add {VTEP} dev far-ens4"
+    setup += f"; ip neighbour add {VTEP} lladdr {nic['address']} dev far-ens4"
+    leaf.run(["sh", "-ec", setup])
     inside = f"ip link set lo up; ip link set eth0 up; ip address add {LEAF}/32 dev lo"
     inside += "; ip address add 192.0.2.1/24 dev eth0"
     inside += f"; ip route add {VTEP} via 192.0.2.10; ip route add {FAR} via 192.0.2.10"
@@ -443,7 +442,7 @@ def arriving(guest: Node, leaf: Node, sender: Node, source: str, target: str) ->
 def test_vxlan_comes_from_the_fabric_alone(
     host: Host, guests: Guests, outside: dict[str, tuple[Node, str, str]]
 ) -> None:
-    """From the office, the management V-Net, or a stranger's address on an uplink."""
+    """VXLAN from an office, the management V-Net or a stranger on an uplink is dropped."""
     leaf = outside["leaf"][0]
     open_ = {name: arriving(guests.a[0], leaf, *way) for name, way in outside.items()}
     assert open_ == dict.fromkeys(outside, 5)  # `guests` has flushed the table
@@ -497,7 +496,7 @@ def test_advertisements_are_filtered(host: Host, guests: Guests) -> None:
 
 @pytest.mark.claim("17.33", "trace says what the host's firewall drops, and packets agree with it")
 def test_trace_says_what_is_dropped(host: Host, guests: Guests) -> None:
-    """Rules of nftables and a policy of iptables, bridged and routed, in both families."""
+    """trace names rules of nftables and a policy of iptables, bridged and routed."""
     two, other = guests.a[1], guests.b[1]
     drop = "nft add rule inet mine c"
     forward = "'{ type filter hook forward priority 0; }'"
@@ -505,12 +504,12 @@ def test_trace_says_what_is_dropped(host: Host, guests: Guests) -> None:
     host.run(["bash", "-c", f"nft add table inet mine; nft add chain inet mine c {forward}"])
     assert firewall(host, other.ipv4)["ok"]
     host.run(["bash", "-c", f"{drop} tcp dport 80 ip daddr 172.20.9.0/24 drop"])
-    assert firewall(host, other.ipv4)["ok"] is None  # only some of it
+    assert firewall(host, other.ipv4)["ok"] is None  # the rule drops only a part
     assert routed(guests)
     host.run(["bash", "-c", f"{drop} iifname 'Vrf_*' ip daddr 172.20.9.0/24 counter drop"])
-    said = firewall(host, other.ipv4)
-    assert not said["ok"]
-    assert "what is routed to it: table inet mine, chain c: iifname Vrf_* ip daddr" in said["text"]
+    step = firewall(host, other.ipv4)
+    assert not step["ok"]
+    assert "what is routed to it: table inet mine, chain c: iifname Vrf_* ip daddr" in step["text"]
     assert not routed(guests)
     host.run(["nft", "flush", "ruleset"])
     host.run(["modprobe", "br_netfilter"])
@@ -519,9 +518,9 @@ def test_trace_says_what_is_dropped(host: Host, guests: Guests) -> None:
         host.run([each, "-A", "FORWARD", "-i", "docker0", "-j", "ACCEPT"])
     assert bridged(guests) == [False, False]
     for address in (two.ipv4, two.ipv6):
-        said = firewall(host, address, "--vnet", "60")
-        assert "what is bridged to it: table ip" in said["text"]
-        assert said["text"].endswith("chain FORWARD: policy drop")
+        step = firewall(host, address, "--vnet", "60")
+        assert "what is bridged to it: table ip" in step["text"]
+        assert step["text"].endswith("chain FORWARD: policy drop")
     page(host, "iptables", "ip6tables")
     eventually(lambda: all(bridged(guests)))
     for address in (two.ipv4, two.ipv6):
@@ -533,7 +532,7 @@ def test_trace_says_what_is_dropped(host: Host, guests: Guests) -> None:
 def test_trace_names_what_drops_vxlan(
     host: Host, guests: Guests, outside: dict[str, tuple[Node, str, str]], tool: str
 ) -> None:
-    """A firewall of a server lets in answers and what was asked for; frames of a leaf are lost."""
+    """trace names a server's firewall that lets in answers only, and so drops frames of a leaf."""
     leaf, source, target = outside["leaf"]
     two = guests.a[1]
     eventually(lambda: two.ping(GATEWAYS[0], count=1))  # the host knows its port
@@ -542,10 +541,10 @@ def test_trace_names_what_drops_vxlan(
     for words in (answers, "-A INPUT -i lo -j ACCEPT", "-P INPUT DROP"):
         host.run([tool, *words.split()])
     try:
-        said = firewall(host, two.ipv4, "--vnet", "60")
+        step = firewall(host, two.ipv4, "--vnet", "60")
         by, table = ("nftables", "filter") if tool == "iptables" else (tool, f"filter ({tool})")
         place = f"table ip {table}, chain INPUT: policy drop"
-        assert (said["ok"], said["text"]) == (False, f"{by} drops VXLAN from ens4: {place}")
+        assert (step["ok"], step["text"]) == (False, f"{by} drops VXLAN from ens4: {place}")
         listener = two.start(["python3", "-c", COUNT_FRAMES])
         eventually(lambda: "ready" in listener.output)
         leaf.run(["python3", "-c", SEND_FRAMES, source, target, "88b5", "5"])
@@ -567,7 +566,7 @@ def firewall(host: Host, *arguments: str) -> dict[str, Any]:
     return step
 
 
-# What else this machine needs is no affair of ours: its operator lists it.
+# Other modules that this machine needs: its operator lists them.
 HARDWARE = "lsmod | awk 'NR > 1 && $1 !~ /^(nf|nft|xt|br|vxlan|vrf)/ {print $1}'"
 OUR_TABLE = "nft list table inet evpn-host".split()
 MODULES, LOCKED = "/etc/modules-load.d/lab.conf", "/etc/sysctl.d/99-locked.conf"
@@ -577,7 +576,7 @@ MODULES, LOCKED = "/etc/modules-load.d/lab.conf", "/etc/sysctl.d/99-locked.conf"
     "13.11", "After a power cut the packet filter is there, also without new modules"
 )
 def test_after_a_power_cut(host: Host) -> None:
-    """A unit loads it, before the kernel loads no more modules; no command of evpn-host runs.
+    """A unit loads the filter before module loading ends, and no command of evpn-host runs.
 
     The machine's disk outlives the power cut: a synced file is there, and one in memory is not.
     """
@@ -607,7 +606,7 @@ def test_after_a_power_cut(host: Host) -> None:
 
 
 def test_beside_apparmor(lab: Host) -> None:
-    """Debian's profiles are in force; none is for networkd, FRR or us, and nothing is denied."""
+    """Debian's profiles are in force, and deny networkd, FRR and us nothing."""
     lab.run(["sh", "-c", REPOSITORY], timeout=900)
     quietly = "DEBIAN_FRONTEND=noninteractive apt-get install --yes apparmor apparmor-profiles"
     lab.run(["sh", "-c", quietly], timeout=3600)

@@ -60,13 +60,13 @@ def long(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(scope="module")
 def cycles(long: bool) -> int:
-    """How often the published story is repeated."""
+    """Return how often the published story is repeated."""
     return int(os.environ.get("EVPN_HOST_TRANSITIONS", "3" if long else "1"))
 
 
 @pytest.fixture(scope="module")
 def loop(long: bool, cycles: int) -> int:
-    """How many seconds each disturbance lasts."""
+    """Return how many seconds each disturbance lasts."""
     return 60 if cycles > 10 else 20 if long else 10
 
 
@@ -77,18 +77,18 @@ def loop(long: bool, cycles: int) -> int:
     "14.5", "The management address moves to EVPN with the first session, and back with the last"
 )
 def test_the_address_follows_the_fabric(story: Story, cycles: int) -> None:
-    """Port by port and back: one move each way, always on a device, and the connection lives."""
-    transitions: dict[str, list[Transition]] = {what: [] for what, *_ in WAYS}
+    """Port by port and back: one move each way, never on no device, and the connection lives."""
+    transitions: dict[str, list[Transition]] = {title: [] for title, *_ in WAYS}
     story.underlay()
     story.right(NIC)
     for _ in range(cycles):
         story.hook("restart")  # ends the damping, which this test does not check
-        for what, names, device, way in WAYS:
-            transitions[what].append(story.transition(names, device, way))
+        for title, names, device, way in WAYS:
+            transitions[title].append(story.transition(names, device, way))
         story.carries_on()
-    for what, rows in transitions.items():
+    for title, rows in transitions.items():
         text = summary(rows, story.interval)
-        story.figure(what, f"{text}; TCP lives; {len(rows)} times")
+        story.figure(title, f"{text}; TCP lives; {len(rows)} times")
 
 
 def test_nobody_takes_the_host_for_a_router(story: Story) -> None:
@@ -164,12 +164,12 @@ def test_hook_hangs(story: Story) -> None:
         story.lab.machine.write(f"{folder}/test.conf", "[Service]\nWatchdogSec=12\n")
         story.host.run(["systemctl", "daemon-reload"])
         story.hook("restart")
-        began = time.monotonic()
+        start = time.monotonic()
         story.host.run(["systemctl", "kill", "--signal=STOP", HOOK])
         story.host.run(f"ip address replace {ADDRESS}/16 dev {NIC}".split())
         assert len(story.places()) == 2
         story.right(BRIDGE)
-        text = f"right after {time.monotonic() - began:.0f} s"
+        text = f"right after {time.monotonic() - start:.0f} s"
         story.figure("hook hangs (watchdog set to 12 s, usually 60)", text)
     finally:
         story.host.run(["rm", "-r", folder])
@@ -272,22 +272,22 @@ def test_frr_killed(story: Story, daemons: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("what", ["port", "carriers"])
-def test_flapping_uplinks(story: Story, what: str, loop: int) -> None:
+@pytest.mark.parametrize("title", ["port", "carriers"])
+def test_flapping_uplinks(story: Story, title: str, loop: int) -> None:
     """At most two moves at once, then one in ten seconds; at the end the bridge has the address."""
-    story.underlay(*(LEAVES if what == "carriers" else ()))
-    story.right(BRIDGE if what == "carriers" else NIC)
+    story.underlay(*(LEAVES if title == "carriers" else ()))
+    story.right(BRIDGE if title == "carriers" else NIC)
     story.hook("restart")
     before, start = story.moves(), time.monotonic()
     names = {"port": "a port's underlay", "carriers": "both uplinks' carriers"}
-    with story.fault(f"{names[what]} flapping for {loop * 2} s") as notes:
-        if what == "port":  # first wait until a session is up, so that there is at least one move
+    with story.fault(f"{names[title]} flapping for {loop * 2} s") as notes:
+        if title == "port":  # first wait until a session is up, so that there is at least one move
             story.underlay("ns-leaf-1")
             eventually(lambda: story.moves() > before, WITHIN)
             story.underlay()
         with story.carriers() as carriers:
             while time.monotonic() < start + loop * 2:
-                if what == "port":
+                if title == "port":
                     story.underlay("ns-leaf-1")
                     time.sleep(2)
                     story.underlay()
@@ -305,14 +305,14 @@ def test_flapping_uplinks(story: Story, what: str, loop: int) -> None:
 
 
 def test_switches_rebooted(story: Story) -> None:
-    """One of two leaves off: the address stays. Both off: it moves to the NIC, and back."""
+    """The address stays when one of two leaves is off, and moves to the NIC when both are."""
     leaves = [story.fabric.leaf(name) for name in LEAVES]
     story.underlay(*LEAVES)
     story.established(2)
     story.right(BRIDGE)
-    for count, what in ((1, "one switch rebooted"), (2, "both switches rebooted")):
+    for count, title in ((1, "one switch rebooted"), (2, "both switches rebooted")):
         since, before = story.now(), story.moves()
-        with story.fault(what):
+        with story.fault(title):
             with story.off(*leaves[:count]):
                 story.established(2 - count)
                 # networkd removes the operator's own address when the NIC has no carrier. So the
@@ -334,7 +334,7 @@ def test_switches_rebooted(story: Story) -> None:
 )
 @pytest.mark.parametrize("bfd", [False, True], ids=["holdtime", "bfd"])
 def test_an_uplink_that_silently_drops(story: Story, bfd: bool) -> None:
-    """One session ends, and only with BFD its reason names BFD; the address stays on the bridge."""
+    """One session ends and the address stays; the session's reason is BFD only where BFD runs."""
     story.underlay(*LEAVES)
     story.established(2)
     story.right(BRIDGE)
@@ -359,7 +359,7 @@ def test_an_uplink_that_silently_drops(story: Story, bfd: bool) -> None:
 
 
 def test_bgpd_hangs(story: Story) -> None:
-    """bgpd hangs for 4 s: nothing moves. For longer: to the NIC, and back when bgpd goes on."""
+    """The address stays while bgpd hangs for 4 s, and moves to the NIC when it hangs for longer."""
     story.underlay(*LEAVES)
     story.right(BRIDGE)
     since = story.now()
@@ -395,7 +395,7 @@ def test_nic_renamed(story: Story) -> None:
 
 
 def _established(leaf: Leaf) -> bool:
-    """Whether a leaf has a session with the host."""
+    """Return whether a leaf has a session with the host."""
     peers = leaf.show("show bgp summary json")["ipv4Unicast"]["peers"]
     return bool(peers["swp9s1"]["state"] == "Established")
 
@@ -524,15 +524,15 @@ def test_nuisances(story: Story) -> None:
     "After a reboot the management address is where the fabric is, in EVPN and in Ethernet mode",
 )
 def test_reboot(story: Story) -> None:
-    """Reboot in EVPN mode: the address is on the bridge; in Ethernet mode: on the NIC."""
+    """After a reboot the address is where it was: on the bridge in EVPN mode, else on the NIC."""
     for names, device in ((LEAVES, BRIDGE), ((), NIC)):
         story.underlay(*names)
         story.right(device)
         story.reboot()
-        began = time.monotonic()
+        start = time.monotonic()
         story.right(device)
         mode = "EVPN" if names else "Ethernet"
-        took = time.monotonic() - began
+        took = time.monotonic() - start
         story.figure(f"reboot in {mode} mode", f"right {took:.1f} s after the fabric is back")
 
 
@@ -582,7 +582,7 @@ def _is_idle(story: Story) -> None:
     sleeps, seconds, unchanged = int(words[0]), float(words[1]), words[2]
     print(f"slept {sleeps} times in {seconds:.0f} s")
     assert unchanged == "True"
-    # It asks FRR each 10 s, and until 45 s after a move it tells neighbours now and then.
+    # It asks FRR each 10 s, and announces the address now and then until 45 s after a move.
     assert sleeps <= 20 * (seconds / 10 + 1)
 
 
@@ -606,7 +606,7 @@ def test_management_vnet_gets_another_vni(story: Story) -> None:
 
 
 def test_uninstall(story: Story) -> None:
-    """Uninstall in EVPN mode: the address is on the NIC again, as the operator configured it."""
+    """Uninstall in EVPN mode puts the address on the NIC again, as the operator configured it."""
     story.underlay(*LEAVES)
     story.right(BRIDGE)
     story.uninstall()

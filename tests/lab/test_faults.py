@@ -1,4 +1,4 @@
-"""A command is stopped at each of its points: no file is half, and the next run ends right.
+"""A command is stopped at each of its points: each file is whole, and the next run ends right.
 
 An apply, a rollback, and the hook's move. See tests/lab/trials.py.
 """
@@ -31,33 +31,33 @@ def trials(request: pytest.FixtureRequest, lab: Lab) -> Trials:
 
 @pytest.mark.long
 def test_apply_stopped_anywhere(trials: Trials) -> None:
-    """An apply that adds a V-Net, and one that removes it, stopped at each of their points."""
+    """An apply that adds or removes a V-Net can be stopped at each of its points."""
     plans = []
     for verb, few in ((ADD, 6), (REMOVE, 4)):
         points = trials.points(verb)
-        tried = faults.faults(faults.thinned(points, faults.SAMPLED), thorough=verb is ADD)
+        chosen = faults.faults(faults.thinned(points, faults.SAMPLED), thorough=verb is ADD)
         if not trials.whole:
-            tried = faults.sample(tried, few)
-        plans.append((verb, tried, Counts(len(points))))
+            chosen = faults.sample(chosen, few)
+        plans.append((verb, chosen, Counts(len(points))))
     trials.try_all(*plans)
     trials.finish({verb.name: counts for verb, _, counts in plans})
 
 
 @pytest.mark.long
 def test_rollback_stopped_anywhere(trials: Trials) -> None:
-    """A rollback, stopped at each of its points."""
+    """A rollback can be stopped at each of its points."""
     points = trials.points(ROLLBACK)
-    tried = faults.faults(faults.thinned(points, faults.SAMPLED), thorough=False)
+    chosen = faults.faults(faults.thinned(points, faults.SAMPLED), thorough=False)
     counts = Counts(len(points))
-    for fault in tried if trials.whole else faults.sample(tried, 3):
-        trials.judge.at = "?"  # the generation before has to be the other one
+    for fault in chosen if trials.whole else faults.sample(chosen, 3):
+        trials.judge.at = "?"  # so that the previous generation is the other one
         trials.judge.trial(ROLLBACK, fault, counts)
     trials.finish({ROLLBACK.name: counts})
 
 
 @pytest.mark.long
 def test_move_of_the_address_stopped_anywhere(trials: Trials) -> None:
-    """The hook's move of the management address, either way, stopped at each of its points."""
+    """The hook's move of the address, either way, can be stopped at each of its points."""
     trials.judge.go("less")
     trials.host.run(["systemctl", "stop", HOOK])
     moves = Moves(trials.bench, trials.say)
@@ -65,15 +65,15 @@ def test_move_of_the_address_stopped_anywhere(trials: Trials) -> None:
     try:
         moves.learn()
         for device in (BRIDGE, NIC):
-            moves.fabric(there=device == BRIDGE)
+            moves.fabric(established=device == BRIDGE)
             points = moves.points(device)
-            tried = faults.faults(points, thorough=trials.whole)
+            chosen = faults.faults(points, thorough=trials.whole)
             counts = every[f"hook's move to {'the bridge' if device == BRIDGE else 'the NIC'}"] = (
                 Counts(len(points))
             )
-            for fault in tried if trials.whole else faults.sample(tried, 1):
+            for fault in chosen if trials.whole else faults.sample(chosen, 1):
                 moves.trial(device, fault, counts)
     finally:
-        moves.fabric(there=True)
+        moves.fabric(established=True)
         trials.host.run(["systemctl", "start", HOOK])
     trials.finish(every)

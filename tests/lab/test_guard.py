@@ -11,7 +11,7 @@ import pytest
 
 from lab.fabric import Host, Lab, eventually
 from tests.lab import figures
-from tests.lab.k8s01 import Payload, bring_up, established, payload, vnet
+from tests.lab.k8s01 import Payload, bring_up, established, etc_checksums, payload, vnet
 from tests.lab.systems import SYSTEMS
 
 CONFIG = "/etc/evpn-host/config.yaml"
@@ -30,13 +30,8 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     return lab
 
 
-def files(host: Host) -> str:
-    """The checksums of all files below /etc."""
-    return host.run(["sh", "-c", "find /etc -type f | sort | xargs sha256sum"]).out
-
-
 def reachable(lab: Lab) -> bool:
-    """Whether the controller answers the host."""
+    """Return whether the controller answers the host."""
     return bool(lab.host.ping(lab.fabric.controller, count=1))
 
 
@@ -57,16 +52,16 @@ def test_goes_back_from_a_wrong_as_number(lab: Lab, links: tuple[int, ...]) -> N
     host = lab.host
     host.apply(payload())
     eventually(lambda: established(host) == {"ens4", "ens5"} and reachable(lab))
-    before = files(host)
-    began = time.monotonic()
+    before = etc_checksums(host)
+    start = time.monotonic()
     result = host.apply(with_remote_asn(payload(ADDED), *links), check=False)
-    took = time.monotonic() - began
+    took = time.monotonic() - start
     which = "both links" if len(links) > 1 else "one link"
     figures.write(lab, f"wrong AS number on {which}: until the host was back", f"{took:.0f} s")
     assert result.code == 3, result.err
     name = ("ens4", "ens5")[links[0]]
     assert f"guard: session {name} is not Established, but was before" in result.err
-    assert files(host) == before
+    assert etc_checksums(host) == before
     assert established(host) == {"ens4", "ens5"}
     assert reachable(lab)
     assert "nbr-70" not in host.run(["ip", "-brief", "link"]).out
@@ -75,11 +70,11 @@ def test_goes_back_from_a_wrong_as_number(lab: Lab, links: tuple[int, ...]) -> N
 
 @pytest.mark.claim("18.2", "A payload that leaves no session is refused")
 def test_refuses_to_end_all_sessions(lab: Lab) -> None:
-    """A NIC that is another than those with sessions: exit code 1, nothing changed."""
+    """apply refuses a payload whose NIC has no session: exit code 1, nothing changed."""
     host = lab.host
     host.apply(payload())
     eventually(lambda: established(host) == {"ens4", "ens5"})
-    before = files(host)
+    before = etc_checksums(host)
     document = payload()
     del document["links"][1]
     document["links"][0]["local"]["ifname"] = "ens6"
@@ -88,7 +83,7 @@ def test_refuses_to_end_all_sessions(lab: Lab) -> None:
     assert result.code == 1, result.err
     assert "would be left without a session" in result.err
     assert "ens4, ens5" in result.err
-    assert files(host) == before
+    assert etc_checksums(host) == before
     assert established(host) == {"ens4", "ens5"}
     assert reachable(lab)
 
@@ -98,16 +93,16 @@ def test_refuses_a_misspelt_nic(lab: Lab) -> None:
     """The message names the NIC that was probably meant; nothing changed."""
     host = lab.host
     host.apply(payload())
-    before = files(host)
+    before = etc_checksums(host)
     document = payload()
     document["links"][0]["local"]["ifname"] = "ens44"
     document["server"]["mgmt"]["ifname"] = "ens44"
-    began = time.monotonic()
+    start = time.monotonic()
     result = host.apply(document, check=False)
-    figures.write(lab, "misspelt NIC: until it is refused", f"{time.monotonic() - began:.1f} s")
+    figures.write(lab, "misspelt NIC: until it is refused", f"{time.monotonic() - start:.1f} s")
     assert result.code == 1, result.err
     assert "ens44 is not there; ens4 is" in result.err
-    assert files(host) == before
+    assert etc_checksums(host) == before
     host.machine.write("/root/misspelt.json", json.dumps(document))
     findings = host.evpn_host("preflight", "-p", "/root/misspelt.json", "--json", check=False)
     assert findings.code == 1
@@ -126,14 +121,14 @@ def test_a_person_may_do_without(lab: Lab) -> None:
 
 
 def wrong_leaves(host: Host) -> list[str]:
-    """The cables of which `status` warns."""
+    """Return the cables of which `status` warns."""
     warnings = host.evpn_host("status", "--json", check=False).json["warnings"]
     return [text for text in warnings if " is connected to " in text]
 
 
 @pytest.mark.claim("18.4", "A cable to another leaf than the payload says is named")
 def test_names_a_leaf_that_is_another_one(lab: Lab) -> None:
-    """`apply` warns and `status` goes on to: the cable, or the payload, is wrong."""
+    """`apply` and `status` warn that the cable or the payload is wrong."""
     host = lab.host
     host.apply(payload())
     eventually(lambda: established(host) == {"ens4", "ens5"})
@@ -188,17 +183,17 @@ def test_lldp_names_the_leaf_without_a_session(lldp: Host) -> None:
         ("ens4 is connected to ns-leaf-0", "the payload says ns-leaf-1"),
         ("ens5 is connected to ns-leaf-1", "the payload says ns-leaf-0"),
     }
-    told = lldp.apply(swapped).err
-    assert "warning: ens4 is connected to ns-leaf-0: the payload says ns-leaf-1" in told
+    messages = lldp.apply(swapped).err
+    assert "warning: ens4 is connected to ns-leaf-0: the payload says ns-leaf-1" in messages
     text = "ens4 is connected to ns-leaf-0, the payload says ns-leaf-1"
     assert text in wrong_leaves(lldp)
     lldp.run(["systemctl", "stop", "lldpd"])
-    assert text not in wrong_leaves(lldp)  # nothing else has named it
+    assert text not in wrong_leaves(lldp)  # nothing else has named the wrong leaf
 
 
 @pytest.mark.claim("18.5", "A link taken away and given back: apply ends when packets pass there")
 def test_a_link_that_comes_back(lab: Lab) -> None:
-    """Taken away and given back: `apply` ends when packets pass there, not when the session is up.
+    """`apply` brings a link back, and ends when packets pass there, not when the session is up.
 
     FRR's neighbour entry for the next hop could be left without a MAC, with all sessions up.
     """
@@ -237,7 +232,7 @@ def test_goes_back_when_the_controller_does_not_answer(lab: Lab) -> None:
         result = host.evpn_host("apply", check=False)
         assert result.code == 3, result.err
         assert "guard: the controller does not answer, but did before" in result.err
-        assert host.evpn_host("apply").code == 0  # it is left alone
+        assert host.evpn_host("apply").code == 0  # the payload is left alone
         assert "10.12.0.101/16" in host.run(["ip", "address", "show", "nbr-14"]).out
     finally:
         controller.run(["ip", "route", "delete", "blackhole", "10.12.0.77/32"])

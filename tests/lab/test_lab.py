@@ -45,7 +45,7 @@ def test_leaves_see_each_others_broadcast_routes(fabric: Fabric, payload: dict[s
 
 
 def _sees_all(leaf: Leaf) -> bool:
-    """Whether a leaf has all nine type-3 routes."""
+    """Return whether a leaf has all nine type-3 routes."""
     routes = leaf.show("show bgp l2vpn evpn route type multicast json").values()
     return len([each for each in routes if isinstance(each, dict) and "rd" in each]) == 9
 
@@ -87,7 +87,7 @@ def test_a_leaf_has_the_file_of_leaves(lab: Lab, payload: dict[str, Any]) -> Non
 
 
 def _differences(leaf: Leaf) -> list[str]:
-    """What frr-reload.py would change to have the leaf's file."""
+    """Return what frr-reload.py would change to have the leaf's file."""
     state = json.loads(leaf.machine.read(str(STATE)))
     leaf.machine.write("/root/leaf.conf", state["frr"][leaf.name])
     options = ["--test", "--stdout", "--vty_socket", f"/run/lab/{leaf.name}"]

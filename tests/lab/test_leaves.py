@@ -1,6 +1,6 @@
-"""Leaves that are configured by `evpn-host leaves` alone carry the published example.
+"""Leaves that only `evpn-host leaves` has configured carry the published example.
 
-ns-leaf-0 and ns-leaf-1 lose what the lab has made of them: FRR, VRFs, bridges and VXLAN ports. Then
+ns-leaf-0 and ns-leaf-1 lose the lab's configuration: FRR, VRFs, bridges and VXLAN ports. Then
 they get the files of `leaves`, by ifupdown2 and FRR. ns-leaf-2 and the spine stay as the lab has
 them.
 """
@@ -75,7 +75,7 @@ def fleet(*, underlay: str) -> dict[str, Any]:
 
 
 def configure(lab: Lab, document: dict[str, Any]) -> None:
-    """Have `evpn-host leaves` write the files of both leaves, and these be all that they have."""
+    """Have `evpn-host leaves` write the files of both leaves, which have no other configuration."""
     switches = {name: {"loopback": it, "uplinks": ["swp51"]} for name, it in LOOPBACKS.items()}
     lab.machine.write(FLEET, json.dumps(document))
     lab.machine.write(SWITCHES, json.dumps(switches))
@@ -96,14 +96,8 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     return lab
 
 
-@pytest.fixture
-def host(lab: Lab) -> Host:
-    """The host under test."""
-    return lab.host
-
-
 def test_a_port_that_is_provisioned(lab: Lab, host: Host) -> None:
-    """It is an access port of the management V-Net: the host reaches its controller, by VXLAN."""
+    """An access port of the management V-Net leads to the controller, by VXLAN."""
     configure(lab, fleet(underlay="disabled"))
     host.evpn_host("failover", "--once")
     eventually(lambda: host.ping(lab.fabric.controller, count=1))
@@ -111,7 +105,7 @@ def test_a_port_that_is_provisioned(lab: Lab, host: Host) -> None:
 
 
 def test_a_port_that_is_underlay(lab: Lab, host: Host) -> None:
-    """Sessions come up, and guests reach servers behind this leaf and another one, routed too."""
+    """Sessions come up, and guests reach servers behind two leaves, bridged and routed."""
     configure(lab, fleet(underlay="enabled"))
     eventually(lambda: established(host) == {"ens4", "ens5"})
     host.evpn_host("failover", "--once")
@@ -128,7 +122,7 @@ def test_a_port_that_is_underlay(lab: Lab, host: Host) -> None:
 
 
 def test_a_reload_of_the_same_file_changes_nothing(lab: Lab) -> None:
-    """Its lines are in the form in which FRR shows them. The machine's own name is not a leaf's."""
+    """FRR would change no line: the file has the form of `show running-config`."""
     configure(lab, fleet(underlay="enabled"))
     leaf = lab.fabric.leaf("ns-leaf-0")
     options = ["--test", "--stdout", "--vty_socket", "/run/lab/ns-leaf-0"]
@@ -139,7 +133,7 @@ def test_a_reload_of_the_same_file_changes_nothing(lab: Lab) -> None:
 
 
 def test_a_leaf_takes_a_hosts_loopback_alone(lab: Lab, host: Host) -> None:
-    """Here the host announces the loopback of another leaf too: its packets are not drawn away."""
+    """A host that announces another leaf's loopback does not get that leaf's packets."""
     configure(lab, fleet(underlay="enabled"))
     eventually(lambda: established(host) == {"ens4", "ens5"})
     network(host, "network 10.2.0.3/32")
@@ -147,13 +141,13 @@ def test_a_leaf_takes_a_hosts_loopback_alone(lab: Lab, host: Host) -> None:
         announced = "show bgp ipv4 unicast neighbors ens4 advertised-routes json"
         eventually(lambda: "10.2.0.3/32" in host.show(announced)["advertisedRoutes"])
         leaf = lab.fabric.leaf("ns-leaf-0")
-        taken = "show bgp ipv4 unicast neighbors swp9s1 routes json"
-        assert set(at_rest(lambda: leaf.show(taken)["routes"])) == {"10.2.0.101/32"}
+        command = "show bgp ipv4 unicast neighbors swp9s1 routes json"
+        assert set(at_rest(lambda: leaf.show(command)["routes"])) == {"10.2.0.101/32"}
     finally:
         network(host, "no network 10.2.0.3/32")
 
 
 def network(host: Host, line: str) -> None:
-    """Have the host announce a prefix, or no longer."""
+    """Let the host begin or end to announce a prefix."""
     lines = ("configure terminal", "router bgp 4200000001", "address-family ipv4 unicast", line)
     host.run(["vtysh", *(word for each in lines for word in ("-c", each))])

@@ -24,7 +24,7 @@ def undecided(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.lab
 @pytest.mark.usefixtures("root_user")
-def test_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_has_the_messages_of_both_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """If neither kernel starts, the error contains the messages of both."""
     broken_qemu = replace(QEMU, tree=UML.tree, script="echo no room for this >&2; exit 1")
     monkeypatch.setattr(machine, "KERNELS", [BROKEN, broken_qemu])
@@ -33,7 +33,7 @@ def test_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not machine.notes
 
 
-def test_choice_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_chooses_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """EVPN_HOST_LAB_MACHINE selects one kernel; an unknown name is an error."""
     monkeypatch.setattr(machine, "KERNELS", [UML, QEMU])
     monkeypatch.setenv("EVPN_HOST_LAB_MACHINE", "qemu")

@@ -27,14 +27,8 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     return lab
 
 
-@pytest.fixture
-def host(lab: Lab) -> Host:
-    """The host under test."""
-    return lab.host
-
-
 def state(host: Host) -> dict[str, str]:
-    """The server's links, addresses, routes, rules and files, as text.
+    """Return the server's links, addresses, routes, rules and files, as text.
 
     Without the routes that a leaf advertised on a NIC that was no uplink then: they expire.
     """
@@ -46,20 +40,20 @@ def state(host: Host) -> dict[str, str]:
         "files": f"find {OWNED} -type f -exec sha256sum {{}} +",
     }
     return {
-        what: "\n".join(sorted(host.run(["sh", "-c", command], check=False).out.splitlines()))
-        for what, command in commands.items()
+        name: "\n".join(sorted(host.run(["sh", "-c", command], check=False).out.splitlines()))
+        for name, command in commands.items()
     }
 
 
 def commands(log: str) -> list[str]:
-    """The commands that `apply -v` ran, without those that only look."""
+    """Return the commands that `apply -v` ran, without those that only look."""
     lines = [line for line in log.splitlines() if line.startswith("+")]
     return [line for line in lines if "  # whether " not in line]
 
 
 @pytest.mark.claim("3.2", "A generic server yields nothing: refused as a Host, left out of a Fleet")
 def test_a_generic_server_yields_nothing(host: Host) -> None:
-    """It gets no file, device, address, route or rule; a Fleet's other hosts are rendered."""
+    """A server of another role gets no file or device; a Fleet's other hosts are rendered."""
     if host.run(["test", "-e", "/var/lib/evpn-host"], check=False).code == 0:
         host.evpn_host("uninstall")
     before = at_rest(partial(state, host))
@@ -87,7 +81,7 @@ def test_a_generic_server_yields_nothing(host: Host) -> None:
 
 @pytest.mark.claim("4.2", "Which links get a session: untagged in Management, or underlay enabled")
 def test_truth_table_of_sessions(lab: Lab) -> None:
-    """All four kinds of link, with the switch's port in both states.
+    """A link has a session if it is in Management or in the underlay, and its port is routed.
 
     A link that is neither in Management nor has its underlay enabled is not touched.
     """
@@ -128,7 +122,7 @@ def _established_are(host: Host, expected: set[str]) -> bool:
     "2.1", "A Shared Endpoint, a label and single ports are the same once they are ports"
 )
 def test_ports_are_all_that_counts(host: Host) -> None:
-    """Ports in another order or among other servers' ports: apply does nothing, nothing differs."""
+    """apply does nothing for ports in another order, or among the ports of other servers."""
     document = payload(MANY)
     host.apply(document)
     before = at_rest(partial(state, host))
@@ -152,7 +146,7 @@ def test_ports_are_all_that_counts(host: Host) -> None:
     "2.2", "Ports by hand, labels on NICs or a Server Cluster: the host is the same by each way"
 )
 def test_three_ways_are_one_host(host: Host) -> None:
-    """The Fleets of examples/, in YAML: the first makes the host, the others change nothing."""
+    """The three Fleets of examples/ mean the same host: the second and third change nothing."""
     before: dict[str, str] = {}
     for way in ("cluster", "labels", "ports"):
         text = (REPO / f"examples/coke-{way}.yaml").read_text()

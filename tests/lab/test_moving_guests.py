@@ -18,7 +18,16 @@ from lab.fabric import Host, Lab, Node, eventually
 from tests.lab import second_host
 from tests.lab.evpn import VTEP
 from tests.lab.k8s01 import DUAL, DUAL_2, bring_up, no_reload_pending, payload
-from tests.lab.mover import IPV4, IPV6, MAC, Announcement, Mover, Place, announced, stuck
+from tests.lab.mover import (
+    IPV4,
+    IPV6,
+    MAC,
+    Announcement,
+    Mover,
+    Place,
+    announcing_vteps,
+    wrong_entries,
+)
 from tests.lab.systems import SYSTEMS
 from tests.lab.test_silent_guests import (
     FAMILIES,
@@ -26,8 +35,8 @@ from tests.lab.test_silent_guests import (
     GATEWAYS_41,
     LEAF,
     address_of,
+    check_reached,
     plug,
-    reached,
 )
 from tests.profiles import rounds
 
@@ -42,18 +51,12 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     return lab
 
 
-@pytest.fixture
-def host(lab: Lab) -> Host:
-    """The host under test."""
-    return lab.host
-
-
 @pytest.fixture(scope="module")
 def mover(lab: Lab) -> Mover:
     """The guest, which can be on K8S01, on K8S02 and behind the third leaf."""
     second = second_host.start(lab, payload(DUAL, DUAL_2))
     leaf = lab.fabric.leaf(LEAF)
-    # As `evpn-host leaves` has it: the leaf hears a guest announce itself.
+    # `evpn-host leaves` sets the same: the leaf heeds what a guest announces.
     for setting in ("ipv4.conf.br-40.arp_accept", "ipv6.conf.br-40.accept_untracked_na"):
         leaf.run(["sysctl", "-qw", f"net.{setting}=2"])
     places = (
@@ -93,7 +96,7 @@ def askers(lab: Lab, mover: Mover) -> dict[str, Node]:
 def test_a_guest_that_moves(
     host: Host, mover: Mover, askers: dict[str, Node], interval: int, announcement: Announcement
 ) -> None:
-    """Forwarding entries, neighbours, FRR's caches and type-2 routes agree on where it is."""
+    """Forwarding entries, neighbours, FRR's caches and type-2 routes agree on its place."""
     moves = MOVES if interval == 1 else rounds(short=4, long=MOVES)
     for family in FAMILIES:
         eventually(partial(mover.node.ping, GATEWAYS[family], count=1, family=family))
@@ -107,36 +110,36 @@ def test_a_guest_that_moves(
         mover.travel(moves, interval, announcement)
     for (name, family), ping in pings.items():
         print(f"from {name}, IPv{family}: {ping.result}")
-    settled(host, mover, askers)
+    check_settled(host, mover, askers)
 
 
-def settled(host: Host, mover: Mover, askers: dict[str, Node]) -> None:
-    """All reach the guest where it is now, and all VTEPs know where that is."""
+def check_settled(host: Host, mover: Mover, askers: dict[str, Node]) -> None:
+    """Fail unless all reach the guest, and all VTEPs know its place."""
     for node, family in itertools.product(askers.values(), FAMILIES):
-        reached(node, address_of(mover.node, family), family)
+        check_reached(node, address_of(mover.node, family), family)
     for place in mover.places:
         wrong: list[str] = []
 
         def right(place: Place = place, wrong: list[str] = wrong) -> bool:
-            wrong[:] = stuck(mover, place)
+            wrong[:] = wrong_entries(mover, place)
             return not wrong
 
         try:
             eventually(right, within=30)
         except AssertionError:
             pytest.fail(f"{place.vtep} while the guest is at {mover.place.vtep}: {wrong}")
-    heard = [announced(place.router) for place in mover.places]
-    print(f"after {mover.moves} moves: {heard[0]}")
+    announcements = [announcing_vteps(place.router) for place in mover.places]
+    print(f"after {mover.moves} moves: {announcements[0]}")
     # All have one path, with the MAC's sequence number. A move makes it larger by one, if the route
     # from the place before has not been withdrawn yet.
-    [path] = heard[0][IPV4]
-    assert all(each == {IPV4: {path}, IPV6: {path}} for each in heard), heard
+    [path] = announcements[0][IPV4]
+    assert all(each == {IPV4: {path}, IPV6: {path}} for each in announcements), announcements
     vtep, sequence = path
     assert vtep == mover.place.vtep
     assert mover.moves // 2 < sequence <= mover.moves
     for subject in (IPV4, IPV6, MAC):
-        said = host.evpn_host("trace", subject, check=False).out
+        text = host.evpn_host("trace", subject, check=False).out
         # The lab's links are too narrow for full packets, which trace says of a guest elsewhere.
-        assert "nothing is wrong with" in said or "\nwrong: path: packets of 1550" in said, said
+        assert "nothing is wrong with" in text or "\nwrong: path: packets of 1550" in text, text
     assert host.evpn_host("status", "--json", check=False).json["differences"] == []
     assert no_reload_pending(host)

@@ -1,4 +1,4 @@
-"""Names are found wherever the management address is: the DNS servers of the NIC's link follow it.
+"""Names resolve wherever the management address is: the DNS servers of its link follow it.
 
 systemd-resolved asks a link's servers by that link alone. The operator has servers on ens4: in
 netplan's file, or by resolvectl in a unit of his own.
@@ -63,12 +63,12 @@ class Names(Server):
         self.uses(ONE)
 
     def responds(self) -> None:
-        """Have the controller answer."""
+        """Let the controller answer queries."""
         self.process = process = self.fabric.controller.start(["python3", "-c", RESPONDER])
         eventually(lambda: "ready" in process.output)
 
     def uses(self, servers: str) -> None:
-        """The operator's link has these servers from now on."""
+        """Give the operator's link these servers."""
         if self.lab.backend == "netplan":
             more = SERVERS.format(servers.replace(" ", ", "))
             text = self.without.replace(ADDRESSES, ADDRESSES + more, 1)
@@ -82,21 +82,21 @@ class Names(Server):
 
     def asks(self, name: str) -> str:
         query = ["timeout", "20", "resolvectl", "query", "--cache=no", name]
-        done = self.host.run(query, check=False, timeout=60)
-        return done.out + done.err
+        result = self.host.run(query, check=False, timeout=60)
+        return result.out + result.err
 
     def works(self) -> bool:
-        """Whether names are found, and what does not exist is known not to."""
-        found = all("203.0.113.77" in self.asks(name) for name in ("host.site.example", "host"))
-        return found and "not found" in self.asks("nobody.site.example")
+        """Return whether names resolve, and an unknown name is reported as not found."""
+        resolves = all("203.0.113.77" in self.asks(name) for name in ("host.site.example", "host"))
+        return resolves and "not found" in self.asks("nobody.site.example")
 
     def link(self, device: str) -> dict[str, str]:
-        """What resolvectl says of a link."""
+        """Return what resolvectl shows of a link."""
         lines = {verb: self.host.run(["resolvectl", verb, device]).out for verb in VERBS}
         return {verb: line.partition("):")[2].strip() for verb, line in lines.items()}
 
     def is_asked(self, device: str, servers: str) -> bool:
-        """Whether a link has these servers, and is asked for all names."""
+        """Return whether a link has these servers, and is asked for all names."""
         link = self.link(device)
         return (link["dns"], link["domain"], link["default-route"]) == (
             servers,
@@ -126,7 +126,7 @@ def names(lab: Lab) -> Names:
 
 @pytest.mark.claim("14.9", "Names are found on the NIC and on the bridge, there and back")
 def test_names_are_found_wherever_the_address_is(names: Names) -> None:
-    """Also after restarts of all that has a part in it, after a reboot, and after uninstall."""
+    """Names resolve also after restarts of all daemons, after a reboot, and after uninstall."""
     host = names.host
     eventually(names.works)
     host.apply(payload())
@@ -167,7 +167,7 @@ def test_names_are_found_wherever_the_address_is(names: Names) -> None:
 
 @pytest.mark.claim("14.10", "systemd-resolved that does not answer holds no move up")
 def test_what_cannot_be_told_holds_no_move_up(names: Names) -> None:
-    """status names it, and a later look mends it. Without systemd-resolved nothing is to do."""
+    """`status` names servers that could not be set, and a later look of the hook sets them."""
     host = names.host
     host.run(["systemctl", "stop", "systemd-resolved"])
     names.joins()

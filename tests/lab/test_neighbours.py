@@ -1,4 +1,4 @@
-"""What somebody else has on the same host: it is named, and nothing of it is touched.
+"""Things that others have on the same host are named, and never touched.
 
 An operator's VRF, routing table, device, VNI or port that the payload needs too; another BGP
 speaker; and rules of routing that others put before ours.
@@ -13,10 +13,18 @@ from typing import Any, NamedTuple
 import pytest
 
 from lab.fabric import Host, Lab, eventually
-from tests.lab.k8s01 import Payload, bring_up, established, guest, payload, vnet
+from tests.lab.k8s01 import (
+    Payload,
+    bring_up,
+    differences,
+    established,
+    etc_checksums,
+    guest,
+    payload,
+    underlay,
+    vnet,
+)
 from tests.lab.systems import SYSTEMS
-from tests.lab.test_changed_by_others import differences
-from tests.lab.test_guard import files
 
 # A program that listens, under the name of another one.
 LISTEN = """
@@ -32,7 +40,7 @@ time.sleep(600)
 
 
 class Theirs(NamedTuple):
-    """What somebody else has: how it comes, how it shows, how it goes, and what is said of it."""
+    """Something that others have: commands to make, show and remove it, and how we name it."""
 
     make: tuple[str, ...]
     show: str
@@ -52,7 +60,7 @@ def vrf(table: int) -> tuple[str, ...]:
 
 
 GONE_VRF = ("ip link delete blue-port", "ip link delete blue")
-# By what the payload needs too: a VPC has the table 1000 + its id.
+# Things that the payload needs too: a VPC has the table 1000 + its id.
 TAKEN = {
     "the table of a VRF": Theirs(
         vrf(1033), "ip route show table 1033", GONE_VRF, "table 1033 belongs to blue"
@@ -123,8 +131,8 @@ ADDED = {
         "VNI 60 belongs to theirs",
     ),
 }
-# What Cilium does to the rules at its start (NodeEnsureLocalRoutingRule), with those of its proxy;
-# and NetBird or wg-quick, in both families.
+# The rules that Cilium sets at its start (NodeEnsureLocalRoutingRule), with those of its proxy;
+# and the rules of NetBird or wg-quick, in both families.
 RULES = {
     "Cilium": (
         "rule add pref 9 fwmark 0x200/0xf00 table 2004",
@@ -147,7 +155,7 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
 
 @pytest.fixture
 def bare(lab: Lab) -> Host:
-    """The host without anything of ours."""
+    """The host without a trace of us."""
     if lab.host.run("test -e /var/lib/evpn-host/record.json".split(), check=False).code == 0:
         for leaf in lab.fabric.state["underlay"]:
             lab.fabric.leaf(leaf).underlay(on=False)
@@ -163,18 +171,18 @@ def vtep(lab: Lab) -> Host:
     return lab.host
 
 
-def refused(host: Host, document: Payload, named: str, show: str = "true") -> None:
-    """`preflight` names it, `apply` refuses it; files and what is theirs stay."""
-    before, theirs = files(host), host.run(show.split()).out
+def check_refused(host: Host, document: Payload, named: str, show: str = "true") -> None:
+    """Fail unless `preflight` names it and `apply` refuses it, and nothing changes."""
+    before, theirs = etc_checksums(host), host.run(show.split()).out
     host.machine.write("/root/wanted.json", json.dumps(document))
-    found = host.evpn_host("preflight", "-p", "/root/wanted.json", "--json", check=False)
-    assert found.code == 1
-    assert named in {each["what"] for each in found.json if each["stops"]}, found.out
+    report = host.evpn_host("preflight", "-p", "/root/wanted.json", "--json", check=False)
+    assert report.code == 1
+    assert named in {each["what"] for each in report.json if each["stops"]}, report.out
     result = host.apply(document, check=False)
     assert result.code == 1, result.err
     assert named in result.err
     assert host.run(show.split()).out == theirs
-    assert files(host) == before
+    assert etc_checksums(host) == before
 
 
 def run(host: Host, commands: tuple[str, ...]) -> None:
@@ -183,19 +191,19 @@ def run(host: Host, commands: tuple[str, ...]) -> None:
         host.run(command.split())
 
 
-@pytest.mark.parametrize("what", TAKEN)
+@pytest.mark.parametrize("case", TAKEN)
 @pytest.mark.claim("19.1", "What somebody else has is refused by its name, and stays as it is")
-def test_the_first_payload_needs_it(bare: Host, what: str) -> None:
-    """A table, the name of a device, a VNI."""
-    theirs = TAKEN[what]
+def test_the_first_payload_needs_it(bare: Host, case: str) -> None:
+    """A first apply is refused if somebody has a table, a device or a VNI that it needs."""
+    theirs = TAKEN[case]
     run(bare, theirs.make)
     try:
-        refused(bare, payload(), theirs.named, theirs.show)
+        check_refused(bare, payload(), theirs.named, theirs.show)
     finally:
         run(bare, theirs.remove)
 
 
-# Rules before which table local stands, until there are VRFs.
+# Table local stands before these rules until the host has VRFs.
 CATCHING = {
     "by an uplink": "iif ens4 lookup main",
     "from the management subnet": "from 10.12.0.0/16 lookup 101",
@@ -203,57 +211,57 @@ CATCHING = {
 }
 
 
-@pytest.mark.parametrize("what", CATCHING)
+@pytest.mark.parametrize("case", CATCHING)
 @pytest.mark.claim("19.8", "A rule that would take what is for the host elsewhere is refused")
-def test_a_rule_that_takes_what_is_for_the_host(lab: Lab, bare: Host, what: str) -> None:
-    """It did no harm, because table local comes first. It must not go, nor the host be cut off."""
-    rule = CATCHING[what]
+def test_a_rule_that_takes_what_is_for_the_host(lab: Lab, bare: Host, case: str) -> None:
+    """A rule that did no harm before stays, and apply is refused: it would cut the host off."""
+    rule = CATCHING[case]
     run(bare, (f"ip rule add pref 100 {rule}", "ip route add default via 10.12.0.1 table 101"))
     try:
         eventually(lambda: lab.fabric.controller.ping("10.12.0.101", count=1))
         words = rule if rule.startswith("from") else f"from all {rule}"
         named = f"the routing rule 100 ({words}) would come before table local"
-        refused(bare, payload(), named, "ip rule show pref 100")
+        check_refused(bare, payload(), named, "ip rule show pref 100")
         assert lab.fabric.controller.ping("10.12.0.101", count=2)
     finally:
         run(bare, ("ip rule del pref 100", "ip route flush table 101"))
 
 
 def test_what_is_shut_down_in_frr(lab: Lab, bare: Host) -> None:
-    """It is named. What was typed into vtysh ends with the apply."""
+    """preflight names a session that somebody shut down in vtysh; apply brings it up."""
     bare.run(["systemctl", "start", "frr"], timeout=120)
-    typed = [word for line in ("conf t", "interface ens5", "shutdown") for word in ("-c", line)]
-    eventually(lambda: bare.run(["vtysh", *typed]))
+    options = [word for line in ("conf t", "interface ens5", "shutdown") for word in ("-c", line)]
+    eventually(lambda: bare.run(["vtysh", *options], check=False).code == 0)
     bare.machine.write("/root/wanted.json", json.dumps(payload()))
-    said = bare.evpn_host("preflight", "-p", "/root/wanted.json").out
-    assert "the session of ens5 is shut down in FRR, by somebody's vtysh" in said
+    output = bare.evpn_host("preflight", "-p", "/root/wanted.json").out
+    assert "the session of ens5 is shut down in FRR, by somebody's vtysh" in output
     bring_up(lab)
     assert differences(bare) == []
 
 
-@pytest.mark.parametrize("what", PROGRAMS)
+@pytest.mark.parametrize("case", PROGRAMS)
 @pytest.mark.claim("19.2", "A program on the ports of BGP or VXLAN is refused by its name")
-def test_a_program_has_the_port(bare: Host, what: str) -> None:
-    """Such as BIRD, as Calico has it; FRR does not run yet."""
-    name, kind, port, named = PROGRAMS[what]
+def test_a_program_has_the_port(bare: Host, case: str) -> None:
+    """apply is refused if another program, such as Calico's BIRD, listens on the port of BGP."""
+    name, kind, port, named = PROGRAMS[case]
     bare.run(["systemctl", "stop", "frr"])
     program = bare.start(["python3", "-c", LISTEN, name, kind, str(port)])
     try:
         eventually(lambda: "ready" in program.output)
-        refused(bare, payload(), named)
+        check_refused(bare, payload(), named)
         assert program.running
     finally:
         program.stop()
 
 
-@pytest.mark.parametrize("what", ADDED)
+@pytest.mark.parametrize("case", ADDED)
 @pytest.mark.claim("19.3", "What somebody else has is refused also for a V-Net that comes later")
-def test_a_later_payload_needs_it(vtep: Host, what: str) -> None:
-    """The host is a VTEP already, and stays what it is."""
-    theirs = ADDED[what]
+def test_a_later_payload_needs_it(vtep: Host, case: str) -> None:
+    """A later apply is refused too, and the host stays a VTEP."""
+    theirs = ADDED[case]
     run(vtep, theirs.make)
     try:
-        refused(vtep, payload(LATER, vpcs=(LATER_VPC,)), theirs.named, theirs.show)
+        check_refused(vtep, payload(LATER, vpcs=(LATER_VPC,)), theirs.named, theirs.show)
         assert established(vtep) == {"ens4", "ens5"}
     finally:
         run(vtep, theirs.remove)
@@ -262,7 +270,7 @@ def test_a_later_payload_needs_it(vtep: Host, what: str) -> None:
 
 @pytest.fixture(params=RULES)
 def rules(request: pytest.FixtureRequest, vtep: Host) -> Iterator[str]:
-    """Have somebody add rules, in both families; return the table of the first, and undo it all."""
+    """Add rules as others do, in both families; give the table of the first; undo all later."""
     for family in ("-4", "-6"):
         for line in RULES[request.param]:
             # apply has moved the kernel's rule at 0 already.
@@ -275,20 +283,20 @@ def rules(request: pytest.FixtureRequest, vtep: Host) -> Iterator[str]:
 
 @pytest.mark.claim("19.4", "Rules of Cilium or NetBird stay, and a tenant meets its VRF first")
 def test_rules_that_stand_before(vtep: Host, rules: str) -> None:
-    """`status` names it, `apply` mends it, the rules are all there, and no guest gets out."""
+    """`status` names the order, `apply` repairs it and keeps all rules, and no guest gets out."""
     pod = guest(vtep, "pod", 26, "10.188.0.254", 10)
     listed = differences(vtep)
     for family in ("IPv4", "IPv6"):
         text = f"{family} rules: table {rules} (priority 100) stands before the VRFs' (1000)"
         assert text in listed
-    # An address of the host, and a route of its own.
+    # Addresses of the host, and one behind a route of its own.
     ways = {"local": ["10.2.0.101", "192.0.2.10"], "main": ["192.0.2.1"]}[rules]
-    assert any(leads(vtep, way) for way in ways)  # what must not be
-    theirs = theirs_of(vtep)
-    said = vtep.evpn_host("apply", "-p", "/root/payload.json").err
-    assert "mended: IPv4 rules" in said
+    assert any(leads(vtep, way) for way in ways)  # the fault
+    theirs = foreign_rules(vtep)
+    output = vtep.evpn_host("apply", "-p", "/root/payload.json").err
+    assert "mended: IPv4 rules" in output
     assert differences(vtep) == []
-    assert theirs_of(vtep) == theirs
+    assert foreign_rules(vtep) == theirs
     assert not any(leads(vtep, way) for way in ways)
     assert not pod.ping("192.0.2.10", count=2)
     eventually(lambda: pod.ping("10.188.0.254", count=1))
@@ -298,7 +306,7 @@ def test_rules_that_stand_before(vtep: Host, rules: str) -> None:
     eventually(lambda: vtep.ping("10.2.0.1", count=1))  # a leaf
 
 
-# By which packets for the host reach it no more, added after the apply.
+# Rules that others add after the apply, and that take packets away from the host.
 LATER_RULES = {
     "by the bridge": ("iif nbr-14 lookup main", "forwarded"),
     "without the default route": (
@@ -309,27 +317,27 @@ LATER_RULES = {
 }
 
 
-@pytest.mark.parametrize("what", LATER_RULES)
+@pytest.mark.parametrize("case", LATER_RULES)
 @pytest.mark.claim(
     "19.9", "A rule that comes later and takes the host's packets is named, and stays"
 )
-def test_a_rule_that_comes_later(lab: Lab, vtep: Host, what: str) -> None:
-    """`status` names it, also as JSON, and so does each apply. Nobody changes it."""
-    rule, fate = LATER_RULES[what]
+def test_a_rule_that_comes_later(lab: Lab, vtep: Host, case: str) -> None:
+    """`status` and each apply name a rule that takes the host's packets. Nobody changes it."""
+    rule, fate = LATER_RULES[case]
     vtep.evpn_host("failover", "--once")
     eventually(lambda: lab.fabric.controller.ping("10.12.0.101", count=1))
     run(vtep, (f"ip rule add pref 100 {rule}",))
     try:
         shown = vtep.run("ip rule show pref 100".split()).out.split(maxsplit=1)[1].strip()
         named = f"the routing rule 100 ({shown}) comes before table local"
-        assert not lab.fabric.controller.ping("10.12.0.101", count=1)  # what must not be
-        for said in (
+        assert not lab.fabric.controller.ping("10.12.0.101", count=1)  # the fault
+        for output in (
             " ".join(differences(vtep)),
             vtep.evpn_host("status", check=False).out,
             vtep.evpn_host("apply", "-p", "/root/payload.json").err,
             vtep.apply(payload(vnet(61, 33, "172.21.0.254/24"))).err,
         ):
-            assert f"{named}: packets for 10.12.0.101 are {fate}, not delivered" in said, said
+            assert f"{named}: packets for 10.12.0.101 are {fate}, not delivered" in output, output
         assert vtep.evpn_host("preflight", "-p", "/root/payload.json").code == 0
         assert shown in vtep.run("ip rule show pref 100".split()).out
     finally:
@@ -339,13 +347,13 @@ def test_a_rule_that_comes_later(lab: Lab, vtep: Host, what: str) -> None:
 
 
 def leads(host: Host, address: str) -> bool:
-    """Whether the kernel would send a packet of a guest in V-Net 26 to an address."""
+    """Return whether the kernel would send a packet of a guest in V-Net 26 to an address."""
     way = ["ip", "route", "get", address, "from", "10.188.0.10", "iif", "nbr-26"]
     return host.run(way, check=False).code == 0
 
 
-def theirs_of(host: Host) -> list[str]:
-    """The rules that others have added, in both families."""
+def foreign_rules(host: Host) -> list[str]:
+    """Return the rules that others have added, in both families."""
     return [
         line
         for family in ("-4", "-6")
@@ -356,12 +364,11 @@ def theirs_of(host: Host) -> list[str]:
 
 @pytest.mark.claim("19.5", "uninstall leaves rules of others where they are")
 def test_uninstall_leaves_rules_of_others(lab: Lab, vtep: Host) -> None:
-    """Cilium's table local is at 100: it stays the only one, and none of ours is left."""
+    """uninstall leaves Cilium's rule for table local at 100, and none of ours."""
     for line in RULES["Cilium"][:2]:
         vtep.run(["ip", *line.split()])
     vtep.evpn_host("apply", "-p", "/root/payload.json")
-    for leaf in list(lab.fabric.state["underlay"]):
-        lab.fabric.leaf(leaf).underlay(on=False)
+    underlay(lab.fabric, on=False)
     vtep.evpn_host("uninstall", "--yes")
     try:
         shown = vtep.run(["ip", "-4", "-json", "rule"]).json
@@ -371,7 +378,7 @@ def test_uninstall_leaves_rules_of_others(lab: Lab, vtep: Host) -> None:
 
 
 def test_strict_reverse_path_filter(vtep: Host) -> None:
-    """For all devices it changes nothing: the larger value counts. For an uplink it is mended."""
+    """A strict filter on an uplink is reset; one for all devices stays: the larger value counts."""
     vtep.run("sysctl -qw net.ipv4.conf.all.rp_filter=1".split())
     assert differences(vtep) == []
     vtep.run("sysctl -qw net.ipv4.conf.ens4.rp_filter=1".split())

@@ -1,4 +1,4 @@
-"""The NICs of a server as its operator has configured them, in the forms in which servers come.
+"""Servers whose operators have configured the NICs in different ways.
 
 networkd takes one file for a NIC. Whichever that is: the operator's addresses stay, sessions come
 up, and they outlast his own commands. Where that can't be, apply refuses and changes nothing.
@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 
 from lab.fabric import Lab, eventually
-from tests.lab.k8s01 import addresses, payload
+from tests.lab.k8s01 import addresses, differences, payload
 from tests.lab.nics import (
     MANAGEMENT,
     SECOND,
-    differences,
-    is_refused,
-    joins_the_fabric,
+    check_apply_refuses,
+    check_host_joins_fabric,
     nothing_differs,
 )
 
@@ -55,70 +54,70 @@ def configure_networkd(lab: Lab, **files: str) -> None:
 
 
 def test_a_file_that_comes_before_ours(lab: Lab) -> None:
-    """As Debian's cloud images have it: `all-en` sorts before `ens4`, and matches by a glob."""
+    """The file of Debian's cloud images: `all-en` sorts before `ens4`, and matches by a glob."""
     configure(
         lab,
         f"all-en: {{match: {{name: 'ens4*'}}, {MANAGED}}}",
         "all-em: {match: {name: 'ens5*'}, optional: true}",
     )
-    joins_the_fabric(lab)
+    check_host_joins_fabric(lab)
 
 
 def test_a_file_that_comes_after_ours(lab: Lab) -> None:
-    """As Ubuntu's installers write: `zz-all-en` sorts after `ens4`."""
+    """A file like that of Ubuntu's installers: `zz-all-en` sorts after `ens4`."""
     configure(
         lab,
         f"zz-mgmt: {{match: {{name: 'ens4*'}}, {MANAGED}}}",
         "zz-all: {match: {name: 'ens5*'}, optional: true, dhcp4: false}",
     )
-    joins_the_fabric(lab)
+    check_host_joins_fabric(lab)
 
 
 def test_networkds_own_files(lab: Lab) -> None:
-    """A server without netplan files, on which netplan is merely installed. lo has a file too."""
+    """A server with files of networkd, also for lo, and with netplan but no file of it."""
     configure_networkd(
         lab,
         _20_wired=f"[Match]\nName=ens4\n\n{NETWORKD}",
         _05_other="[Match]\nName=ens5*\nType=ether\n\n[Network]\nDHCP=no\n",
         _30_lo="[Match]\nName=lo\n\n[Network]\nAddress=192.0.2.77/32\n",
     )
-    joins_the_fabric(lab)
+    check_host_joins_fabric(lab)
     assert {"192.0.2.77/32", "10.2.0.101/32"} <= addresses(lab.host, "lo")
     lab.host.evpn_host("uninstall", "--yes")
-    left = lab.host.run(["sh", "-c", "find /etc/systemd/network | sort"]).out.split()
-    assert [path for path in left if "evpn-host" in path or path.endswith(".d")] == []
+    files = lab.host.run(["sh", "-c", "find /etc/systemd/network | sort"]).out.split()
+    assert [path for path in files if "evpn-host" in path or path.endswith(".d")] == []
     eventually(lambda: addresses(lab.host, "lo") == {"192.0.2.77/32"})
     assert {MANAGEMENT, SECOND} <= addresses(lab.host, "ens4")
 
 
 def test_no_ipv6_link_local(lab: Lab) -> None:
-    """A later file of the operator says `link-local: []`: sessions come up all the same."""
+    """Sessions come up although a later file of the operator says `link-local: []`."""
     nics = "".join(f"    {nic}: {{link-local: []}}\n" for nic in ("ens4", "ens5"))
     text = f"network:\n  version: 2\n  ethernets:\n{nics}"
     lab.machine.write("/etc/netplan/99-hardening.yaml", text, 0o600)
-    joins_the_fabric(lab)
+    check_host_joins_fabric(lab)
 
 
 def test_sessions_that_can_not_come_up_are_named(lab: Lab) -> None:
-    """Somebody takes the link-local address of an uplink away: status names the uplink."""
+    """`status` names an uplink whose link-local address somebody has removed."""
     host = lab.host
     host.apply(payload())
     eventually(lambda: nothing_differs(lab))
     path = "/etc/systemd/network/10-netplan-ens5.network.d/zz-hardening.conf"
     lab.machine.write(path, "[Network]\nLinkLocalAddressing=no\n")
     host.run(["networkctl", "reload"])
-    eventually(lambda: any("ens5: has no IPv6 link-local" in each for each in differences(lab)))
+    eventually(lambda: "ens5: has no IPv6 link-local" in " ".join(differences(host)))
     host.run(["rm", path])
     lab.machine.write("/etc/systemd/network/05-all.network", "[Match]\nName=ens5*\n")
     host.run(["networkctl", "reload"])
     expected = "ens5: networkd has applied 05-all.network"
-    eventually(lambda: any(expected in each for each in differences(lab)))
+    eventually(lambda: any(expected in each for each in differences(lab.host)))
     host.apply(payload())
     eventually(lambda: nothing_differs(lab))
 
 
 def test_a_bond(lab: Lab) -> None:
-    """A bond of the operator is an uplink, and carries the management address."""
+    """A bond of the operator can be an uplink, and carry the management address."""
     configure(
         lab,
         "ens4: {optional: true}",
@@ -130,29 +129,29 @@ def test_a_bond(lab: Lab) -> None:
     document = payload()
     document["links"][0]["local"]["ifname"] = "bond0"
     document["server"]["mgmt"]["ifname"] = "bond0"
-    joins_the_fabric(lab, document)
+    check_host_joins_fabric(lab, document)
 
 
 def test_what_is_refused(lab: Lab) -> None:
-    """What can't be an uplink, and what would give other devices what an uplink needs."""
+    """apply refuses NICs that can't be uplinks, and files that would change other devices too."""
     host = lab.host
     host.run(["ip", "link", "property", "add", "dev", "ens4", "altname", "enp0s4"])
     document = payload()
     for part in (document["links"][0]["local"], document["server"]["mgmt"]):
         part["ifname"] = "enp0s4"
-    is_refused(lab, "enp0s4", "alternative name of ens4", document=document)
+    check_apply_refuses(lab, "enp0s4", "alternative name of ens4", document=document)
 
     text = lab.machine.read(OPERATOR)
     lab.machine.write(OPERATOR, text.replace("renderer: networkd", "renderer: NetworkManager"))
-    is_refused(lab, "ethernets.ens4", "NetworkManager configures")
+    check_apply_refuses(lab, "ethernets.ens4", "NetworkManager configures")
     lab.machine.write(OPERATOR, text)
 
     lab.machine.write("/etc/netplan/20-image.yaml", IMAGE)
-    is_refused(lab, "ethernets.all-en", "ens6", "section of its own")
+    check_apply_refuses(lab, "ethernets.all-en", "ens6", "section of its own")
     host.run(["rm", "/etc/netplan/20-image.yaml"])
 
     lab.machine.write("/etc/systemd/network/00-all.network", "[Match]\nName=* !lo\n")
-    is_refused(lab, "/etc/systemd/network/00-all.network", "a device of evpn-host")
+    check_apply_refuses(lab, "/etc/systemd/network/00-all.network", "a device of evpn-host")
     host.run(["rm", "/etc/systemd/network/00-all.network"])
 
     configure(
@@ -161,11 +160,11 @@ def test_what_is_refused(lab: Lab) -> None:
         "ens5: {optional: true}",
         more=f"  bridges:\n    br0: {{interfaces: [ens4], {MANAGED}}}\n",
     )
-    is_refused(lab, "bridges.br0", "has the uplink ens4 as a port")
+    check_apply_refuses(lab, "bridges.br0", "has the uplink ens4 as a port")
     document = payload()
     for part in (document["links"][0]["local"], document["server"]["mgmt"]):
         part["ifname"] = "br0"
-    is_refused(lab, "bridges.br0", "a bridge, whose guests", document=document)
+    check_apply_refuses(lab, "bridges.br0", "a bridge, whose guests", document=document)
 
 
 IMAGE = """network:

@@ -1,4 +1,4 @@
-"""The NICs of a server with ifupdown2 as its operator has configured them."""
+"""Servers with ifupdown2 whose operators have configured the NICs in different ways."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from lab.fabric import Lab, eventually
 from tests.lab.k8s01 import addresses, payload
-from tests.lab.nics import MANAGEMENT, SECOND, is_refused, joins_the_fabric
+from tests.lab.nics import MANAGEMENT, SECOND, check_apply_refuses, check_host_joins_fabric
 
 INTERFACES = "/etc/network/interfaces"
 SOURCE = "source /etc/network/interfaces.d/*\n\nauto lo\niface lo inet loopback\n\n"
@@ -31,7 +31,7 @@ def configure(lab: Lab, text: str) -> None:
 
 
 def test_stanzas_in_several_forms(lab: Lab) -> None:
-    """`allow-hotplug` above our file, `inet manual` behind it, an address by a command."""
+    """Stanzas with `allow-hotplug`, with `inet manual`, and with an address by a command work."""
     up = "    up ip address replace 192.0.2.88/32 dev ens5\n"
     configure(
         lab,
@@ -39,7 +39,7 @@ def test_stanzas_in_several_forms(lab: Lab) -> None:
         f"auto ens5\niface ens5 inet manual\n{up}",
     )
     lab.host.run(["ifup", "ens4"])  # what a hot plug does
-    joins_the_fabric(lab)
+    check_host_joins_fabric(lab)
     assert "192.0.2.88/32" in addresses(lab.host, "ens5")
     lab.host.evpn_host("uninstall", "--yes")
     assert {MANAGEMENT, SECOND} <= addresses(lab.host, "ens4")
@@ -47,7 +47,7 @@ def test_stanzas_in_several_forms(lab: Lab) -> None:
 
 
 def test_a_bond(lab: Lab) -> None:
-    """A bond of the operator is an uplink, and carries the management address."""
+    """A bond of the operator can be an uplink, and carry the management address."""
     configure(
         lab,
         SOURCE + f"auto bond0\niface bond0 inet static\n    bond-slaves ens4\n"
@@ -56,24 +56,24 @@ def test_a_bond(lab: Lab) -> None:
     document = payload()
     document["links"][0]["local"]["ifname"] = "bond0"
     document["server"]["mgmt"]["ifname"] = "bond0"
-    joins_the_fabric(lab, document)
+    check_host_joins_fabric(lab, document)
 
 
 def test_what_is_refused(lab: Lab) -> None:
-    """A NIC below a bridge, a bridge, and a file that ifupdown2 would never read."""
+    """apply refuses a NIC of a bridge, a bridge, and a file that ifupdown2 would never read."""
     text = lab.machine.read(INTERFACES)
     line = "source /etc/network/interfaces.d/*"
     lab.machine.write(INTERFACES, text.replace(line, "source-directory /etc/network/interfaces.d"))
-    done = lab.host.apply(payload(), check=False)
-    assert done.code == 1
-    assert "does not source" in done.err
+    result = lab.host.apply(payload(), check=False)
+    assert result.code == 1
+    assert "does not source" in result.err
     configure(
         lab,
         SOURCE + "iface ens4 inet manual\n\nauto br0\niface br0 inet static\n"
         f"    bridge_ports ens4\n{STATIC}",
     )
-    is_refused(lab, "iface br0 inet static", "has the uplink ens4 as a port")
+    check_apply_refuses(lab, "iface br0 inet static", "has the uplink ens4 as a port")
     document = payload()
     for part in (document["links"][0]["local"], document["server"]["mgmt"]):
         part["ifname"] = "br0"
-    is_refused(lab, "makes the uplink br0 a bridge", document=document)
+    check_apply_refuses(lab, "makes the uplink br0 a bridge", document=document)

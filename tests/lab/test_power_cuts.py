@@ -45,7 +45,7 @@ def test_power_cut_during_an_apply(trials: Trials) -> None:
         verb = (ADD, REMOVE)[number % 2]
         judge.at = "?"
         judge.go(verb.begins)
-        began = time.monotonic()
+        start = time.monotonic()
         process = trials.host.start(["evpn-host", *verb.argv])
         time.sleep(random_.uniform(0.2, trials.seconds))
         state = "while it ran" if process.running else "after it"
@@ -59,18 +59,18 @@ def test_power_cut_during_an_apply(trials: Trials) -> None:
         counts.codes[state] += 1
         counts.right += not wrong
         counts.wrong += [f"power cut {number} {state}: {each}" for each in wrong]
-        took = time.monotonic() - began
+        took = time.monotonic() - start
         trials.say(f"power cut {number} {state}, {took:.0f} s: {wrong or 'right'}")
     trials.finish({"power cuts during an apply": counts})
 
 
 @pytest.mark.long
 def test_uninstall_stopped_anywhere(trials: Trials) -> None:
-    """An uninstall, stopped at each of its points; every second time an apply follows."""
+    """An uninstall can be stopped at each of its points; an apply may follow, or an uninstall."""
     points = trials.points(UNINSTALL)
-    tried = faults.faults(faults.thinned(points, faults.SAMPLED_OF_UNINSTALL), thorough=False)
+    chosen = faults.faults(faults.thinned(points, faults.SAMPLED_OF_UNINSTALL), thorough=False)
     counts = Counts(len(points))
     verbs = itertools.cycle((UNINSTALL, REINSTALL))
-    for fault in tried if trials.whole else faults.sample(tried, 1):
+    for fault in chosen if trials.whole else faults.sample(chosen, 1):
         trials.judge.trial(next(verbs), fault, counts)
     trials.finish({UNINSTALL.name: counts})

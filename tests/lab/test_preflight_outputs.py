@@ -1,4 +1,4 @@
-"""What `preflight` prints on hosts as they come: the text that docs/operations.md has."""
+"""docs/operations.md has the output of `preflight` on hosts of several kinds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.lab.k8s01 import payload
 from tests.lab.test_neighbours import LISTEN
 
 SYSTEMS = (("trixie", "netplan"),)
-# As Debian's cloud image has it (13), and what cloud-init writes for the NIC of its instance.
+# The file of Debian 13's cloud image, and the one of cloud-init for the NIC of its instance.
 CLOUD_IMAGE = """
 network:
   version: 2
@@ -58,30 +58,30 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
 
 
 def test_a_cloud_image(lab: Lab) -> None:
-    """One file for all NICs, a lease, and cloud-init."""
+    """preflight on a cloud image: one file for all NICs, a lease, and cloud-init."""
     leases.serve(lab)
     lab.host.run(["rm", "/etc/netplan/50-operator.yaml"])
     lab.machine.write("/etc/netplan/90-default.yaml", CLOUD_IMAGE, 0o600)
     lab.machine.write("/etc/netplan/50-cloud-init.yaml", CLOUD_INIT, 0o600)
     leases.take_up(lab)
-    prints(lab, "a cloud image", code=1)
+    check_output(lab, "a cloud image", code=1)
 
 
 def test_a_hardened_host(lab: Lab) -> None:
-    """Settings that are read after ours."""
+    """preflight on a hardened host: settings that are read after ours."""
     lab.machine.write("/etc/sysctl.d/99-cis.conf", CIS)
-    prints(lab, "a hardened host", code=0)
+    check_output(lab, "a hardened host", code=0)
 
 
 def test_another_bgp_speaker(lab: Lab) -> None:
-    """As Calico has it, with its rule for packets that come in."""
+    """preflight beside Calico's BGP speaker, with its rule for incoming packets."""
     speaker = lab.host.start(["python3", "-c", LISTEN, "bird", "SOCK_STREAM", "179"])
     eventually(lambda: "ready" in speaker.output)
-    prints(lab, "another BGP speaker", code=1)
+    check_output(lab, "another BGP speaker", code=1)
 
 
-def prints(lab: Lab, name: str, code: int) -> None:
-    """Have it print, and compare that with the page. Nothing is changed."""
-    seen = lab.host.evpn_host("preflight", "-p", PAYLOAD, check=False)
-    assert seen.code == code, seen.err
-    figures.shown(name, seen.out)
+def check_output(lab: Lab, name: str, code: int) -> None:
+    """Run preflight and compare its output with the page; fail if it changed anything."""
+    result = lab.host.evpn_host("preflight", "-p", PAYLOAD, check=False)
+    assert result.code == code, result.err
+    figures.shown(name, result.out)

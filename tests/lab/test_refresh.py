@@ -17,7 +17,7 @@ import trustme
 from lab.channel import Process
 from lab.fabric import Host, Lab, eventually
 from lab.result import Result
-from tests.lab.k8s01 import LEAVES, Payload, established, payload, vnet
+from tests.lab.k8s01 import Payload, established, payload, underlay, unit_state, vnet
 from tests.lab.systems import SYSTEMS
 
 SERVICE, TIMER, HOOK = "evpn-host.service", "evpn-host.timer", "evpn-host-failover.service"
@@ -67,7 +67,7 @@ class Story:
         """Uninstall the product from the host; let the controller serve the example payload."""
         self.lab.machine.run(["rm", "-rf", QUICK, METRICS, f"{FOLDER}/reports"])
         self.host.evpn_host("uninstall")
-        self.underlay(on=False)
+        underlay(self.lab.fabric, on=False)
         self.give(payload())
         self.serve()
 
@@ -85,7 +85,7 @@ class Story:
             host.run(["systemctl", "enable", SERVICE, TIMER])
         host.run(["systemctl", "start", TIMER])
         self.run()
-        self.underlay(on=True)
+        underlay(self.lab.fabric, on=True)
         eventually(lambda: established(host) == {"ens4", "ens5"})
 
     def run(self) -> None:
@@ -95,18 +95,12 @@ class Story:
         eventually(self._idle, within=240)
 
     def _idle(self) -> bool:
-        return active(self.host, SERVICE) not in {"active", "activating", "deactivating"}
+        return unit_state(self.host, SERVICE) not in {"active", "activating", "deactivating"}
 
     def stop(self) -> None:
         """Stop the timer, and wait until no run of the unit is active."""
         self.host.run(["systemctl", "stop", TIMER])
         eventually(self._idle, within=240)
-
-    def underlay(self, on: bool) -> None:
-        """Put both of the host's ports into the underlay, or make them access ports."""
-        for leaf in LEAVES:
-            if on != (leaf in self.lab.fabric.state["underlay"]):
-                self.lab.fabric.leaf(leaf).underlay(on=on)
 
     def news(self, *vnets: Payload) -> int:
         """Let the controller serve the next generation with these V-Nets added; give its number."""
@@ -126,12 +120,12 @@ class Story:
         eventually(lambda: self.controller and self.controller.output)
 
     def generation(self) -> int | None:
-        """The generation that `status` reports as applied."""
+        """Return the generation that `status` reports as applied."""
         applied: int | None = self.status()["generation"]
         return applied
 
     def status(self) -> dict[str, Any]:
-        """The output of `status --json`."""
+        """Return the output of `status --json`."""
         report: dict[str, Any] = self.host.evpn_host("status", "--json", check=False).json
         return report
 
@@ -153,19 +147,14 @@ def journal_of_a_failure(story: Story, request: pytest.FixtureRequest) -> Iterat
         print(story.controller.errors[-2000:] if story.controller else "no controller")
 
 
-def active(host: Host, unit: str) -> str:
-    """The state of a unit as `systemctl is-active` prints it."""
-    return host.run(["systemctl", "is-active", unit], check=False).out.strip()
-
-
 def now(host: Host) -> str:
-    """The cursor of the journal's end."""
+    """Return the cursor of the journal's end."""
     output = host.run(["journalctl", "--lines=0", "--show-cursor"]).out
     return output.partition("cursor: ")[2].strip()
 
 
 def messages(host: Host, since: str = "") -> list[dict[str, str]]:
-    """The product's structured journal entries since boot, or after a cursor; no lines of text."""
+    """Return the product's structured journal entries since boot, or after a cursor."""
     argv = ["journalctl", "--boot", "-t", "evpn-host", "--output=json", "--all"]
     argv += [f"--after-cursor={since}"] if since else []
     entries = [json.loads(line) for line in host.run(argv).out.splitlines()]
@@ -173,7 +162,7 @@ def messages(host: Host, since: str = "") -> list[dict[str, str]]:
 
 
 def properties(host: Host, unit: str, *names: str) -> dict[str, str]:
-    """Properties of a unit."""
+    """Return the properties of a unit."""
     options = [f"--property={name}" for name in names]
     lines = host.run(["systemctl", "show", unit, *options]).out.splitlines()
     return dict(line.split("=", 1) for line in lines)
@@ -196,7 +185,7 @@ def test_first_apply_by_the_unit(story: Story) -> None:
     assert entry["EVPN_HOST_NAME"] == "K8S01"
     assert "/etc/frr/frr.conf" in entry["EVPN_HOST_FILES_CHANGED"].splitlines()
     assert entry["MESSAGE"].startswith(f"K8S01: generation {story.generation()} applied: ")
-    assert active(host, HOOK) == "active"
+    assert unit_state(host, HOOK) == "active"
     assert f"evpn_host_generation {story.generation()}\n" in host.machine.read(METRICS)
     report = json.loads(host.machine.read(f"{FOLDER}/reports/K8S01.json"))
     assert (report["host"], report["generation"]) == ("K8S01", story.generation())
@@ -211,15 +200,15 @@ def test_the_timer_brings_news(story: Story) -> None:
     eventually(lambda: story.controller and '" 304 ' in story.controller.errors[start:], within=120)
     result = host.evpn_host("apply", "-v")  # -v would show each command: there is none
     assert result == Result(0, "", "")
-    had_added = has_added(host)
-    generation = story.news(*(() if had_added else (ADDED,)))
+    added_before = has_added(host)
+    generation = story.news(*(() if added_before else (ADDED,)))
     eventually(lambda: story.generation() == generation, within=240)
     eventually(lambda: story.status()["differences"] == [])
-    assert has_added(host) != had_added
+    assert has_added(host) != added_before
 
 
 def has_added(host: Host) -> bool:
-    """Whether the host has the bridge of the V-Net ADDED."""
+    """Return whether the host has the bridge of the V-Net ADDED."""
     return "nbr-90" in host.run(["ip", "-brief", "link"]).out
 
 
@@ -245,7 +234,7 @@ def test_a_boot_without_controller(story: Story) -> None:
     assert host.run(["systemctl", "is-failed", SERVICE], check=False).code == 1
     assert story.generation() == generation
     eventually(lambda: story.status()["differences"] == [])
-    assert active(host, "multi-user.target") == "active"
+    assert unit_state(host, "multi-user.target") == "active"
     start_clock, up_clock = "InactiveExitTimestampMonotonic", "ActiveEnterTimestampMonotonic"
     start = properties(host, SERVICE, start_clock)[start_clock]
     up = properties(host, "multi-user.target", up_clock)[up_clock]
@@ -267,7 +256,7 @@ def test_the_controller_comes_back(story: Story) -> None:
 
 
 def test_boot_is_not_kept_waiting(story: Story) -> None:
-    """The job that waits for the unit ends by its timeout, while the work goes on to its end."""
+    """The job that boot waits for ends at its time-out, while apply goes on to its end."""
     host = story.host
     story.on()
     story.stop()
@@ -279,9 +268,9 @@ def test_boot_is_not_kept_waiting(story: Story) -> None:
     host.run(["systemctl", "daemon-reload"])
     try:
         assert host.run(["systemctl", "start", SERVICE], check=False).code == 1
-        assert active(host, SERVICE) == "activating"
+        assert unit_state(host, SERVICE) == "activating"
         host.run(["touch", GO])
-        eventually(lambda: active(host, SERVICE) == "inactive")
+        eventually(lambda: unit_state(host, SERVICE) == "inactive")
         assert properties(host, SERVICE, "Result")["Result"] == "success"
     finally:
         host.run(["rm", "-f", slow, GO])

@@ -1,4 +1,4 @@
-"""The management address gets another number: the host has the old or the new one at all times.
+"""The management address changes: the host has the old or the new one at all times.
 
 In Ethernet mode and in EVPN mode, by `apply` and by `rollback`. The tests print the longest time in
 which the controller got an answer from neither.
@@ -17,7 +17,15 @@ import pytest
 
 from lab.fabric import Host, Lab, eventually
 from tests.lab import figures
-from tests.lab.k8s01 import LEAVES, Payload, addresses, bring_up, change, established, payload
+from tests.lab.k8s01 import (
+    Payload,
+    addresses,
+    bring_up,
+    change,
+    established,
+    payload,
+    underlay,
+)
 from tests.lab.systems import SYSTEMS
 
 OLD = {
@@ -47,7 +55,7 @@ _gaps: defaultdict[str, float] = defaultdict(float)
 
 
 def document(**management: str) -> Payload:
-    """K8S01's payload with this management address; the V-Net has gateways for all of them."""
+    """Return K8S01's payload with this management address; the V-Net has a gateway for each."""
     whole = payload()
     whole["server"]["mgmt"] |= management or OLD
     for each in whole["vnets"]:
@@ -62,7 +70,7 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     _gaps.clear()
     lab: Lab = fresh_lab(*request.param)
     lab.host.evpn_host("install-units")
-    # Step by step: bgpd of FRR 8.4, on the lab's leaves, ended when it got all of it at once.
+    # Step by step: bgpd of FRR 8.4 on the lab's leaves crashed when it got all lines at once.
     bring_up(lab)
     change(lab, document())
     lab.fabric.controller.run("ip address replace fd00:12::5/64 dev eth0 nodad".split())
@@ -74,15 +82,14 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
 def mode(request: pytest.FixtureRequest, lab: Lab) -> str:
     """The host reaches the management V-Net by the fabric, or by its untagged port."""
     on = request.param == "EVPN"
-    for leaf in LEAVES:
-        lab.fabric.leaf(leaf).underlay(on=on)
+    underlay(lab.fabric, on=on)
     eventually(lambda: established(lab.host) == ({"ens4", "ens5"} if on else set()))
     lab.host.apply(document())
-    is_exactly(lab, OLD, BRIDGE if on else OLD["ifname"])
+    wait_until_exactly(lab, OLD, BRIDGE if on else OLD["ifname"])
     return str(request.param)
 
 
-def is_exactly(lab: Lab, management: dict[str, str], device: str) -> None:
+def wait_until_exactly(lab: Lab, management: dict[str, str], device: str) -> None:
     """Wait until one device has these addresses and their default routes, and no other has any."""
     host = lab.host
     expected = {management[key] for key in ("ipv4", "ipv6") if key in management}
@@ -103,13 +110,13 @@ def is_exactly(lab: Lab, management: dict[str, str], device: str) -> None:
 
 
 def ours(host: Host, device: str) -> set[str]:
-    """The addresses of a device that are, or were, management addresses."""
+    """Return the addresses of a device that are, or were, management addresses."""
     known = {value for each in (OLD, *NEW.values()) for value in each.values() if "/" in value}
     return addresses(host, device) & known
 
 
 def defaults(host: Host) -> set[tuple[str, str]]:
-    """Gateways and devices of all default routes."""
+    """Return gateways and devices of all default routes."""
     routes = [
         route
         for family in ("-4", "-6")
@@ -119,8 +126,8 @@ def defaults(host: Host) -> set[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def watched(lab: Lab, old: str, new: str, what: str) -> Iterator[None]:
-    """Assert that one of two addresses is always there; print how long neither has answered."""
+def watched(lab: Lab, old: str, new: str, title: str) -> Iterator[None]:
+    """Fail unless one of two addresses always exists; print how long neither has answered."""
     host, controller = lab.host, lab.fabric.controller
     both = {old, new}
     present = [(d, a) for d in (BRIDGE, "ens4", "ens5") for a in ours(host, d) & both]
@@ -146,8 +153,8 @@ def watched(lab: Lab, old: str, new: str, what: str) -> Iterator[None]:
         for time in re.findall(r"^\[([0-9.]+)\] \d+ bytes from", ping.result.output, re.MULTILINE)
     )
     gap = max(b - a for a, b in itertools.pairwise(times))
-    print(f"renumbering, {what}: the longest time without an answer was {gap:.2f} s")
-    mode = what.partition(",")[0]
+    print(f"renumbering, {title}: the longest time without an answer was {gap:.2f} s")
+    mode = title.partition(",")[0]
     _gaps[mode] = max(_gaps[mode], gap)
     name = f"renumbering, {mode} mode: longest time without an answer"
     figures.write(lab, name, f"{_gaps[mode]:.2f} s")
@@ -159,7 +166,7 @@ def watched(lab: Lab, old: str, new: str, what: str) -> Iterator[None]:
     "A renumbering: the host has the old address or the new one, there and back",
 )
 def test_renumbering(lab: Lab, mode: str, name: str) -> None:
-    """There by `apply`, back by `rollback`, and there and back by `apply`."""
+    """The address changes by `apply`, back by `rollback`, and to and fro by `apply`."""
     host = lab.host
     # The lab's leaves may not notice that an IPv6 address has another port.
     old = {k: v for k, v in OLD.items() if name != "NIC" or "6" not in k}
@@ -168,16 +175,16 @@ def test_renumbering(lab: Lab, mode: str, name: str) -> None:
     old_device, new_device = (BRIDGE if mode == "EVPN" else each["ifname"] for each in (old, new))
     with watched(lab, old["ipv4"], new["ipv4"], f"{mode}, {name}, apply"):
         result = host.apply(document(**new))
-        is_exactly(lab, new, new_device)
+        wait_until_exactly(lab, new, new_device)
     assert "management" in result.out
     if name in {"address", "subnet"}:
         assert f"still has {old['ipv4']}" in result.err
     with watched(lab, new["ipv4"], old["ipv4"], f"{mode}, {name}, rollback"):
         host.evpn_host("rollback")
-        is_exactly(lab, old, old_device)
+        wait_until_exactly(lab, old, old_device)
     for management, where in ((new, new_device), (old, old_device)):
         host.apply(document(**management))
-        is_exactly(lab, management, where)
+        wait_until_exactly(lab, management, where)
     assert host.evpn_host("status", "--json").json["differences"] == []
 
 
@@ -186,10 +193,10 @@ def test_renumbering(lab: Lab, mode: str, name: str) -> None:
     "The operator's file brings the old address back: it goes, and is named",
 )
 def test_the_operators_file_is_old(lab: Lab, mode: str) -> None:
-    """It brings the old address back, the hook takes it away: the two never stay side by side."""
+    """The operator's file brings the old address back, and the hook removes it again."""
     host, new = lab.host, OLD | NEW["address"]
     device = BRIDGE if mode == "EVPN" else "ens4"
     host.apply(document(**new))
-    is_exactly(lab, new, device)
+    wait_until_exactly(lab, new, device)
     host.run(["ip", "address", "replace", OLD["ipv4"], "dev", "ens4", "brd", "+"])
-    is_exactly(lab, new, device)
+    wait_until_exactly(lab, new, device)

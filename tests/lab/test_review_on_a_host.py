@@ -17,7 +17,7 @@ import pytest
 from lab.fabric import Lab, Node, eventually
 from tests import documents
 from tests.documents import Block
-from tests.lab.k8s01 import LEAVES, established
+from tests.lab.k8s01 import established, underlay
 
 FOLDER, HOME = "/srv/tour", "/srv/home"
 PREPARE = f"""
@@ -40,17 +40,16 @@ def lab(fresh_lab: Any) -> Lab:
 
 
 def test_from_an_empty_folder_to_a_host(lab: Lab) -> None:
-    """All commands succeed and print what the page shows; guests use the V-Net that was added."""
-    printed = ""
+    """All commands succeed and print what the page shows; guests use the new V-Net."""
+    output = ""
     for block in documents.tour():
         if block.language == "text":
-            missing = set(_lines(block.text)) - set(_lines(printed))
-            assert not missing, f"docs/review.md:{block.line}: {missing} in {printed}"
+            missing = set(_lines(block.text)) - set(_lines(output))
+            assert not missing, f"docs/review.md:{block.line}: {missing} in {output}"
         elif block.language == "sh":
-            printed = _run(lab, block)
+            output = _run(lab, block)
         if "evpn-host apply" in documents.commands(block):
-            for leaf in LEAVES:
-                lab.fabric.leaf(leaf).underlay(on=True)
+            underlay(lab.fabric, on=True)
             eventually(lambda: established(lab.host) == {"ens4", "ens5"})
     first = lab.host.pod("first", "nbr-26", "10.188.0.10/24", "10.188.0.254")
     second = lab.host.pod("second", "nbr-31", "10.188.1.10/24", "10.188.1.254")
@@ -59,13 +58,13 @@ def test_from_an_empty_folder_to_a_host(lab: Lab) -> None:
 
 
 def _run(lab: Lab, block: Block) -> str:
-    """Run the commands of a block where they belong, in the folder where the last block ended."""
+    """Run the commands of a block on their computer, in the folder where the last block ended."""
     place = f"{HOME}/folder"
     script = f'cd "$(cat {place} 2> {HOME}/none || echo {FOLDER})"\n{block.text}pwd > {place}\n'
     node: Node = lab.fabric.controller
     if documents.in_the_lab(block):
         node = lab.host
-        # A run that the timer began before may have asked for the payload too early.
+        # A run that the timer started before may have fetched the payload too early.
         eventually(lambda: host_is_idle(lab))
     path = f"PATH={HOME}/bin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     argv = ["env", f"HOME={HOME}", path, "bash", "-euo", "pipefail", "-c", script]
@@ -75,11 +74,11 @@ def _run(lab: Lab, block: Block) -> str:
 
 
 def host_is_idle(lab: Lab) -> bool:
-    """Whether no run of the host's unit is active."""
+    """Return whether no run of the host's unit is active."""
     state = lab.host.run(["systemctl", "is-active", "evpn-host.service"], check=False).out.strip()
     return state not in {"activating", "deactivating"}
 
 
 def _lines(text: str) -> list[str]:
-    """Lines without their numbers, which differ between runs, and without the space around."""
+    """Return lines without numbers, which differ between runs, and without space around."""
     return [re.sub(r"\d+", "0", line.strip()) for line in text.splitlines()]

@@ -1,6 +1,6 @@
 """A V-Net's gateway tells guests its prefix, its address and DNS servers (RFC 4861, RFC 8106).
 
-V-Net 40 is told to, V-Net 41 is not.
+V-Net 40 advertises, V-Net 41 does not.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ ADVERTISED: Payload = {
     "routerLifetime": 60,
     "rdnss": {"servers": [DNS], "lifetime": 120},
 }
-ROUTER = "fe80::4638:39ff:feff:28"  # of the gateway's MAC, as RFC 4291 makes an identifier of it
+ROUTER = "fe80::4638:39ff:feff:28"  # the identifier that RFC 4291 makes of the gateway's MAC
 PREFIX, GATEWAY = "fd00:188:4:", "fd00:188:4::254"
 LEAF = "ns-leaf-2"
 IS_ADVERTISEMENT = "icmp6 and ip6[40] = 134"
 
 
-def told(**fields: Any) -> Payload:
-    """K8S01's payload with V-Net 40 that advertises, and V-Net 41 that does not."""
+def advertising_payload(**fields: Any) -> Payload:
+    """Return K8S01's payload with V-Net 40 that advertises, and V-Net 41 that does not."""
     return payload(copy.deepcopy(DUAL) | {"ipv6NeighborDiscovery": ADVERTISED | fields}, DUAL_2)
 
 
@@ -49,7 +49,7 @@ def told(**fields: Any) -> Payload:
 def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """K8S01 as a VTEP; the third leaf advertises as well."""
     lab: Lab = fresh_lab(*request.param)
-    bring_up(lab, told())
+    bring_up(lab, advertising_payload())
     return lab
 
 
@@ -57,28 +57,28 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
 def host(lab: Lab) -> Host:
     """The host under test, which advertises in V-Net 40."""
     if not advertises(lab.host):
-        change(lab, told())
+        change(lab, advertising_payload())
     return lab.host
 
 
 def advertises(router: Host | Router, bridge: str = "nbr-40") -> bool:
-    """Whether a router's FRR sends advertisements on a bridge."""
+    """Return whether a router's FRR sends advertisements on a bridge."""
     return "router advertisements are sent" in router.show(f"show interface {bridge}")
 
 
 def own_addresses(guest: Node) -> list[str]:
-    """The IPv6 addresses that a guest has given itself."""
+    """Return the IPv6 addresses that a guest has configured by itself."""
     [shown] = guest.run("ip -6 -json address show dev eth0".split()).json
     return [each["local"] for each in shown["addr_info"] if each.get("dynamic") and "local" in each]
 
 
 def routers(guest: Node) -> set[str]:
-    """A guest's default routers."""
+    """Return a guest's default routers."""
     routes = guest.run("ip -6 -json route show default".split()).json
     return {hop["gateway"] for route in routes for hop in route.get("nexthops", [route])}
 
 
-def configured(guest: Node) -> Node:
+def wait_until_configured(guest: Node) -> Node:
     """Wait until a guest has an address of the prefix and a router; give it with that address."""
     eventually(lambda: own_addresses(guest) and routers(guest))
     [address] = own_addresses(guest)
@@ -91,19 +91,19 @@ def configured(guest: Node) -> Node:
     "A guest with nothing configured gets its prefix, default router and DNS server from its host",
 )
 def test_a_guest_with_nothing_configured(host: Host) -> None:
-    """It pings its gateway and another V-Net; its router has the gateway's MAC."""
+    """A guest with nothing configured reaches its gateway and another V-Net."""
     blank = host.pod("blank", "nbr-40")
-    guest = configured(blank)
+    guest = wait_until_configured(blank)
     assert routers(guest) == {ROUTER}
     eventually(lambda: guest.ping(GATEWAY, count=1, family=6))
     eventually(lambda: guest.ping("fd00:188:5::254", count=1, family=6))
     [neighbour] = guest.run(["ip", "-json", "neighbour", "show", ROUTER]).json
     assert neighbour["lladdr"] == "44:38:39:ff:00:28"
-    with guest.capture("eth0", IS_ADVERTISEMENT, count=1) as heard:
+    with guest.capture("eth0", IS_ADVERTISEMENT, count=1) as capture:
         pass
-    assert f"addr: {DNS}" in heard.text
-    assert "router lifetime 60s" in heard.text
-    assert f"{PREFIX}:/64" in heard.text
+    assert f"addr: {DNS}" in capture.text
+    assert "router lifetime 60s" in capture.text
+    assert f"{PREFIX}:/64" in capture.text
     assert no_reload_pending(host)
 
 
@@ -113,12 +113,12 @@ def test_a_guest_with_nothing_configured(host: Host) -> None:
 )
 def test_the_router_is_the_same_everywhere(lab: Lab, host: Host) -> None:
     """A guest moves to another host; a server behind a leaf has the same router as both."""
-    second = second_host.start(lab, told())
+    second = second_host.start(lab, advertising_payload())
     leaf = lab.fabric.leaf(LEAF)
     lab.fabric.server("metal", vni=40, ipv4="", gateway="")
-    server = configured(Node(lab.machine, "metal"))
+    server = wait_until_configured(Node(lab.machine, "metal"))
     host.pod("mover", "nbr-40")
-    mover = configured(Node(lab.machine, "mover"))
+    mover = wait_until_configured(Node(lab.machine, "mover"))
     eventually(lambda: server.ping(mover, count=1, family=6))
     plug(mover, host, second)
     eventually(lambda: mover.ping("fd00:188:5::254", count=1, family=6))
@@ -134,7 +134,7 @@ def test_the_router_is_the_same_everywhere(lab: Lab, host: Host) -> None:
 
 @pytest.mark.claim("9.5", "In a V-Net that is not told to, no router advertises itself")
 def test_another_vnet_hears_nothing(host: Host) -> None:
-    """A guest of V-Net 41 asks for routers; one of V-Net 40 has heard three times by then."""
+    """A guest of V-Net 41 gets no advertisement, while one of V-Net 40 gets three."""
     other, guest = host.pod("other", "nbr-41"), host.pod("guest", "nbr-40")
     with (
         other.capture("eth0", IS_ADVERTISEMENT, count=1, timeout=1) as nothing,
@@ -148,7 +148,7 @@ def test_another_vnet_hears_nothing(host: Host) -> None:
 
 @pytest.mark.claim("9.6", "What is advertised changes with the payload, and no session is reset")
 def test_what_is_advertised_changes(lab: Lab, host: Host) -> None:
-    """Longer, shorter, off and on again: FRR has what its file says each time.
+    """FRR has the lines of its file after each change: longer times, shorter ones, off, on again.
 
     What the host itself sends counts: other hosts and leaves may go on as before.
     """
@@ -163,12 +163,12 @@ def test_what_is_advertised_changes(lab: Lab, host: Host) -> None:
     ]
     before = resets(host)
     for fields, lifetime in steps:
-        change(lab, told(**fields))
+        change(lab, advertising_payload(**fields))
         assert no_reload_pending(host), fields
         assert advertises(host) == (fields.get("mode") != "disabled")
         if advertises(host):
             with host.capture("nbr-40", IS_ADVERTISEMENT, count=1, direction="out") as sent:
-                for state in ("down", "up"):  # a guest that starts asks
+                for state in ("down", "up"):  # a guest that starts asks for routers
                     guest.run(["ip", "link", "set", "eth0", state])
             assert f"router lifetime {lifetime}s" in sent.text
     assert resets(host) == before
@@ -178,11 +178,11 @@ FILTER = "/etc/nftables.d/evpn-host.nft"
 
 
 def hears(listener: Node, sender: Node) -> bool:
-    """Whether advertisements that a guest or a server sends reach another one."""
+    """Return whether the advertisements of a guest or a server reach another one."""
     expression = f"{IS_ADVERTISEMENT} and not src {ROUTER}"
-    with listener.capture("eth0", expression, count=1, timeout=4) as heard:
+    with listener.capture("eth0", expression, count=1, timeout=4) as capture:
         sender.run(["python3", "-c", ADVERTISE])
-    return "fd00:bad::/64" in heard.text
+    return "fd00:bad::/64" in capture.text
 
 
 def filter_frames(host: Host) -> None:
@@ -208,7 +208,7 @@ def members(lab: Lab, bridge: str) -> tuple[Node, Node]:
 
 
 def _is_ready(node: Node) -> bool:
-    """Whether a node has a link-local address, and knows that nobody else has it."""
+    """Return whether a node has a link-local address after duplicate address detection."""
     out = node.run(LINK_LOCAL).out
     return "fe80" in out and "tentative" not in out
 
@@ -217,7 +217,7 @@ def _is_ready(node: Node) -> bool:
     "9.8", "A guest that sends router advertisements misleads nobody on other hosts, nor do others"
 )
 def test_a_guest_that_advertises_itself(lab: Lab, host: Host) -> None:
-    """Without the filter they cross the fabric, with it they do not; the gateway's still do."""
+    """The filter stops a guest's advertisements at the fabric, and lets the gateway's pass."""
     guest, server = members(lab, "nbr-40")
     near = host.pod("near", "nbr-40")
     host.run(["nft", "delete", "table", "bridge", "evpn-host"], check=False)
@@ -226,10 +226,10 @@ def test_a_guest_that_advertises_itself(lab: Lab, host: Host) -> None:
     filter_frames(host)
     assert not hears(server, guest)
     assert not hears(guest, server)
-    assert hears(near, guest)  # on its own segment, as on any Ethernet (docs/isolation.md)
-    with server.capture("eth0", f"{IS_ADVERTISEMENT} and src {ROUTER}", count=1) as heard:
+    assert hears(near, guest)  # they pass on its segment (docs/isolation.md)
+    with server.capture("eth0", f"{IS_ADVERTISEMENT} and src {ROUTER}", count=1) as capture:
         pass
-    assert "advertisement" in heard.text
+    assert "advertisement" in capture.text
     eventually(lambda: ROUTER in routers(guest))
 
 
@@ -237,7 +237,7 @@ def test_a_guest_that_advertises_itself(lab: Lab, host: Host) -> None:
     "9.9", "In a V-Net that is not told to advertise, a tenant's own router works across the fabric"
 )
 def test_a_router_of_the_tenants_own(lab: Lab, host: Host) -> None:
-    """V-Net 41: a bare-metal server is the router of a guest, and the other way round."""
+    """In V-Net 41 a bare-metal server can be the router of a guest, and the other way round."""
     guest, server = members(lab, "nbr-41")
     filter_frames(host)
     assert hears(guest, server)
@@ -250,5 +250,5 @@ def test_after_a_power_cut(lab: Lab, host: Host) -> None:
     assert advertises(host)
     lab.reboot(hard=True)
     guest = host.pod("blank", "nbr-40")
-    configured(guest)
+    wait_until_configured(guest)
     assert routers(guest) == {ROUTER}

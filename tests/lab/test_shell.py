@@ -1,4 +1,4 @@
-"""`lab/shell`, as a person has it: in a terminal, key by key; and as a script has it."""
+"""`lab/shell` for a person, in a terminal, key by key; and for a script."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CTRL_C, CTRL_D, CTRL_U, UP = "\x03", "\x04", "\x15", "\x1b[A"
 
 
 class Person:
-    """One who sits at the shell."""
+    """A person at the shell."""
 
     def __init__(self) -> None:
         """Start it, and wait for its prompt."""
@@ -39,13 +39,13 @@ class Person:
             unavailable(shown)
 
     def sees(self, keys: str, pattern: str) -> re.Match[str]:
-        """Press keys, and wait for what comes then; the match."""
+        """Press keys, wait for a pattern, and return the match."""
         after = len(self.terminal.shown)
         self.terminal.type(keys)
         return self.terminal.wait(pattern, after)
 
     def run(self, command: str) -> str:
-        """Run a command; its output."""
+        """Run a command, and return its output."""
         after = len(self.terminal.shown)
         # The end of the word is quoted, so that the command itself does not match.
         end = self.sees(f"{command}; echo do'ne'\r", rf"done\r\n[^\0]*{PROMPT}").start()
@@ -55,22 +55,22 @@ class Person:
 
 @pytest.fixture(scope="module")
 def people() -> Iterator[Callable[[], Person]]:
-    """Give the module's one shell, or another where a test has ended it."""
-    there: list[Person] = []
+    """Give the module's shell, or a new one if a test has ended it."""
+    persons: list[Person] = []
 
     def person() -> Person:
-        if not there or there[-1].terminal.program.poll() is not None:
-            there.append(Person())
-        return there[-1]
+        if not persons or persons[-1].terminal.program.poll() is not None:
+            persons.append(Person())
+        return persons[-1]
 
     yield person
-    for each in there:
+    for each in persons:
         each.terminal.close()
 
 
 @pytest.fixture
 def person(people: Callable[[], Person]) -> Person:
-    """Give a person at a prompt, at home, whatever another test left behind."""
+    """Give a person at a prompt in the home folder, whatever the previous test did."""
     someone = people()
     try:
         someone.sees(CTRL_C, PROMPT)
@@ -82,21 +82,21 @@ def person(people: Callable[[], Person]) -> Person:
     return someone
 
 
-def test_one_shell(person: Person) -> None:
-    """What `cd` and `export` did lasts: all commands are run by the same shell."""
+def test_one_shell_runs_all_commands(person: Person) -> None:
+    """The effects of `cd` and `export` last: one shell runs all commands."""
     person.run("cd /etc")
     person.run("export LAB_TEST=lasts")
     assert person.run("echo $PWD $(printenv LAB_TEST)") == "/etc lasts\r\n"
     assert person.run("shopt login_shell").split() == ["login_shell", "on"]
 
 
-def test_arrow_up(person: Person) -> None:
+def test_arrow_up_recalls_the_last_command(person: Person) -> None:
     """The arrow recalls the last command."""
     person.run("echo once $((20 + 3))")
     person.sees(f"{UP}\r", r"[\r\n]once 23\r\n")
 
 
-def test_completion(person: Person) -> None:
+def test_tab_completes(person: Person) -> None:
     """Tab completes commands, files and words of the lab's own commands."""
     person.sees("iperf\t", "iperf3 ")
     person.sees(f"{CTRL_U}cat /etc/hostn\t", "/etc/hostname ")
@@ -105,14 +105,14 @@ def test_completion(person: Person) -> None:
     person.sees(f"{CTRL_U}evpn-host uninst\t", "uninstall ")
 
 
-def test_interrupt(person: Person) -> None:
+def test_ctrl_c_ends_a_ping(person: Person) -> None:
     """Ctrl-C ends a ping, in the machine too."""
     person.sees("ping 10.12.0.5\r", "icmp_seq=2")
     person.sees(CTRL_C, rf"packets transmitted[^\0]*{PROMPT}")
     assert person.run("pgrep -x ping") == ""
 
 
-def test_suspend(person: Person) -> None:
+def test_a_suspended_command_goes_on(person: Person) -> None:
     """Ctrl-Z stops a command, and `fg` goes on with it."""
     person.sees("ping 10.12.0.5\r", "icmp_seq=1")
     person.sees("\x1a", rf"Stopped\s+ping 10.12.0.5[^\0]*{PROMPT}")
@@ -120,8 +120,8 @@ def test_suspend(person: Person) -> None:
     person.sees(CTRL_C, PROMPT)
 
 
-def test_window(person: Person) -> None:
-    """Programs know the terminal, its size, and the size that it has later."""
+def test_programs_know_the_window(person: Person) -> None:
+    """Programs know the terminal and its size, also after a change."""
     try:
         assert person.run("echo $TERM; stty size") == "xterm\r\n30 100\r\n"
         person.terminal.resize(41, 133)
@@ -134,8 +134,8 @@ def test_window(person: Person) -> None:
         person.terminal.resize(30, 100)
 
 
-def test_vtysh(person: Person) -> None:
-    """FRR's own shell goes on until it is left; each switch has one."""
+def test_vtysh_runs_until_it_is_left(person: Person) -> None:
+    """vtysh runs until the person leaves it, on the host and on each switch."""
     person.sees("vtysh\r", r"K8S01# $")
     person.sees("show version\r", r"FRRouting \d+[^\0]*K8S01# $")
     person.sees("exit\r", PROMPT)
@@ -144,15 +144,15 @@ def test_vtysh(person: Person) -> None:
     person.sees("exit\r", PROMPT)
 
 
-def test_nodes(person: Person) -> None:
-    """`on` runs commands in other nodes, and names them when asked for one that is not there."""
+def test_on_runs_commands_in_other_nodes(person: Person) -> None:
+    """`on` runs commands in other nodes, and lists the nodes if it does not know a name."""
     assert "10.12.0.5/16" in person.run("on controller ip -color=never -brief address")
     summary = person.run("on ns-leaf-0 vtysh -c 'show bgp summary' | grep -o 'AS number [0-9]*'")
     assert set(summary.splitlines()) == {"AS number 4200300001"}
     assert "ns-spine-0" in person.run("on nowhere true")
 
 
-def test_controller(person: Person) -> None:
+def test_carry_and_underlay_work_twice(person: Person) -> None:
     """`carry` and `underlay` do what the controller does, also a second time."""
     for _ in range(2):
         person.run("carry ~/examples/k8s01.json")
@@ -175,10 +175,10 @@ def test_controller(person: Person) -> None:
     ],
 )
 def test_controller_refuses(person: Person, command: str, message: str) -> None:
-    """What can't be done is said in a line."""
-    said = person.run(command)
-    assert said.startswith(message)
-    assert said.count("\n") == 1
+    """One line says why something can't be done."""
+    output = person.run(command)
+    assert output.startswith(message)
+    assert output.count("\n") == 1
 
 
 def test_carry_goes_back(person: Person) -> None:
@@ -190,16 +190,16 @@ def test_carry_goes_back(person: Person) -> None:
     assert person.run("md5sum /var/lib/lab/fabric.json") == before
 
 
-def test_flood(person: Person) -> None:
-    """Much output comes whole, and Ctrl-C ends what would never end."""
+def test_much_output_arrives_whole(person: Person) -> None:
+    """Much output arrives whole, and Ctrl-C ends endless output."""
     text = person.run("seq 100000 | tee /dev/stderr 2>&1 >/dev/null")
     assert text.split() == [str(number) for number in range(1, 100001)]
     person.sees("yes\r", r"(y\r\n){1000}")
     person.sees(CTRL_C, rf"\^C\r\n[^\0]*{PROMPT}")
 
 
-def test_paste(person: Person) -> None:
-    """Much input at once arrives whole: the machine's line would not bear it."""
+def test_much_input_arrives_whole(person: Person) -> None:
+    """Much input at once arrives whole, although the serial line could not carry it."""
     lines = [f"{number:0100d}" for number in range(2000)]
     # Keys that come while the shell hands the terminal over could be lost: they are not pasted.
     person.sees("stty -echo; echo rea'dy'; cat > /tmp/pasted\r", "ready\r\n")
@@ -210,7 +210,7 @@ def test_paste(person: Person) -> None:
     assert person.run("wc -l < /tmp/pasted") == "2000\r\n"
 
 
-def test_reboot(person: Person) -> None:
+def test_a_reboot_keeps_files(person: Person) -> None:
     """`reboot` boots the machine again, also from a shell in the shell, and files are kept."""
     person.run("echo kept > /root/kept")
     person.sees("bash\r", PROMPT)
@@ -220,7 +220,7 @@ def test_reboot(person: Person) -> None:
     assert person.run("cat /root/kept") == "kept\r\n"
 
 
-def test_end(person: Person) -> None:
+def test_ctrl_d_ends_the_shell(person: Person) -> None:
     """Ctrl-D ends it with the code of the last command; the terminal is as it was before."""
     person.run("true")
     assert termios.tcgetattr(person.terminal.program_end) != person.terminal.before
@@ -244,16 +244,16 @@ exit 5
 """
 
 
-def test_script() -> None:
+def test_one_shell_runs_a_script() -> None:
     """Commands on standard input are run by one shell, and after a reboot by another."""
-    done = subprocess.run(
+    result = subprocess.run(
         [SHELL], input=SCRIPT, capture_output=True, check=False, text=True, timeout=2 * BOOT
     )
-    if "no lab here" in done.stderr:
-        unavailable(done.stderr)
-    where, node, up, count = done.stdout.splitlines()
+    if "no lab here" in result.stderr:
+        unavailable(result.stderr)
+    where, node, up, count = result.stdout.splitlines()
     assert (where, node, count) == ("/etc lasts", "ns-leaf-0", "1")
     assert up.startswith("up ")
-    assert "oops\n" in done.stderr
-    assert "lab: the machine reboots\n" in done.stderr
-    assert done.returncode == 5
+    assert "oops\n" in result.stderr
+    assert "lab: the machine reboots\n" in result.stderr
+    assert result.returncode == 5

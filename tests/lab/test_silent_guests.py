@@ -1,4 +1,4 @@
-"""Guests that have said nothing, or nothing for long, are reached; so is one that moved.
+"""Guests that have sent nothing, or nothing for long, are reached; so is one that moved.
 
 V-Nets 40 and 41 have gateways of both families on K8S01, on K8S02 and on every leaf. Whoever asks
 for a guest of V-Net 40 is in V-Net 41, and so reaches the guest by a gateway.
@@ -45,36 +45,30 @@ class Askers(NamedTuple):
 def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     """K8S01 as a VTEP, with two V-Nets of both families."""
     lab: Lab = fresh_lab(*request.param)
-    lab.host.evpn_host("install-units")  # the hook heeds what guests announce
+    lab.host.evpn_host("install-units")  # the hook heeds the announcements of guests
     bring_up(lab, payload(DUAL, DUAL_2))
     return lab
-
-
-@pytest.fixture
-def host(lab: Lab) -> Host:
-    """The host under test."""
-    return lab.host
 
 
 @pytest.fixture(scope="module")
 def askers(lab: Lab) -> Askers:
     """A guest of V-Net 41 here and on K8S02, and a server of it behind the third leaf."""
     second = second_host.start(lab, payload(DUAL, DUAL_2))
-    here, there = (
+    near, other = (
         lab.host.pod(
             name, "nbr-41", f"10.188.5.{number}/24", GATEWAYS_41[4],
             f"fd00:188:5::{number}/64", GATEWAYS_41[6],
         )
         for name, number in (("here", 11), ("there", 12))
     )  # fmt: skip
-    plug(there, lab.host, second, "nbr-41")
+    plug(other, lab.host, second, "nbr-41")
     server = lab.fabric.server(
         "metal", vni=41, ipv4="10.188.5.13/24", gateway=GATEWAYS_41[4],
         ipv6="fd00:188:5::13/64", gateway6=GATEWAYS_41[6],
     )  # fmt: skip
-    for node, family in itertools.product((here, there, server), FAMILIES):
+    for node, family in itertools.product((near, other, server), FAMILIES):
         eventually(partial(node.ping, GATEWAYS_41[family], count=1, family=family))
-    return Askers((here, there, server), second)
+    return Askers((near, other, server), second)
 
 
 def plug(guest: Node, source: Node, target: Host | Router, bridge: str = BRIDGE) -> None:
@@ -91,13 +85,13 @@ def plug(guest: Node, source: Node, target: Host | Router, bridge: str = BRIDGE)
 
 
 def add(guest: Node, address: str) -> None:
-    """Give a guest an address; neither the guest nor its kernel tells anybody."""
+    """Give a guest an address, without an announcement of it."""
     length, options = (64, ["nodad"]) if ":" in address else (24, [])
     guest.run(["ip", "address", "add", f"{address}/{length}", "dev", "eth0", *options])
 
 
 def address_of(guest: Node, family: int) -> str:
-    """A guest's address of a family."""
+    """Return a guest's address of a family."""
     return guest.ipv6 if family == 6 else guest.ipv4
 
 
@@ -123,13 +117,13 @@ def speaking(host: Host) -> Node:
 
 
 def neighbours(host: Node) -> dict[str, str]:
-    """The neighbours on the V-Net's bridge: address to state."""
+    """Return the neighbours on the V-Net's bridge: state by address."""
     shown = host.run(["ip", "-json", "neighbour", "show", "dev", BRIDGE]).json
     return {each["dst"]: each["state"][0] for each in shown}
 
 
 def announced(lab: Lab, address: str, vtep: str = VTEP) -> bool:
-    """Whether the third leaf has a route to an address by a VTEP (type 2)."""
+    """Return whether the third leaf has a route to an address by a VTEP (type 2)."""
     known = prefixes(lab.fabric.leaf(LEAF), "macip", vtep)
     return any(each.endswith(f":[{address}]") for each in known)
 
@@ -145,9 +139,9 @@ def short_ageing(host: Host) -> Iterator[None]:
         host.run([*argv, "30000"])
 
 
-def reached(asker: Node, address: str, family: int, within: float = 60) -> None:
-    """Ping until the first answer; from then on no packet is lost."""
-    seconds = eventually(lambda: asker.ping(address, count=1, family=family), within)
+def check_reached(asker: Node, address: str, family: int) -> None:
+    """Ping until the first answer; fail if a packet is lost after it."""
+    seconds = eventually(lambda: asker.ping(address, count=1, family=family))
     print(f"first answer after {seconds:.1f} s")
     ping = asker.ping(address, count=10, family=family)
     assert ping.received == ping.sent, ping
@@ -160,8 +154,8 @@ def reached(asker: Node, address: str, family: int, within: float = 60) -> None:
     "A guest that has sent nothing is reached from its host, another host and a leaf",
 )
 def test_a_guest_that_never_spoke(host: Host, askers: Askers, asker: int, family: int) -> None:
-    """Each asks for a guest of its own, which nobody has heard before."""
-    reached(askers.nodes[asker], address_of(silent(host), family), family)
+    """Each asker reaches a guest that has never sent a packet."""
+    check_reached(askers.nodes[asker], address_of(silent(host), family), family)
 
 
 @each_family
@@ -173,7 +167,7 @@ def test_a_guest_that_never_spoke(host: Host, askers: Askers, asker: int, family
 def test_a_guest_that_was_silent_for_long(
     lab: Lab, host: Host, askers: Askers, asker: int, family: int, *, known: bool
 ) -> None:
-    """EVPN has forgotten the guest; the kernel's neighbour entry is left, or has gone too."""
+    """A guest that EVPN has forgotten is reached, with or without the kernel's neighbour entry."""
     guest = speaking(host)
     address = address_of(guest, family)
     eventually(lambda: announced(lab, address))
@@ -184,27 +178,27 @@ def test_a_guest_that_was_silent_for_long(
         eventually(lambda: not announced(lab, address))
     if not known:
         host.run(["ip", "neighbour", "delete", address, "dev", BRIDGE])
-    reached(askers.nodes[asker], address, family)
+    check_reached(askers.nodes[asker], address, family)
 
 
 @each_family
 @each_asker
 @pytest.mark.claim("8.5", "So is a second address of a guest that has only spoken with its first")
 def test_a_second_address(host: Host, askers: Askers, asker: int, family: int) -> None:
-    """The guest is known by its MAC and its first address."""
+    """A second address is reached, although EVPN knows the guest only by its first one."""
     guest = speaking(host)
     second = f"10.188.4.{next(_numbers)}" if family == 4 else f"fd00:188:4::{next(_numbers)}"
     add(guest, second)
-    reached(askers.nodes[asker], second, family)
+    check_reached(askers.nodes[asker], second, family)
 
 
 @each_family
 @pytest.mark.claim("8.6", "So is a guest that comes from another host and only announces itself")
 def test_a_guest_that_was_migrated(host: Host, askers: Askers, family: int) -> None:
-    """It keeps its neighbour cache, as a migrated VM does; it comes from K8S01 and goes back."""
+    """A guest is reached after it moved, there and back, with its old neighbour cache."""
     guest = speaking(host)
     address = address_of(guest, family)
-    reached(askers.nodes[2], address, family)
+    check_reached(askers.nodes[2], address, family)
     moves: list[tuple[Host | Router, Host | Router]] = [
         (host, askers.second),
         (askers.second, host),
@@ -218,7 +212,7 @@ def test_a_guest_that_was_migrated(host: Host, askers: Askers, family: int) -> N
             guest.run(["ip", "route", "replace", "default", "via", gateway])
         announce(guest, address)
         for asker in askers.nodes:
-            reached(asker, address, family)
+            check_reached(asker, address, family)
 
 
 # Announces an address from a device, with that device's MAC, twice.
@@ -254,20 +248,20 @@ VIRTUAL_MAC = {4: "00:00:5e:00:01:28", 6: "00:00:5e:00:02:28"}  # RFC 5798, 7.3
     "8.7", "So is a floating address (VRRP) that moves between two guests on different hosts"
 )
 def test_a_floating_address(host: Host, askers: Askers, family: int, *, virtual: bool) -> None:
-    """Both guests stay. The address moves three times, as keepalived moves it.
+    """The address moves three times, as keepalived moves it; both guests stay.
 
     No host finds out by itself that its guest does not answer for the address any more.
     """
-    here, there = speaking(host), silent(host)
-    plug(there, host, askers.second)
-    there.run(["ip", "route", "replace", "default", "via", GATEWAYS[family], "dev", "eth0"])
-    eventually(partial(there.ping, GATEWAYS[family], count=1, family=family))
+    near, far = speaking(host), silent(host)
+    plug(far, host, askers.second)
+    far.run(["ip", "route", "replace", "default", "via", GATEWAYS[family], "dev", "eth0"])
+    eventually(partial(far.ping, GATEWAYS[family], count=1, family=family))
     address = FLOATING[family]
     device = "vrrp" if virtual else "eth0"
     if virtual:
-        for guest in (here, there):
+        for guest in (near, far):
             add_virtual(guest, VIRTUAL_MAC[family])
-    owners = itertools.cycle([(here, there), (there, here)])
+    owners = itertools.cycle([(near, far), (far, near)])
     with ever_asking(host, askers.second):
         for owner, other in itertools.islice(owners, 4):
             take(other, address, device, away=True)
@@ -275,9 +269,9 @@ def test_a_floating_address(host: Host, askers: Askers, family: int, *, virtual:
             announce(owner, address, device)
             for name, asker in zip(ASKERS, askers.nodes, strict=True):
                 print(f"from {name}: ", end="")
-                reached(asker, address, family)
-    host.run(["ip", "netns", "delete", here.name])
-    host.run(["ip", "netns", "delete", there.name])
+                check_reached(asker, address, family)
+    host.run(["ip", "netns", "delete", near.name])
+    host.run(["ip", "netns", "delete", far.name])
 
 
 KEEPALIVED = """
@@ -302,13 +296,13 @@ vrrp_instance six {{
 
 @pytest.mark.claim("8.9", "A guest's keepalived ends: its floating address is reached elsewhere")
 def test_keepalived(lab: Lab, request: pytest.FixtureRequest, host: Host, askers: Askers) -> None:
-    """Debian's program in a guest on each of two hosts; both guests stay."""
+    """Debian's keepalived moves an address between guests of two hosts."""
     suite = request.node.callspec.params["lab"][0]
     install_keepalived(lab, suite)
-    here, there = speaking(host), speaking(host)
-    plug(there, host, askers.second)
+    near, other = speaking(host), speaking(host)
+    plug(other, host, askers.second)
     processes = []
-    for guest, priority in ((here, 150), (there, 100)):
+    for guest, priority in ((near, 150), (other, 100)):
         text = KEEPALIVED.format(priority=priority, four=FLOATING[4], six=FLOATING[6])
         host.machine.write(f"/root/{guest.name}.conf", text)
         files = [f"-f/root/{guest.name}.conf", f"-p/run/{guest.name}", f"-r/run/{guest.name}.vrrp"]
@@ -316,21 +310,21 @@ def test_keepalived(lab: Lab, request: pytest.FixtureRequest, host: Host, askers
         argv = ["env", library, "/opt/keepalived/keepalived", "-nlP", *files]
         inside = ["ip", "netns", "exec", guest.name, *argv]
         processes.append(host.machine.start(inside))
-        eventually(partial(has_both, guest if guest is here else here))
+        eventually(partial(has_both, guest if guest is near else near))
     for family, asker in itertools.product(FAMILIES, askers.nodes):
-        reached(asker, FLOATING[family], family)
+        check_reached(asker, FLOATING[family], family)
     with ever_asking(host, askers.second):
         processes[0].stop()
-        eventually(partial(has_both, there))
+        eventually(partial(has_both, other))
         for family, asker in itertools.product(FAMILIES, askers.nodes):
-            reached(asker, FLOATING[family], family)
+            check_reached(asker, FLOATING[family], family)
     processes[1].stop()
-    for guest in (here, there):
+    for guest in (near, other):
         host.run(["ip", "netns", "delete", guest.name])
 
 
 def has_both(guest: Node) -> bool:
-    """Whether a guest has the floating address of each family."""
+    """Return whether a guest has the floating address of each family."""
     [shown] = guest.run(["ip", "-json", "address", "show", "eth0"]).json
     return {*FLOATING.values()} <= {each["local"] for each in shown["addr_info"]}
 
@@ -384,7 +378,7 @@ def add_virtual(guest: Node, mac: str) -> None:
 
 
 def take(guest: Node, address: str, device: str, *, away: bool) -> None:
-    """Give a guest the floating address, or take it away; a virtual MAC comes and goes with it."""
+    """Give a guest the floating address and its virtual MAC, or take both away."""
     length, nodad = (128, ["nodad"]) if ":" in address else (32, [])
     if device != "eth0" and not away:
         guest.run(["ip", "link", "set", device, "up"])

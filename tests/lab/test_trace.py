@@ -26,7 +26,7 @@ ROUTED, ROUTED6 = "10.188.95.20", "fd00:188:95::20"
 TWIN, TWIN_MAC = "10.188.4.40", "02:00:00:00:40:40"
 VTEP = "10.2.0.3"
 NEXT_HOPS = ("next hop", "wrong next hop")
-# Who speaks, and to whom.
+# The asker and the addresses that it pings.
 SPEAKERS = (
     *("pod", V4, "pod", V6, "gpu", V4, "gpu", V6, "l2", "10.99.0.20"),
     *("routed", "10.188.95.254", "routed", "fd00:188:95::254"),
@@ -73,12 +73,6 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
     return lab
 
 
-@pytest.fixture
-def host(lab: Lab) -> Host:
-    """The host under test."""
-    return lab.host
-
-
 def trace(host: Host, *arguments: str) -> Result:
     """Run `evpn-host trace`, whatever its exit code."""
     result = host.evpn_host("trace", *arguments, check=False)
@@ -91,10 +85,10 @@ def last_line(result: Result) -> str:
     return result.out.rstrip().rpartition("\n")[2]
 
 
-def well(host: Host, *arguments: str) -> None:
-    """Wait until nothing is wrong, after what a test or a start has changed.
+def wait_until_well(host: Host, *arguments: str) -> None:
+    """Wait until trace finds nothing wrong, as at the begin of a test.
 
-    Meanwhile all speak: a leaf forgets who is silent for five minutes.
+    Meanwhile all send packets: a leaf forgets a guest that is silent for five minutes.
     """
 
     def looks_well() -> bool:
@@ -116,15 +110,15 @@ def shell(host: Host, script: str) -> None:
     "17.20", "trace: a guest, its MAC, both families, near and far: nothing is wrong"
 )
 def test_nothing_is_wrong(host: Host) -> None:
-    """Each step says where the guest is and how a packet gets there."""
+    """When nothing is wrong, each step says where the guest is and how a packet gets there."""
     for subject in (NEAR, NEAR6, NEAR_MAC):
-        well(host, subject)
+        wait_until_well(host, subject)
         text = trace(host, subject).out
         assert re.search(r"^local +ok .* on this host, on port veth-", text, re.MULTILINE)
         assert re.search(r"^frr +ok .* this host's own, announced as type 2", text, re.MULTILINE)
         assert re.search(r"^vtep +ok .* by EVPN with ens4, ens5", text, re.MULTILINE)
     for subject in (FAR, FAR6, FAR_MAC):
-        well(host, subject)
+        wait_until_well(host, subject)
         text = trace(host, subject).out
         assert re.search(rf"^kernel +ok .* sends .* to {VTEP}", text, re.MULTILINE)
         assert re.search(
@@ -134,20 +128,20 @@ def test_nothing_is_wrong(host: Host) -> None:
         assert re.search(r"^path +ok .*packets of 1550 bytes", text, re.MULTILINE)
         assert last_line(trace(host, subject)).startswith(f"nothing is wrong with {subject}")
     for subject in (ROUTED, ROUTED6):
-        well(host, subject)
+        wait_until_well(host, subject)
         text = trace(host, subject).out
         assert re.search(
             r"^route +ok .*through l3br-1033 to 10\.2\.0\.\d \(router MAC", text, re.MULTILINE
         )
     for subject, words in ((L2_MAC, "on port veth-l2 of nbr-50"), (L2_FAR_MAC, f"behind {VTEP}")):
-        well(host, subject)
+        wait_until_well(host, subject)
         assert words in trace(host, subject).out
     assert "is this host itself, on nbr-40" in trace(host, V4).out
 
 
 def test_json_has_the_same_steps(host: Host) -> None:
-    """A script reads names, marks and texts of the same steps."""
-    well(host, FAR)
+    """`--json` has names, marks and texts of the same steps."""
+    wait_until_well(host, FAR)
     result = host.evpn_host("trace", "--json", FAR)
     answer = result.json
     assert (answer["ok"], answer["mac"], answer["vteps"]) == (True, FAR_MAC, [VTEP])
@@ -159,11 +153,11 @@ def test_json_has_the_same_steps(host: Host) -> None:
     assert shown[-1] == answer["verdict"]
 
 
-# --- Which V-Net is meant ---
+# --- The choice of a V-Net ---
 
 
 def test_an_address_of_two_tenants(host: Host) -> None:
-    """Both are named; an option chooses one."""
+    """trace names both V-Nets of an address that two tenants have; an option chooses one."""
     result = trace(host, "10.60.0.9")
     assert result.code == 2
     for name in ("V-Net vnet-60 (VNI 60) of VPC tenant-a (50) (--vnet 60)", "(--vnet 61)"):
@@ -177,7 +171,7 @@ def test_an_address_of_two_tenants(host: Host) -> None:
 
 
 def test_who_is_silent_or_nowhere(host: Host) -> None:
-    """A plain answer for an address that nobody knows, and for one that no V-Net has."""
+    """trace says plainly that nobody knows an address, or that no V-Net has it."""
     for subject in ("10.188.4.77", "fd00:188:4::77"):
         result = trace(host, subject)
         assert result.code == 1
@@ -188,7 +182,7 @@ def test_who_is_silent_or_nowhere(host: Host) -> None:
 
 
 def test_without_root(host: Host) -> None:
-    """It says that it needs root, and no traceback."""
+    """trace says that it needs root, without a traceback."""
     argv = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
     result = host.run([*argv, "evpn-host", "trace", FAR], check=False)
     assert (result.code, result.out) == (2, "")
@@ -199,7 +193,7 @@ def test_without_root(host: Host) -> None:
 
 
 class Break(NamedTuple):
-    """How a link is broken, how it becomes whole again, and what trace says of it."""
+    """How to break a link of the chain and to repair it, and the verdict of trace."""
 
     subject: str
     broken: str
@@ -306,16 +300,16 @@ BREAKS = {
 @pytest.mark.claim("17.31", "trace names the link of the chain that is broken, and none before it")
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_broken_link_is_named(host: Host, name: str) -> None:
-    """The verdict names it, the exit code is 1; mended, nothing is wrong."""
+    """The verdict names the broken link, with exit code 1; repaired, nothing is wrong."""
     if name in NEXT_HOPS and "via inet6" in host.run(["ip", "route", "show", VTEP]).out:
         # The leaf's link-local address: without its MAC the session ends too.
         pytest.xfail("FRR 10.7 routes by IPv6 next hops, and has no other entry for their MACs")
     link = BREAKS[name]
-    well(host, link.subject)
+    wait_until_well(host, link.subject)
     with broken(host, link):
         eventually(lambda: re.match(link.verdict, last_line(trace(host, link.subject))))
         assert trace(host, link.subject).code == 1
-    well(host, link.subject)
+    wait_until_well(host, link.subject)
 
 
 @contextmanager
@@ -329,7 +323,7 @@ def broken(host: Host, link: Break) -> Iterator[None]:
 
 
 def test_a_guest_that_does_not_answer(host: Host) -> None:
-    """The host has asked for it, and got no answer."""
+    """trace says that the host asked for a guest and got no answer."""
     host.run(["ping", "-c", "1", "-W", "1", "-I", "Vrf_33", "10.188.4.78"], check=False)
     result = trace(host, "10.188.4.78")
     assert re.match(r"wrong: kernel: 10\.188\.4\.78 does not answer on nbr-40", last_line(result))
@@ -339,16 +333,16 @@ def test_a_guest_that_does_not_answer(host: Host) -> None:
     "17.32", "trace and status name an address that moves too often, and whether FRR has frozen it"
 )
 def test_a_frozen_address(lab: Lab) -> None:
-    """Two guests with the same address and MAC, on the host and on a leaf, speak by turns."""
+    """trace finds an address frozen that two guests, here and behind a leaf, use by turns."""
     host = lab.host
     servers = lab.fabric.state["servers"]
     evpn = ("router bgp 4200000001", "address-family l2vpn evpn")
     try:
         configure(host, *evpn, "dup-addr-detection", "dup-addr-detection max-moves 2 time 180",
                   "dup-addr-detection freeze permanent")  # fmt: skip
-        here = host.pod("twin", "nbr-40", f"{TWIN}/24", V4, mac=TWIN_MAC)
-        there = lab.fabric.server("twin-far", vni=40, ipv4=f"{TWIN}/24", gateway=V4, mac=TWIN_MAC)
-        eventually(lambda: _frozen(host, here, there))
+        near = host.pod("twin", "nbr-40", f"{TWIN}/24", V4, mac=TWIN_MAC)
+        far = lab.fabric.server("twin-far", vni=40, ipv4=f"{TWIN}/24", gateway=V4, mac=TWIN_MAC)
+        eventually(lambda: _frozen(host, near, far))
         result = trace(host, TWIN)
         assert result.code == 1
         assert re.match(rf"wrong: frr: {TWIN} is frozen: duplicate address", last_line(result))
@@ -373,9 +367,9 @@ def test_a_frozen_address(lab: Lab) -> None:
         host.run(["vtysh", "-c", "clear evpn dup-addr vni all"])
 
 
-def _frozen(host: Host, here: Node, there: Node) -> bool:
-    """Whether trace calls the twins' address frozen, after each has spoken once more."""
-    for node in (here, there):
+def _frozen(host: Host, near: Node, far: Node) -> bool:
+    """Return whether trace calls the twins' address frozen, after a ping of each."""
+    for node in (near, far):
         node.run(["arping", "-U", "-c", "2", "-w", "2", "-I", "eth0", TWIN], check=False)
     return "is frozen" in trace(host, TWIN).out
 
@@ -392,10 +386,10 @@ SHOWN = {"well": Break(FAR, "true", "true", ""), "broken": BREAKS["narrow spine"
 
 
 def test_what_the_page_shows(host: Host) -> None:
-    """With EVPN_HOST_FIGURES=1 the outputs of docs/trace.md are written anew."""
+    """docs/trace.md has the outputs of trace; EVPN_HOST_FIGURES=1 writes them anew."""
     page = PAGE.read_text()
     for name, link in SHOWN.items():
-        well(host, link.subject)
+        wait_until_well(host, link.subject)
         with broken(host, link):
             result = trace(host, link.subject)
         begin, end = f"<!-- {name}: by tests/lab/test_trace.py -->\n", f"<!-- /{name} -->\n"

@@ -10,9 +10,18 @@ import pytest
 
 from lab.fabric import Host, Lab, eventually
 from tests.lab import figures
-from tests.lab.k8s01 import LEAVES, Payload, bring_up, established, payload, vnet
+from tests.lab.k8s01 import (
+    Payload,
+    bring_up,
+    established,
+    etc_checksums,
+    payload,
+    underlay,
+    unit_state,
+    vnet,
+)
 from tests.lab.systems import SYSTEMS
-from tests.lab.test_guard import CONFIG, files, reachable
+from tests.lab.test_guard import CONFIG, reachable
 
 ADDED = vnet(70, 33, "10.188.70.254/24")
 NEW = "nbr-70"
@@ -32,45 +41,45 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
 
 @pytest.fixture(autouse=True)
 def before(lab: Lab) -> str:
-    """The host with the documentation's payload, well: return its files' checksums."""
+    """Bring the host to the documentation's payload; return the checksums of its files."""
     bring_up(lab)
     eventually(lambda: reachable(lab))
-    return files(lab.host)
+    return etc_checksums(lab.host)
 
 
 def health(host: Host) -> str:
-    """What `status` says in one word."""
+    """Return the health that `status` reports."""
     return str(host.evpn_host("status", "--json", check=False).json["health"])
 
 
 def has_new(host: Host) -> bool:
-    """Whether the V-Net of the second payload is there."""
+    """Return whether the host has the V-Net of the second payload."""
     return NEW in host.run(["ip", "-brief", "link"]).out
 
 
 def is_active(host: Host, unit: str) -> bool:
-    """Whether systemd has a unit active."""
-    return host.run(["systemctl", "is-active", unit], check=False).out.strip() == "active"
+    """Return whether a unit is active."""
+    return unit_state(host, unit) == "active"
 
 
 def is_enabled(host: Host) -> bool:
-    """Whether the boot service is enabled."""
+    """Return whether the boot service is enabled."""
     return host.run(["systemctl", "is-enabled", BOOT], check=False).out.strip() == "enabled"
 
 
 def is_as_before(lab: Lab, before: str) -> bool:
-    """Whether files, devices, sessions and the way to the controller are as before."""
+    """Return whether files, devices, sessions and the way to the controller are as before."""
     host = lab.host
     return (
         not has_new(host)
-        and files(host) == before
+        and etc_checksums(host) == before
         and established(host) == {"ens4", "ens5"}
         and reachable(lab)
     )
 
 
-def unconfirmed(host: Host, seconds: int) -> Payload:
-    """Apply a payload with one V-Net more, which has to be confirmed in time."""
+def apply_unconfirmed(host: Host, seconds: int) -> Payload:
+    """Apply a payload with one V-Net more, which a person must confirm in time."""
     document = payload(ADDED)
     result = host.apply(document, "--confirm", str(seconds))
     assert "unless `evpn-host confirm` comes before" in result.err
@@ -85,9 +94,9 @@ def unconfirmed(host: Host, seconds: int) -> Payload:
     "Not confirmed in time: what was before is back, and the timer leaves the payload alone",
 )
 def test_not_confirmed(lab: Lab, before: str) -> None:
-    """The host goes back. The timer's apply leaves the payload alone; a person's does not."""
+    """Without a confirmation the host goes back. The timer then leaves the payload alone."""
     host = lab.host
-    document = unconfirmed(host, 15)
+    document = apply_unconfirmed(host, 15)
     eventually(lambda: is_as_before(lab, before), within=60)
     eventually(lambda: health(host) == "ok")
     assert not is_active(host, TIMER)
@@ -104,20 +113,20 @@ def test_not_confirmed(lab: Lab, before: str) -> None:
 
 @pytest.mark.claim("18.9", "Confirmed in time: it stays")
 def test_confirmed(lab: Lab) -> None:
-    """The host stays as it is; nothing waits any more."""
+    """A confirmed apply stays, and nothing waits to go back."""
     host = lab.host
-    unconfirmed(host, 15)
+    apply_unconfirmed(host, 15)
     host.evpn_host("confirm")
     assert health(host) == "ok"
     assert not is_active(host, TIMER)
-    time.sleep(20)  # more than the time that there was
+    time.sleep(20)  # more than the time for the confirmation
     assert has_new(host)
     assert established(host) == {"ens4", "ens5"}
 
 
 @pytest.mark.claim("18.10", "The terminal goes away: the apply ends, and is undone in time")
 def test_the_terminal_goes_away(lab: Lab, before: str) -> None:
-    """SIGHUP does not stop an apply halfway. Nobody can confirm, so the host goes back."""
+    """SIGHUP does not stop an apply halfway. Nobody confirms it, so the host goes back."""
     host = lab.host
     host.machine.write("/root/new.json", json.dumps(payload(ADDED)))
     line = f"evpn-host apply -p /root/new.json --confirm 20 & {BEGUN}; kill -HUP $!; wait $!"
@@ -129,12 +138,12 @@ def test_the_terminal_goes_away(lab: Lab, before: str) -> None:
 @pytest.mark.parametrize("after", [0.0, 1.0, 3.0])
 @pytest.mark.claim("18.11", "The process is killed anywhere: what was before is back in time")
 def test_the_process_is_killed(lab: Lab, before: str, after: float) -> None:
-    """Wherever it was: the host goes back in time."""
+    """A killed apply goes back in time, wherever it was."""
     host = lab.host
     host.machine.write("/root/new.json", json.dumps(payload(ADDED)))
     line = f"evpn-host apply -p /root/new.json --confirm 20 & {BEGUN}"
     line += f"; sleep {after}; kill -KILL $!"
-    host.run(["sh", "-c", line], check=False)  # it may have come to its end
+    host.run(["sh", "-c", line], check=False)  # it may have ended by then
     took = eventually(lambda: is_as_before(lab, before), within=60)
     figures.write(
         lab, f"process killed after {after:g} s: until the host was back", f"{took:.0f} s"
@@ -148,13 +157,12 @@ def test_the_process_is_killed(lab: Lab, before: str, after: float) -> None:
     "The power fails meanwhile: after the boot what was before is back, without a network",
 )
 def test_the_machine_dies(lab: Lab, before: str) -> None:
-    """After the reboot the boot service goes back: without the fabric, or a controller."""
+    """After a power cut the boot service goes back, without fabric and controller."""
     host = lab.host
-    unconfirmed(host, 3600)
+    apply_unconfirmed(host, 3600)
     assert is_enabled(host)
-    host.machine.write(CONFIG, "controller: https://192.0.2.1/k8s01.json\n")  # RFC 5737: nobody's
-    for leaf in LEAVES:
-        lab.fabric.leaf(leaf).underlay(on=False)
+    host.machine.write(CONFIG, "controller: https://192.0.2.1/k8s01.json\n")  # RFC 5737
+    underlay(lab.fabric, on=False)
     try:
         lab.machine.reboot(hard=True)
         took = eventually(lambda: not has_new(host), within=120)
@@ -162,9 +170,8 @@ def test_the_machine_dies(lab: Lab, before: str) -> None:
         eventually(lambda: not is_enabled(host))
     finally:
         host.run(["rm", CONFIG])
-        for leaf in LEAVES:
-            lab.fabric.leaf(leaf).underlay(on=True)
-    assert files(host).splitlines() == before.splitlines()
+        underlay(lab.fabric, on=True)
+    assert etc_checksums(host).splitlines() == before.splitlines()
     eventually(lambda: is_as_before(lab, before), within=120)
     assert health(host) == "ok"
 
@@ -174,9 +181,9 @@ def test_the_machine_dies(lab: Lab, before: str) -> None:
     "A second apply is refused and names the first; that of the timer changes nothing",
 )
 def test_a_second_apply(lab: Lab) -> None:
-    """It is refused and names the first. The timer's apply changes nothing either."""
+    """A second apply is refused and names the first. The timer's apply changes nothing."""
     host = lab.host
-    document = unconfirmed(host, 3600)
+    document = apply_unconfirmed(host, 3600)
     number = host.evpn_host("history", "--json").json[0]["number"]
     refused = host.apply(payload(), check=False)
     assert refused.code == 1
@@ -184,8 +191,8 @@ def test_a_second_apply(lab: Lab) -> None:
     host.machine.write("/root/other.json", json.dumps(payload()))
     host.machine.write(CONFIG, "controller: /root/other.json\n")
     try:
-        left = host.evpn_host("apply")
-        assert f"entry {number} is not confirmed" in left.out
+        result = host.evpn_host("apply")
+        assert f"entry {number} is not confirmed" in result.out
         assert has_new(host)
     finally:
         host.run(["rm", CONFIG])
@@ -194,26 +201,26 @@ def test_a_second_apply(lab: Lab) -> None:
 
 
 def test_rollback(lab: Lab, before: str) -> None:
-    """A person goes back at once; one that is not confirmed is undone in time."""
+    """A person's rollback works at once; a rollback that nobody confirms is undone."""
     host = lab.host
-    unconfirmed(host, 3600)
+    apply_unconfirmed(host, 3600)
     host.evpn_host("rollback")
     assert is_as_before(lab, before)
     assert not is_active(host, TIMER)
     host.apply(payload(ADDED))
-    with_new = files(host)
+    with_new = etc_checksums(host)
     host.evpn_host("rollback", "--confirm", "15")
     assert not has_new(host)
     assert health(host) == "unconfirmed"
-    eventually(lambda: has_new(host) and files(host) == with_new, within=60)
+    eventually(lambda: has_new(host) and etc_checksums(host) == with_new, within=60)
     eventually(lambda: health(host) == "ok")
 
 
 @pytest.mark.claim("18.14", "Uninstalled while unconfirmed: nothing comes back")
 def test_uninstall(lab: Lab) -> None:
-    """It ends the wait: nothing comes back later."""
+    """uninstall ends the wait for a confirmation: nothing comes back later."""
     host = lab.host
-    unconfirmed(host, 15)
+    apply_unconfirmed(host, 15)
     host.evpn_host("uninstall", "--yes")
     assert not is_active(host, TIMER)
     time.sleep(20)
@@ -222,17 +229,16 @@ def test_uninstall(lab: Lab) -> None:
 
 
 def test_the_first_apply(lab: Lab) -> None:
-    """Not confirmed, it leaves the host as it was without evpn-host."""
+    """A first apply that nobody confirms leaves the host as it was without evpn-host."""
     host = lab.host
     host.evpn_host("uninstall", "--yes")
     host.evpn_host("install-units")
-    for leaf in LEAVES:
-        lab.fabric.leaf(leaf).underlay(on=False)
+    underlay(lab.fabric, on=False)
     eventually(lambda: reachable(lab))
-    without = files(host)
+    without = etc_checksums(host)
     host.apply(payload(), "--confirm", "15")
     assert "nbr-" in host.run(["ip", "-brief", "link"]).out
     eventually(lambda: "nbr-" not in host.run(["ip", "-brief", "link"]).out, within=60)
     eventually(lambda: not is_active(host, TIMER))
-    assert files(host) == without
+    assert etc_checksums(host) == without
     assert reachable(lab)

@@ -1,4 +1,4 @@
-"""What upgrades beneath us do: other conffiles, restarted services, a kernel without a module."""
+"""Upgrades of other packages: new conffiles, restarted services, a kernel without a module."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ import pytest
 from lab.fabric import PAYLOAD, Lab, eventually
 from tests.debs import REPOSITORY
 from tests.lab import figures
-from tests.lab.k8s01 import addresses, bare_metal, bring_up, established, guest, payload
-from tests.lab.nics import differences, nothing_differs
+from tests.lab.k8s01 import (
+    addresses,
+    bare_metal,
+    bring_up,
+    differences,
+    established,
+    guest,
+    payload,
+)
+from tests.lab.nics import nothing_differs
 
 OURS = ("/etc/frr/frr.conf", "/etc/frr/daemons")
 SYSTEMS = (("trixie", "netplan"), ("bookworm", "ifupdown"))
-# The installed package once more, as dpkg-repack(1) makes it: a higher version, other conffiles.
+# Repacks the installed package as dpkg-repack(1) does: a higher version, other conffiles.
 REPACK = r"""
 set -e
 new=/root/$1
@@ -59,7 +67,7 @@ def upgrade(lab: Lab, name: str) -> None:
 
 
 def shipped(lab: Lab, suffix: str) -> list[str]:
-    """The last line of each of the package's conffiles."""
+    """Return the last line of each of the package's conffiles."""
     return [lab.machine.read(path + suffix).splitlines()[-1] for path in OURS]
 
 
@@ -80,7 +88,7 @@ def test_conffiles_of_frr(lab: Lab) -> None:
     assert shipped(lab, "") == ["# of package new2"] * 2
 
 
-# What an upgrade of a library restarts.
+# The services that an upgrade of a library restarts.
 RESTARTED = {
     "netplan": ("systemd-networkd", "systemd-udevd", "frr", "evpn-host-failover"),
     "ifupdown": ("systemd-udevd", "frr", "evpn-host-failover"),
@@ -89,7 +97,7 @@ RESTARTED = {
 
 @pytest.mark.claim("17.14", "networkd, udev and FRR restarted, one by one and at once: as planned")
 def test_restarted_services(lab: Lab) -> None:
-    """Twice; a guest is pinged from bare metal meanwhile. What is lost is written down."""
+    """Restarts leave no difference; the longest silence of a guest is written down."""
     host = lab.host
     gpu = bare_metal(lab.fabric, "gpu", 26, "10.188.0.254", 20)
     pod = guest(host, "pod", 26, "10.188.0.254", 10)
@@ -106,16 +114,16 @@ def test_restarted_services(lab: Lab) -> None:
             lost.append(ping.result.longest_gap_s)
             eventually(lambda: lab.fabric.controller.ping("10.12.0.101", count=1))
             eventually(lambda: nothing_differs(lab))
-        what = "all of them at once" if len(batch) > 1 else batch[0]
+        name = "all of them at once" if len(batch) > 1 else batch[0]
         longest = f"{max(lost):.1f} s"
-        figures.write(lab, f"restart of {what}: longest time without an answer", longest)
+        figures.write(lab, f"restart of {name}: longest time without an answer", longest)
     assert host.run(["systemctl", "--failed", "--plain", "--no-legend"]).out == ""
     assert host.evpn_host("status").code == 0
 
 
 # The lab's own units hold the fabric and this test's commands. A server has no such units.
 NOT_OF_A_SERVER = "$nrconf{override_rc}{qr(^lab-)} = 0;\n"
-# A new libc, as dpkg puts it there: every process has the old one, whose file is gone.
+# Replaces libc as dpkg does: every process still has the old one, whose file is removed.
 NEW_LIBRARY = """
 set -e
 file=$(readlink --canonicalize /lib/x86_64-linux-gnu/libc.so.6)
@@ -132,7 +140,7 @@ UPGRADE = (
 
 @pytest.mark.claim("17.16", "Debian's needrestart after a new libc: no question, and as planned")
 def test_needrestart(lab: Lab) -> None:
-    """It leaves FRR alone and restarts networkd, udev and the hook; a guest is pinged meanwhile."""
+    """needrestart leaves FRR alone and restarts networkd, udev and the hook."""
     host = lab.host
     host.run(["sh", "-c", REPOSITORY], timeout=300)
     quietly = "DEBIAN_FRONTEND=noninteractive apt-get install --yes needrestart </dev/null"
@@ -144,12 +152,12 @@ def test_needrestart(lab: Lab) -> None:
     before = {unit: started(lab, unit) for unit in (*RESTARTED[lab.backend], "networking")}
     with gpu.pinging(pod) as ping:
         host.run(["sh", "-c", NEW_LIBRARY])
-        said = host.run(["sh", "-c", UPGRADE], timeout=600)
+        result = host.run(["sh", "-c", UPGRADE], timeout=600)
         eventually(lambda: established(host) == {"ens4", "ens5"})
         eventually(lambda: gpu.ping(pod, count=1))
-    print(said.out, said.err)
+    print(result.out, result.err)
     restarted = {unit for unit, time in before.items() if started(lab, unit) != time}
-    assert restarted == {*RESTARTED[lab.backend]} - {"frr"}, said.out
+    assert restarted == {*RESTARTED[lab.backend]} - {"frr"}, result.out
     longest = f"{ping.result.longest_gap_s:.1f} s"
     figures.write(lab, "needrestart after a new libc: longest time without an answer", longest)
     eventually(lambda: lab.fabric.controller.ping("10.12.0.101", count=1))
@@ -159,7 +167,7 @@ def test_needrestart(lab: Lab) -> None:
 
 
 def started(lab: Lab, unit: str) -> str:
-    """When a unit was started last."""
+    """Return when a unit was started last."""
     show = "systemctl show --property ActiveEnterTimestampMonotonic --value".split()
     return lab.host.run([*show, unit]).out
 
@@ -189,7 +197,7 @@ WantedBy=sysinit.target
 )
 @pytest.mark.parametrize("module", ["vrf", "vxlan"])
 def test_a_kernel_without_a_module(lab: Lab, module: str) -> None:
-    """preflight, status and apply say which; nothing is changed."""
+    """preflight, status and apply name the missing module, and nothing changes."""
     host = lab.host
     lab.machine.write("/etc/systemd/system/nics.service", NICS)
     host.run(["systemctl", "enable", "nics.service"])
@@ -199,14 +207,14 @@ def test_a_kernel_without_a_module(lab: Lab, module: str) -> None:
     host.run(["sh", "-c", f"rm $(find /lib/modules -name {module}.ko); depmod; sync"])
     lab.machine.reboot()
     eventually(lambda: "10.12.0.101/16" in addresses(host, "ens4"))
-    said = host.evpn_host("preflight", "-p", PAYLOAD, check=False)
-    assert said.code == 1
-    assert f"this kernel has no {module}" in said.out
+    preflight = host.evpn_host("preflight", "-p", PAYLOAD, check=False)
+    assert preflight.code == 1
+    assert f"this kernel has no {module}" in preflight.out
     for options in ((), ("--full",)):
-        done = host.evpn_host("apply", "-p", PAYLOAD, *options, check=False)
-        assert done.code == 1, done.err
-        assert f"this kernel has no {module}" in done.err
-    done = host.apply(payload(), check=False)
-    assert done.code == 1, done.err
-    assert any("is not there" in text for text in differences(lab)), differences(lab)
+        result = host.evpn_host("apply", "-p", PAYLOAD, *options, check=False)
+        assert result.code == 1, result.err
+        assert f"this kernel has no {module}" in result.err
+    result = host.apply(payload(), check=False)
+    assert result.code == 1, result.err
+    assert any("is not there" in text for text in differences(host)), differences(host)
     assert "10.12.0.101/16" in addresses(host, "ens4")

@@ -1,4 +1,4 @@
-"""What an operator has that belongs to the management address: it moves with it, or is named.
+"""An operator's routes and addresses that belong to the management address move with it.
 
 Routes by a next hop of its subnet and policy routing by its source work in both modes. On the way
 back everything is as he had it.
@@ -55,7 +55,7 @@ class Server:
         self.lab, self.host, self.fabric = lab, lab.host, lab.fabric
 
     def configure(self, path: str, after: str, more: str) -> None:
-        """Give the operator's file more lines, and have them taken up."""
+        """Give the operator's file more lines, and activate them."""
         text = self.lab.machine.read(path)
         if more not in text:
             assert after in text
@@ -63,7 +63,7 @@ class Server:
         self.host.run(OPERATORS_COMMANDS[self.lab.backend][0], timeout=120)
 
     def routes(self, device: str) -> list[str]:
-        """The operator's routes on a device, in all tables, but for the default route."""
+        """Return the operator's routes on a device, in all tables, without the default route."""
         shown = self.host.run(["ip", "-4", "route", "show", "table", "all", "dev", device]).out
         lines = [" ".join(line.removesuffix(" linkdown").split()) for line in shown.splitlines()]
         others = ("table local", "proto kernel", "proto bgp", "proto zebra", "nexthop")
@@ -75,18 +75,18 @@ class Server:
         )
 
     def on(self, device: str) -> bool:
-        """Whether the management address is on a device, and on no other."""
+        """Return whether the management address is on a device, and on no other."""
         shown = self.host.run("ip -4 -o address".split()).out.splitlines()
         return [line.split()[1] for line in shown if " 10.12.0.101/" in line] == [device]
 
     def joins(self) -> None:
-        """Apply, and have the address move to the bridge."""
+        """Apply, and wait until the address is on the bridge."""
         bring_up(self.lab)
         self.gateways()
         eventually(lambda: self.on("nbr-14"))
 
     def gateways(self) -> None:
-        """Give the gateway of the management V-Net what is behind it."""
+        """Give the gateway of the management V-Net the address behind it."""
         for leaf in self.fabric.leaves.values():
             leaf.run(f"ip address replace {BEHIND}/32 dev br-14".split())
 
@@ -111,7 +111,7 @@ def server(lab: Lab) -> Server:
 
 
 def test_routes_and_policy_routing(server: Server) -> None:
-    """They move and come back word for word, also when his tools or a crash come in between."""
+    """Routes and rules move and come back word for word, also after his tools or a crash."""
     host, controller = server.host, server.fabric.controller
     server.configure(*ROUTES[server.lab.backend])
     server.gateways()
@@ -166,7 +166,7 @@ VIP = {
 
 @pytest.mark.claim("14.11", "An address of the operator's file in the management subnet goes along")
 def test_a_further_address_of_the_operators_file(server: Server) -> None:
-    """It answers in both modes, and comes back with its label and lifetime. By hand: it stays."""
+    """An address of the file moves too and keeps label and lifetime; one set by hand stays."""
     host, controller, lab = server.host, server.fabric.controller, server.lab
     path, old, new = VIP[lab.backend]
     text = lab.machine.read(path)
@@ -186,9 +186,9 @@ def test_a_further_address_of_the_operators_file(server: Server) -> None:
         return on == ["nbr-14"]
 
     eventually(works)
-    first = shown("ens4")  # FRR's start adds an address of ours, as long as we are there
-    said = host.apply(payload()).err
-    assert "10.12.0.50" not in said, said
+    first = shown("ens4")  # FRR's start adds an address of ours until uninstall
+    output = host.apply(payload()).err
+    assert "10.12.0.50" not in output, output
     before = shown("ens4")
     server.joins()
     eventually(lambda: moved() and works())
@@ -216,7 +216,7 @@ STAYS = ("10.12.0.50/16", "the routing rule 1234 names ens4")
 
 
 def test_what_stays_is_named(server: Server) -> None:
-    """A further address that no file sets, and a rule for the NIC; also when it has moved.
+    """apply and status name an address that no file sets, and a rule for the NIC.
 
     The first apply ends what router advertisements give, and says so.
     """
@@ -231,8 +231,8 @@ def test_what_stays_is_named(server: Server) -> None:
     host.run("ip address add 10.12.0.50/16 dev ens4".split())
     host.run("ip rule add iif ens4 lookup 77 priority 1234".split())
     eventually(lambda: "proto ra" in host.run("ip -6 route show default dev ens4".split()).out)
-    said = host.apply(payload()).err
-    assert all(text in said for text in (*STAYS, "from router advertisements")), said
+    output = host.apply(payload()).err
+    assert all(text in output for text in (*STAYS, "from router advertisements")), output
     server.joins()
     status = host.evpn_host("status", check=False).out
     assert all(text in status for text in STAYS), status

@@ -56,7 +56,7 @@ class Point:
 
     @property
     def starts(self) -> bool:
-        """Whether the call starts a command."""
+        """Return whether the call starts a command."""
         return self.syscall in STARTS
 
     @property
@@ -79,20 +79,20 @@ def points(trace: str) -> list[Point]:
 
 
 def first_programs(trace: str) -> set[str]:
-    """Return what the children of the first process tried to execute first.
+    """Return the first program that each child of the first process tried to execute.
 
     The trace has execve and what starts commands, of all processes.
     """
     own, _, _ = trace.partition(" ")
     children: set[str] = set()
-    tried: dict[str, str] = {}
+    programs: dict[str, str] = {}
     for line in trace.splitlines():
         pid, _, call = line.partition(" ")
         if pid == own and (match := re.search(r"(?:vfork|clone3?|fork)\b.* = (\d+)$", call)):
             children.add(match[1])
         elif match := re.search(r'execve\("([^"]+)"', call):
-            tried.setdefault(pid, match[1])
-    return {path for pid, path in tried.items() if pid in children}
+            programs.setdefault(pid, match[1])
+    return {path for pid, path in programs.items() if pid in children}
 
 
 def starts_before(trace: str, syscall: str, number: int) -> int:
@@ -151,21 +151,21 @@ def _subject(name: str, rest: str) -> str:
 
 
 def _starts_command(point: Point, rest: str) -> bool:
-    """Whether a call starts a command, and not a thread of the same process."""
+    """Return whether a call starts a command, and not a thread of the same process."""
     return point.starts and "CLONE_THREAD" not in rest
 
 
 def _fails(rest: str) -> bool:
-    """Whether the call failed by itself: then there is nothing to take away from it."""
+    """Return whether the call failed by itself: then there is nothing to take away from it."""
     return re.search(r"\) += -1 E", rest) is not None and INJECTED not in rest
 
 
 def _changes(point: Point, rest: str) -> bool:
-    """Whether a call changes a file, a folder or the kernel."""
+    """Return whether a call changes a file, a folder or the kernel."""
     if point.syscall in SENDS:
         match = _NETLINK.search(rest)
         if not match:
-            return False  # FRR is asked, or the journal is told
+            return False  # a question to FRR, or a message to the journal
         if match["name"]:
             return match["name"].startswith(("RTM_NEW", "RTM_DEL", "RTM_SET"))
         return (int(match["number"], 16) - 16) % 4 != 2  # of each four, the third reads

@@ -16,7 +16,7 @@ import pytest
 from lab.fabric import Lab, eventually
 from tests.lab import reliability
 from tests.lab.faults import Bench, Counts, Fault, Judge, Verb
-from tests.lab.k8s01 import LEAVES, established, payload, vnet
+from tests.lab.k8s01 import established, payload, underlay, vnet
 from tests.lab.tracing import Point
 
 HOOK = "evpn-host-failover.service"
@@ -57,8 +57,7 @@ class Trials:
         lab.machine.write("/etc/evpn-host/config.yaml", "keep: 3\n")
         self.judge.states["without"] = self.bench.look()
         self.judge.at = "without"
-        for leaf in LEAVES:
-            lab.fabric.leaf(leaf).underlay(on=True)
+        underlay(lab.fabric, on=True)
         for state in ("less", "more") * 3:
             self.judge.know(state)
 
@@ -67,7 +66,7 @@ class Trials:
         print(f"{time.strftime('%H:%M:%S')} {self.system}: {text}", flush=True)
 
     def reach(self, state: str) -> None:
-        """Bring the host to a state, from whatever state."""
+        """Bring the host to a state, from any other."""
         if state == "without":
             self.host.evpn_host("uninstall")
             return
@@ -84,14 +83,14 @@ class Trials:
     def _apply(self, state: str) -> None:
         """Apply a payload that is new each time, with the same meaning.
 
-        After a rollback the payload that was gone back from would count as dealt with.
+        After a rollback, apply would leave alone a payload that it went back from.
         """
         self._serial += 1
         document, path = (self.less, LESS) if state == "less" else (self.more, MORE)
         self.lab.machine.write(path, json.dumps(document) + " " * self._serial)
-        began = time.monotonic()
+        start = time.monotonic()
         if self.host.evpn_host("apply", "-p", path).out:  # the files that changed
-            self.seconds = time.monotonic() - began
+            self.seconds = time.monotonic() - start
 
     def points(self, verb: Verb) -> list[Point]:
         """Find the points of a command."""
@@ -111,10 +110,10 @@ class Trials:
         self.judge.go(state)
 
     def try_all(self, *plans: tuple[Verb, list[Fault], Counts]) -> None:
-        """Let commands meet their faults; each begins where the one before has ended, if it can."""
+        """Try the faults of commands; each begins where the previous one ended, if it can."""
         queues = [(verb, list(faults), counts) for verb, faults, counts in plans]
-        while left := [plan for plan in queues if plan[1]]:
-            plan = next((p for p in left if p[0].begins == self.judge.at), left[0])
+        while remaining := [plan for plan in queues if plan[1]]:
+            plan = next((p for p in remaining if p[0].begins == self.judge.at), remaining[0])
             self.judge.trial(plan[0], plan[1].pop(0), plan[2])
 
     def finish(self, counts: dict[str, Counts]) -> None:
