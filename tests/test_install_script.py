@@ -356,7 +356,8 @@ def test_refuses_options_that_it_can_not_use(options: Options, case: str) -> Non
 
 def test_help_has_every_option_of_the_documentation(options: Options) -> None:
     """Both name the same; --help prints to standard output and ends with 0."""
-    page = (REPO / "docs/install.md").read_text().partition("## With the install script")[2].partition("\n## ")[0]
+    page = (REPO / "docs/install.md").read_text()
+    page = page.partition("## With the install script")[2].partition("\n## ")[0]
     documented = re.findall(r"^\| `(--[a-z-]+)", page, re.MULTILINE)
     done = options(*URL, "--help")
     assert (done.code, done.err) == (0, "")
