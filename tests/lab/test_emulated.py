@@ -206,7 +206,9 @@ def test_qemu_takes_over(host: Host) -> None:
     assert (vxlan["master"], vxlan["linkinfo"]["info_data"]["id"]) == ("nbr-60", 60)
 
 
-@pytest.mark.claim("13.8", "A firewall that drops what is forwarded: the documented rules suffice")
+@pytest.mark.claim(
+    "13.8", "If a firewall drops forwarded packets, the documented rules let guests through"
+)
 def test_a_firewall_drops_what_is_forwarded(host: Host, guests: Guests) -> None:
     """With `br_netfilter` bridged and routed frames are dropped. With the rules they pass again."""
     host.run(["modprobe", "br_netfilter"])
@@ -222,7 +224,7 @@ def test_a_firewall_drops_what_is_forwarded(host: Host, guests: Guests) -> None:
     assert not guests.a[0].ping(guests.b[1], count=1)  # tenants are isolated as before
 
 
-@pytest.mark.claim("13.9", "BGP and BFD are closed to guests, and to nobody else")
+@pytest.mark.claim("13.9", "BGP and BFD are closed to guests, and only to guests")
 def test_bgp_and_bfd_are_closed_to_guests(host: Host, guests: Guests) -> None:
     """The host does not answer a guest's connection to its gateway, and answers its own.
 
@@ -284,7 +286,9 @@ def arrives_from(sender: Node, receiver: Node) -> str:
     return listener.output.split()[-1]
 
 
-@pytest.mark.claim("19.6", "Docker's translation takes in no guest where the operator says so")
+@pytest.mark.claim(
+    "19.6", "Docker translates no guest's address if the operator sets `guest_nat: false`"
+)
 def test_docker_translates_no_guest(host: Host, guests: Guests) -> None:
     """It is named. With `guest_nat: false` guests keep their addresses, and containers do not."""
     one, other = guests.b
@@ -343,7 +347,9 @@ table inet filter {
 """
 
 
-@pytest.mark.claim("19.7", "A firewall that drops BGP, BFD and VXLAN is named, with what to let in")
+@pytest.mark.claim(
+    "19.7", "A firewall that drops BGP, BFD and VXLAN is named, with the rules to add"
+)
 def test_a_firewall_that_lets_in_what_was_asked_for(host: Host, guests: Guests) -> None:
     """`preflight` and `apply` name it; with the rule of the message nothing is said any more."""
     del guests
@@ -438,7 +444,7 @@ def test_vxlan_comes_from_the_fabric_alone(
 
 
 @pytest.mark.claim(
-    "9.10", "`apply` loads the filter of router advertisements, and status misses it"
+    "9.10", "`apply` loads the filter of router advertisements, and `status` says if it is missing"
 )
 def test_advertisements_are_filtered(host: Host, guests: Guests) -> None:
     """The table for frames comes with the V-Net's advertisements, and goes with them."""
@@ -459,7 +465,7 @@ def test_advertisements_are_filtered(host: Host, guests: Guests) -> None:
     assert "nftables" not in host.evpn_host("status", check=False).out
 
 
-@pytest.mark.claim("17.33", "trace says what the host's firewall drops, and packets agree with it")
+@pytest.mark.claim("17.33", "trace says what the host's firewall drops, and real packets agree")
 def test_trace_says_what_is_dropped(host: Host, guests: Guests) -> None:
     """Rules of nftables and a policy of iptables, bridged and routed, in both families."""
     two, other = guests.a[1], guests.b[1]
@@ -493,7 +499,9 @@ def test_trace_says_what_is_dropped(host: Host, guests: Guests) -> None:
 
 
 @pytest.mark.parametrize("tool", ["iptables", "iptables-legacy"])
-@pytest.mark.claim("17.34", "trace names a policy of iptables that drops VXLAN, legacy's too")
+@pytest.mark.claim(
+    "17.34", "trace names an iptables policy that drops VXLAN, also one of iptables-legacy"
+)
 def test_trace_names_what_drops_vxlan(
     host: Host, guests: Guests, outside: dict[str, tuple[Node, str, str]], tool: str
 ) -> None:
@@ -531,7 +539,7 @@ def firewall(host: Host, *arguments: str) -> dict[str, Any]:
     return step
 
 
-@pytest.mark.claim("13.11", "After a power cut the packet filter is there again")
+@pytest.mark.claim("13.11", "After a power cut the packet filter is loaded again")
 def test_after_a_power_cut(host: Host) -> None:
     """A unit loads it, and no command of evpn-host runs.
 

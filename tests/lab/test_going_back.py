@@ -106,7 +106,7 @@ def _comes_to(host: Host, expected: State) -> None:
     eventually(lambda: state(host) == expected)
 
 
-@pytest.mark.claim("18.20", "A rollback brings back all of its entry, and skips none")
+@pytest.mark.claim("18.20", "A rollback restores all of its entry, and skips no entry")
 def test_rollback_brings_back_each_entry(lab: Lab) -> None:
     """Also the apply that changed no file; a rollback that fails ends where it began."""
     host = lab.host

@@ -184,7 +184,9 @@ def run(host: Host, commands: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("what", TAKEN)
-@pytest.mark.claim("19.1", "What somebody else has is refused by its name, and stays as it is")
+@pytest.mark.claim(
+    "19.1", "apply refuses a device, table or VNI that others use, names it, and leaves it alone"
+)
 def test_the_first_payload_needs_it(bare: Host, what: str) -> None:
     """A table, the name of a device, a VNI."""
     theirs = TAKEN[what]
@@ -204,7 +206,7 @@ CATCHING = {
 
 
 @pytest.mark.parametrize("what", CATCHING)
-@pytest.mark.claim("19.8", "A rule that would take what is for the host elsewhere is refused")
+@pytest.mark.claim("19.8", "A routing rule that would divert packets for the host is refused")
 def test_a_rule_that_takes_what_is_for_the_host(lab: Lab, bare: Host, what: str) -> None:
     """It did no harm, because table local comes first. It must not go, nor the host be cut off."""
     rule = CATCHING[what]
@@ -232,7 +234,9 @@ def test_what_is_shut_down_in_frr(lab: Lab, bare: Host) -> None:
 
 
 @pytest.mark.parametrize("what", PROGRAMS)
-@pytest.mark.claim("19.2", "A program on the ports of BGP or VXLAN is refused by its name")
+@pytest.mark.claim(
+    "19.2", "apply refuses if a program uses the port of BGP or VXLAN, and names the program"
+)
 def test_a_program_has_the_port(bare: Host, what: str) -> None:
     """Such as BIRD, as Calico has it; FRR does not run yet."""
     name, kind, port, named = PROGRAMS[what]
@@ -247,7 +251,7 @@ def test_a_program_has_the_port(bare: Host, what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ADDED)
-@pytest.mark.claim("19.3", "What somebody else has is refused also for a V-Net that comes later")
+@pytest.mark.claim("19.3", "apply also refuses a later V-Net that needs something others use")
 def test_a_later_payload_needs_it(vtep: Host, what: str) -> None:
     """The host is a VTEP already, and stays what it is."""
     theirs = ADDED[what]
@@ -273,7 +277,9 @@ def rules(request: pytest.FixtureRequest, vtep: Host) -> Iterator[str]:
             vtep.run(["ip", family, "rule", "del", "pref", priority], check=False)
 
 
-@pytest.mark.claim("19.4", "Rules of Cilium or NetBird stay, and a tenant meets its VRF first")
+@pytest.mark.claim(
+    "19.4", "Rules of Cilium or NetBird stay, and a tenant's packets meet their VRF first"
+)
 def test_rules_that_stand_before(vtep: Host, rules: str) -> None:
     """`status` names it, `apply` mends it, the rules are all there, and no guest gets out."""
     pod = guest(vtep, "pod", 26, "10.188.0.254", 10)
@@ -311,7 +317,7 @@ LATER_RULES = {
 
 @pytest.mark.parametrize("what", LATER_RULES)
 @pytest.mark.claim(
-    "19.9", "A rule that comes later and takes the host's packets is named, and stays"
+    "19.9", "A routing rule that is added later and diverts the host's packets is named, and stays"
 )
 def test_a_rule_that_comes_later(lab: Lab, vtep: Host, what: str) -> None:
     """`status` names it, also as JSON, and so does each apply. Nobody changes it."""

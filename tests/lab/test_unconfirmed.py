@@ -82,7 +82,7 @@ def unconfirmed(host: Host, seconds: int) -> Payload:
 
 @pytest.mark.claim(
     "18.8",
-    "Not confirmed in time: what was before is back, and the timer leaves the payload alone",
+    "Not confirmed in time: the previous state returns, and the timer skips the payload",
 )
 def test_not_confirmed(lab: Lab, before: str) -> None:
     """The host goes back. The timer's apply leaves the payload alone; a person's does not."""
@@ -102,7 +102,7 @@ def test_not_confirmed(lab: Lab, before: str) -> None:
     assert has_new(host)
 
 
-@pytest.mark.claim("18.9", "Confirmed in time: it stays")
+@pytest.mark.claim("18.9", "Confirmed in time: the new state stays")
 def test_confirmed(lab: Lab) -> None:
     """The host stays as it is; nothing waits any more."""
     host = lab.host
@@ -115,7 +115,7 @@ def test_confirmed(lab: Lab) -> None:
     assert established(host) == {"ens4", "ens5"}
 
 
-@pytest.mark.claim("18.10", "The terminal goes away: the apply ends, and is undone in time")
+@pytest.mark.claim("18.10", "The terminal closes: the apply completes, and is undone in time")
 def test_the_terminal_goes_away(lab: Lab, before: str) -> None:
     """SIGHUP does not stop an apply halfway. Nobody can confirm, so the host goes back."""
     host = lab.host
@@ -127,7 +127,9 @@ def test_the_terminal_goes_away(lab: Lab, before: str) -> None:
 
 
 @pytest.mark.parametrize("after", [0.0, 1.0, 3.0])
-@pytest.mark.claim("18.11", "The process is killed anywhere: what was before is back in time")
+@pytest.mark.claim(
+    "18.11", "The process is killed at any moment: the previous state returns in time"
+)
 def test_the_process_is_killed(lab: Lab, before: str, after: float) -> None:
     """Wherever it was: the host goes back in time."""
     host = lab.host
@@ -145,7 +147,7 @@ def test_the_process_is_killed(lab: Lab, before: str, after: float) -> None:
 
 @pytest.mark.claim(
     "18.12",
-    "The power fails meanwhile: after the boot what was before is back, without a network",
+    "The power fails meanwhile: the boot restores the previous state, without a network",
 )
 def test_the_machine_dies(lab: Lab, before: str) -> None:
     """After the reboot the boot service goes back: without the fabric, or a controller."""
@@ -171,7 +173,7 @@ def test_the_machine_dies(lab: Lab, before: str) -> None:
 
 @pytest.mark.claim(
     "18.13",
-    "A second apply is refused and names the first; that of the timer changes nothing",
+    "A second apply is refused and names the first; the timer's apply changes nothing",
 )
 def test_a_second_apply(lab: Lab) -> None:
     """It is refused and names the first. The timer's apply changes nothing either."""
@@ -209,7 +211,7 @@ def test_rollback(lab: Lab, before: str) -> None:
     eventually(lambda: health(host) == "ok")
 
 
-@pytest.mark.claim("18.14", "Uninstalled while unconfirmed: nothing comes back")
+@pytest.mark.claim("18.14", "Uninstalled while unconfirmed: no earlier state comes back")
 def test_uninstall(lab: Lab) -> None:
     """It ends the wait: nothing comes back later."""
     host = lab.host
