@@ -1,25 +1,25 @@
 """Keeps passwords out of all text that leaves the process: messages, logs, records, reports.
 
-A secret is known once it was read, from the payload, from frr.conf.local or from a URL. Whatever
-prints or stores text masks it first: a native tool may repeat a line with a password.
+A secret becomes known when it is read, from the payload, from frr.conf.local or from a URL. Text is
+masked before it is printed or stored, because a native tool may repeat a line with a password.
 """
 
 import re
 
 MASKED = "(not shown)"
 _LEAST = 4  # characters; a shorter secret is masked only where a line says that it is one
-# What FRR calls a secret (`neighbor … password`, `ip ospf message-digest-key … md5`, `key-string`).
+# FRR's words before a secret (`neighbor … password`, `ip ospf message-digest-key … md5`, …).
 _KEYWORD = r"(\b(?:password|md5|key-string|key(?![ \t]+chain\b)|secret)[ \t]+)"
 _VALUE = r"(?:\d[ \t]+)?(\S.*)"
 _IN_CONFIGURATION = re.compile(_KEYWORD + _VALUE)
-# netplan and networkd quote the name of a key that they do not know: that is no secret.
+# netplan and networkd quote the name of an unknown key, which is no secret.
 _IN_MESSAGE = re.compile(_KEYWORD + r"(?![ \t]*['\"])" + _VALUE)
 _IN_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://)([^/?#\s@]*)@", re.IGNORECASE)
 _known: set[str] = set()
 
 
 def know(*secrets: str | None) -> None:
-    """Mask these from now on."""
+    """Mask these secrets from now on."""
     _known.update(secret for secret in secrets if secret and len(secret) >= _LEAST)
 
 
@@ -36,7 +36,7 @@ def know_those_of_url(url: str) -> None:
 
 
 def mask(text: str) -> str:
-    """Return text without the secrets that are known, and without logins in URLs."""
+    """Return text without known secrets and without logins in URLs."""
     text = _IN_URL.sub(rf"\1{MASKED}@", text)
     for secret in sorted(_known, key=len, reverse=True):
         text = text.replace(secret, MASKED)
@@ -44,5 +44,5 @@ def mask(text: str) -> str:
 
 
 def mask_frr(text: str) -> str:
-    """Return text of FRR without what its lines call a secret, and without known ones."""
+    """Return text of FRR without the secrets in its lines, and without known secrets."""
     return mask(_IN_MESSAGE.sub(rf"\1{MASKED}", text))

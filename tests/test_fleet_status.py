@@ -102,7 +102,7 @@ def test_all_is_well(evpn_host: Command, tmp_path: Path) -> None:
     post(tmp_path, "srv2", health="waiting", minutes=-30)
     done = evpn_host("fleet-status", tmp_path)
     assert done.code == 0
-    assert done.out.startswith("2 hosts: nobody is needed\n")
+    assert done.out.startswith("2 hosts: none needs a person\n")
     assert json.loads(evpn_host("fleet-status", "--json", tmp_path).out)["ok"]
 
 
