@@ -223,7 +223,7 @@ def leaves(source: str | None, output: Path, switches: str | None, as_json: bool
     from generator.verbs import context
     from generator.verbs import leaves as verb
 
-    done = verb.leaves(context.payload_of(source), verb.known(switches), output)
+    done = verb.leaves(context.payload_of(source), verb.read_switches(switches), output)
     for warning in done.warnings:
         context.say(f"warning: {warning}")
     if as_json:

@@ -70,7 +70,7 @@ def look(folder: Path, payload: Payload | None, stale: float, now: float | None 
         raise Refused(f"{printable(str(folder))}: there is no report in it")
     expected = {name.lower(): name for name in payload.names} if payload else {}
     rows = [
-        _row(host, payload, stale, now, known=payload is None or key in expected)
+        _row(host, payload, stale, now, is_expected=payload is None or key in expected)
         for key, host in reports.hosts.items()
     ]
     rows += [_silent(name) for key, name in expected.items() if key not in reports.hosts]
@@ -85,16 +85,18 @@ def look(folder: Path, payload: Payload | None, stale: float, now: float | None 
     )
 
 
-def _row(host: Host, payload: Payload | None, stale: float, now: float, *, known: bool) -> Row:
+def _row(
+    host: Host, payload: Payload | None, stale: float, now: float, *, is_expected: bool
+) -> Row:
     seconds = max(0, int(now - host.contact))
     attention = [] if host.health in GOOD else [host.health]
     attention += ["stale"] if seconds > stale else []
     attention += ["differs"] if host.total else []
     if host.generation is None:
         attention.append("nothing applied")
-    elif payload and known and host.generation != payload.generation:
+    elif payload and is_expected and host.generation != payload.generation:
         attention.append("behind" if host.generation < payload.generation else "ahead")
-    attention += [] if known else ["not in the fleet"]
+    attention += [] if is_expected else ["not in the fleet"]
     contact = datetime.datetime.fromtimestamp(host.contact, datetime.UTC)
     return Row(
         host=host.name,

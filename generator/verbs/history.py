@@ -46,8 +46,8 @@ def entries(root: Path) -> list[Entry]:
 
 def _generation(entry: record.Record, current: record.Record | None) -> int:
     """Return an entry's generation; the current entry has the newest payload's generation."""
-    here = current if current and current.number == entry.number else entry
-    return here.target.generation
+    newest = current if current and current.number == entry.number else entry
+    return newest.target.generation
 
 
 def _outcome(entry: record.Record, current: int, waiting: int) -> str:

@@ -23,7 +23,7 @@ class Done(msgspec.Struct, frozen=True):
     warnings: list[str]
 
 
-def known(path: str | None) -> dict[str, Switch]:
+def read_switches(path: str | None) -> dict[str, Switch]:
     """Return the switches in a file, none without a file. Raises `Refused`."""
     if path is None:
         return {}

@@ -33,9 +33,9 @@ def rollback_reported(
     """Go back to an earlier entry of the history, and report it; return that entry."""
     host = settings.host or hostname()
     with report.reported(settings, host, say, activates=options.activate) as run:
-        run.outcome, kept = rollback(number, options, log, say)
-        run.message = f"{run.outcome.host}: entry {kept.number}, of {kept.time}, is current again"
-    return kept
+        run.outcome, entry = rollback(number, options, log, say)
+        run.message = f"{run.outcome.host}: entry {entry.number}, of {entry.time}, is current again"
+    return entry
 
 
 def rollback(number: int | None, options: Options, log: Log, say: Log) -> tuple[Outcome, Record]:
@@ -50,14 +50,14 @@ def rollback(number: int | None, options: Options, log: Log, say: Log) -> tuple[
         if waiting and options.confirm is not None:
             awaiting.refuse_second(root)
         current = record.read(root)
-        outcome, kept = go_to(number, options, log, say)
+        outcome, entry = go_to(number, options, log, say)
         try:
             held.went_back(root, current.inputs if current else "")
         except OSError as error:
             say(f"warning: the payload is not held: {text_of(error)}")
         if waiting:
             awaiting.disarm(root, waiting, log)
-        return outcome, kept
+        return outcome, entry
 
 
 def _unconfirmed(root: Path) -> Unconfirmed | None:
@@ -76,9 +76,9 @@ def go_to(number: int | None, options: Options, log: Log, say: Log) -> tuple[Out
     current = record.read(root)
     if current is None:
         raise Refused("nothing was applied yet")
-    kept = _choose(current, number, generations.entries(root))
-    texts = generations.texts(root, kept)
-    pending = _pending(current, kept, generations.next_number(root, current), options)
+    entry = _choose(current, number, generations.entries(root))
+    texts = generations.texts(root, entry)
+    pending = _pending(current, entry, generations.next_number(root, current), options)
     frr_local(root)  # reading it makes its passwords known: FRR's tools may repeat them
     changes = staging.changes(root, texts)
     with awaiting.awaiting(options, "rollback", pending.number, current, log, say):
@@ -99,7 +99,7 @@ def go_to(number: int | None, options: Options, log: Log, say: Log) -> tuple[Out
         devices=len(done.target.devices),
         summary=done.summary,
     )
-    return outcome, kept
+    return outcome, entry
 
 
 def _choose(current: Record, number: int | None, entries: list[Record]) -> Record:
@@ -189,20 +189,20 @@ def _activation(
     )
 
 
-def _pending(current: Record, kept: Record, number: int, options: Options) -> Record:
+def _pending(current: Record, entry: Record, number: int, options: Options) -> Record:
     """Return the record of a rollback that has begun."""
     return msgspec.structs.replace(
-        kept,
+        entry,
         number=number,
-        origin=kept.origin or kept.number,
+        origin=entry.origin or entry.number,
         time=record.now(),
         started_by=options.started_by,
-        summary=summary(current.target, kept.target),
+        summary=summary(current.target, entry.target),
         inputs=current.inputs,
         ok=False,
         detail=_BEGUN,
-        remaining_devices=record.removed_devices(current, kept.target),
-        former_addresses=record.former_addresses(current, kept.target),
+        remaining_devices=record.removed_devices(current, entry.target),
+        former_addresses=record.former_addresses(current, entry.target),
         remaining_numbered=current.possible_numbered,
     )
 

@@ -152,10 +152,10 @@ def _activate(run: Run, stage: Path) -> list[str]:
     _place_management(run)
     run.guard.hold(run.target)
     rules = map(str, diverted.findings(run.target))
-    left = list(rules) if run.is_new else comparison.differences(run.target, root)
-    for text in left:
+    remaining = list(rules) if run.is_new else comparison.differences(run.target, root)
+    for text in remaining:
         run.say(f"warning: not put right: {text}")
-    return [text for text in [*differences, *repaired] if text not in left]
+    return [text for text in [*differences, *repaired] if text not in remaining]
 
 
 def _place_management(run: Run) -> None:

@@ -58,19 +58,19 @@ def uninstall(options: Options, log: Log, say: Log) -> list[str]:
     """
     with lock(options.root, uninstalls=True), commands.interruptible():
         applied = record.read(options.root)
-        known = before.read(options.root)
+        original = before.read(options.root)
         if applied:
             begun = msgspec.structs.replace(applied, ok=False, detail=_BEGUN)
             record.begin(options.root, begun, applied)
         try:
-            return _remove(applied, known, options, log, say)
+            return _remove(applied, original, options, log, say)
         except Exception as failure:  # noqa: BLE001  # after any error a person has to know
             hint = "not all of evpn-host is removed: run uninstall again"
             raise Stranded(*problems_of(failure), hint) from None
 
 
 def _remove(
-    applied: Record | None, known: Before, options: Options, log: Log, say: Log
+    applied: Record | None, original: Before, options: Options, log: Log, say: Log
 ) -> list[str]:
     root = options.root
     if options.activate:
@@ -81,8 +81,8 @@ def _remove(
     removed = _restore_files(applied, options, log, say)
     if options.activate and applied:
         converge.withdraw(applied, log)
-        before.restore(root, known, log)
-    before.remove_folders(root, known)
+        before.restore(root, original, log)
+    before.remove_folders(root, original)
     files.remove_tree(root, RUN)
     files.remove_tree(root, record.STATE)
     see_gone(f"/{record.STATE / name}" for name in tree.names(root, record.STATE))
@@ -95,13 +95,13 @@ def take_back(applied: Record, options: Options, log: Log, say: Log) -> None:
     The caller has the lock. Raises `OSError` or `ActivationFailed`; it can then be repeated.
     """
     root = options.root
-    known = before.read(root)
+    original = before.read(root)
     if services.is_installed(HOOK, root):
         services.disable(HOOK, "there is no address to move", log)
     _restore_files(applied, options, log, say)
     converge.withdraw(applied, log)
-    before.restore(root, known, log)
-    before.remove_folders(root, known)
+    before.restore(root, original, log)
+    before.remove_folders(root, original)
     files.remove_tree(root, record.KEPT)
     files.remove(root, before.FILE)
     record.remove(root)
