@@ -527,7 +527,7 @@ BAD: dict[str, tuple[Behaviour, str]] = {
         "redirects to http://127.0.0.1/p, another",
     ),
     "no URL": (partial(redirect, place="https://["), "redirects to https://[, which is not a URL"),
-    "no port": (partial(redirect, place="//127.0.0.1:99999/x"), "another place"),
+    "no port": (partial(redirect, place="//127.0.0.1:99999/x"), "another server"),
     "a chunk of a negative size": (
         partial(raw, answer=CHUNKED + b"-5\r\n{}\r\n0\r\n\r\n"),
         "sends an answer that is not HTTP",
