@@ -34,7 +34,7 @@ def evpn_host() -> None:
     """Make this Linux server a VTEP of an EVPN/VXLAN fabric.
 
     Exit codes: 0 done or nothing to do, 1 refused and nothing changed, 2 wrong usage, 3 activation
-    failed and the generation before is active, 4 that failed too and a person is needed. For diff
+    failed and the previous generation is active, 4 that failed too and a person is needed. For diff
     and review: 0 same, 1 differs, 2 trouble.
     """
 
@@ -56,7 +56,7 @@ def diff(
 ) -> None:
     """Show what apply would change.
 
-    First in network terms, then file by file. Devices that would be removed come last.
+    First comes a summary in network terms, then each file, then the devices that would be removed.
     """
     from generator.verbs import context
     from generator.verbs import diff as verb
@@ -99,8 +99,8 @@ def preflight(source: str | None, host: str | None, as_json: bool) -> None:
 @parameters.backend
 @parameters.root
 @click.option("--no-activate", is_flag=True, help="write the files and run nothing")
-@click.option("--full", is_flag=True, help="activate everything anew, not only what changed")
-@click.option("--force", is_flag=True, help="apply a payload of a lower generation too")
+@click.option("--full", is_flag=True, help="activate everything, not only the changes")
+@click.option("--force", is_flag=True, help="accept a payload with a lower generation")
 @click.option(
     "--wait",
     type=click.FloatRange(0, 600, min_open=True),
@@ -112,7 +112,7 @@ def preflight(source: str | None, host: str | None, as_json: bool) -> None:
     "--last-good", is_flag=True, help="apply the last good payload if the controller gives none"
 )
 @click.option(
-    "--replace-frr", is_flag=True, help="end a BGP instance of yours in frr.conf; a copy is kept"
+    "--replace-frr", is_flag=True, help="replace your frr.conf that has a BGP instance; keep a copy"
 )
 @parameters.confirm
 @parameters.no_guard
@@ -166,7 +166,7 @@ def apply(
 
 
 def _went_back(log: "Log") -> bool:
-    """Go back from what nobody has confirmed in time; return whether this host has gone back."""
+    """Go back if nobody has confirmed in time; return whether this host has gone back."""
     from generator.state import unconfirmed
 
     if (waiting := unconfirmed.read(Path("/"))) is None or not waiting.due:
@@ -201,8 +201,8 @@ def _show(outcome: "Outcome", say: "Log") -> None:
 def uninstall(root: Path | None, yes: bool, verbose: bool) -> None:
     """Remove all files and devices of evpn-host.
 
-    It removes nothing else, and restores what they had replaced. On a terminal it first says what
-    will go, and asks.
+    It removes nothing else, and restores the files that it had replaced. On a terminal it first
+    says what it will do, and asks.
     """
     from generator.reporting import report
     from generator.verbs import context
@@ -228,7 +228,7 @@ def uninstall(root: Path | None, yes: bool, verbose: bool) -> None:
 def status(root: Path | None, as_json: bool) -> None:
     """Show what should be, what is, and each difference.
 
-    The exit code is 0 if nothing differs and health is ok, or waiting for the switch ports.
+    The exit code is 0 if nothing differs, and the health is ok or waiting (for the switch ports).
     """
     from generator.activation import commands, lldp
     from generator.reporting import status as reading
@@ -251,8 +251,8 @@ def status(root: Path | None, as_json: bool) -> None:
 def trace(subject: str, vnet: str | None, vpc: str | None, as_json: bool) -> None:
     """Say why a guest can or cannot be reached from this host.
 
-    The steps stand in the order of a packet; the last line names the first thing that is wrong.
-    A few echo requests to the guest's VTEP show whether full packets pass. Needs root.
+    The steps follow the path of a packet; the last line names the first step that is wrong. A few
+    echo requests to the guest's VTEP show whether full-size packets pass. Needs root.
 
     The exit code is 0 if nothing is wrong, 1 if something is, 2 for wrong usage.
     """
@@ -267,12 +267,12 @@ def trace(subject: str, vnet: str | None, vpc: str | None, as_json: bool) -> Non
 
 
 @evpn_host.command()
-@click.option("--once", is_flag=True, help="look once, move the address if it has to move, and end")
+@click.option("--once", is_flag=True, help="check once, move the address if needed, and end")
 @parameters.verbose
 def failover(once: bool, verbose: bool) -> None:
-    """Keep the management address where the fabric is.
+    """Move the management address between the NIC and the fabric.
 
-    Stays and follows events, unless --once is given.
+    It keeps running and follows events, unless --once is given.
     """
     from generator.failover import hook
     from generator.verbs import context
@@ -305,9 +305,9 @@ for _verb in (*payload_verbs.VERBS, *history_verbs.VERBS):
 
 
 def main() -> NoReturn:
-    """Run the command; failures become words and the contract's exit codes."""
+    """Run the command; a failure becomes a message and an exit code of the contract."""
     prepare_streams()
-    gc.set_threshold(100_000)  # of thousands of V-Nets all objects live to the end
+    gc.set_threshold(100_000)  # with thousands of V-Nets no object is freed before the end
     try:
         code = evpn_host.main(prog_name="evpn-host", standalone_mode=False)
     except click.exceptions.Abort:

@@ -1,4 +1,4 @@
-"""Verbs about what was applied before: history, confirm, rollback."""
+"""Verbs for earlier applies: history, confirm, rollback."""
 
 from pathlib import Path
 
@@ -11,10 +11,9 @@ from generator.verbs import parameters
 @parameters.root
 @click.option("--json", "as_json", is_flag=True, help="for a script")
 def history(root: Path | None, as_json: bool) -> None:
-    """List what was applied, the newest first.
+    """List the applies of this host, the newest first.
 
-    Each entry has its time, its outcome and what it changed. rollback NUMBER makes an entry
-    current again.
+    Each entry has its time, its outcome and its changes. rollback NUMBER goes back to an entry.
     """
     from generator.verbs import context
     from generator.verbs import history as verb
@@ -26,9 +25,9 @@ def history(root: Path | None, as_json: bool) -> None:
 @click.command()
 @parameters.verbose
 def confirm(verbose: bool) -> None:
-    """Keep what apply --confirm or rollback --confirm has made.
+    """Keep the changes of apply --confirm or rollback --confirm.
 
-    Without it this host goes back when the time is over, and after a reboot.
+    Without confirm, this host goes back when the time is over, and after a reboot.
     """
     from generator.verbs import confirm as verb
     from generator.verbs import context
@@ -43,7 +42,7 @@ def confirm(verbose: bool) -> None:
 @click.option("--no-activate", is_flag=True, help="write the files and run nothing")
 @parameters.confirm
 @click.option(
-    "--unconfirmed", is_flag=True, help="only if --confirm's time is over; systemd runs this"
+    "--unconfirmed", is_flag=True, help="only if the time of --confirm is over; systemd runs this"
 )
 @parameters.no_guard
 @parameters.verbose
@@ -56,10 +55,10 @@ def rollback(
     no_guard: bool,
     verbose: bool,
 ) -> None:
-    """Make an earlier entry of the history the current one.
+    """Go back to an earlier entry of the history.
 
-    NUMBER is the entry's, by default that of the one before. It stays current until the
-    controller's payload changes.
+    NUMBER is the number of the entry; by default the entry before the current one. The host keeps
+    that state until the controller's payload changes.
     """
     from generator.verbs import context
     from generator.verbs import rollback as verb
@@ -70,7 +69,7 @@ def rollback(
         root, no_activate=no_activate, keep=settings.keep, guard=guard, confirm=seconds
     )
     if unconfirmed and (number or root or no_activate or seconds is not None):
-        raise click.UsageError("--unconfirmed knows where to go, on this machine alone")
+        raise click.UsageError("--unconfirmed takes no NUMBER and none of the other options")
     with context.progress(verbose=verbose) as log:
         if unconfirmed:
             from generator.verbs import confirm

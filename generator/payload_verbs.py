@@ -1,4 +1,4 @@
-"""Verbs that need no host, only payloads or reports: they act on nothing."""
+"""Verbs that need no host, only payloads or reports. They change no host."""
 
 import sys
 from pathlib import Path
@@ -14,18 +14,27 @@ _PLATFORMS = ("libvirt", "nad", "incus", "podman", "qemu", "nspawn", "lxc")
 
 @click.command()
 @parameters.payload
-@click.option("-o", "--output", required=True, metavar="DIR", type=parameters.DIR)
+@parameters.output
 @click.option(
     "-H", "--host", metavar="HOST", type=parameters.TEXT, help="only this host of a Fleet"
 )
-@click.option("-b", "--backend", type=click.Choice(NAMES), default=NAMES[0], show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="what became of hosts and files")
+@click.option(
+    "-b",
+    "--backend",
+    type=click.Choice(NAMES),
+    default=NAMES[0],
+    show_default=True,
+    help="which tool the files are for",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="the changes of hosts and files, for a script"
+)
 def render(source: str | None, output: Path, host: str | None, backend: str, as_json: bool) -> None:
     """Write the files of a host, or of each host of a Fleet.
 
-    A host's files are below DIR/etc, those of a Fleet's hosts below DIR/<host>/etc. What evpn-host
-    wrote there and the payload no longer has goes. Files of others stay, and a file that is the
-    same is not written.
+    A host's files are below DIR/etc, those of a Fleet's hosts below DIR/<host>/etc. Earlier files
+    of evpn-host that the payload no longer has are removed. Files of others stay, and unchanged
+    files are not rewritten.
 
     Needs no root and reads nothing of this machine.
     """
@@ -56,7 +65,7 @@ def render(source: str | None, output: Path, host: str | None, backend: str, as_
     "--reports",
     metavar="DIR",
     type=parameters.DIR,
-    help="the page also shows how each host is, by the reports that hosts posted into DIR",
+    help="the page also shows the state of each host, from the reports that hosts posted into DIR",
 )
 @click.option("--fail-on-risk", is_flag=True, help="end with 1 only if a change is marked with !")
 def review(
@@ -73,7 +82,7 @@ def review(
     OLD and NEW are each a payload (a path, - or an http(s) URL), a folder that render wrote, or
     REV:path in the Git repository that you are in: a payload or such a folder at that revision.
 
-    Equal changes of many hosts are one line. What is risky is marked with ! and says why.
+    Equal changes of many hosts are one line. Risky changes are marked with ! and the reason.
 
     The exit code is 0 if no host changes, 1 if one does, 2 in trouble. With --fail-on-risk it is 1
     only if a change is marked.
@@ -84,27 +93,27 @@ def review(
     if as_json and markdown:
         raise click.UsageError("--json and --markdown: give one of them")
     if reports and not page:
-        raise click.UsageError("--reports: its hosts are shown on the page of --html alone")
+        raise click.UsageError("--reports: only the page of --html shows them")
     sides = verb.read(old, new)
-    found = verb.review(*sides)
+    result = verb.review(*sides)
     if page:
         from generator.verbs import review_page
 
-        review_page.write(found, sides, (old, new), page, reports)
+        review_page.write(result, sides, (old, new), page, reports)
     if as_json:
-        click.echo(context.json(found.answer, indent=2))
+        click.echo(context.json(result.answer, indent=2))
     elif markdown:
-        click.echo(review_text.markdown(found))
+        click.echo(review_text.markdown(result))
     else:
-        for line in review_text.lines(found):
+        for line in review_text.lines(result):
             click.echo(click.style(line, fg=colour(line)) if is_coloured() else line)
-    sys.exit(1 if (found.risk if fail_on_risk else found.differs) else 0)
+    sys.exit(1 if (result.risk if fail_on_risk else result.differs) else 0)
 
 
 @click.command()
 @parameters.payload
 @click.option(
-    "-H", "--host", metavar="HOST", type=parameters.TEXT, help="a host that a Fleet has to have"
+    "-H", "--host", metavar="HOST", type=parameters.TEXT, help="also check that a Fleet has HOST"
 )
 @click.option("--json", "as_json", is_flag=True, help="problems and warnings, for a script")
 def check(source: str | None, host: str | None, as_json: bool) -> None:
@@ -140,7 +149,7 @@ def check(source: str | None, host: str | None, as_json: bool) -> None:
     "source",
     metavar="SRC",
     type=parameters.TEXT,
-    help="instead of the applied payload",
+    help="use this payload instead of the applied one",
 )
 @click.option("-H", "--host", metavar="HOST", type=parameters.TEXT, help="which host of a Fleet")
 @parameters.root
@@ -170,7 +179,7 @@ def guests(
     nspawn   settings for /etc/systemd/nspawn/MACHINE.nspawn
     lxc      lines for a container's configuration
 
-    VNET is a VNI or a name; without it, each V-Net.
+    VNET is a VNI or a name. Without it, all V-Nets are printed.
     """
     from generator.verbs import context
     from generator.verbs import guests as verb
@@ -191,28 +200,30 @@ def guests(
 
 @click.command()
 @parameters.payload
-@click.option("-o", "--output", required=True, metavar="DIR", type=parameters.DIR)
+@parameters.output
 @click.option(
     "--switches",
     metavar="FILE",
     type=parameters.TEXT,
-    help="loopback, AS number and uplinks of the leaves, which no payload has",
+    help="loopbacks, AS numbers and uplinks of the leaves, which no payload has",
 )
-@click.option("--json", "as_json", is_flag=True, help="what became of leaves and files")
+@click.option(
+    "--json", "as_json", is_flag=True, help="the changes of leaves and files, for a script"
+)
 def leaves(source: str | None, output: Path, switches: str | None, as_json: bool) -> None:
-    """Write what each leaf needs for the hosts at its ports.
+    """Write the configuration of each leaf for its host ports.
 
     A leaf's frr.conf and its file for ifupdown2 are below DIR/<leaf>/etc. Without --switches they
-    have a word to replace where the leaf's loopback belongs, and where its AS number belongs if
-    the payload does not have it.
+    have the word LOOPBACK in place of the leaf's loopback, and ASN in place of an AS number that
+    the payload does not have.
 
-    Needs no root and reads nothing of this machine. DIR is for leaves alone: render removes what it
-    does not know.
+    Needs no root and reads nothing of this machine. Use a DIR for leaves only: render would remove
+    their files.
     """
     from generator.verbs import context
     from generator.verbs import leaves as verb
 
-    done = verb.leaves(context.payload_of(source), verb.known(switches), output)
+    done = verb.leaves(context.payload_of(source), verb.read_switches(switches), output)
     for warning in done.warnings:
         context.say(f"warning: {warning}")
     if as_json:
@@ -230,7 +241,7 @@ def leaves(source: str | None, output: Path, switches: str | None, as_json: bool
     "source",
     metavar="FLEET",
     type=parameters.TEXT,
-    help="also name its hosts that never reported, and those of another generation",
+    help="also name its hosts that never reported, and hosts with another generation",
 )
 @click.option(
     "--stale",
@@ -243,13 +254,13 @@ def leaves(source: str | None, output: Path, switches: str | None, as_json: bool
 )
 @click.option("--json", "as_json", is_flag=True, help="for a script")
 def fleet_status(folder: Path, source: str | None, stale: float, as_json: bool) -> None:
-    """Show which host of a fleet has what.
+    """Show the state of each host of a fleet.
 
-    DIR has the reports that hosts posted. Hosts that need a person come first: the health is not
-    ok or waiting, something differs, the report is stale. A file that is no report is named, and
-    hides no other.
+    DIR has the reports that hosts posted. A host needs a person if its health is not ok or waiting,
+    if something differs, or if its report is stale. Such hosts come first. Files that are not
+    reports come last.
 
-    The exit code is 0 if nobody is needed, 1 if somebody is, 2 in trouble.
+    The exit code is 0 if no host needs a person, 1 if one does, 2 in trouble.
     """
     from generator.desired import payload
     from generator.verbs import context

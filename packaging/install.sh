@@ -1,11 +1,11 @@
 #!/bin/sh
-{ # The shell reads all up to the last line before it runs any of it: the download may be cut short.
+{ # The shell reads the whole block before it runs any of it, because the download may be cut short.
 
 set -eu
 export LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive
 
 settings=/etc/evpn-host
-command=/usr/bin/evpn-host # the package's, whatever else is in PATH
+command=/usr/bin/evpn-host # the package's, not another one in PATH
 units="evpn-host.service evpn-host.timer"
 controller='' host='' ca_file='' ca_fingerprint='' token_file='' packages='' yes=''
 aside='' before='' stopped=''
@@ -14,26 +14,26 @@ newline='
 
 help() {
     cat <<'END'
-Make this Debian or Ubuntu server what its controller says, in one go:
+Install evpn-host on this Debian or Ubuntu server and apply its controller's payload:
 
     install.sh --controller https://controller.example/{host}.json [OPTION …]
 
   --controller URL      where the payload comes from; {host} becomes the host's name
   --host NAME           the host's name in the payload, if it is not the machine's
-  --ca-file FILE        the controller's CA certificate (PEM), in place of the system's
-  --ca-fingerprint HEX  instead: SHA-256 of a certificate that the controller itself shows
+  --ca-file FILE        the controller's CA certificate (PEM), instead of the system's
+  --ca-fingerprint HEX  instead of --ca-file: SHA-256 of a certificate that the controller shows
   --token-file FILE     a bearer token
   --package NAME|FILE   what apt-get installs; may be repeated          [evpn-host]
   --yes                 apply without asking
   --help                show this text and change nothing
 
-It installs the package, writes /etc/evpn-host/, asks the controller, shows what would change, asks
+It installs the package, writes /etc/evpn-host/, fetches the payload, shows what would change, asks
 you, applies, and enables the boot service and the timer. If that fails before the host was changed,
-or if you say no, packages and settings are as they were before. Run it again to upgrade the package
-or to change a setting. A setting that you do not give stays as it is.
+or if you answer no, it restores packages and settings. Run it again to upgrade the package or to
+change a setting. A setting that you do not give stays as it is.
 
-Exit codes: 0 done; 1 nothing was changed; 2 wrong usage; 4 a person has to look, the message says at
-what; else those of `evpn-host apply`.
+Exit codes: 0 done; 1 nothing was changed; 2 wrong usage; 4 a person is needed, and the message says
+what to look at; else those of `evpn-host apply`.
 END
 }
 
@@ -41,58 +41,58 @@ say() { printf 'install.sh: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
 usage() { say "$*; --help shows the options"; exit 2; }
 
-# Runs at the end, however it comes. Before the host was changed, everything is restored.
+# Runs at the end of the script, in any case. If the host was not changed yet, it restores everything.
 undo() {
     code=$?
     trap - EXIT
     trap '' HUP INT TERM
     set +e
     if [ "$code" -ne 0 ] && [ "$before" ]; then
-        say "going back: settings become as before, and packages that were not there go"
+        say "going back: the settings are restored, and new packages are removed"
         if ! back; then
-            say "going back failed, see above: look at $settings and at the packages yourself"
+            say "going back failed, see above: check $settings and the packages"
             code=4
         fi
     fi
     if [ "$stopped" ] && ! systemctl start evpn-host.timer; then
-        say "evpn-host.timer ran before and can't be started again"
+        say "evpn-host.timer was running before, and can't be started again"
         code=4
     fi
     [ ! "$aside" ] || rm -rf "$aside"
     exit "$code"
 }
 
-# Returns 1 if a part of it failed. It goes on with the other parts.
+# Restores settings and packages. Returns 1 if a part failed, but tries all parts.
 back() {
     copy_settings || return 1
     result=0
-    purge_new || result=1 # which removes the settings too, if evpn-host is new
+    purge_new || result=1 # before the settings: purging a new evpn-host removes them
     restore_settings || result=1
     return "$result"
 }
 
-# Removes the packages that were not there before, unless that would remove more than these.
+# Removes the packages that this script installed, unless apt would have to remove others too.
 purge_new() {
     list_packages "$aside/after" || return 1
     comm -13 "$aside/before" "$aside/after" >"$aside/new"
     new=$(tr '\n' ' ' <"$aside/new")
     [ "$new" ] || return 0
     if [ -e "$aside/vtep" ]; then
-        say "these packages stay, as their removal would take this VTEP out of the fabric: $new"
+        say "these packages stay, because removing them would take this VTEP out of the fabric: $new"
         return 0
     fi
     # shellcheck disable=SC2086 # a list
     apt-get purge --simulate $new </dev/null >"$aside/log" 2>&1 || { cat "$aside/log" >&2; return 1; }
     sed -n 's/^Purg //p; s/^Remv //p' "$aside/log" | sed 's/ .*//' | sort -u >"$aside/leaving"
     if [ "$(comm -23 "$aside/leaving" "$aside/new")" ]; then
-        say "these packages stay, as others need them that were there before: $new"
+        say "these packages stay, because packages from before need them: $new"
         return 0
     fi
     # shellcheck disable=SC2086 # a list
     apt-get purge --yes --quiet=2 $new </dev/null >"$aside/log" 2>&1 || { cat "$aside/log" >&2; return 1; }
 }
 
-# Copies the settings to a place that outlives a power cut: /tmp may be in memory.
+# Copies the settings to a place that survives a power cut: /tmp may be in memory.
 copy_settings() {
     rm -rf "$settings.before" || return 1
     [ -e "$aside/settings" ] || return 0
@@ -107,15 +107,15 @@ restore_settings() {
     rm -rf "$settings.failed"
 }
 
-# Writes the names of all packages that dpkg has files of, half-installed ones too.
+# Writes the names of all installed packages, also half-installed ones.
 list_packages() {
     dpkg-query --show --showformat '${db:Status-Status} ${Package}\n' >"$1.all" &&
         sed '/^not-installed /d; /^config-files /d; s/^[^ ]* //' "$1.all" >"$1.names" &&
         sort -u "$1.names" >"$1" &&
-        grep -qx dpkg "$1" # what is not in this list may be purged
+        grep -qx dpkg "$1" # a list without dpkg is wrong, and packages not in it may be purged
 }
 
-# Sets ca_file to the certificate with that fingerprint, of those that the controller shows.
+# Sets ca_file to that certificate of the controller that has the given fingerprint.
 fetch_ca() {
     command -v openssl >/dev/null || fail "--ca-fingerprint needs openssl"
     place=${controller#https://}
@@ -141,7 +141,7 @@ fetch_ca() {
     fail "$place shows no certificate with that fingerprint"
 }
 
-# Writes the given settings. In config.yaml it exchanges their values and nothing else.
+# Writes the given settings. In config.yaml it replaces only their values.
 write_settings() {
     /usr/bin/python3 -I - "$settings" "$controller" "$host" "$ca_file" "$token_file" <<'END'
 import json, os, stat, sys
@@ -150,7 +150,7 @@ from ruamel.yaml.error import YAMLError
 
 
 def write(path, data, mode, owner=(0, 0)):
-    """Replace a file durably. Until all of it is there, root alone can read it."""
+    """Replace a file durably. Until it is complete, only root can read it."""
     new = f"{path}.new"
     if os.path.lexists(new):
         os.unlink(new)
@@ -188,8 +188,8 @@ def replaced(text, settings):
         if places:
             [(key, node)] = places
             start, end = node.start_mark.index, node.end_mark.index
-            end = start + len(text[start:end].rstrip())  # the end of a block is the next line
-            if start == end:  # no value: its place is said to be further down
+            end = start + len(text[start:end].rstrip())  # a block's end mark is on the next line
+            if start == end:  # no value: the parser's marks are further down
                 start = end = text.index(":", key.end_mark.index) + 1
                 quoted = f" {quoted}"
             text = text[:start] + quoted + text[end:]
@@ -202,7 +202,7 @@ def replaced(text, settings):
             line_end = "" if text[:end].endswith("\n") or not text[:end] else "\n"
             text = f"{text[:end]}{line_end}{indent}{name}: {quoted}\n{text[end:]}"
         if parse(text)[0] != values | {name: value}:
-            raise ValueError(f"has a form in which {name} can't be exchanged: change it there")
+            raise ValueError(f"has a form in which {name} can't be replaced: change it there")
     return text
 
 
@@ -230,7 +230,7 @@ def main(folder, controller, host, ca_file, token_file):
                 text = opened.read()
         new = replaced(text, {name: value for name, value in settings.items() if value})
         if new != text:
-            if "?" in controller:  # there may be a token in it
+            if "?" in controller:  # the query may have a token
                 mode &= ~0o077
             write(file, new.encode(), mode, owner)
     except (YAMLError, ValueError, RecursionError) as error:
@@ -247,10 +247,10 @@ answer() {
     [ ! "$yes" ] || return 0
     printf 'Apply this to %s? [y/N] ' "$(uname -n)" >/dev/tty
     read -r reply </dev/tty || reply=
-    case $reply in [yY] | [yY][eE][sS]) ;; *) fail "you said no" ;; esac
+    case $reply in [yY] | [yY][eE][sS]) ;; *) fail "you answered no" ;; esac
 }
 
-# Ends with a message if a value can't be what the option is for.
+# Ends with a message if a value can't be right for its option.
 check_value() { # option, value
     case $2 in
         '') usage "$1 needs a value" ;;
@@ -271,7 +271,7 @@ check_value() { # option, value
             case $2 in
                 /* | ./* | ../* | *.deb) ;;
                 *[*?[]* | *- | *[[:space:]]*) # apt-get would search, or remove the package
-                    usage "--package: $2 is not the name of a package, and no file" ;;
+                    usage "--package: $2 is neither the name of a package nor a file" ;;
             esac
             ;;
     esac
@@ -309,7 +309,7 @@ parse_options() {
                 ;;
             --token-file) token_file=$value ;;
             --package)
-                # apt-get takes a file only by a path that begins so.
+                # apt-get treats a value as a file only if its path begins like this.
                 case $value in
                     /* | ./* | ../*) ;;
                     *.deb) [ ! -f "$value" ] || value=./$value ;;
@@ -355,13 +355,13 @@ install_packages() {
             */*) ;;
             *)
                 apt-get update --quiet=2 --option APT::Update::Error-Mode=any </dev/null >&2 ||
-                    say "apt-get update failed, see above: newer versions may be missed"
+                    say "apt-get update failed, see above: the newest version may not be installed"
                 break
                 ;;
         esac
     done
-    # Nothing may be removed, as it could not be brought back. Files of settings stay the operator's:
-    # dpkg would ask about them, with the question in the log and nobody to answer it.
+    # Remove no package, because it could not be restored. Keep the operator's conffiles: dpkg would
+    # ask about them, but the question would be in the log, where nobody can answer it.
     apt-get install --yes --quiet=2 --no-remove --option Dpkg::Use-Pty=0 \
         --option Dpkg::Options::=--force-confdef --option Dpkg::Options::=--force-confold \
         -- "$@" </dev/null >"$aside/log" 2>&1 || {
@@ -376,7 +376,7 @@ apply() {
     "$command" diff || differs=$?
     [ "$differs" -le 1 ] || fail "evpn-host diff ended with $differs: see above"
     [ "$differs" = 0 ] || answer
-    # The terminal may go away now, and must not stop apply halfway.
+    # If the terminal closes from now on, apply must not stop halfway.
     trap '' HUP INT TERM
     applied=0
     "$command" apply >"$aside/log" 2>&1 || applied=$?
@@ -385,7 +385,7 @@ apply() {
         0) before='' ;;
         1 | 2 | 3 | 130) exit "$applied" ;; # the host is as before
         *)
-            before='' # a person has to look at it with what is there
+            before='' # leave everything in place for a person to look at
             say "evpn-host apply ended with $applied: everything stays as it is now, for you to look at"
             exit "$applied"
             ;;
@@ -402,7 +402,7 @@ main() {
     trap 'exit 143' TERM
     trap 'exit 129' HUP
     list_packages "$aside/before" || fail "dpkg can't list the packages"
-    # A power cut between two steps of going back left only the copy.
+    # A power cut while going back may have left only the copy.
     [ -e "$settings" ] || [ ! -e "$settings.before" ] || mv -T "$settings.before" "$settings"
     [ ! -e "$settings" ] || cp -a "$settings" "$aside/settings"
     if [ -e /var/lib/evpn-host/record.json ] && ! grep -qx evpn-host "$aside/before"; then
@@ -410,7 +410,7 @@ main() {
     fi
     [ ! "$ca_fingerprint" ] || fetch_ca
     if systemctl --quiet is-active evpn-host.timer; then
-        stopped=1 # or it applies what nobody has agreed to yet
+        stopped=1 # else the timer could apply before you have agreed
         systemctl stop evpn-host.timer
     fi
 
@@ -418,7 +418,7 @@ main() {
     install_packages
     write_settings
     say "asking the controller"
-    "$command" check || fail "the payload can't be had, or has problems"
+    "$command" check || fail "the payload can't be fetched, or has problems"
     apply
     # shellcheck disable=SC2086 # a list
     if ! systemctl enable --quiet $units || ! systemctl start evpn-host.timer; then

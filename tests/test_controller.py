@@ -325,7 +325,7 @@ def test_sends_the_token_of_a_file(tree: Tree, controller: RecordingController) 
     controller.token = TOKEN
     assert "401 Unauthorized: it wants a token (token_file in config.yaml)" in tree.run("apply").err
     tree.set(token_file=tree.put("token", "another"))
-    assert "401 Unauthorized: it does not take this host's token" in tree.run("apply").err
+    assert "401 Unauthorized: it rejects this host's token" in tree.run("apply").err
     tree.put("token", TOKEN + "\n")
     assert tree.run("apply").code == 0
     assert controller.answers == [401, 401, 200]
@@ -500,29 +500,35 @@ BAD: dict[str, tuple[Behaviour, str]] = {
         "offers text/html; charset=x, not JSON or YAML",
     ),
     "no type": (partial(plain, type_=""), "offers something without a type, not JSON or YAML"),
-    "packed": (partial(plain, Content_Encoding="gzip"), "offers it in gzip, which was not asked"),
+    "packed": (
+        partial(plain, Content_Encoding="gzip"),
+        "sends Content-Encoding gzip, which was not",
+    ),
     "no content": (partial(plain, body=b"", status=204), "answers 204 No Content, which is no"),
     "part": (partial(plain, status=206), "answers 206 Partial Content, which is no payload"),
     "401": (partial(plain, status=401), "answers 401 Unauthorized: it wants a token"),
     "403": (partial(plain, status=403), "answers 403 Forbidden: this host may not have it"),
     "404": (partial(plain, status=404), "answers 404 Not Found: it has nothing under this address"),
-    "429": (partial(plain, status=429), "answers 429 Too Many Requests: it asks to come later"),
-    "500": (partial(plain, status=500), "Server Error: it has a fault of its own (tried 2 times)"),
+    "429": (
+        partial(plain, status=429),
+        "answers 429 Too Many Requests: it asks to try again later",
+    ),
+    "500": (partial(plain, status=500), "Server Error: it has an internal error (tried 2 times)"),
     "503, for long": (
         partial(plain, status=503, Retry_After="3600"),
-        "answers 503 Service Unavailable: it has a fault of its own\n",
+        "answers 503 Service Unavailable: it has an internal error\n",
     ),
-    "599": (partial(plain, status=599), "answers 599: it has a fault of its own (tried 2 times)"),
+    "599": (partial(plain, status=599), "answers 599: it has an internal error (tried 2 times)"),
     "another host": (
         partial(redirect, place="https://127.0.0.2:1/K8S01.json"),
-        "sends to https://127.0.0.2:1/K8S01.json, another place",
+        "redirects to https://127.0.0.2:1/K8S01.json, another server",
     ),
     "plain http": (
         partial(redirect, place="http://127.0.0.1/p"),
-        "sends to http://127.0.0.1/p, another",
+        "redirects to http://127.0.0.1/p, another",
     ),
-    "no URL": (partial(redirect, place="https://["), "sends to https://[, which is not a URL"),
-    "no port": (partial(redirect, place="//127.0.0.1:99999/x"), "another place"),
+    "no URL": (partial(redirect, place="https://["), "redirects to https://[, which is not a URL"),
+    "no port": (partial(redirect, place="//127.0.0.1:99999/x"), "another server"),
     "a chunk of a negative size": (
         partial(raw, answer=CHUNKED + b"-5\r\n{}\r\n0\r\n\r\n"),
         "sends an answer that is not HTTP",
@@ -538,7 +544,7 @@ BAD: dict[str, tuple[Behaviour, str]] = {
     "a file": (partial(redirect, place="file:///etc/shadow"), "file:///etc/shadow"),
     "round and round": (
         partial(redirect, place="?again"),
-        "from one address to the next without end",
+        "redirects again and again",
     ),
     "too large, as it says": (partial(plain, body=b"", length=MAX_BYTES + 1), "larger than 64 MiB"),
     "too large, chunk by chunk": (
@@ -700,7 +706,7 @@ def test_sends_the_token_to_the_controller_only(tree: Tree, ca: trustme.CA, tmp_
     plain_ = RecordingController(tmp_path / "payloads")
     with serving(plain_, None, tmp_path) as url:
         tree.set(controller=f"{url}/K8S01.json")
-        message = "no token and no certificate is used over plain http (use https)"
+        message = "tokens and certificates are not sent over plain http (use https)"
         assert message in tree.run("apply").err
         tree.set(token_file=None)
         assert tree.run("apply").code == 0
@@ -737,7 +743,7 @@ def test_last_good_stands_in_for_a_controller_that_fails(
     before = stamps(tree.root)
     result = tree.run("apply", "--last-good")
     assert (result.code, result.out) == (0, "")
-    assert result.err.startswith("warning: the last good payload has to do: https://127.0.0.1:")
+    assert result.err.startswith("warning: going on with the last good payload: https://127.0.0.1:")
     assert stamps(tree.root) == before
     (tree.root / FRR).unlink()
     assert tree.run("apply", "--last-good").out == "/etc/frr/frr.conf\n"
@@ -889,7 +895,7 @@ def test_the_journal_gets_a_message_with_fields(journal_: Callable[[], Json]) ->
     with report.reported(Config(), "K8S01", say, activates=True) as run:
         run.outcome = Outcome("K8S01", 7, devices=12)
     message = journal_()
-    assert (message["MESSAGE"], message["PRIORITY"]) == ("K8S01: generation 7 stands", "7")
+    assert (message["MESSAGE"], message["PRIORITY"]) == ("K8S01: generation 7 is unchanged", "7")
     with pytest.raises(ActivationFailed), report.reported(Config(), "K8S01", say, activates=True):
         raise ActivationFailed("netplan failed\nPRIORITY=0", "  it said")
     message = journal_()
@@ -897,7 +903,7 @@ def test_the_journal_gets_a_message_with_fields(journal_: Callable[[], Json]) ->
     assert message["EVPN_HOST_OUTCOME"] == "failed"
     assert message["MESSAGE"].endswith("is active: netplan failed\nPRIORITY=0;   it said")
     with report.reported(Config(), "K8S01", say, activates=True) as run:
-        run.go_on_without(Unreachable("nobody there"), lambda _: None)
+        run.use_last_good(Unreachable("nobody there"), lambda _: None)
         run.outcome = Outcome("K8S01", 7, devices=12)
     message = journal_()
     assert (message["EVPN_HOST_OUTCOME"], message["PRIORITY"]) == ("unreachable", "4")

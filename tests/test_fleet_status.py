@@ -102,7 +102,7 @@ def test_exit_code_0_when_all_is_well(evpn_host: Command, tmp_path: Path) -> Non
     post(tmp_path, "srv2", health="waiting", minutes=-30)
     result = evpn_host("fleet-status", tmp_path)
     assert result.code == 0
-    assert result.out.startswith("2 hosts: nobody is needed\n")
+    assert result.out.startswith("2 hosts: none needs a person\n")
     assert json.loads(evpn_host("fleet-status", "--json", tmp_path).out)["ok"]
 
 

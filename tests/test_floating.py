@@ -104,7 +104,7 @@ def test_it_goes_on_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
         raise failures.pop(0)
 
     monkeypatch.setattr(floating, "follow", follow)
-    monkeypatch.setattr(floating, "_PATIENCE", 0.0)
+    monkeypatch.setattr(floating, "_RETRY", 0.0)
     with pytest.raises(Ended):
         floating._follow(print, list)
     assert not failures

@@ -122,7 +122,7 @@ dpkg-query --show --showformat '${Package} ${Version} ${db:Status-Abbrev}\n' | g
 
 # The codes that verbs of evpn-host end with; what install.sh ends with, and says; what stays.
 ENDS: dict[str, tuple[dict[str, int], int, str, bool]] = {
-    "check 1": ({"check": 1}, 1, "the payload can't be had, or has problems", False),
+    "check 1": ({"check": 1}, 1, "the payload can't be fetched, or has problems", False),
     "diff 2": ({"diff": 2}, 1, "evpn-host diff ended with 2", False),
     "diff 139": ({"diff": 139}, 1, "evpn-host diff ended with 139", False),
     "apply 1": ({"diff": 1, "apply": 1}, 1, "going back", False),
@@ -197,7 +197,7 @@ def test_the_answer_no_restores_the_server(server: Server) -> None:
     assert result.code == 1, result
     assert "+++ " in result.out
     assert "[y/N] " in result.out
-    assert "you said no" in result.out
+    assert "you answered no" in result.out
     assert server.picture() == server.before
 
 
@@ -205,7 +205,7 @@ def test_a_failed_apply_restores_the_server(server: Server) -> None:
     """The answer yes applies. That fails, because no daemon runs here."""
     result = server.install("--ca-fingerprint", server.fingerprint.upper(), answer="yes")
     assert result.code == 3, result
-    assert "you said no" not in result.out
+    assert "you answered no" not in result.out
     assert server.picture() == server.before
 
 
@@ -262,7 +262,7 @@ def test_a_vtep_stays_one_if_its_package_can_not_be_installed(server: Server) ->
     settings = server.root.run(["ls", "-d", "/etc/evpn-host"], check=False).out
     server.reset()
     assert result.code == 1, result
-    assert "these packages stay, as their removal would take this VTEP out of the" in result.out
+    assert "these packages stay, because removing them would take this VTEP" in result.out
     assert (record, settings) == ("{}\n", "")
 
 
@@ -297,7 +297,7 @@ def test_a_package_stays_if_an_upgraded_one_needs_it(server: Server) -> None:
         server.root.run(["rm", "/opt/check"])
         server.reset()
     assert result.code == 1, result
-    assert "these packages stay, as others need them that were there before: extra" in result.out
+    assert "these packages stay, because packages from before need them: extra" in result.out
     assert [line for line in after if line.startswith("stub ")] == ["stub 2 ii "]
 
 
@@ -333,13 +333,13 @@ WRONG: dict[str, tuple[tuple[str | bytes, ...], str]] = {
     "bytes": ((*URL, "--host", b"\xff"), "the value is not UTF-8"),
     "path": (("--controller", "payload.json"), "payload.json is not an http(s) URL"),
     "space": (("--controller", "https://a b"), "a URL has no spaces"),
-    "removal": ((*URL, "--package", "frr-"), "frr- is not the name of a package"),
-    "search": ((*URL, "--package", "frr*"), "frr* is not the name of a package"),
+    "removal": ((*URL, "--package", "frr-"), "frr- is neither the name of a package"),
+    "search": ((*URL, "--package", "frr*"), "frr* is neither the name of a package"),
     "SHA-1": ((*URL, "--ca-fingerprint", "00" * 20), "is not 64 hexadecimal digits"),
     "too long": ((*URL, "--ca-fingerprint", "00" * 3200), "is not 64 hexadecimal digits"),
     "not hexadecimal": ((*URL, "--ca-fingerprint", "0g" * 32), "is not 64 hexadecimal digits"),
     "no digits": ((*URL, "--ca-fingerprint", ":"), "is not 64 hexadecimal digits"),
-    "two packages": ((*URL, "--package", "frr nano"), "frr nano is not the name of a package"),
+    "two packages": ((*URL, "--package", "frr nano"), "frr nano is neither the name of a package"),
 }
 
 
@@ -355,7 +355,8 @@ def test_refuses_options_that_it_can_not_use(options: Options, case: str) -> Non
 
 def test_help_has_every_option_of_the_documentation(options: Options) -> None:
     """Both name the same; --help prints to standard output and ends with 0."""
-    page = (REPO / "docs/install.md").read_text().partition("## One line")[2].partition("\n## ")[0]
+    page = (REPO / "docs/install.md").read_text()
+    page = page.partition("## With the install script")[2].partition("\n## ")[0]
     documented = re.findall(r"^\| `(--[a-z-]+)", page, re.MULTILINE)
     result = options(*URL, "--help")
     assert (result.code, result.err) == (0, "")

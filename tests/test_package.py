@@ -308,7 +308,7 @@ def test_the_package_removes_units_of_a_wheel(installed: Root) -> None:
     assert installed.run(["sh", "-c", script]).out == f"{unit}\n"
     again = [*APT, "--reinstall", "install", f"evpn-host={__version__}"]
     output = installed.run(again, timeout=300, env=NONINTERACTIVE).out
-    assert f"evpn-host: {unit}, of install-units, makes way for this package's" in output
+    assert f"evpn-host: this package's unit replaces {unit} of install-units" in output
     assert installed.run(["sh", "-c", f"ls {unit}"], check=False).code != 0
     packaged = "/usr/lib/systemd/system/evpn-host.timer"
     assert installed.run(["readlink", "-f", link]).out == f"{packaged}\n"

@@ -38,28 +38,28 @@ class Config(msgspec.Struct, frozen=True):
     controller: Text | None = None  # a path or an http(s) URL; {host} in it is this host's name
     host: Text | None = None
     backend: Backend | None = None
-    ca_file: File | None = None  # PEM; only these, in place of the system's
+    ca_file: File | None = None  # PEM; replaces the system's CAs
     certificate_file: File | None = None  # PEM, for mutual TLS
     key_file: File | None = None
     token_file: File | None = None  # a bearer token
     insecure: Switch = False  # whether plain http is allowed to another machine
     connect_timeout: Seconds = 5.0
-    timeout: Seconds = 30.0  # for all of it, tries that failed and pauses between them included
+    timeout: Seconds = 30.0  # for the whole request, with failed tries and pauses
     retries: Count = 3
-    guard: Seconds = 90.0  # in which all that was reachable before an apply must be so again
+    guard: Seconds = 90.0  # within which all that was reachable before an apply must be so again
     guest_bgp: Switch = False  # whether guests may reach BGP and BFD of this host
-    guest_nat: Switch = True  # whether rules of others may translate guests' addresses
+    guest_nat: Switch = True  # whether NAT rules of others may translate guests' addresses
     keep: Entries = 20  # entries of the history
-    report: Url | None = None  # where `status --json` goes after a run
+    report: Url | None = None  # where to send `status --json` after a run
     metrics: File | None = None  # a file for Prometheus' node exporter, rewritten by each run
 
     def patient(self, seconds: float) -> "Config":
-        """Return the same settings, but keep trying for so many seconds until it answers."""
+        """Return the same settings, but keep trying for so many seconds."""
         return msgspec.structs.replace(self, timeout=seconds, retries=sys.maxsize)
 
 
 def is_url(source: str) -> bool:
-    """Whether a payload comes from a controller."""
+    """Whether a source is the URL of a controller."""
     return source.startswith(("http://", "https://"))
 
 
@@ -74,7 +74,7 @@ def hostname() -> str:
 
 
 def load(root: Path) -> Config:
-    """Return the settings of a host, the defaults if it has no file. Raises `Refused`."""
+    """Return the settings of a host, or the defaults if it has no file. Raises `Refused`."""
     try:
         text = tree.read(root, PATH, _MAX_BYTES).decode()
     except FileNotFoundError:
@@ -88,7 +88,7 @@ def load(root: Path) -> Config:
 
 
 def _parsed(text: str) -> Any:
-    """Return the value of YAML that is as plain as settings are. Raises `Refused`."""
+    """Return the value of a plain YAML document. Raises `Refused`."""
     try:
         return plain_yaml.read(text, _settings, _MAX_DEPTH)
     except plain_yaml.NotPlain as error:
@@ -98,7 +98,7 @@ def _parsed(text: str) -> Any:
 
 
 def _settings(pairs: plain_yaml.Pairs) -> dict[str, Any]:
-    """Return settings by name. Raises `Refused` for one that stands there twice."""
+    """Return settings by name. Raises `Refused` if a name occurs twice."""
     values: dict[str, Any] = {}
     for name, value in pairs:
         if name in values:
@@ -121,7 +121,7 @@ def _convert(raw: Any) -> Config:
         try:
             msgspec.convert(value, fields[name].type)
         except msgspec.ValidationError:
-            problems.append(Problem(place, printable(value), _broken(fields[name].type)))
+            problems.append(Problem(place, printable(value), _rule_of(fields[name].type)))
     if (raw.get("certificate_file") is None) != (raw.get("key_file") is None):
         rule = "certificate_file and key_file stand together or not at all"
         problems.append(Problem(f"/{PATH}", "", rule))
@@ -130,7 +130,7 @@ def _convert(raw: Any) -> Config:
     return msgspec.convert(raw, Config)
 
 
-def _broken(type_: Any) -> str:
+def _rule_of(type_: Any) -> str:
     """Return the rule of a setting's type, in words."""
     [rule] = [option for option in (type_, *get_args(type_)) if get_origin(option) is Annotated]
     return str(rule.__metadata__[0].extra["rule"])

@@ -1,4 +1,4 @@
-"""Why a controller gave no payload, in words that an operator understands."""
+"""Says why a controller gave no payload, in words that an operator understands."""
 
 import re
 import ssl
@@ -7,7 +7,7 @@ from typing import Any
 
 from generator.errors import printable
 
-_OVERLOADED = {408, 425, 429}  # come again later (RFC 9110, 8470, 6585)
+_OVERLOADED = {408, 425, 429}  # try again later (RFC 9110, 8470, 6585)
 # OpenSSL's X509_V_ERR numbers, and what they mean to an operator.
 _UNTRUSTED = "its certificate is not of a CA that is trusted here"
 _OTHER_NAME = "its certificate is for another name or address"
@@ -23,7 +23,7 @@ _CERTIFICATE = {
 }
 
 NOT_HTTP = "sends an answer that is not HTTP"
-# urllib3's exceptions by name, the more telling ones first.
+# urllib3's exceptions by name, the more specific ones first.
 _NETWORK = {
     "ConnectTimeoutError": "can't be reached: no answer",
     "ReadTimeoutError": "did not answer in time",
@@ -40,19 +40,19 @@ class Failed(Exception):
     def __init__(self, rule: str, hint: str = "", *, again: bool = False, after: float = 0) -> None:
         super().__init__(rule)
         self.rule, self.hint = rule, hint
-        self.again = again  # whether another try may come to something
-        self.after = after  # seconds that the controller asks for
+        self.again = again  # whether another try may succeed
+        self.after = after  # seconds that the controller asks to wait
 
 
 def refusal(answer: Any, *, authorised: bool) -> Failed:
-    """Return what an answer's status means."""
+    """Return the failure that an answer's status means."""
     status: int = answer.status
     try:
         reply = f"the controller answers {status} {HTTPStatus(status).phrase}"
     except ValueError:
         reply = f"the controller answers {status}"
     if status == HTTPStatus.UNAUTHORIZED:
-        rule = "it does not take this host's token" if authorised else "it wants a token"
+        rule = "it rejects this host's token" if authorised else "it wants a token"
         return Failed(f"{reply}: {rule}", "" if authorised else "token_file in config.yaml")
     if status == HTTPStatus.FORBIDDEN:
         return Failed(f"{reply}: this host may not have it")
@@ -61,7 +61,7 @@ def refusal(answer: Any, *, authorised: bool) -> Failed:
     if status in _OVERLOADED or status >= 500:
         after = answer.headers.get("Retry-After", "")
         seconds = float(after) if re.fullmatch(r"[0-9]{1,5}", after) else 0
-        rule = "it has a fault of its own" if status >= 500 else "it asks to come later"
+        rule = "it has an internal error" if status >= 500 else "it asks to try again later"
         return Failed(f"{reply}: {rule}", again=True, after=seconds)
     return Failed(f"{reply}, which is no payload")
 

@@ -1,6 +1,6 @@
 """Fetches payloads from a controller over HTTP, and sends it reports. It trusts no answer.
 
-urllib3 takes longer to import than all the rest, so only a run with a controller imports it.
+urllib3 takes longer to import than everything else, so only a run with a controller imports it.
 """
 
 import contextlib
@@ -29,24 +29,25 @@ from generator.state import tree
 
 T = TypeVar("T")
 
-REPORT_TIMEOUT = 10.0  # seconds that a report may take, whatever happens to it
-# Seconds, at most, before the first retry; twice as long before each that follows, up to the last.
+REPORT_TIMEOUT = 10.0  # seconds that a report may take at most
+# The longest pause in seconds before the first retry; it doubles before each further one, up to
+# LONG_PAUSE.
 PAUSE, LONG_PAUSE = 0.5, 8.0
-_REDIRECTS = 3  # more of them are a loop
+_REDIRECTS = 3  # more redirects count as a loop
 _MOVED = {301, 302, 303, 307, 308}
-# RFC 8259, and RFC 9512 with the names that were in use before it.
+# RFC 8259, and RFC 9512 with the older names.
 _TYPE = re.compile(
     r"(application/([a-z0-9.+-]+\+)?(json|yaml)|(application|text)/(x-)?yaml)\s*(;.*)?",
     re.IGNORECASE,
 )
 _ACCEPT = "application/json, application/yaml;q=0.9"
 _TAG = re.compile(r'(W/)?"[\x21\x23-\x7e]{1,200}"')  # RFC 9110, 8.8.3
-_MAX_TOKEN = 16 << 10  # bytes of its file
+_MAX_TOKEN = 16 << 10  # bytes of a token's file
 _TOKEN = re.compile(r"[\x21-\x7e]{1,8192}")
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A controller's answer: a payload, or None if the payload with the named ETag is current."""
+    """A controller's answer: a payload, or None if the payload with the given ETag is current."""
 
     data: bytes | None
     tag: str  # the payload's ETag, empty without one
@@ -61,17 +62,17 @@ class Access:
         self._own = expand(settings.controller or "", host)
 
     def fetch(self, url: str, tag: str = "") -> Answer:
-        """Return the payload, or that the one with this ETag is current. Raises `Unreachable`."""
+        """Return a payload, or no data if that with ETag `tag` is current. Raises `Unreachable`."""
         headers = {"Accept": _ACCEPT} | ({"If-None-Match": tag} if tag else {})
         timeout = self._settings.timeout
         deadline = time.monotonic() + timeout
 
-        failed: list[str] = []
+        reasons: list[str] = []
 
         def work() -> Answer:
-            return self._persist(url, deadline, failed, lambda: self._get(url, headers, deadline))
+            return self._retry(url, deadline, reasons, lambda: self._get(url, headers, deadline))
 
-        return _within(timeout, url, work, failed)
+        return _within(timeout, url, work, reasons)
 
     def report(self, url: str, body: bytes) -> None:
         """Send a document once, within `REPORT_TIMEOUT`. Raises `Unreachable`."""
@@ -91,22 +92,22 @@ class Access:
 
         _within(REPORT_TIMEOUT, url, work)
 
-    def _persist(self, url: str, deadline: float, before: list[str], once: Callable[[], T]) -> T:
-        """Try until it works or can't work; `before` gets the reason of each try that failed."""
+    def _retry(self, url: str, deadline: float, reasons: list[str], once: Callable[[], T]) -> T:
+        """Call `once` until it succeeds or can't; `reasons` gets the reason of each failed try."""
         tries = 0
         while True:
             tries += 1
             try:
                 return once()
             except Failed as failed:
-                # The whole range: hosts that failed together must not come back together.
+                # Random over the whole range: hosts that failed together must not return together.
                 longest = min(PAUSE * 2 ** (tries - 1), LONG_PAUSE)
                 pause = max(failed.after, random.uniform(0, longest))  # noqa: S311
                 late = time.monotonic() + pause > deadline
                 if not failed.again or late or tries > self._settings.retries:
                     rule = f"{failed.rule} (tried {tries} times)" if tries > 1 else failed.rule
                     raise Unreachable(Problem(printable(url, 200), "", rule, failed.hint)) from None
-                before.append(failed.rule)
+                reasons.append(failed.rule)
                 time.sleep(pause)
 
     def _get(self, url: str, headers: dict[str, str], deadline: float) -> Answer:
@@ -116,12 +117,12 @@ class Access:
             if answer.status not in _MOVED:
                 return _payload(answer, headers, authorised="token" in self._secrets(url))
             answer.close()
-            there = redirected(here, answer.headers.get("Location", ""))
-            if not same(there, here):
-                rule = f"sends to {printable(there)}, another place, where this host does not go"
+            target = redirected(here, answer.headers.get("Location", ""))
+            if not same(target, here):
+                rule = f"redirects to {printable(target)}, another server, which is not followed"
                 raise Failed(rule)
-            here = there
-        raise Failed("sends from one address to the next without end")
+            here = target
+        raise Failed("redirects again and again")
 
     def _request(
         self, method: str, url: str, headers: dict[str, str], deadline: float, body: bytes = b""
@@ -133,7 +134,7 @@ class Access:
         timeout = urllib3.Timeout(connect=min(self._settings.connect_timeout, left), read=left)
         headers = {
             "User-Agent": f"evpn-host/{__version__}",
-            "Accept-Encoding": "identity",  # no bombs, and nothing to be gained with an ETag
+            "Accept-Encoding": "identity",  # no compression bombs; with ETags little would be saved
             **headers,
         }
         secrets = self._secrets(url)
@@ -141,7 +142,7 @@ class Access:
             headers["Authorization"] = f"Bearer {_token(self._root, secrets['token'])}"
         pool = self._pool(url, secrets)
         try:
-            # A pool that is left closes each connection that comes back to it.
+            # After the block the pool closes each connection that is returned to it.
             with pool:
                 return pool.request(
                     method,
@@ -188,7 +189,7 @@ class Access:
             with self._opened(name) as cafile:
                 context = ssl.create_default_context(cafile=cafile)
             if urllib3.__version__.startswith("1."):  # type: ignore[attr-defined]
-                # It compares names itself, as it can't give OpenSSL an address to compare.
+                # urllib3 1 compares names itself, because it can't give OpenSSL an address.
                 context.check_hostname = False
             if "key" in secrets:
                 name = secrets["key"]
@@ -205,10 +206,10 @@ class Access:
         raise Failed(f"{printable(name or 'CA certificates')}: {reason}")
 
     def _secrets(self, url: str) -> dict[str, str]:
-        """Return the files with our credentials, if the URL's host may have these.
+        """Return the files with our credentials, if they may be sent to the URL's server.
 
-        They are for the controller that config.yaml names. A URL on the command line, or one for
-        reports, gets them only if it leads to the same place: without such a controller no URL.
+        They are for the controller of config.yaml. A URL on the command line, or one for reports,
+        gets them only if it leads to the same server. Without such a controller no URL gets them.
         """
         if not is_url(self._own) or origin(url) != origin(self._own):
             return {}
@@ -220,12 +221,12 @@ class Access:
         }
         secrets = {what: name for what, name in files.items() if name}
         if secrets and not url.startswith("https:"):
-            raise Failed("no token and no certificate is used over plain http", "use https")
+            raise Failed("tokens and certificates are not sent over plain http", "use https")
         return secrets
 
     @contextlib.contextmanager
     def _opened(self, name: str | None) -> Iterator[str | None]:
-        """Yield a path by which OpenSSL reads a file that config.yaml names, if it names one."""
+        """Yield a path by which OpenSSL can read a file of config.yaml; None without a file."""
         if name is None:
             yield None
             return
@@ -233,18 +234,18 @@ class Access:
             yield path
 
 
-def _within(seconds: float, url: str, work: Callable[[], T], failed: Sequence[str] = ()) -> T:
-    """Return what `work` returns, if that is in time; `failed` has the reasons of failed tries.
+def _within(seconds: float, url: str, work: Callable[[], T], reasons: Sequence[str] = ()) -> T:
+    """Return the result of `work`, if it comes in time; `reasons` are those of failed tries.
 
-    No time-out of a socket covers the resolver, nor an answer that comes byte by byte. The thread
-    that is left behind ends with the process.
+    A socket's time-out covers neither the resolver nor an answer that comes byte by byte. So the
+    work runs in a thread. If it is too late, the thread is abandoned and ends with the process.
     """
     future: Future[T] = Future()
 
     def run() -> None:
         try:
             future.set_result(work())
-        except BaseException as error:  # noqa: BLE001  # raised where it is waited for
+        except BaseException as error:  # noqa: BLE001  # `future.result` raises it again
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
@@ -252,16 +253,16 @@ def _within(seconds: float, url: str, work: Callable[[], T], failed: Sequence[st
         return future.result(timeout=seconds)
     except EvpnHostError:
         raise
-    except Exception as error:  # noqa: BLE001  # whatever a library makes of an answer
+    except Exception as error:  # noqa: BLE001  # a hostile answer may cause any error in a library
         rule = str(translated(error))
         if not future.done():
             rule = f"did not give a whole answer within {seconds:g} s"
-            rule += f"; before that: {failed[-1]}" if failed else ""
+            rule += f"; before that: {reasons[-1]}" if reasons else ""
         raise Unreachable(Problem(printable(url, 200), "", rule)) from None
 
 
 def _payload(answer: Any, headers: dict[str, str], *, authorised: bool) -> Answer:
-    """Return the payload of an answer. No more is read than a payload may be long."""
+    """Return the payload of an answer. Reads no more bytes than a payload may have."""
     import urllib3  # noqa: PLC0415
 
     try:
@@ -276,19 +277,19 @@ def _payload(answer: Any, headers: dict[str, str], *, authorised: bool) -> Answe
             )
         encoding = answer.headers.get("Content-Encoding", "identity")
         if encoding != "identity":
-            raise Failed(f"offers it in {printable(encoding)}, which was not asked for")
+            raise Failed(f"sends Content-Encoding {printable(encoding)}, which was not requested")
         length = answer.headers.get("Content-Length", "")
         if length.isascii() and length.isdigit() and int(length[:20]) > MAX_BYTES:
             raise Failed(_TOO_LARGE)
         data = bytearray()
-        # Not `stream`, which reads lines of a chunked answer without a limit before urllib3 2.8.
+        # Not `stream`: before urllib3 2.8 it reads lines of a chunked answer without a limit.
         while chunk := answer.read(1 << 16, decode_content=False):
             data += chunk
             if len(data) > MAX_BYTES:
                 raise Failed(_TOO_LARGE)
         tag = answer.headers.get("ETag", "")
         return Answer(bytes(data), tag if _TAG.fullmatch(tag) else "")
-    except ValueError:  # of a negative size of a chunk
+    except ValueError:  # a chunk with a negative size
         raise Failed(NOT_HTTP) from None
     except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
         raise translated(error) from None
@@ -300,7 +301,7 @@ _TOO_LARGE = "is larger than 64 MiB"
 
 
 def _proxy(url: str) -> str | None:
-    """Return the proxy that the environment names for a URL, as curl and wget read it."""
+    """Return the proxy for a URL from the environment, by the rules of curl and wget."""
     if not any(name.lower().endswith("_proxy") for name in os.environ):
         return None
     from urllib import request  # noqa: PLC0415
@@ -314,7 +315,7 @@ def _proxy(url: str) -> str | None:
 
 
 def _require_private(root: Path, name: str) -> None:
-    """Raise `Failed` if others than its owner may read a file."""
+    """Raise `Failed` if anybody except its owner may read a file."""
     with tree.opened(root, name.lstrip("/")) as path:
         if Path(path).stat().st_mode & 0o077:
             raise Failed(f"{name}: others can read it", f"chmod 600 {name}")

@@ -1,4 +1,4 @@
-"""Where a payload comes from: a file, standard input, or a controller."""
+"""Reads a payload from a file, from standard input, or from a controller."""
 
 import sys
 from collections.abc import Callable
@@ -13,18 +13,18 @@ from generator.desired.payload.decode import MAX_BYTES
 from generator.errors import Refused, printable
 from generator.state import files, record, stored, tree
 
-_GLANCE = 5.0  # seconds in which a controller that has answered answers again
+_ANSWER_TIME = 5.0  # seconds that a controller has to answer again
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Where the last good payload came from, and the ETag by which to ask for a newer one."""
+    """The URL of the last good payload, and the ETag for the next request."""
 
     url: str
     tag: str
     digest: str  # of the payload
 
     def is_of(self, url: str, data: bytes) -> bool:
-        """Whether this is about a payload from a URL."""
+        """Whether a payload is the one that came from this URL."""
         return (self.url, self.digest) == (url, plan.digest(data))
 
 
@@ -35,7 +35,7 @@ class Source:
         self.root = root
         self.settings = settings
         self.name = host or hostname()
-        # Of a URL with the host's name in it the payload has to be that host's.
+        # If the URL has the host's name, the payload must be for that host.
         self.host = self.name if is_url(named) and "{host}" in named else host
         secrets.remember_in_url(named)
         self._named = expand(named, self.name) if is_url(named) else named
@@ -46,7 +46,7 @@ class Source:
         return self._ask("") or b"" if is_url(self._named) else local(self._named)
 
     def refresh(self) -> bytes:
-        """Return the payload: the last good one if the controller says that it is current.
+        """Return the payload; the last good one, if the controller says that it is current.
 
         Raises `Refused`.
         """
@@ -60,13 +60,13 @@ class Source:
 
     @property
     def answers(self) -> Callable[[], bool] | None:
-        """How to learn whether the controller still answers, None without one."""
+        """A function that returns whether the controller still answers; None without one."""
         return self._answers if is_url(self._named) else None
 
     def _answers(self) -> bool:
-        from generator.controller.http import Access  # noqa: PLC0415  # only who has one pays for it
+        from generator.controller.http import Access  # noqa: PLC0415  # a slow import
 
-        settings = self.settings.patient(_GLANCE)
+        settings = self.settings.patient(_ANSWER_TIME)
         try:
             Access(settings, self.root, self.name).fetch(self._named, self._tag)
         except Refused:
@@ -74,7 +74,7 @@ class Source:
         return True
 
     def remember(self, data: bytes) -> None:
-        """Record that the last good payload came from here, unless that is recorded."""
+        """Record that the last good payload came from here, if that is new."""
         if not self._tag or last_good(self.root) != data:
             return
         origin = Origin(self._named, self._tag, plan.digest(data))
@@ -82,7 +82,7 @@ class Source:
             files.write(self.root, record.ORIGIN, msgspec.json.encode(origin), 0o600)
 
     def _ask(self, tag: str) -> bytes | None:
-        from generator.controller.http import Access  # noqa: PLC0415  # only who has one pays for it
+        from generator.controller.http import Access  # noqa: PLC0415  # a slow import
 
         answer = Access(self.settings, self.root, self.name).fetch(self._named, tag)
         self._tag = answer.tag
@@ -90,7 +90,7 @@ class Source:
 
 
 def local(source: str) -> bytes:
-    """Return what is in a file or on standard input (`-`). Raises `Refused`."""
+    """Return the content of a file or of standard input (`-`). Raises `Refused`."""
     if source == "-":
         try:
             data = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else None

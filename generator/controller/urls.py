@@ -1,4 +1,4 @@
-"""URLs of controllers: where they lead."""
+"""Compares and resolves URLs of controllers."""
 
 import contextlib
 from ipaddress import ip_address
@@ -23,11 +23,11 @@ def origin(url: str) -> tuple[str, str, int]:
 
 
 def redirected(url: str, location: str) -> str:
-    """Return the URL to which an answer sends. Raises `Failed`."""
+    """Return the URL to which an answer redirects. Raises `Failed`."""
     try:
         return urljoin(url, location)
     except ValueError:
-        raise Failed(f"sends to {printable(location)}, which is not a URL") from None
+        raise Failed(f"redirects to {printable(location)}, which is not a URL") from None
 
 
 def is_loopback(host: str) -> bool:
@@ -40,7 +40,7 @@ def is_loopback(host: str) -> bool:
 
 
 def same(url: str, other: str) -> bool:
-    """Whether two URLs lead to the same place."""
+    """Whether two URLs lead to the same scheme, host and port."""
     try:
         return origin(url) == origin(other)
     except Failed:

@@ -1,9 +1,9 @@
-"""Frames that the hook sends: announcements of an address, and solicitations of routers.
+"""Sends frames: announcements of an address, and router solicitations.
 
-A bridge that suppresses neighbour discovery keeps the usual announcements from its VXLAN port, and
+A bridge with neighbour suppression does not forward the usual announcements to its VXLAN port, and
 every EVPN switch has such bridges, as we do: net/bridge/br_arp_nd_proxy.c drops an ARP whose sender
-and target are the same, and an advertisement that nobody asked for. An ARP reply to another station
-passes, and so does a frame to one station. Both update whoever knows the address.
+and target are the same, and an unsolicited advertisement. An ARP reply for another target passes,
+and so does a frame to a single station. Both update stations that already know the address.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _ALL_NODES, _ALL_ROUTERS = ip_address("ff02::1"), ip_address("ff02::2")
 
 
 def announce_all(management: Management, device: str, companions: Iterable[str] = ()) -> None:
-    """Tell the neighbours of each management address that it and its companions are there."""
+    """Announce each management address and its companions on `device` to their neighbours."""
     try:
         mac = (Path("/sys/class/net") / device / "address").read_text().strip()
     except OSError:
@@ -44,7 +44,7 @@ def announce(
 ) -> None:
     """Announce on `device` that `address` is at `mac`. A failure is no error.
 
-    `neighbours` (address to MAC) may know the address as being elsewhere.
+    `neighbours` (address to MAC) may have an old MAC for the address.
     """
     hardware = _hardware(mac)
     stations = {ip_address(name): _hardware(at) for name, at in neighbours.items()}
@@ -76,7 +76,7 @@ def _send(device: str, protocol: int, frames: list[bytes]) -> None:
 def _arps(
     address: bytes, mac: bytes, stations: Mapping[IPv4Address | IPv6Address, bytes]
 ) -> list[bytes]:
-    """Build an announcement (RFC 5227, section 2.3), and replies to 0.0.0.0 and to each station."""
+    """Build an announcement (RFC 5227, section 2.3), and replies to 0.0.0.0 and to all stations."""
     frames = [(_BROADCAST, _REQUEST, bytes(6), address), (_BROADCAST, _REPLY, bytes(6), bytes(4))]
     frames += [(at, _REPLY, at, name.packed) for name, at in stations.items()]
     return [
@@ -89,7 +89,7 @@ def _arps(
 def _advertisements(
     address: IPv6Address, mac: bytes, stations: Mapping[IPv4Address | IPv6Address, bytes]
 ) -> list[bytes]:
-    """Build advertisements with the override flag (RFC 4861, section 7.2.6), to all and to each."""
+    """Build advertisements with the override flag (RFC 4861, 7.2.6), to all and to each station."""
     receivers = {_ALL_NODES: _multicast(_ALL_NODES), **stations}
     return [
         to + mac + struct.pack("!H", _ETH_P_IPV6) + _advertisement(address.packed, name.packed, mac)
@@ -104,7 +104,7 @@ def _advertisement(address: bytes, receiver: bytes, mac: bytes) -> bytes:
 
 
 def _solicitation(mac: bytes) -> bytes:
-    """Build a solicitation from no address, which the RFC allows: routers then answer to all."""
+    """Build a solicitation from the unspecified address, so that routers answer by multicast."""
     body = struct.pack("!BBHI", 133, 0, 0, 0)
     frame = _multicast(_ALL_ROUTERS) + mac + struct.pack("!H", _ETH_P_IPV6)
     return frame + _icmpv6(bytes(16), _ALL_ROUTERS.packed, body)

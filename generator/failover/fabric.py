@@ -1,4 +1,4 @@
-"""What bgpd says of the fabric, asked over one connection that stays open."""
+"""Asks bgpd for the state of the sessions, over one connection that stays open."""
 
 import contextlib
 import socket
@@ -10,9 +10,9 @@ from generator.failover import announce
 from generator.observed import frr
 
 ANSWER = 2.0  # seconds that bgpd has to answer a question
-PATIENCE = 10.0  # seconds without an answer after which there counts as no session
-# bgpd can't talk to a leaf that it has not heard, and a leaf advertises itself every 10 s. So the
-# hook asks such leaves for an advertisement: how many times after bgpd starts, and how often (s).
+PATIENCE = 10.0  # seconds without an answer after which the hook assumes that no session is up
+# bgpd can't open a session to a leaf before it has heard an advertisement of the leaf, and a leaf
+# sends one every 10 s. So the hook solicits one: how many times after bgpd starts, how often (s).
 SOLICITATIONS, SOLICITATION_INTERVAL = 3, 1.0
 # bgpd logs this when a session comes up or ends (`bgp log-neighbor-changes`). The kernel has no
 # event for a session that comes up, and the first routes come a second later.
@@ -20,11 +20,11 @@ _CHANGE = b"%ADJCHANGE"
 
 
 class Fabric:
-    """The sessions of this host, and why the address belongs where it does."""
+    """The sessions of this host, and the reason for the place of the address."""
 
     def __init__(self, root: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self.reason = ""  # what bgpd last said, in words; empty before the first answer
-        self.soliciting = False  # whether leaves are still to be asked for advertisements
+        self.reason = ""  # the last answer of bgpd in words; empty before the first answer
+        self.soliciting = False  # whether leaves still have to be solicited
         self._clock = clock
         self._bgpd = frr.Vty("bgpd", root, ANSWER)
         self._silent_since: float | None = None
@@ -34,7 +34,8 @@ class Fabric:
     def established(self, own: list[str]) -> list[str] | None:
         """Return neighbors whose session carries EVPN; None: bgpd may only be busy.
 
-        `own` are the neighbors of ours, whose leaf may be asked. An operator may have others.
+        `own` are the neighbors that we configured, which may be solicited. There may be others, of
+        the operator.
         """
         now = self._clock()
         try:
@@ -62,13 +63,13 @@ class Fabric:
                 announce.solicit(neighbor)
 
     def lacks_next_hop(self, ifname: str) -> bool:
-        """Whether the leaf on an uplink is sent a next hop by which it can't reach this host."""
+        """Whether bgpd sends the leaf on an uplink a next hop that the leaf can't use."""
         with contextlib.suppress(frr.Silent):
             return frr.next_hop(self._bgpd, ifname).startswith("::ffff:")
         return False
 
     def log(self) -> socket.socket | None:
-        """Return what becomes readable when bgpd logs something; None if that can't be had."""
+        """Return a socket that is readable when bgpd has logged something; None: there is none."""
         return self._bgpd.log()
 
     def changed(self) -> bool:
@@ -77,7 +78,7 @@ class Fabric:
 
 
 def _because(sessions: Collection[frr.Session]) -> str:
-    """Say in words what the sessions are a reason for."""
+    """Return the state of the sessions in words, as the reason for a place."""
     if established := [session.neighbor for session in sessions if session.established]:
         return f"EVPN is Established with {', '.join(established)}"
     states = ", ".join(f"{session.neighbor} is {session.evpn}" for session in sessions)

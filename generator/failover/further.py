@@ -1,6 +1,6 @@
-"""Decides where the routes go that move with the management address. Pure.
+"""Decides the places of routes that move with the management address. Pure.
 
-The default route of table main by its gateway is `place`'s.
+`place` decides that of the default route in table main by the management gateway.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ from generator.observed.management import Observation
 from generator.observed.routing import IPV6
 from generator.state.placement import Key, Place, Route
 
-Way = tuple[Place | None, Place]  # where the address was put last, and where it belongs
+Way = tuple[Place | None, Place]  # the last place of the address, and its new one
 
 
 def remember(
@@ -22,9 +22,9 @@ def remember(
 ) -> list[Route]:
     """Return the routes that have moved, or would move now, as the operator has them on the NIC.
 
-    What is on the NIC is the operator's, whenever somebody puts it there. One that he deletes there
-    is forgotten, unless it may have gone in a move. What came to the bridge while the address was
-    there goes to the NIC with it: the kernel would delete it.
+    Every route on the NIC counts as the operator's, at any time. A route that he deletes there is
+    forgotten, unless a move may have deleted it. Routes that were added on the bridge while the
+    address was there move to the NIC with it, because the kernel would delete them.
     """
     nic = management.ifname
     on_nic = [r for r in following(management, observed, {nic}) if not r.obstacle]
@@ -43,7 +43,7 @@ def remember(
 
 
 def rests(management: Management, observed: Observation) -> bool:
-    """Whether each address is on the NIC alone: nothing looks like half of a move."""
+    """Whether only the NIC has each address, so that no move is half done."""
     return all(
         [name for name, present in observed.addresses.items() if address in present]
         == [management.ifname]
@@ -52,7 +52,7 @@ def rests(management: Management, observed: Observation) -> bool:
 
 
 def _is_current(route: Route, management: Management, observed: Observation) -> bool:
-    """Whether a route that moved is still by the management address's subnet."""
+    """Whether a route that has moved still depends on the management address or its subnet."""
     interfaces = [ip_interface(address) for address, _ in management.pairs]
     if route.source or not route.gateway:
         interfaces += [ip_interface(address) for address in observed.companions]
@@ -63,12 +63,12 @@ def _is_current(route: Route, management: Management, observed: Observation) -> 
 class Lines(NamedTuple):
     """Lines for `ip -batch` that bring routes to a device."""
 
-    missing: list[str]  # set what it lacks
-    again: list[str]  # set again what names an address that was deleted elsewhere
-    delete: list[str]  # delete what is elsewhere
+    missing: list[str]  # set routes that it lacks
+    again: list[str]  # set routes again that name an address which was deleted elsewhere
+    delete: list[str]  # delete routes on other devices
 
 
-def lines(  # noqa: PLR0913, PLR0917  # what is known, what is, and where to
+def lines(  # noqa: PLR0913, PLR0917
     known: list[Route],
     observed: Observation,
     addresses: Sequence[str],
@@ -76,9 +76,9 @@ def lines(  # noqa: PLR0913, PLR0917  # what is known, what is, and where to
     others: Collection[str],
     stuck: Collection[str],
 ) -> Lines:
-    """Return lines that bring the routes of an address's family to where the addresses are.
+    """Return lines that bring the routes of one family to `device`, where the addresses are.
 
-    `stuck` are those that the kernel did not take there: nothing is done about them.
+    `stuck` are routes that the kernel has refused there. They are left out.
     """
     result = Lines([], [], [])
     sources = {address.partition("/")[0] for address in addresses}
@@ -87,12 +87,13 @@ def lines(  # noqa: PLR0913, PLR0917  # what is known, what is, and where to
     present_by_key: dict[Key, list[Route]] = {}
     for present in observed.routes:
         present_by_key.setdefault(present.key, []).append(present)
-    for route in sorted(routes, key=lambda r: bool(r.gateway)):  # next hops need those on the link
+    # Routes on the link come first, because next hops need them.
+    for route in sorted(routes, key=lambda r: bool(r.gateway)):
         words = route.words(device)
         if words in stuck:
             continue
         same = present_by_key.get(route.key, [])
-        # `replace` replaces whatever route has that key. It must not replace somebody else's.
+        # `replace` replaces any route with that key. It must not replace one of somebody else.
         ours = all(r.device in {device, *others} for r in same)
         alone = ours and counts[route.key] == 1
         line = f"route {'replace' if alone else 'append'} {words} {route.text}"
@@ -116,5 +117,5 @@ def _is_at(present: Route, route: Route, device: str) -> bool:
 
 def missing(known: list[Route], observed: Observation, device: str) -> list[str]:
     """Return the routes that a device lacks, in the words of `Route.words`."""
-    there = {(r.key, r.gateway, r.text) for r in observed.routes if r.device == device}
-    return [r.words(device) for r in known if (r.key, r.gateway, r.text) not in there]
+    present = {(r.key, r.gateway, r.text) for r in observed.routes if r.device == device}
+    return [r.words(device) for r in known if (r.key, r.gateway, r.text) not in present]

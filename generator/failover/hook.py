@@ -1,8 +1,8 @@
-"""The management-IP hook: it brings the address and its routes to where the fabric is.
+"""The hook: it moves the management address and its routes between the NIC and the bridge.
 
-Level-triggered: what the kernel has and what FRR says decide where the address belongs. A move
-comes to the same however often it is made. Netlink events wake the hook, and a slow poll covers
-events that were missed. It reads the record, never the payload or a template. See docs/failover.md.
+It is level-triggered: the state of the kernel and of FRR decides where the address belongs, and a
+move can be repeated. Netlink events wake the hook, and a slow poll covers missed events. It reads
+the record, never the payload or a template. See docs/failover.md.
 """
 
 import contextlib
@@ -32,13 +32,13 @@ from generator.observed.management import Observation
 from generator.state import files, placement, record
 from generator.state.placement import Place, Placement
 
-POLL = 10.0  # seconds between looks when no event comes
-# The same while FRR is silent or leaves are asked, or after a move that did not come to its end.
+POLL = 10.0  # seconds between two checks without an event
+# The same while FRR is silent or leaves are solicited, or after a move that failed.
 SOON = 1.0
 
 
 class Hook:
-    """The hook's memory between two looks."""
+    """The state of the hook between two checks."""
 
     def __init__(self, root: Path, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
         self.root = root
@@ -50,19 +50,19 @@ class Hook:
         self._clock = clock
         self._damping = Damping(clock)
         self._schedule = Schedule(clock)
-        self._backoff = Backoff(clock)  # of routes that did not move
-        self._named: list[str] = []  # of these, those that were named
+        self._backoff = Backoff(clock)  # for routes that did not move
+        self._reported: list[str] = []  # routes that did not move and were reported
         self._written = b""
         self._indexes: list[int] = []  # of the devices that matter
-        self._watched: list[int] = []  # of those whose events wake
+        self._watched: list[int] = []  # of the devices whose events wake the hook
         self._stamp: tuple[int, int] | None = None
         self._target: Target | None = None
         self._former: list[FormerAddress] = []
 
     def settle(self) -> float:
-        """Bring the address to where it belongs; return the seconds until the next look.
+        """Bring the address to its place; return the seconds until the next check.
 
-        Raises `ActivationFailed` if the address did not come there.
+        Raises `ActivationFailed` if the address is not there afterwards.
         """
         target = self._read_target()
         if target is None or target.management is None:
@@ -72,8 +72,8 @@ class Hook:
         if self.placement.stuck and self._backoff.due():
             self.placement.stuck = []
         if here and self.fabric.reason:
-            # What others changed is put right at once, whatever time FRR takes to answer. At the
-            # first look it may be what a hook changed that was killed before it wrote that down.
+            # Repair changes by others at once, before FRR answers. Not at the first check: an
+            # earlier hook may have moved the address and been killed before it recorded that.
             observed = self._repair(target, management, here, observed)
         established = self.fabric.established(target.sessions)
         now = here[1] if here else ""
@@ -82,7 +82,7 @@ class Hook:
             self.fabric.reason = f"{management.bridge} is gone or down, or has no VXLAN port"
         if destination and destination != here:
             wait = self._damping.wait()
-            if here and wait:  # an address that is nowhere moves at once
+            if here and wait:  # an address that no device has moves at once
                 return min(wait, self._announce(management))
         if destination:
             self._bring(target, management, destination, observed)
@@ -92,11 +92,11 @@ class Hook:
         return min(self._announce(management), SOON if soon else POLL)
 
     def rest(self, listener: socket.socket, wait: float) -> None:
-        """Sleep until something happens, or for so many seconds."""
+        """Sleep until an event, at most for `wait` seconds."""
         if self._indexes != self._watched:
             events.watch(listener, self._indexes)
             self._watched = self._indexes
-            return  # another look finds what happened to a device before it was watched
+            return  # check again for changes of a device from before it was watched
         begun = self._clock()
         while (left := begun + wait - self._clock()) > 0:
             log = self.fabric.log()
@@ -106,7 +106,7 @@ class Hook:
                 return
 
     def _read_target(self) -> Target | None:
-        """Return what the host should be; the record is read again if it is another file."""
+        """Return what the host should be. The record is read again only if it has changed."""
         try:
             status = (self.root / record.RECORD).stat()
         except FileNotFoundError:
@@ -119,7 +119,7 @@ class Hook:
         return self._target
 
     def _observe(self, management: Management) -> tuple[Management, Observation]:
-        """Read the kernel; the NIC has the name that it has now."""
+        """Read the kernel. If the NIC was renamed, the management has its new name."""
         with contextlib.suppress(OSError):
             name = socket.if_indextoname(self.placement.index)
             if not (Path("/sys/class/net") / management.ifname).exists():
@@ -136,7 +136,7 @@ class Hook:
     def _current_place(
         self, management: Management, observed: Observation
     ) -> tuple[Place, str] | None:
-        """Return where the hook put the address; None if it can't be there any more."""
+        """Return where the hook put the address; None if that device is gone or down."""
         if self.placement.place == "nic" and management.ifname in observed.devices:
             return "nic", management.ifname
         if self.placement.place == "bridge" and self.placement.device in self.bridges:
@@ -151,7 +151,7 @@ class Hook:
         here: tuple[Place, str],
         observed: Observation,
     ) -> Observation:
-        """Bring back what somebody else took away from its place, or added elsewhere."""
+        """Restore what others deleted in the place of the address, or added elsewhere."""
         self._remember(management, observed, here[0])
         lines = place.steps(self._move(target, management, here, observed), observed)
         if not lines:
@@ -179,14 +179,14 @@ class Hook:
             self._backoff.reset()
         move = self._move(target, management, destination, observed)
         if lines := place.steps(move, observed):
-            self._write()  # what a move takes from the NIC is on record before it goes
+            self._write()  # record what the NIC has before the move deletes it
             self._run(lines, destination[0])
             observed = self._observe(management)[1]
             self._note_stuck(destination, observed)
             move = self._move(target, management, destination, observed)
-            if left := place.steps(move, observed):
+            if remaining := place.steps(move, observed):
                 raise ActivationFailed(
-                    f"the address is not on the {destination[0]} yet; left: {left[0]}"
+                    f"the address is not on the {destination[0]} yet; left: {remaining[0]}"
                 )
             self._schedule.restart()
         if moves:
@@ -225,20 +225,20 @@ class Hook:
         )
 
     def _note_stuck(self, destination: tuple[Place, str], observed: Observation) -> None:
-        """Remember which routes are not in their new place: they are tried again later.
+        """Note which routes are not in their new place, to try again later.
 
-        The kernel did not take them, or somebody's tools have just taken them away.
+        The kernel has refused them, or somebody's tools have just deleted them.
         """
         stuck = further.missing(self.placement.original.further, observed, destination[1])
         for route in stuck:
-            if route not in self._named:
+            if route not in self._reported:
                 _say(f"this route could not move with the management address: {route}")
-        if stuck and not self._named:
-            self._backoff.due()  # not at once
-        self.placement.stuck = self._named = stuck
+        if stuck and not self._reported:
+            self._backoff.due()  # starts the first pause
+        self.placement.stuck = self._reported = stuck
 
     def _remember(self, management: Management, observed: Observation, moves_to: Place) -> None:
-        """Remember what the operator has on the NIC, to put it back one day."""
+        """Remember what the operator has on the NIC, to restore it later."""
         if nic := observed.devices.get(management.ifname):
             self.placement.index = nic.index
         self.placement.original = memory.remember(
@@ -271,7 +271,7 @@ class Hook:
             self._written = data
 
     def _announce(self, management: Management) -> float:
-        """Tell neighbours where the address is, if it is time; seconds until it is time again."""
+        """Announce the address if that is due; return the seconds until the next check."""
         if self._schedule.due():
             also = self.placement.original.companions
             announce.announce_all(management, self.placement.device, also)
@@ -279,7 +279,7 @@ class Hook:
         return POLL if wait is None else min(POLL, max(0.01, wait))
 
     def announce_and_end(self) -> None:
-        """Stay for the first seconds in which neighbours are told: there is no later look."""
+        """Make the early announcements of a move, for a hook that does not keep running."""
         target = self._read_target()
         self._schedule.shorten()
         while target and target.management and (wait := self._schedule.wait()) is not None:
@@ -287,7 +287,7 @@ class Hook:
             self._announce(target.management)
 
     def restore(self, target: Target) -> None:
-        """Bring the address to the NIC for good: the hook goes."""
+        """Bring the address to the NIC for good: the hook is removed."""
         if target.management is None:
             return
         management, observed = self._observe(target.management)
@@ -306,10 +306,10 @@ def _say(text: str) -> None:
 
 
 def once(root: Path, log: Log) -> None:
-    """Look once, and move the address if it has to move.
+    """Check once, and move the address if needed.
 
-    Raises `Refused` when nothing was applied yet, `ActivationFailed` if the address did not come to
-    its place or that could not be written down. The next look begins with what it finds.
+    Raises `Refused` if nothing was applied yet, and `ActivationFailed` if the address is not in its
+    place, or if that could not be recorded. The next check starts from the state of the kernel.
     """
     if record.read(root) is None:
         raise Refused("nothing was applied yet: there is no management address to look after")
@@ -317,21 +317,21 @@ def once(root: Path, log: Log) -> None:
     before = hook.placement.moves, hook.placement.repairs
     try:
         hook.settle()
-    except OSError as error:  # perhaps after the move
+    except OSError as error:  # it may come after the move
         raise ActivationFailed(text_of(error)) from None
     if (hook.placement.moves, hook.placement.repairs) != before:
         hook.announce_and_end()
 
 
 def restore(root: Path, log: Log) -> None:
-    """Bring the address to the NIC for good, exactly as the operator had it there."""
+    """Bring the address to the NIC for good, exactly as the operator had configured it."""
     if applied := record.read(root):
         Hook(root, log).restore(applied.target)
     files.remove(root, placement.FILE)
 
 
 def follow(root: Path, log: Log) -> None:
-    """Stay and follow events until SIGTERM; the address then stays where it is."""
+    """Follow events until SIGTERM. The address then stays where it is."""
     signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: signals.append(number))
@@ -344,7 +344,7 @@ def follow(root: Path, log: Log) -> None:
                 wait = hook.settle()
             except (OSError, EvpnHostError) as error:
                 _say(f"{error}; trying again")
-                time.sleep(SOON)  # whatever events our own attempt caused
+                time.sleep(SOON)  # the failed attempt has caused events, which would wake at once
                 wait = 0.0
             notify("WATCHDOG=1")
             hook.rest(listener, wait)

@@ -1,4 +1,4 @@
-"""What the operator has on the NIC, remembered for the day on which the address comes back."""
+"""Remembers what the operator has on the NIC, to restore it when the address comes back."""
 
 from collections.abc import Sequence
 
@@ -16,11 +16,11 @@ def remember(
     former: Sequence[FormerAddress] = (),
     way: further.Way = (None, "nic"),
 ) -> Original:
-    """Return what the operator has on the NIC, by what is observed. Nothing known is forgotten.
+    """Return the operator's addresses and routes on the NIC: the known ones and the observed ones.
 
-    A missing default route is believed only if nothing looks like half of a move, and if no other
-    gateway was there before: this one has what that one had. Nor is it believed of an address that
-    the hook has put there itself, as when no DHCP server answers.
+    The operator has no default route by a gateway only if none is observed, no move is half done,
+    no former gateway exists whose routes this one takes over, and the hook has not added the
+    address itself (as it does when no DHCP server answers).
     """
     nic, addresses, routes = management.ifname, dict(original.addresses), dict(original.routes)
     added = set(original.added)
@@ -55,13 +55,13 @@ def remember(
 def _companions(
     original: Original, management: Management, observed: Observation, way: further.Way
 ) -> tuple[dict[str, str], list[str]]:
-    """Return the operator's other addresses of the subnet, and those that are primary to ours."""
+    """Return the operator's other addresses of the subnet, and those that come before ours."""
     on_nic = observed.addresses.get(management.ifname, {})
-    found = {a: text for a, text in on_nic.items() if a in observed.companions}
+    present = {a: text for a, text in on_nic.items() if a in observed.companions}
     if way == ("nic", "nic") and further.rests(management, observed):
         own = {address for address, _ in management.pairs}
         order = list(on_nic)
         last = max((order.index(address) for address in own & on_nic.keys()), default=0)
-        return found, [a for a in found if ":" not in a and order.index(a) < last]
+        return present, [a for a in present if ":" not in a and order.index(a) < last]
     known = {a: text for a, text in original.companions.items() if a in observed.companions}
-    return known | found, original.ahead
+    return known | present, original.ahead

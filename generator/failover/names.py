@@ -1,12 +1,12 @@
-"""Keeps the DNS servers of the NIC's link where the management address is.
+"""Moves the DNS settings of the NIC's link to where the management address is.
 
-systemd-resolved asks the servers of a link by that link alone. While the address is on the bridge,
-the bridge has what the operator's link has, and the NIC's link is asked for no name: its servers
-don't answer there, and a name that does not exist would take until it gives up. So two settings of
-the NIC's link are hidden: its domains, and whether it is the default. Its servers stay as they are,
-and what the operator changes there goes to the bridge.
+systemd-resolved reaches the servers of a link only through that link. While the address is on the
+bridge, the bridge has the settings of the NIC's link, and systemd-resolved must not use the NIC's
+link: its servers can't be reached there, and each name that does not exist would have to wait for
+them. So two settings of the NIC's link are hidden: its domains, and whether it is the default. Its
+servers stay, and the operator's changes of them go to the bridge too.
 
-It is level-triggered, as the hook is. A failure never concerns the address.
+It is level-triggered, as the hook is. A failure does not affect the address.
 """
 
 import sys
@@ -25,18 +25,18 @@ from generator.observed.management import Observation
 from generator.observed.names import Link
 from generator.state.placement import HiddenNames, Names, Placement
 
-PAUSE = 30.0  # seconds until it is tried again after a failure: the hook has more to do
+PAUSE = 30.0  # seconds until the next try after a failure: the hook has other work too
 TIMEOUT = 5.0  # seconds that a command may take; the service's watchdog has 60
 _OFF = "no"
 
 Command = tuple[str, ...]
-"""What resolvectl(1) is told: a verb, a link, its words."""
+"""Arguments of resolvectl(1): a verb, a link, values."""
 
 
 def shown(present: Names, hidden: HiddenNames | None) -> Names:
-    """Return what the operator's link has, by what it has now and what of it is hidden.
+    """Return the operator's settings of a link: the present ones, and the hidden ones.
 
-    What is not hidden any more, because somebody or networkd set it again, counts as it is.
+    Settings that somebody or networkd has set again are no longer hidden, and count as they are.
     """
     if hidden is None or present.default_route != _OFF:
         return present
@@ -46,7 +46,7 @@ def shown(present: Names, hidden: HiddenNames | None) -> Names:
 
 
 def changes(present: Names, wanted: Names, link: str) -> Iterator[Command]:
-    """Yield commands that give a link what is wanted of it, but for what guests could hear."""
+    """Yield commands that give a link the wanted settings, except multicast, which guests hear."""
     if present.default_route and not wanted.default_route:  # resolvectl can't unset it alone
         yield "revert", link
         present = Names()
@@ -64,16 +64,16 @@ def changes(present: Names, wanted: Names, link: str) -> Iterator[Command]:
 
 
 def multicast(wanted: Names, link: str) -> Iterator[Command]:
-    """Yield commands for what a link asks of everybody on it."""
+    """Yield commands for name resolution by multicast on a link."""
     for verb, word in (("llmnr", wanted.llmnr), ("mdns", wanted.mdns)):
         if word:
             yield verb, link, word
 
 
 def hiding(names: Names, link: str) -> Iterator[Command]:
-    """Yield commands after which a link is asked for no name.
+    """Yield commands after which systemd-resolved does not use a link.
 
-    In this order: half of it done, `shown` still says what the link has.
+    The order matters: if only the first one was run, `shown` still returns the right settings.
     """
     if names.default_route != _OFF:
         yield "default-route", link, _OFF
@@ -82,9 +82,9 @@ def hiding(names: Names, link: str) -> Iterator[Command]:
 
 
 def showing(names: Names, link: str) -> Iterator[Command]:
-    """Yield commands that end that, for a link that networkd does not manage.
+    """Yield commands that undo `hiding`, for a link that networkd does not manage.
 
-    A link that says nothing else is the default unless it has domains for routing alone
+    Without a setting, a link is the default unless it has routing-only domains
     (dns_scope_is_default_route() in resolved-dns-scope.c).
     """
     if names.domains:
@@ -94,7 +94,7 @@ def showing(names: Names, link: str) -> Iterator[Command]:
 
 
 class LinkNames:
-    """The hook's part for names."""
+    """The part of the hook that moves DNS settings."""
 
     def __init__(self, root: Path, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
         self._root = root
@@ -111,9 +111,9 @@ class LinkNames:
         observed: Observation,
         save: Callable[[], None],
     ) -> bool:
-        """Have the names where the address is; return whether to look again soon.
+        """Bring the DNS settings to where the address is; return whether to check again soon.
 
-        `save` keeps what is known of the NIC's link before it is hidden.
+        `save` stores the settings of the NIC's link before they are hidden.
         """
         nic = observed.devices.get(management.ifname)
         if self._clock() < self._again or nic is None or not observing.resolved_runs(self._root):
@@ -140,28 +140,28 @@ class LinkNames:
         nic: Link,
         save: Callable[[], None],
     ) -> bool:
-        """Have the names where the address is; return whether networkd is not ready for that."""
+        """Bring the settings to where the address is; return whether networkd is not ready yet."""
         device = observed.devices.get(placed.device if placed.place == "bridge" else "")
         names, known = shown(nic.names, placed.hidden_names), placed.hidden_names
         if known and known.returning:
             self._show(placed, management, nic, names, save)
             return True
         if device and observing.belong(names, management, observed):
-            there = observing.read(self._root, device.index)
-            if there is None:
+            bridge = observing.read(self._root, device.index)
+            if bridge is None:
                 return True
             if known is None or known.names != names:
                 by_hand = known.by_hand if known else True
                 placed.hidden_names = HiddenNames(names, by_hand)
                 save()
-            self._give(placed.device, there.names, names)
+            self._give(placed.device, bridge.names, names)
             self._hide(placed, management.ifname, nic, names, save)
         elif known:
             self._show(placed, management, nic, names, save)
         return False
 
     def _give(self, bridge: str, present: Names, wanted: Names) -> None:
-        """Give the bridge what the operator's link has, once if it does not read as we write it."""
+        """Give the bridge the operator's settings, not again and again if they read differently."""
         missing, now = list(changes(present, wanted, bridge)), self._clock()
         if missing and (self._tried != (present, wanted) or now > self._tried_at + PAUSE):
             self._tried, self._tried_at = (present, wanted), now
@@ -170,11 +170,11 @@ class LinkNames:
     def _hide(
         self, placed: Placement, name: str, nic: Link, names: Names, save: Callable[[], None]
     ) -> None:
-        """Have the NIC's link asked for no name."""
+        """Keep systemd-resolved from using the NIC's link."""
         if not any(hiding(nic.names, name)):
             return
         if nic.managed:
-            # A hook that ends here gives all of it back, and begins again.
+            # If the hook ends here, the next one restores all of it, and starts again.
             placed.hidden_names = HiddenNames(names, by_hand=True, returning=True)
             save()
             by_hand = self._set_by_hand(nic.index, name, names)
@@ -183,7 +183,7 @@ class LinkNames:
         self._run(hiding(names, name))
 
     def _set_by_hand(self, index: int, name: str, names: Names) -> bool:
-        """Whether networkd's own settings for the link are others; it then has these again."""
+        """Whether the operator's settings differ from networkd's. They are then set again."""
         self._run([("revert", name)])
         link = observing.read(self._root, index)
         if link is None or link.names == names:
@@ -200,14 +200,14 @@ class LinkNames:
         names: Names,
         save: Callable[[], None],
     ) -> None:
-        """Have the NIC's link as it was, and the bridge without names."""
+        """Restore the settings of the NIC's link, and remove those of the bridge."""
         known, name = placed.hidden_names, management.ifname
         if known is None:
             return
         if not nic.managed:
             self._run(showing(names, name))
         else:
-            if not known.returning:  # once it is reverted, this alone knows what was there
+            if not known.returning:  # after the revert, only this has the operator's settings
                 known = HiddenNames(names, known.by_hand, returning=True)
                 placed.hidden_names = known
                 save()
@@ -220,9 +220,9 @@ class LinkNames:
         placed.hidden_names = None
         save()
 
-    def _run(self, told: Iterable[Command]) -> None:
-        """Tell systemd-resolved, and networkd where it manages the link."""
-        for words in told:
-            reason = "names are asked where the management address is"
+    def _run(self, arguments: Iterable[Command]) -> None:
+        """Run resolvectl, which sets systemd-resolved, or networkd where that manages the link."""
+        for words in arguments:
+            reason = "DNS works where the management address is"
             step = Step(("resolvectl", "--", *words), reason, timeout=TIMEOUT)
             commands.run(step, self._log)

@@ -1,4 +1,4 @@
-"""Tells systemd that the hook is ready and lives."""
+"""Notifies systemd that the hook is ready and alive."""
 
 import contextlib
 import os
@@ -6,7 +6,7 @@ import socket
 
 
 def notify(text: str) -> None:
-    """Tell systemd (sdnotify(3)), if it listens."""
+    """Send a notification to systemd (sd_notify(3)), if it wants any."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return

@@ -1,7 +1,7 @@
 """Decides where the management address belongs, and which commands bring it there.
 
-Everything here is pure, and comes to the same however often it is run. The commands change nothing
-but the management address, its routes, and the substitutes that we put in its place.
+Everything here is pure, and the commands can be repeated. They change only the management address,
+what moves with it, its routes, and the substitutes that we put in its place.
 """
 
 import socket
@@ -17,10 +17,10 @@ from generator.observed.management import Observation
 from generator.state.placement import Original, Place
 
 _IPV4, _IPV6 = socket.AF_INET, socket.AF_INET6
-_DISCARD = IPv6Address("100::")  # RFC 6666: a packet to it reaches nobody
-# A number: where a batch has both, iproute2 takes a name for the number before it (seen with 6.1).
+_DISCARD = IPv6Address("100::")  # RFC 6666: packets to it are discarded
+# A number: if a batch has numbers and names, iproute2 misreads the names (seen with 6.1).
 _STATIC = "proto 4"
-_METRIC6 = 1024  # what the kernel makes of an IPv6 route without a metric (IP6_RT_PRIO_USER)
+_METRIC6 = 1024  # the kernel's metric of an IPv6 route without one (IP6_RT_PRIO_USER)
 
 
 def decide(
@@ -33,13 +33,13 @@ def decide(
     """Return where the address belongs and on which device; None: leave it where it is.
 
     `established` are the sessions that carry EVPN, None while FRR does not answer. `bridges` are
-    the bridge that should have the address, then the one that last had it. The second still carries
-    the address while the first does not exist yet. From the device `here` it does not go because
-    the VXLAN port is gone: an apply may be making it anew. But it does not come to a bridge without
-    one, as on a kernel that has no VXLAN.
+    the bridge that should have the address, then the one that last had it. The second keeps the
+    address as long as the first does not exist. If the device `here` has lost its VXLAN port, the
+    address stays: an apply may be creating the port again. But the address never moves to a bridge
+    without a VXLAN port, as on a kernel without VXLAN.
     """
-    found = [(name, observed.devices[name]) for name in bridges if name in observed.devices]
-    ready = [name for name, device in found if device.up and (device.vxlan or name == here)]
+    present = [(name, observed.devices[name]) for name in bridges if name in observed.devices]
+    ready = [name for name, device in present if device.up and (device.vxlan or name == here)]
     if established is None:
         return None
     if established and ready:
@@ -48,7 +48,7 @@ def decide(
 
 
 class Move(msgspec.Struct, frozen=True):
-    """Which address goes where, and what has to be known for it."""
+    """The place that the address should have, and the facts that its commands need."""
 
     management: Management
     place: Place
@@ -57,33 +57,33 @@ class Move(msgspec.Struct, frozen=True):
     loopback: str | None
     original: Original
     former: list[FormerAddress] = []
-    stuck: list[str] = []  # routes that the kernel does not take there
+    stuck: list[str] = []  # routes that the kernel refuses there
 
     @property
     def former_addresses(self) -> set[str]:
-        """Addresses that were the management address, and have to go."""
+        """Former management addresses, which have to be deleted."""
         return {f.address for f in self.former} - {a for a, _ in self.management.pairs}
 
     @property
     def former_gateways(self) -> set[str]:
-        """Gateways by which there has to be no default route any more."""
+        """Former gateways, whose default routes have to be deleted."""
         return {f.gateway for f in self.former if f.gateway} - {
             gateway for _, gateway in self.management.pairs if gateway
         }
 
     def companions(self, address: str) -> list[str]:
-        """Return the operator's other addresses of an address's subnet, which go with it."""
+        """Return the operator's other addresses of an address's subnet, which move with it."""
         network = ip_interface(address).network
         return [a for a in self.original.companions if ip_interface(a).ip in network]
 
     @property
     def substitute(self) -> str:
-        """What a NIC without any other IPv4 address gets, see `_substitute`."""
+        """The address that keeps a NIC from losing its last IPv4 address, see `_substitute`."""
         return f"{self.loopback}/32" if self.loopback else ""
 
     @property
     def next_hop(self) -> str:
-        """What a NIC gets in place of its IPv6 address, see `next_hop`."""
+        """The address that replaces the NIC's IPv6 address as a next hop, see `next_hop`."""
         return f"{_DISCARD + int(ip_address(self.loopback))}/128" if self.loopback else ""
 
 
@@ -92,8 +92,8 @@ def steps(move: Move, observed: Observation) -> list[str]:
 
     The address is added in the new place before it is deleted in the old one. A route that names
     the address as its source is deleted with it (acassen/keepalived#1719), so the default route is
-    set again at the end. An IPv6 address stays where it is while the new place does not take any.
-    Addresses of before go last, so that the host is reachable by the old or the new one.
+    set again at the end. An IPv6 address stays where it is as long as IPv6 is off in the new place.
+    Former addresses are deleted last, so that the host always has the old or the new one.
     """
     here, nic = move.device, move.management.ifname
     present = {name: observed.addresses.get(name, {}) for name in {here, nic, *move.others}}
@@ -115,18 +115,18 @@ def steps(move: Move, observed: Observation) -> list[str]:
             lines += set_routes
         lines += more.missing
         for name in holders:
-            lines += _take_away(move, together, name, present[name])
+            lines += _delete_all(move, together, name, present[name])
         if holders:
             lines += set_routes + more.again
         lines += delete_routes + more.delete
-    lines += _take_former_away(move, observed, present)
+    lines += _delete_former(move, observed, present)
     if move.place == "nic" and move.substitute in present[nic]:
         lines.append(f"address delete {move.substitute} dev {nic}")
     return lines
 
 
 def _add_all(move: Move, address: str, companions: list[str], present: dict[str, str]) -> list[str]:
-    """Add the management address and what goes with it, in the order of the NIC."""
+    """Add the management address and its companions, in the order of the NIC."""
     lines = []
     if address not in present:
         lines += [*_make_room(move, address, present), _add(move, address)]
@@ -135,10 +135,10 @@ def _add_all(move: Move, address: str, companions: list[str], present: dict[str,
     return [*ahead, *lines, *(line for line in missing if line not in ahead)]
 
 
-def _take_away(move: Move, together: list[str], name: str, present: dict[str, str]) -> list[str]:
-    """Delete the management address and what goes with it from a device.
+def _delete_all(move: Move, together: list[str], name: str, present: dict[str, str]) -> list[str]:
+    """Delete the management address and its companions from a device.
 
-    It goes last: the kernel may delete others of its subnet with it.
+    The address is deleted last, because the kernel may delete others of its subnet with it.
     """
     address, *companions = together
     lines = []
@@ -161,7 +161,7 @@ def _add(move: Move, address: str) -> str:
 
 
 def _make_room(move: Move, address: str, present: dict[str, str]) -> list[str]:
-    """Delete an IPv6 address that differs in its prefix length only: a device takes it once."""
+    """Delete an IPv6 address with another prefix length: a device can have it only once."""
     ip = ip_interface(address).ip
     return [
         f"address delete {former} dev {move.device}"
@@ -170,10 +170,10 @@ def _make_room(move: Move, address: str, present: dict[str, str]) -> list[str]:
     ]
 
 
-def _take_former_away(
+def _delete_former(
     move: Move, observed: Observation, present: dict[str, dict[str, str]]
 ) -> list[str]:
-    """Delete what was the management address before, and the default routes by its gateway."""
+    """Delete former management addresses, and default routes by former gateways."""
     lines: list[str] = []
     takes_ipv6 = move.device in observed.devices and observed.devices[move.device].ipv6
     for name, addresses in present.items():
@@ -184,7 +184,7 @@ def _take_former_away(
                 lines += _substitute(move, name, addresses)
             lines.append(f"address delete {address} dev {name}")
             lines += _add_others_again(address, name, addresses, move.former_addresses)
-            if name == move.device:  # it may have gone with its subnet
+            if name == move.device:  # the kernel may have deleted the new address with this one
                 lines += [_add(move, new) for new, _ in move.management.pairs if ":" not in new]
     if lines:
         for _, gateway in move.management.pairs:
@@ -198,11 +198,11 @@ def _take_former_away(
 
 
 def _substitute(move: Move, nic: str, on_nic: dict[str, str]) -> list[str]:
-    """Add an address to a NIC that would have none left.
+    """Add an address to a NIC that would otherwise have none.
 
     With a device's last IPv4 address the kernel drops all IPv4 routes and neighbours of the device
-    (fib_disable_ip), FRR's among them, without telling FRR. The loopback's address can stand there:
-    it is the host's own, so nobody learns anything new from it.
+    (fib_disable_ip), FRR's among them, without telling FRR. The loopback's address is harmless
+    there, because the host answers for it anyway.
     """
     moving = {address for address, _ in move.management.pairs} | move.former_addresses
     moving |= move.original.companions.keys()
@@ -212,11 +212,11 @@ def _substitute(move: Move, nic: str, on_nic: dict[str, str]) -> list[str]:
 
 
 def next_hop(move: Move, observed: Observation) -> list[str]:
-    """Return lines that give bgpd an IPv6 next hop again.
+    """Return lines that give bgpd a valid IPv6 next hop again.
 
-    bgpd sends leaves a global IPv6 address of the uplink as next hop. Once that address is gone, it
-    sends ::ffff:… instead, by which the leaf can't reach the loopback (FRRouting/frr#19910), until
-    the uplink gets another address.
+    bgpd sends leaves a global IPv6 address of the uplink as next hop. Once that address is deleted,
+    it sends ::ffff:… instead, by which the leaf can't reach the loopback (FRRouting/frr#19910),
+    until the uplink gets another address.
     """
     nic, address = move.management.ifname, move.next_hop
     if move.place == "nic" or not address:
@@ -229,7 +229,7 @@ def next_hop(move: Move, observed: Observation) -> list[str]:
 def _add_others_again(
     address: str, device: str, present: dict[str, str], former: Set[str] = frozenset()
 ) -> list[str]:
-    """Add the device's other addresses of the subnet, which the kernel may delete with this one."""
+    """Add the other addresses of the subnet again, which the kernel may delete with this one."""
     if ":" in address:
         return []
     subnet = ip_interface(address).network
@@ -245,7 +245,7 @@ def _add_others_again(
 def _default_routes(move: Move, observed: Observation, gateway: str) -> list[str]:
     """Return the default routes by a gateway that the place should have, as ip-route(8) reads."""
     known = move.original.routes.get(gateway)
-    old = _of_former_gateway(move, gateway) if known is None else None
+    old = _routes_of_former_gateway(move, gateway) if known is None else None
     if known is None and old is None:
         family = _IPV6 if ":" in gateway else _IPV4
         own = {gateway, *move.former_gateways}
@@ -257,8 +257,8 @@ def _default_routes(move: Move, observed: Observation, gateway: str) -> list[str
     return [_STATIC + (f" metric {m}" if m else "") for m in metrics]
 
 
-def _of_former_gateway(move: Move, gateway: str) -> list[str] | None:
-    """Return the operator's default routes by the gateway of before; None: not known."""
+def _routes_of_former_gateway(move: Move, gateway: str) -> list[str] | None:
+    """Return the operator's default routes by the former gateway; None: not known."""
     for former in sorted(move.former_gateways):
         if (":" in former) == (":" in gateway) and former in move.original.routes:
             return move.original.routes[former]
@@ -291,7 +291,7 @@ def _routes(move: Move, observed: Observation, gateway: str) -> tuple[list[str],
     set_routes, replaced = [], set()
     for text in _default_routes(move, observed, gateway):
         metric = _metric(text, gateway)
-        # `replace` replaces whatever route has that metric. It must not replace somebody else's.
+        # `replace` replaces any route with that metric. It must not replace one of somebody else.
         same = [d for d in observed.defaults if d.family == family and d.metric == metric]
         own = {gateway, *move.former_gateways}
         ours = all(d.gateway in own and d.device in (move.device, *move.others) for d in same)

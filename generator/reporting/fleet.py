@@ -1,6 +1,6 @@
-"""Reads the reports that hosts have posted: what each host says of itself, and when it last did.
+"""Reads the reports that hosts have posted.
 
-A report is what `status --json` prints. Its file is as old as the last contact with its host.
+A report is the output of `status --json`. The time of its file is the last contact with the host.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ from generator.desired.payload.values import Generation, HostName
 from generator.errors import printable
 from generator.state import stored, tree
 
-_LIMIT = 4 << 20  # bytes; a report of 4,000 V-Nets, all of them different, has 1 MB
-_MOST_DIFFERENCES = 10  # of a host that are kept; the others are counted
-_DEEPEST = 16  # folders; a host may name any path, and each is opened part by part
-_LONGEST = 160  # characters of a text that a host has sent
+_LIMIT = 4 << 20  # bytes; a report with a difference in each of 4,000 V-Nets has 1 MB
+_MOST_DIFFERENCES = 10  # kept of each host; the others are counted
+_DEEPEST = 16  # folders; a host may choose any path, and each is opened part by part
+_LONGEST = 160  # characters of a text from a host
 
 
 class Host(NamedTuple):
-    """What is known of a host by its last report. All texts are safe for a terminal."""
+    """The last report of a host. All texts are safe for a terminal."""
 
     name: str
     report: str  # path of its file below the folder
@@ -32,7 +32,7 @@ class Host(NamedTuple):
     reason: str
     generation: int | None  # None: nothing was applied yet
     left_alone: str
-    differences: list[str]  # the first of them
+    differences: list[str]  # only the first ones
     total: int  # of all differences
 
 
@@ -51,7 +51,7 @@ class Reports(NamedTuple):
 
 
 class _Report(msgspec.Struct, frozen=True):
-    """What is read of a report. Other fields, of this or another version, are left out."""
+    """The fields of a report that are read. Other fields, of any version, are ignored."""
 
     health: str
     host: HostName | None
@@ -65,8 +65,8 @@ class _Report(msgspec.Struct, frozen=True):
 def read(folder: Path) -> Reports:
     """Return the reports in a folder and its subfolders.
 
-    A file whose name begins with a dot is none: it may be half written. No link is followed. Raises
-    `OSError` if the folder itself can't be read.
+    A file whose name begins with a dot is ignored: it may be half written. No link is followed.
+    Raises `OSError` if the folder itself can't be read.
     """
     reports = Reports({}, [])
     top = folder.resolve()
@@ -82,7 +82,7 @@ def read(folder: Path) -> Reports:
 
 
 def _files(top: Path, damaged: list[Damaged]) -> Iterator[str]:
-    """Yield the paths of all files. A folder that can't be read hides no other."""
+    """Yield the paths of all files. A folder that can't be read is added to `damaged`."""
     folders = [""]
     while folders:
         folder = folders.pop()
@@ -104,23 +104,23 @@ def _files(top: Path, damaged: list[Damaged]) -> Iterator[str]:
 
 
 def _is_folder(top: Path, path: str) -> bool:
-    with contextlib.suppress(OSError):  # reading it says what is wrong
-        there = tree.status(top, path)
-        return there is not None and stat.S_ISDIR(there.st_mode)
+    with contextlib.suppress(OSError):  # the caller then fails to read it, and reports why
+        status = tree.status(top, path)
+        return status is not None and stat.S_ISDIR(status.st_mode)
     return False
 
 
 def _host(top: Path, path: str) -> Host | None:
-    """Return what a report says, None if it is no longer there.
+    """Return the host of a report, None if the file no longer exists.
 
     Raises `OSError` or `msgspec.DecodeError`.
     """
     try:
         data = tree.read(top, path, _LIMIT)
-        there = tree.status(top, path)
+        status = tree.status(top, path)
     except FileNotFoundError:
         return None
-    if there is None:
+    if status is None:
         return None
     report = stored.decode(data, _Report)
     name = report.host or os.path.basename(path).partition(".")[0]  # noqa: PTH119  # a string is enough
@@ -131,7 +131,7 @@ def _host(top: Path, path: str) -> Host | None:
     return Host(
         name=name,
         report=_safe(path),
-        contact=there.st_mtime,
+        contact=status.st_mtime,
         health=_safe(report.health),
         reason=_safe(report.health_reason or report.detail),
         generation=report.generation if report.host else None,
@@ -142,7 +142,7 @@ def _host(top: Path, path: str) -> Host | None:
 
 
 def _take(host: Host, reports: Reports) -> None:
-    """Keep a host's report, or the newer one where two name the same host."""
+    """Keep a host's report, or the newer one if two reports name the same host."""
     other = reports.hosts.setdefault(host.name.lower(), host)
     if other is host:
         return

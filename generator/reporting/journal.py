@@ -1,4 +1,4 @@
-"""Sends messages with fields to systemd's journal by its native protocol: a datagram each.
+"""Sends messages with fields to systemd's journal by its native protocol, one datagram each.
 
 https://systemd.io/JOURNAL_NATIVE_PROTOCOL/
 """
@@ -13,7 +13,7 @@ _LIMIT = 1 << 15  # bytes of a field; a datagram takes about 200 kB
 
 
 def send(message: str, priority: int, fields: dict[str, object]) -> None:
-    """Send a message. Without a journal nothing happens."""
+    """Send a message. Without a journal, do nothing."""
     known = {"MESSAGE": message, "PRIORITY": priority, "SYSLOG_IDENTIFIER": "evpn-host"}
     datagram = b"".join(_field(name, value) for name, value in (known | fields).items())
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
@@ -22,7 +22,7 @@ def send(message: str, priority: int, fields: dict[str, object]) -> None:
 
 
 def is_stderr() -> bool:
-    """Whether what is printed on standard error goes to the journal (systemd.exec(5))."""
+    """Whether standard error goes to the journal (systemd.exec(5))."""
     try:
         info = os.fstat(2)
     except OSError:
@@ -31,6 +31,6 @@ def is_stderr() -> bool:
 
 
 def _field(name: str, value: object) -> bytes:
-    """Return a field with its length before it, so that a line end in the value ends nothing."""
+    """Return a field with its length before it, because the value may have line ends."""
     data = str(value).encode(errors="backslashreplace")[:_LIMIT]
     return name.encode() + b"\n" + len(data).to_bytes(8, "little") + data + b"\n"

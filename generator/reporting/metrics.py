@@ -20,7 +20,7 @@ Samples = Iterable[tuple[dict[str, str], float]]
 def write(root: Path, path: str, status: Status, now: float, *, good: bool) -> None:
     """Write a host's metrics into a file below a root.
 
-    After a bad run the time of the last good one is taken over from the file that is there.
+    After a failed run, the time of the last good run is copied from the existing file.
     """
     last = now if good else _last_success(root, path)
     text = "".join(_family(*each) for each in _families(status, now, last, good=good))

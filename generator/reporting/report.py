@@ -1,6 +1,6 @@
-"""Reports a run to the journal, and if the operator wants it to Prometheus and to the controller.
+"""Reports a run to the journal and, if configured, to Prometheus and to the controller.
 
-No report can make a run fail, or keep it waiting for longer than `http.REPORT_TIMEOUT`.
+A report can't make a run fail, or delay it for longer than `http.REPORT_TIMEOUT`.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ _PRIORITY = {
 _WORDS = {
     "unreachable": "the controller gives no payload, the host stays as it is",
     "refused": "refused, nothing was changed",
-    "failed": "activation failed, the generation before is active",
+    "failed": "activation failed, the previous generation is active",
     "stranded": "activation failed and so did going back, a person is needed",
 }
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What an apply did."""
+    """The outcome of an apply."""
 
     host: str
     generation: int
@@ -40,30 +40,30 @@ class Outcome(msgspec.Struct, frozen=True):
     kept: list[str] = []
     mended: list[str] = []
     activated: bool = False
-    devices: int = 0  # that the host has by it
-    summary: list[str] = []  # what it changed, in network terms
+    devices: int = 0  # how many the host should have
+    summary: list[str] = []  # the changes in network terms
     left_alone: str = ""  # why the payload was not applied
 
 
 class Run(msgspec.Struct):
-    """What is known of a run by its end."""
+    """The facts of a run that its report needs."""
 
     outcome: Outcome | None = None
-    message: str = ""  # for the journal, in place of what the outcome says
-    missed: Unreachable | None = None  # why the last good payload was applied
+    message: str = ""  # for the journal, instead of the outcome's own
+    unreachable: Unreachable | None = None  # why the last good payload was applied
 
-    def go_on_without(self, missed: Unreachable, say: Callable[[str], None]) -> None:
-        """Go on with the last good payload, without the controller."""
-        self.missed = missed
-        if not journal.is_stderr():  # which gets it with fields
-            say(f"warning: the last good payload has to do: {missed}")
+    def use_last_good(self, unreachable: Unreachable, say: Callable[[str], None]) -> None:
+        """Note and say that the run goes on with the last good payload."""
+        self.unreachable = unreachable
+        if not journal.is_stderr():  # the journal gets a message with fields later
+            say(f"warning: going on with the last good payload: {unreachable}")
 
 
 @contextlib.contextmanager
 def reported(
     settings: Config, host: str, say: Callable[[str], None], *, activates: bool
 ) -> Iterator[Run]:
-    """Report the run that happens inside, however it ends; nobody hears of one on a mere tree."""
+    """Report the run in the block, however it ends, unless it activates nothing."""
     run = Run()
     if not activates:
         yield run
@@ -72,7 +72,7 @@ def reported(
     good = False
     try:
         yield run
-        good = run.missed is None
+        good = run.unreachable is None
     except EvpnHostError as error:
         failure = error
         error.reported = journal.is_stderr()
@@ -81,7 +81,7 @@ def reported(
         failure = Refused(str(error))
         raise
     finally:
-        _journal(run, failure or run.missed)
+        _journal(run, failure or run.unreachable)
         try:
             _publish(settings, host, good=good)
         except (EvpnHostError, OSError) as error:
@@ -89,7 +89,7 @@ def reported(
 
 
 def forget(settings: Config, root: Path) -> None:
-    """Remove the metrics: after an uninstall nobody brings them up to date."""
+    """Remove the metrics, because nothing updates them after an uninstall."""
     if settings.metrics:
         files.remove(root, settings.metrics.lstrip("/"))
 
@@ -111,17 +111,18 @@ def _journal(run: Run, failure: EvpnHostError | None) -> None:
     elif done:
         outcome = "changed" if done.changed or done.mended else "unchanged"
         count = f"{len(done.changed)} file{'s' if len(done.changed) != 1 else ''} changed"
-        what = f"applied: {count}, {done.devices} devices" if outcome == "changed" else "stands"
+        applied = f"applied: {count}, {done.devices} devices"
+        result = applied if outcome == "changed" else "is unchanged"
         message = (
-            run.message or done.left_alone or f"{done.host}: generation {done.generation} {what}"
+            run.message or done.left_alone or f"{done.host}: generation {done.generation} {result}"
         )
     else:
-        return  # stopped by a signal: systemd says so
+        return  # a signal stopped the run: systemd reports that
     journal.send(message, _PRIORITY[outcome], fields | {"EVPN_HOST_OUTCOME": outcome})
 
 
 def _publish(settings: Config, host: str, *, good: bool) -> None:
-    """Write the metrics and send the status, where the operator asked for it."""
+    """Write the metrics and send the status, if the operator has configured that."""
     if not (settings.metrics or settings.report):
         return
     root = Path("/")
@@ -129,7 +130,7 @@ def _publish(settings: Config, host: str, *, good: bool) -> None:
     if settings.metrics:
         metrics.write(root, settings.metrics.lstrip("/"), current, time.time(), good=good)
     if settings.report:
-        from generator.controller.http import Access  # noqa: PLC0415  # only who has one pays for it
+        from generator.controller.http import Access  # noqa: PLC0415  # a slow import
 
         url = expand(settings.report, host)
         Access(settings, root, host).report(url, msgspec.json.encode(current))

@@ -39,7 +39,7 @@ class Management(msgspec.Struct, frozen=True):
     on: list[str]  # devices that have it: more than one, or none, is a fault
     nic: str
     bridge: str
-    # What the hook says; null as long as it never ran.
+    # From the hook; null if it has never run.
     since: str | None = None  # ISO 8601, UTC
     reason: str | None = None
     moves: int | None = None
@@ -61,9 +61,9 @@ class Status(msgspec.Struct, frozen=True):
     sessions: list[frr.Session]
     management: Management | None
     differences: list[str]
-    warnings: list[str] = []  # what its operator should know, and is no difference
+    warnings: list[str] = []  # facts for the operator that are not differences
     left_alone: str = ""  # which payload is not applied, and why
-    # Guests that move so often that FRR takes them for two with the same MAC or address.
+    # Guests that move so often that FRR takes each for two with the same MAC or address.
     duplicates: list[evpn.Duplicate] = []
 
 
@@ -84,9 +84,9 @@ NOTHING_APPLIED = Status(
 
 
 def status(root: Path, switches: Mapping[str, str] | None = None) -> Status:
-    """Compare a host with its record. Only for `/` the running system is looked at.
+    """Compare a host with its record. Only for `/` the running system is compared too.
 
-    `switches` are the names that LLDP has heard, by NIC. What a session says counts more.
+    `switches` are the names that LLDP has heard, by NIC. The name in a session wins.
     """
     applied = record.read(root)
     if applied is None:
@@ -99,7 +99,7 @@ def status(root: Path, switches: Mapping[str, str] | None = None) -> Status:
     if root == Path("/"):
         target = applied.target
         differences += comparison.differences(target, root)
-        with contextlib.suppress(frr.Silent):  # among the differences
+        with contextlib.suppress(frr.Silent):  # that is one of the differences
             sessions = list(frr.sessions(root).values())
             names |= frr.hostnames(root)
             duplicates = evpn.duplicates(root)
@@ -142,13 +142,13 @@ def _warnings(root: Path, target: Target, leaves: Mapping[str, str]) -> Iterator
     if root == Path("/"):
         yield from _staying(target)
         yield from map(str, settings.later(root))
-        # Files of the operator that may be what sets back what differs.
+        # Files of the operator that may have caused the differences.
         patterns = backends.named(target.backend).nic_files
         yield from others.setters(root, patterns, comparison.device_differences(target))
 
 
 def _staying(target: Target) -> Iterator[str]:
-    """Yield what does not move with the management address, or could not."""
+    """Yield routes and addresses that do not, or could not, move with the management address."""
     if (planned := target.management) is None:
         return
     observed = management.observe({planned.ifname, planned.bridge})

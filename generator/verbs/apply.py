@@ -1,6 +1,6 @@
-"""`evpn-host apply`: decides what a payload needs on this host, and whether that may be done.
+"""`evpn-host apply`: decides what a payload changes on this host, and whether it may.
 
-`verbs.transaction` does it.
+`verbs.transaction` makes the changes.
 """
 
 import time
@@ -43,13 +43,14 @@ def apply_from(source: Source, options: Options, log: Log, say: Log, *, last_goo
     with report.reported(source.settings, source.name, say, activates=options.activate) as run:
         try:
             data = source.refresh()
-        except Unreachable as missed:
+        except Unreachable as unreachable:
             kept = sources.last_good(source.root) if last_good else None
             if kept is None:
                 raise
-            run.go_on_without(missed, say)
+            run.use_last_good(unreachable, say)
             data = kept
-        run.outcome = apply(data, options, log, say, source.answers if run.missed is None else None)
+        controller = source.answers if run.unreachable is None else None
+        run.outcome = apply(data, options, log, say, controller)
         source.remember(data)
     return run.outcome
 
@@ -61,24 +62,25 @@ def apply(
     say: Log,
     controller: Callable[[], bool] | None = None,
 ) -> Outcome:
-    """Make this host what a payload says. Nothing to do means nothing written and nothing run.
+    """Make this host what a payload says. If there is nothing to do, write and run nothing.
 
-    `log` gets each command, `say` each sentence for the user. `controller` tells whether the
+    `log` gets each command, `say` each sentence for the user. `controller` returns whether the
     controller that gave the payload still answers. Raises `Refused` (nothing was changed),
-    `ActivationFailed` (the generation before is active again) or `Stranded`.
+    `ActivationFailed` (the previous generation is active again) or `Stranded`.
     """
     root = options.root
     inputs = inputs_of(data, frr_local(root), options)
-    # Nobody waits for the lock while we work on a large document, unless it was applied before.
-    prepared = None if _is_of(previous_record(options), inputs) else make_plan(data, options)
+    # Plan a new payload before taking the lock: a large one takes long, and others wait.
+    known = _has_inputs(previous_record(options), inputs)
+    prepared = None if known else make_plan(data, options)
     with lock(root), commands.interruptible():
         previous = previous_record(options)
         if options.person:
             awaiting.refuse_second(root)
         elif waiting := unconfirmed.read(root) or held.find(root, inputs):
             return _left_alone(str(waiting), previous)
-        anew = options.full or held.read(root) is not None
-        if previous and not anew and _nothing_to_do(inputs, previous, options):
+        needed = options.full or held.read(root) is not None
+        if previous and not needed and _nothing_to_do(inputs, previous, options):
             return outcome_of(previous.target)
         guard = Guard(options.patience, log, say, controller)
         run = _decide(prepared or make_plan(data, options), previous, options, guard, log, say)
@@ -86,8 +88,8 @@ def apply(
         with staging.staged(root, files, run.plan.backend) as stage:
             unchanged = not run.is_new and not options.full
             if previous and unchanged and _as_planned(previous, options):
-                # Another payload gives the same files: there is nothing to do but to record it. The
-                # time stays, because health counts sessions that are down since the last apply.
+                # Another payload gives the same files, so it is only recorded. The time stays,
+                # because health counts sessions that have gone down since the last apply.
                 same = run.record(ok=previous.ok, detail=previous.detail)
                 record.write(root, msgspec.structs.replace(same, time=previous.time), data)
                 held.release(root)
@@ -100,7 +102,7 @@ def apply(
                 return carry_out(run, data, stage)
 
 
-def _decide(  # noqa: PLR0913, PLR0917  # what is, what is to be, and who hears of it
+def _decide(  # noqa: PLR0913, PLR0917
     prepared: tuple[Plan, Payload, str],
     previous: Record | None,
     options: Options,
@@ -108,7 +110,7 @@ def _decide(  # noqa: PLR0913, PLR0917  # what is, what is to be, and who hears 
     log: Log,
     say: Log,
 ) -> Run:
-    """Return what an apply has to do; say its warnings. Raises `Refused`."""
+    """Return the run that an apply has to carry out; print its warnings. Raises `Refused`."""
     begun = time.monotonic()
     planned, payload, inputs = prepared
     for warning in check.lines(payload):
@@ -120,7 +122,7 @@ def _decide(  # noqa: PLR0913, PLR0917  # what is, what is to be, and who hears 
         preflight.refuse_foreign_bgp(root)
     target = plan.target(planned)
     if options.activate:
-        preflight.heed(planned, target, previous, options, log, say)
+        preflight.warn_or_refuse(planned, target, previous, options, log, say)
     preflight.refuse_conflicts(root, planned)
     changes = staging.changes(root, planned.files)
     lines = summary(previous.target if previous else None, target)
@@ -146,7 +148,7 @@ def _decide(  # noqa: PLR0913, PLR0917  # what is, what is to be, and who hears 
 
 
 def _left_alone(why: str, previous: Record | None) -> Outcome:
-    """Return that nothing was done and why. Raises `Refused` on a host without a record."""
+    """Return an outcome without changes, and the reason. Raises `Refused` without a record."""
     if previous is None:
         raise Refused(why)
     return outcome_of(previous.target, left_alone=why)
@@ -160,20 +162,20 @@ def _refuse_older(planned: Plan, previous: Record | None) -> None:
                 "generation",
                 str(generation),
                 f"is lower than the one applied, {previous.target.generation}",
-                "--force applies it all the same",
+                "--force applies it anyway",
             )
         )
 
 
-def _is_of(previous: Record | None, inputs: str) -> bool:
+def _has_inputs(previous: Record | None, inputs: str) -> bool:
     """Whether the last apply made its files from these inputs."""
     return previous is not None and (previous.inputs, previous.version) == (inputs, __version__)
 
 
 def _nothing_to_do(inputs: str, previous: Record, options: Options) -> bool:
-    """Whether the last apply had the same inputs, and all that it brought about is still there."""
+    """Whether the last apply had the same inputs, and its files and devices are unchanged."""
     root = options.root
-    if not _is_of(previous, inputs):
+    if not _has_inputs(previous, inputs):
         return False
     if previous.nic_files != backends.named(previous.target.backend).digest(root):
         return False

@@ -1,7 +1,7 @@
-"""What `--confirm` promises: the host goes back unless somebody confirms in time.
+"""Implements `--confirm`: the host goes back unless somebody confirms in time.
 
-systemd keeps the promise, not the process that made it: a transient timer goes back when the time
-is over, and the boot service does after a reboot.
+systemd goes back, not this process: by a transient timer when the time is over, and by the boot
+service after a reboot.
 """
 
 import contextlib
@@ -36,13 +36,13 @@ def refuse_second(root: Path) -> None:
 
 
 @contextlib.contextmanager
-def awaiting(  # noqa: PLR0913, PLR0917  # what is done, from where, and who hears of it
+def awaiting(  # noqa: PLR0913, PLR0917
     options: Options, verb: str, number: int, previous: Record | None, log: Log, say: Log
 ) -> Iterator[None]:
-    """Have the host go back from what is done inside, unless it is confirmed in time.
+    """Have the host undo the changes inside the block, unless somebody confirms them in time.
 
-    The time begins anew when all is done. `number` is its entry of the history. Raises `Refused` if
-    nothing could go back.
+    The time starts again at the end of the block. `number` is the entry of the history that the
+    changes make. Raises `Refused` if going back would not be possible.
     """
     seconds = options.confirm
     if seconds is None:
@@ -66,7 +66,7 @@ def awaiting(  # noqa: PLR0913, PLR0917  # what is done, from where, and who hea
     try:
         _arm(root, waiting, seconds, log)
         yield
-    except (Refused, ActivationFailed, Interrupted):  # the host is as before
+    except (Refused, ActivationFailed, Interrupted):  # the host has its previous state
         disarm(root, waiting, log)
         raise
     until, deadline = unconfirmed.deadline(seconds)
@@ -77,7 +77,7 @@ def awaiting(  # noqa: PLR0913, PLR0917  # what is done, from where, and who hea
 def _arm(root: Path, waiting: Unconfirmed, seconds: float, log: Log) -> None:
     """Have systemd go back in time. Raises `Refused`."""
     try:
-        services.cancel(TIMER, log)  # of an earlier one that could not be stopped
+        services.cancel(TIMER, log)  # an earlier timer that could not be stopped
         # The timer comes first. If this process is killed after it has written the note, the timer
         # reads the note.
         services.run_later(TIMER, seconds, ("rollback", "--unconfirmed"), log)
@@ -89,7 +89,7 @@ def _arm(root: Path, waiting: Unconfirmed, seconds: float, log: Log) -> None:
 
 
 def disarm(root: Path, waiting: Unconfirmed, log: Log) -> None:
-    """Have nothing go back any more. A timer that could not be stopped finds nothing to do."""
+    """Cancel going back. If the timer can't be stopped, it will find nothing to do."""
     unconfirmed.remove(root)
     stop_timer(log)
     with contextlib.suppress(ActivationFailed):
@@ -98,7 +98,7 @@ def disarm(root: Path, waiting: Unconfirmed, log: Log) -> None:
 
 
 def stop_timer(log: Log) -> None:
-    """Have systemd not look any more whether it is time to go back."""
+    """Stop the timer that goes back."""
     with contextlib.suppress(ActivationFailed):
         services.cancel(TIMER, log)
 

@@ -12,12 +12,12 @@ from generator.errors import Problem, Refused
 from generator.secrets import mask
 
 _HOST = re.compile(r"hosts\[\d+\]\.?")
-_MOST_NAMES = 3  # that a line has before it counts the others
+_MOST_NAMES = 3  # in a line; the others are counted
 _MOST_ALIKE = 10  # lines with the same rule before the others are counted
 
 
 class Notice(msgspec.Struct, frozen=True):
-    """A problem or a warning, part by part."""
+    """A problem or a warning in its parts."""
 
     place: str
     value: str
@@ -49,7 +49,7 @@ def _notices(problems: Sequence[Problem]) -> list[Notice]:
 
 
 def lines(checked: Payload) -> list[str]:
-    """Return a payload's warnings as a person reads them: like ones of many hosts are one line."""
+    """Return a payload's warnings for a person. Similar ones about many hosts are one line."""
     alike: dict[Problem, list[Problem]] = {}
     for warning in checked.warnings:
         host = _HOST.match(warning.place)
@@ -68,11 +68,11 @@ def _line(key: Problem, group: list[Problem]) -> str:
         return str(group[0])
     names = [warning.whose.removeprefix("host ") for warning in group if warning.whose]
     more = len(names) - _MOST_NAMES
-    some = ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
-    return f"{len(group)} hosts: {key._replace(whose=some)}"
+    listed = ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    return f"{len(group)} hosts: {key._replace(whose=listed)}"
 
 
 def _shortened(group: list[str], rule: str) -> list[str]:
-    """Return the lines with one rule, or the first of them and how many more there are."""
+    """Return the lines of one rule: all of them, or the first ones and a count of the rest."""
     more = len(group) - _MOST_ALIKE
     return group if more <= 0 else [*group[:_MOST_ALIKE], f"{more} more of this kind: … {rule}"]

@@ -1,4 +1,4 @@
-"""How the command line begins and ends: standard input and output, options, exit codes of diff."""
+"""The frame of the command line: standard streams, types of options, exit codes like diff's."""
 
 import io
 import math
@@ -20,24 +20,24 @@ TROUBLE = 2  # of diff, and of a wrong command line
 
 
 class Unwritten(EvpnHostError):
-    """Results could not be written. What the verb did to the host is done."""
+    """Results could not be written. The verb's changes to the host stay."""
 
     exit_code = 74  # EX_IOERR of sysexits.h: 1 would say that nothing was changed
 
 
 class ReaderGone(EvpnHostError):
-    """The reader of the results went away, as in `evpn-host schema | head -1`: no message."""
+    """The reader of the results has ended, as in `evpn-host schema | head -1`: no message."""
 
-    exit_code = 141  # what a shell says of a program that SIGPIPE has ended
+    exit_code = 141  # a shell's exit code for a program that SIGPIPE has ended
 
 
 class _Results(io.FileIO):
-    """Standard output: a result that is lost is an error of its own, not one of the verb."""
+    """Standard output. A lost result has an error of its own, because the verb did not fail."""
 
     def write(self, data: "ReadableBuffer", /) -> int:
         try:
             while (count := super().write(data)) is None:
-                select.select([], [self], [])  # a pipe of a program that does not wait
+                select.select([], [self], [])  # the caller has made the pipe non-blocking
             return count
         except BrokenPipeError:
             _discard(self.fileno())
@@ -48,7 +48,7 @@ class _Results(io.FileIO):
 
 
 class _Messages(io.FileIO):
-    """Standard error: a message that nobody can read stops nothing, least of all an apply."""
+    """Standard error. A message that can't be written must not stop an apply."""
 
     def write(self, data: "ReadableBuffer", /) -> int:
         try:
@@ -58,18 +58,18 @@ class _Messages(io.FileIO):
 
 
 def _discard(descriptor: int) -> None:
-    """Have what is still buffered go nowhere: Python writes it when it ends."""
+    """Send buffered output to /dev/null, because Python writes it when it ends."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, descriptor)
     os.close(null)
 
 
 def prepare_streams() -> None:
-    """Have descriptors 0 to 2 open, and standard output and error say what they can't write.
+    """Open closed descriptors 0 to 2, and make failed writes to standard output an error.
 
     A caller may have closed them (`>&-`). The next file that is opened would get such a number, and
-    what is printed would end in that file. So what is closed is opened here, in the direction in
-    which its use fails, as gnulib's stdopen does.
+    printed text would go into that file. So closed descriptors are opened here, in the direction in
+    which any use fails, as gnulib's stdopen does.
     """
     for number, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):
         try:
@@ -82,9 +82,9 @@ def prepare_streams() -> None:
         sys.stderr = _text(_Messages(2, "wb", closefd=False), sys.stderr)
 
 
-def _text(raw: io.FileIO, before: object) -> io.TextIOWrapper:
-    """Return a stream for text. What the locale's encoding does not have is shown as an escape."""
-    old = before if isinstance(before, io.TextIOWrapper) else None
+def _text(raw: io.FileIO, previous: object) -> io.TextIOWrapper:
+    """Return a stream for text. Characters outside the locale's encoding become escapes."""
+    old = previous if isinstance(previous, io.TextIOWrapper) else None
     encoding = old.encoding if old else "utf-8"
     return io.TextIOWrapper(
         io.BufferedWriter(raw), encoding, errors="backslashreplace", line_buffering=True
@@ -92,7 +92,7 @@ def _text(raw: io.FileIO, before: object) -> io.TextIOWrapper:
 
 
 class Filled(click.types.StringParamType):
-    """Text that is not empty: an empty variable of a script must not mean what no option means."""
+    """Text that is not empty: an empty variable of a script must not act like a missing option."""
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the text."""
@@ -102,7 +102,7 @@ class Filled(click.types.StringParamType):
 
 
 class Folder(click.Path):
-    """A path of a folder. An empty one is none: `Path` would take it for the folder we are in."""
+    """The path of a folder. An empty path is refused: `Path` would make it the current folder."""
 
     def convert(
         self,
@@ -120,7 +120,7 @@ class Address(click.types.StringParamType):
     """An IP address, or a MAC."""
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return it in its usual form."""
+        """Return the address or the MAC in its usual form."""
         from ipaddress import ip_address  # noqa: PLC0415  # only this verb pays for it
 
         mac = value.replace("-", ":").lower()
@@ -145,7 +145,7 @@ def _range_of(param: click.Parameter) -> str:
 
 
 class Verbs(click.Group):
-    """All verbs. Each runs with the same umask, whoever runs it."""
+    """All verbs. Each runs with the same umask, whatever the caller's is."""
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the verb."""
@@ -169,7 +169,7 @@ class Diff(click.Command):
             raise refused from None
         except (EvpnHostError, click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except Exception:  # noqa: BLE001  # a fault of ours is trouble, and no difference
+        except Exception:  # noqa: BLE001  # a bug is trouble (2), not a difference (1)
             traceback.print_exc()
             sys.exit(TROUBLE)
 

@@ -1,4 +1,4 @@
-"""`evpn-host confirm`, and what happens when it does not come: the host goes back."""
+"""`evpn-host confirm`, and going back when nobody confirms in time."""
 
 import contextlib
 from pathlib import Path
@@ -21,7 +21,7 @@ _PAUSE = 60.0  # seconds until another try, when going back has failed
 
 
 def confirm(options: Options, log: Log) -> Unconfirmed:
-    """Keep what `--confirm` has made; return what it was. Raises `Refused`."""
+    """Keep the changes of `--confirm`; return their note. Raises `Refused`."""
     root = options.root
     with lock(root):
         waiting = unconfirmed.read(root)
@@ -39,18 +39,18 @@ def confirm(options: Options, log: Log) -> Unconfirmed:
 
 
 def expire(options: Options, settings: Config, log: Log, say: Log) -> bool:
-    """Go back from what nobody has confirmed in time; return whether this host has gone back.
+    """Go back if nobody has confirmed in time; return whether this host has gone back.
 
-    Needs no network. Raises what `rollback` raises; then there is another try a minute later.
+    Needs no network. Raises what `rollback` raises; then the host tries again a minute later.
     """
     root = options.root
     waiting = unconfirmed.read(root)
     if waiting is None:
-        awaiting.stop_timer(log)  # of a process that was killed before it had begun
+        awaiting.stop_timer(log)  # a process started it and was killed before it wrote the note
         return False
     if not waiting.due:
         return False
-    # No guard: the host goes back whatever can be reached then. That was promised.
+    # No guard: --confirm promises to go back, whatever can be reached afterwards.
     options = msgspec.structs.replace(options, guard=None, confirm=None)
     with report.reported(settings, settings.host or hostname(), say, activates=True) as run:
         with lock(root), commands.interruptible():
@@ -59,8 +59,8 @@ def expire(options: Options, settings: Config, log: Log, say: Log) -> bool:
                 return False
             try:
                 run.outcome = _go_back(waiting, options, log, say)
-            except Exception:  # whatever it is, the host has to go back in the end
-                with contextlib.suppress(OSError):  # then the next try comes in seconds
+            except Exception:  # after any error the host has to try again
+                with contextlib.suppress(OSError):  # if so, the next try is only seconds away
                     _wait(root, waiting)
                 raise
             awaiting.disarm(root, waiting, log)
@@ -70,7 +70,7 @@ def expire(options: Options, settings: Config, log: Log, say: Log) -> bool:
 
 
 def _wait(root: Path, waiting: Unconfirmed) -> None:
-    """Have the next try come in a minute: each one activates the whole host."""
+    """Schedule the next try in a minute, not sooner: each one activates the whole host."""
     until, deadline = unconfirmed.deadline(_PAUSE)
     boot = unconfirmed.boot_id()
     again = msgspec.structs.replace(waiting, until=until, deadline=deadline, boot=boot)
@@ -78,11 +78,11 @@ def _wait(root: Path, waiting: Unconfirmed) -> None:
 
 
 def _go_back(waiting: Unconfirmed, options: Options, log: Log, say: Log) -> Outcome | None:
-    """Bring back what was there before, and have the payload wait for another one."""
+    """Restore the previous state, and leave this payload alone until another one comes."""
     root = options.root
     current = record.read(root)
     if current is None or (current.ok and current.number == waiting.back_to):
-        return None  # it was stopped before it had changed anything
+        return None  # the verb was stopped before it changed anything
     if waiting.back_to:
         outcome, _ = rollback.go_to(waiting.back_to, options, log, say)
     else:
@@ -91,5 +91,5 @@ def _go_back(waiting: Unconfirmed, options: Options, log: Log, say: Log) -> Outc
     if waiting.verb == "apply":
         held.hold_undone(root, current.inputs, held.UNCONFIRMED)
     else:
-        held.release(root)  # the payload that a person went back from counts again
+        held.release(root)  # the rollback is undone: its payload may be applied again
     return outcome

@@ -22,7 +22,7 @@ from generator.verbs import check
 from generator.verbs.options import Options
 from generator.verbs.progress import Progress
 
-_running: list[Progress] = []  # of the verb that runs
+_running: list[Progress] = []  # the progress line of the verb that runs
 
 
 def say(text: str) -> None:
@@ -33,13 +33,13 @@ def say(text: str) -> None:
 
 
 def log(*, verbose: bool) -> Log:
-    """Return where commands are logged: on standard error if `verbose`, else nowhere."""
+    """Return a log of commands: standard error if `verbose`, else none."""
     return commands.to_stderr if verbose else commands.silent
 
 
 @contextlib.contextmanager
 def progress(*, verbose: bool) -> Iterator[Log]:
-    """Give a verb where it logs its commands. Without `verbose` only what takes long is named."""
+    """Yield the log of a verb's commands. Without `verbose` it shows only steps that take long."""
     if verbose:
         yield commands.to_stderr
         return
@@ -65,7 +65,7 @@ def payload_of(source: str | None) -> Payload:
 
 def data_of(source: str | None) -> bytes:
     """Read a payload. Raises `Refused`."""
-    if source is not None and not config.is_url(source):  # config.yaml has no say in it
+    if source is not None and not config.is_url(source):  # works with a damaged config.yaml too
         return sources.local(source)
     return source_of(source).read()
 
@@ -87,7 +87,7 @@ def source_of(
 
 
 def settings_of(root: Path) -> Config:
-    """Read config.yaml for a verb that has to work without it too."""
+    """Read config.yaml for a verb that also has to work if it can't be read."""
     try:
         return config.load(root)
     except Refused as refused:
@@ -109,10 +109,10 @@ def options_of(  # noqa: PLR0913  # one parameter an option
     guard: float | None = None,
     confirm: float | None = None,
 ) -> Options:
-    """Return how to act on a host: activate only on this machine, and if nothing forbids it."""
+    """Return the options of a verb. It activates only on this machine, without `no_activate`."""
     activate = root is None and not no_activate
     if confirm is not None and not activate:
-        raise click.UsageError("--confirm is for what is activated on this machine")
+        raise click.UsageError("--confirm needs an activation on this machine")
     return Options(
         root=(root or Path("/")).resolve(),
         backend=(backend or source.settings.backend) if source else None,
@@ -132,7 +132,7 @@ def options_of(  # noqa: PLR0913  # one parameter an option
 
 
 def started_by() -> str:
-    """Return who runs the command: a person's name, or the service that does."""
+    """Return the name of the person or of the service that runs the command."""
     import pwd  # noqa: PLC0415  # only for verbs that change a host
 
     if not os.environ.get("SUDO_USER"):

@@ -64,13 +64,13 @@ class Preview:
         return Difference(texts, risks, files, [device.name for device in self._removed])
 
     def summary(self) -> Iterator[str]:
-        """Yield what changes in network terms, a line each with its risks, then how much."""
+        """Yield a line for each change in network terms, with its risks, then a total."""
         yield from (each.text_with_risks for each in self._summary)
         if self._summary:
             yield total([each.sign for each in self._summary])
 
     def files(self) -> Iterator[str]:
-        """Yield a unified diff of the files, then the devices that go."""
+        """Yield a unified diff of the files, then the devices that would be removed."""
         yield from changes.diff(self._changes)
         for device in self._removed:
             yield f"- device {device.name} ({device.kind})"

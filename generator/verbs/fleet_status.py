@@ -1,4 +1,4 @@
-"""`evpn-host fleet-status`: which host has what, from the reports that hosts have posted."""
+"""`evpn-host fleet-status`: the state of each host, from the reports that hosts have posted."""
 
 import datetime
 import time
@@ -33,18 +33,18 @@ _HEADINGS = ("HOST", "HEALTH", "GENERATION", "DIFFERENCES", "LAST CONTACT", "WHY
 
 
 class Row(msgspec.Struct, frozen=True):
-    """What is known of a host."""
+    """The state of a host."""
 
     host: str
-    attention: list[str]  # why a person is needed, the most urgent first; empty if nobody is
+    attention: list[str]  # why a person is needed, the most urgent first; empty if none is
     health: str | None  # None: it has never reported
     reason: str
     generation: int | None
     difference_count: int
-    differences: list[str]  # the first of them
+    differences: list[str]  # only the first ones
     left_alone: str  # which payload is not applied, and why
     last_contact: str | None  # ISO 8601, UTC
-    age_seconds: int | None  # since then
+    age_seconds: int | None  # since the last contact
     report: str | None  # path of its file below the folder
 
 
@@ -52,16 +52,17 @@ class Fleet(msgspec.Struct, frozen=True):
     """All that `fleet-status --json` says."""
 
     ok: bool
-    generation: int | None  # of the Fleet that was given
-    attention: dict[str, int]  # how many hosts need a person most of all because of what
+    generation: int | None  # of the payload, if there is one
+    attention: dict[str, int]  # by reason, how many hosts have it as their most urgent one
     hosts: list[Row]  # those that need a person come first
     damaged: list[Damaged]
 
 
 def look(folder: Path, payload: Payload | None, stale: float, now: float | None = None) -> Fleet:
-    """Return how a fleet is by the reports in a folder; one older than `stale` seconds is marked.
+    """Return the state of a fleet from a folder of reports.
 
-    Raises `OSError`, or `Refused` if there is no report and no payload names a host.
+    A report older than `stale` seconds is marked. Raises `OSError`, or `Refused` if there is
+    neither a report nor a payload.
     """
     now = time.time() if now is None else now
     reports = fleet.read(folder)
@@ -69,7 +70,7 @@ def look(folder: Path, payload: Payload | None, stale: float, now: float | None 
         raise Refused(f"{printable(str(folder))}: there is no report in it")
     expected = {name.lower(): name for name in payload.names} if payload else {}
     rows = [
-        _row(host, payload, stale, now, known=payload is None or key in expected)
+        _row(host, payload, stale, now, is_expected=payload is None or key in expected)
         for key, host in reports.hosts.items()
     ]
     rows += [_silent(name) for key, name in expected.items() if key not in reports.hosts]
@@ -84,16 +85,18 @@ def look(folder: Path, payload: Payload | None, stale: float, now: float | None 
     )
 
 
-def _row(host: Host, payload: Payload | None, stale: float, now: float, *, known: bool) -> Row:
+def _row(
+    host: Host, payload: Payload | None, stale: float, now: float, *, is_expected: bool
+) -> Row:
     seconds = max(0, int(now - host.contact))
     attention = [] if host.health in GOOD else [host.health]
     attention += ["stale"] if seconds > stale else []
     attention += ["differs"] if host.total else []
     if host.generation is None:
         attention.append("nothing applied")
-    elif payload and known and host.generation != payload.generation:
+    elif payload and is_expected and host.generation != payload.generation:
         attention.append("behind" if host.generation < payload.generation else "ahead")
-    attention += [] if known else ["not in the fleet"]
+    attention += [] if is_expected else ["not in the fleet"]
     contact = datetime.datetime.fromtimestamp(host.contact, datetime.UTC)
     return Row(
         host=host.name,
@@ -116,7 +119,7 @@ def _silent(name: str) -> Row:
 
 
 def _urgency(word: str) -> int:
-    """Return the place of a word in the order of urgency: first what a newer version may say."""
+    """Return the rank of a word by urgency. A word of a newer version, not known here, is first."""
     return _URGENCY.index(word) if word in _URGENCY else -1
 
 
@@ -126,7 +129,7 @@ def _order(row: Row) -> tuple[object, ...]:
 
 
 def lines(status: Fleet) -> Iterator[str]:
-    """Yield a fleet as a person reads it: a summary, a table, and files that are no reports."""
+    """Yield a fleet for a person: a summary, a table, and the files that are not reports."""
     yield summary(status)
     cells = [_HEADINGS, *map(_cells, status.hosts)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -144,7 +147,7 @@ def summary(status: Fleet) -> str:
     generation = f", generation {status.generation}" if status.generation is not None else ""
     damaged = f"; {len(status.damaged)} damaged" if status.damaged else ""
     if not needed:
-        return f"{hosts}{generation}: nobody is needed{damaged}"
+        return f"{hosts}{generation}: none needs a person{damaged}"
     need = "needs" if needed == 1 else "need"
     why = ", ".join(f"{count} {word}" for word, count in status.attention.items())
     return f"{hosts}{generation}: {needed} {need} a person ({why}){damaged}"
@@ -169,7 +172,7 @@ def _ago(seconds: int) -> str:
 
 
 def why(row: Row) -> Iterator[str]:
-    """Yield why a host needs a person, then what else it says."""
+    """Yield why a host needs a person, then the other remarks of its report."""
     details = {"differs": _differences(row), row.health or "": row.reason}
     for word in row.attention:
         detail = details.get(word)

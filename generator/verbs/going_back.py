@@ -1,4 +1,4 @@
-"""What failed halfway is undone: the host becomes again what its record said before."""
+"""Undoes a failed apply or rollback: the host returns to the state in its previous record."""
 
 import contextlib
 
@@ -15,33 +15,33 @@ from generator.state.changes import Change
 from generator.state.record import Record
 from generator.verbs.options import Options
 
-# Seconds until a person is called, however short the guard is: a session that a leaf has refused
-# takes its time to come up again.
-_BACK = 90.0
+# Seconds that the guard waits at least after going back: a session that a leaf has refused takes
+# long to come up again.
+_LEAST_PATIENCE = 90.0
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """What was tried and failed: nobody knows how far it came."""
+    """A failed apply or rollback. It may have made only some of its changes."""
 
     options: Options
     changes: list[Change]
-    failed: Record  # of what was tried; its `detail` says why it failed
-    previous: Record | None  # to come back to, None on a host that had none
+    failed: Record  # of the attempt; its `detail` says why it failed
+    previous: Record | None  # of the state to return to, None on a host that had none
     guard: Guard
     log: Log
     say: Log
 
 
 def failure_of(error: Exception) -> ActivationFailed:
-    """Return the failure that ends a verb whose host has gone back, whatever the error was."""
+    """Return the failure that ends a verb after its host has gone back, for any error."""
     return ActivationFailed(*problems_of(error))
 
 
 def go_back(attempt: Attempt) -> None:
-    """Undo an attempt, whatever signal comes meanwhile. Raises `Stranded` when that fails too."""
+    """Undo an attempt. No signal interrupts it. Raises `Stranded` if that fails too."""
     root = attempt.options.root
     with uninterrupted():
-        attempt.say("going back to the generation before")
+        attempt.say("going back to the previous generation")
         try:
             staging.commit(root, [Change(c.path, c.new, c.old) for c in attempt.changes])
             restored = _restored(attempt)
@@ -55,19 +55,19 @@ def go_back(attempt: Attempt) -> None:
             else:
                 record.remove(root)
         except Exception as second:  # noqa: BLE001  # whatever it is, a person has to know
-            with contextlib.suppress(OSError):  # the record says `ok: false` from before
+            with contextlib.suppress(OSError):  # the record says `ok: false` already
                 record.write(root, attempt.failed)
             unit = backends.named(attempt.failed.target.backend).unit
             raise Stranded(
                 *attempt.failed.detail.splitlines(),
-                "going back to the generation before failed too:",
+                "going back to the previous generation failed too:",
                 *problems_of(second),
                 f"look at: systemctl status {unit} frr; evpn-host status; evpn-host diff",
             ) from None
 
 
 def _restored(attempt: Attempt) -> Record | None:
-    """Return the record of before, with the management addresses that the attempt has brought."""
+    """Return the previous record, with the management addresses that the attempt may have set."""
     if attempt.previous is None:
         return None
     former = record.former_addresses(attempt.failed, attempt.previous.target)
@@ -75,7 +75,7 @@ def _restored(attempt: Attempt) -> Record | None:
 
 
 def _has_other_management(attempt: Attempt, restored: Record) -> bool:
-    """Whether the hook has to act otherwise than the record of the attempt says."""
+    """Whether the previous record tells the hook something else than the failed one."""
     failed = attempt.failed
     return (failed.target.management, failed.former_addresses) != (
         restored.target.management,
@@ -84,7 +84,7 @@ def _has_other_management(attempt: Attempt, restored: Record) -> bool:
 
 
 def _going_back(attempt: Attempt, restored: Record) -> Record:
-    """Return the record while the host goes back: what the attempt has made may still be there."""
+    """Return the record while the host goes back: devices of the attempt may still exist."""
     return msgspec.structs.replace(
         restored,
         ok=False,
@@ -95,7 +95,7 @@ def _going_back(attempt: Attempt, restored: Record) -> Record:
 
 
 def _activate(attempt: Attempt) -> None:
-    """Have the native tools take up the files of before, which are in place again."""
+    """Have the native tools activate the previous files, which are in place again."""
     root, log = attempt.options.root, attempt.log
     failed, previous = attempt.failed, attempt.previous
     if previous is None:
@@ -115,4 +115,4 @@ def _activate(attempt: Attempt) -> None:
             previous=failed,
         )
         converge.converge(back, log, attempt.say)
-    attempt.guard.hold(target, _BACK)
+    attempt.guard.hold(target, _LEAST_PATIENCE)

@@ -1,8 +1,8 @@
 """`evpn-host guests`: definitions by which a platform's guests join the V-Nets of a host.
 
 Everything is named after the bridge, `nbr-<VNI>`. That name is valid on every platform, belongs to
-one V-Net only, and stays when the V-Net gets another name. The V-Net's own name is a comment beside
-it. The bridge exists already: no platform makes it, gives it an address or routes through it.
+only one V-Net, and stays when the V-Net is renamed. The V-Net's own name is in a comment. The
+bridge exists already: no platform creates it, gives it an address or routes through it.
 """
 
 import hashlib
@@ -21,29 +21,29 @@ from generator.desired.payload import load
 from generator.errors import Problem, Refused, printable
 from generator.state import files, record, tree
 
-# Names of ours in documents of others.
+# Our names in the documents of platforms.
 _NAMESPACE = "urn:evpn-host"
 _ANNOTATION = "evpn-host/vnet"
 _LABEL = "evpn-host.vnet"
 
 
 class Vnet(msgspec.Struct, frozen=True):
-    """A V-Net as guests meet it."""
+    """A V-Net with what guests need of it."""
 
     vni: int
     bridge: str
     mtu: int  # bytes, of the packets that guests send
-    name: str  # the payload's, safe in any text; "" when no payload tells
+    name: str  # from the payload, safe in any text; "" without a payload
     gateways: tuple[str, ...] = ()  # on this host, with prefix length
 
     @property
     def title(self) -> str:
-        """What a person calls it."""
+        """The name of the V-Net for a person."""
         return f"V-Net {self.name} (VNI {self.vni})" if self.name else f"VNI {self.vni}"
 
 
 def planned(host: Host) -> list[Vnet]:
-    """The V-Nets that a payload gives a host, by VNI."""
+    """Return the V-Nets that a payload gives a host, by VNI."""
     return [
         Vnet(bridge.port.vni, bridge.name, bridge.mtu, bridge.label, tuple(bridge.addresses))
         for bridge in host.bridges
@@ -52,7 +52,7 @@ def planned(host: Host) -> list[Vnet]:
 
 
 def applied(root: Path) -> list[Vnet]:
-    """The V-Nets of what was applied on this host, by VNI. Raises `Refused` when nothing was."""
+    """Return the V-Nets of the last apply, by VNI. Raises `Refused` if there was none."""
     last = record.read(root)
     if last is None:
         raise Refused("nothing was applied yet: give a payload, -p SRC")
@@ -67,7 +67,7 @@ def applied(root: Path) -> list[Vnet]:
 
 
 def _names(root: Path, host: str) -> dict[str, str]:
-    """What the V-Nets of the last good payload are called, by bridge: the record does not say."""
+    """Return the names of V-Nets, by bridge, from the last good payload: the record has none."""
     try:
         model = load(tree.read(root, record.PAYLOAD)).host(host)
     except (OSError, Refused):
@@ -92,10 +92,10 @@ def choose(vnets: list[Vnet], name: str | None) -> list[Vnet]:
 
 
 def libvirt(vnets: Iterable[Vnet]) -> str:
-    """Networks for `virsh net-define`, which takes one at a time (formatnetwork.html of libvirt).
+    """Return networks for `virsh net-define`, which takes one at a time (formatnetwork.html).
 
-    libvirt refuses `<mtu>` for a bridge that it did not make, and gives each guest's port the
-    MTU of the bridge (virNetDevTapAttachBridge). So the MTU stands in the metadata alone.
+    libvirt refuses `<mtu>` for a bridge that it did not create, and gives each guest's port the
+    MTU of the bridge (virNetDevTapAttachBridge). So the MTU is only in the metadata.
     """
     return "".join(map(_libvirt, vnets))
 
@@ -103,7 +103,7 @@ def libvirt(vnets: Iterable[Vnet]) -> str:
 def _libvirt(vnet: Vnet) -> str:
     network = ET.Element("network")
     ET.SubElement(network, "name").text = vnet.bridge
-    # Always the same one: a network of that name can then be defined again.
+    # Always the same UUID, so that the network can be defined again.
     ET.SubElement(network, "uuid").text = str(uuid.uuid5(uuid.NAMESPACE_OID, vnet.bridge))
     vnet_data = {"vni": str(vnet.vni), "name": vnet.name, "mtu": str(vnet.mtu)}
     metadata = ET.SubElement(network, "metadata")
@@ -115,12 +115,11 @@ def _libvirt(vnet: Vnet) -> str:
 
 
 def nad(vnets: Iterable[Vnet]) -> str:
-    """NetworkAttachmentDefinitions for `kubectl apply -f -`: Multus and the `bridge` plugin of CNI.
+    """Return NetworkAttachmentDefinitions for Multus and the `bridge` plugin of CNI.
 
-    `ipam` is empty: the pod is a host of an L2 segment, and whoever gives the V-Net's addresses
-    gives the pod's. Without `isGateway`, `ipMasq`, `promiscMode` and `vlan` the plugin changes
-    nothing of a bridge that is there, but sees to it that it is up and hears no router
-    (plugins/main/bridge/bridge.go).
+    `ipam` is empty: the pod is a host of an L2 segment, and gets its address as others do there.
+    Without `isGateway`, `ipMasq`, `promiscMode` and `vlan` the plugin only sets an existing bridge
+    up, and turns off its `accept_ra` (plugins/main/bridge/bridge.go).
     """
     return "".join(map(_nad, vnets))
 
@@ -151,7 +150,7 @@ spec:
 
 
 def incus(vnets: Iterable[Vnet]) -> str:
-    """Profiles for `incus admin init --preseed`, or LXD's `lxd init --preseed`: a NIC each.
+    """Return profiles with a NIC each, for `incus admin init --preseed` or LXD's `lxd init`.
 
     The NIC is named after the bridge too, so that an instance can be in several V-Nets.
     """
@@ -174,10 +173,10 @@ def _profile(vnet: Vnet) -> str:
 
 
 def podman(vnets: Iterable[Vnet]) -> str:
-    """Networks as `podman network inspect` has them, each to be a file in its folder of networks.
+    """Return networks in the format of the files in Podman's folder of networks.
 
-    `unmanaged`: Podman gives the bridge no address, and no rules of a firewall. With a subnet a
-    container can be given an address (`--network nbr-26:ip=…`); without one it needs its own.
+    `unmanaged`: Podman gives the bridge no address and no firewall rules. With a subnet a
+    container can be given an address (`--network nbr-26:ip=…`); without one it sets its own.
     """
     return "".join(map(_podman, vnets))
 
@@ -187,7 +186,7 @@ def _podman(vnet: Vnet) -> str:
     subnets = [{"subnet": str(each.network), "gateway": str(each.ip)} for each in gateways]
     network = {
         "name": vnet.bridge,
-        # Podman tells networks apart by it: always the same one, and one for each bridge.
+        # Podman identifies a network by it: it must differ for each bridge, and never change.
         "id": hashlib.sha256(vnet.bridge.encode()).hexdigest(),
         "driver": "bridge",
         "network_interface": vnet.bridge,
@@ -204,7 +203,7 @@ def _podman(vnet: Vnet) -> str:
 
 
 def qemu(vnets: Iterable[Vnet]) -> str:
-    """Lines for /etc/qemu/bridge.conf, by which qemu-bridge-helper lets a user join a bridge.
+    """Return lines for /etc/qemu/bridge.conf, which let a user join a bridge.
 
     The helper gives the tap the bridge's MTU; `host_mtu` tells the guest (qemu-bridge-helper.c).
     """
@@ -220,9 +219,9 @@ allow {vnet.bridge}
 
 
 def nspawn(vnets: Iterable[Vnet]) -> str:
-    """Settings for /etc/systemd/nspawn/MACHINE.nspawn, and what the container has to set itself.
+    """Return settings for /etc/systemd/nspawn/MACHINE.nspawn, and for networkd in the container.
 
-    systemd-nspawn knows neither an MTU nor an address (systemd.nspawn(5)).
+    systemd-nspawn can set neither an MTU nor an address (systemd.nspawn(5)).
     """
     return "".join(map(_nspawn, vnets))
 
@@ -247,7 +246,7 @@ Bridge={vnet.bridge}
 
 
 def lxc(vnets: Iterable[Vnet]) -> str:
-    """Lines for the configuration of a container (lxc.container.conf(5)); a VNI is the number."""
+    """Return lines for the configuration of a container (lxc.container.conf(5)), by VNI."""
     return "".join(map(_lxc, vnets))
 
 
@@ -270,14 +269,14 @@ def _lxc(vnet: Vnet) -> str:
 
 
 def _scalar(text: str) -> str:
-    """A string of YAML, whatever is in it: JSON's are (YAML 1.2, 1.3).
+    """Return any text as a string of YAML: a JSON string is one (YAML 1.2, 1.3).
 
-    A YAML library writes the same, in 4 ms for each V-Net of thousands.
+    A YAML library writes the same, but takes 4 ms for each V-Net.
     """
     return json.dumps(text)
 
 
-# A format, what writes it, and how a file of it ends.
+# By format: the function that writes it, and the suffix of its files.
 FORMATS: dict[str, tuple[Callable[[Iterable[Vnet]], str], str]] = {
     "libvirt": (libvirt, "xml"),
     "nad": (nad, "yaml"),

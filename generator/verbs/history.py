@@ -1,4 +1,4 @@
-"""`evpn-host history`: what was applied on this host, the newest first."""
+"""`evpn-host history`: the applies and rollbacks of this host, the newest first."""
 
 from pathlib import Path
 
@@ -17,8 +17,8 @@ class Entry(msgspec.Struct, frozen=True):
     started_by: str
     outcome: str  # current, unconfirmed, applied, rollback, failed
     seconds: float
-    summary: list[str]  # what it changed, in network terms
-    origin: int | None = None  # the entry that a rollback has brought back
+    summary: list[str]  # its changes, in network terms
+    origin: int | None = None  # the entry whose state a rollback has restored
     detail: str = ""  # why it failed
 
 
@@ -45,9 +45,9 @@ def entries(root: Path) -> list[Entry]:
 
 
 def _generation(entry: record.Record, current: record.Record | None) -> int:
-    """Return the newest generation that is known to be what an entry made of the host."""
-    here = current if current and current.number == entry.number else entry
-    return here.target.generation
+    """Return an entry's generation; the current entry has the newest payload's generation."""
+    newest = current if current and current.number == entry.number else entry
+    return newest.target.generation
 
 
 def _outcome(entry: record.Record, current: int, waiting: int) -> str:
@@ -61,7 +61,7 @@ def _outcome(entry: record.Record, current: int, waiting: int) -> str:
 
 
 def text(listed: list[Entry]) -> str:
-    """Return the history as a person reads it."""
+    """Return the history as text for a person."""
     if not listed:
         return "nothing was applied yet"
     return "\n".join(line for entry in listed for line in _lines(entry))

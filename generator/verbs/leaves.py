@@ -1,4 +1,4 @@
-"""`evpn-host leaves`: a folder with what each leaf needs for the hosts at its ports."""
+"""`evpn-host leaves`: a folder with the configuration of each leaf for its host ports."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,17 +23,17 @@ class Done(msgspec.Struct, frozen=True):
     warnings: list[str]
 
 
-def known(path: str | None) -> dict[str, Switch]:
-    """Return what a file says of leaves, nothing without one. Raises `Refused`."""
+def read_switches(path: str | None) -> dict[str, Switch]:
+    """Return the switches in a file, none without a file. Raises `Refused`."""
     if path is None:
         return {}
     data = source.local(path)
     try:
         return switches(data)
     except Refused as refused:
-        # The reader of payloads calls what it reads that.
-        whose = [each._replace(rule=_of_file(each.rule, path)) for each in refused.problems]
-        raise Refused(*(_in_file(each, path) for each in whose)) from None
+        # Messages of the payload's decoder say "the payload".
+        problems = [each._replace(rule=_of_file(each.rule, path)) for each in refused.problems]
+        raise Refused(*(_in_file(each, path) for each in problems)) from None
 
 
 def _of_file(rule: str, path: str) -> str:
@@ -44,9 +44,9 @@ def _in_file(problem: Problem, path: str) -> Problem:
     return problem._replace(whose=printable(path, 200)) if problem.place else problem
 
 
-def leaves(payload: Payload, of_leaves: dict[str, Switch], output: Path) -> Done:
-    """Make a folder exactly what a payload says of leaves. Raises `Refused` or `OSError`."""
-    fabric = Leaves(payload, of_leaves)
+def leaves(payload: Payload, known_switches: dict[str, Switch], output: Path) -> Done:
+    """Make a folder exactly the files of a payload's leaves. Raises `Refused` or `OSError`."""
+    fabric = Leaves(payload, known_switches)
 
     def texts(name: str) -> dict[str, str]:
         return render_leaf(fabric.leaf(name))
@@ -56,5 +56,5 @@ def leaves(payload: Payload, of_leaves: dict[str, Switch], output: Path) -> Done
 
 
 def lines(done: Done) -> Iterator[str]:
-    """Yield a line for each leaf that changed, then how much there was of what."""
+    """Yield a line for each leaf that changed, then the counts."""
     yield from render.lines_of("leaves", done.leaves, done.files)

@@ -1,4 +1,4 @@
-"""How a verb acts on a host."""
+"""The options of a verb that acts on a host."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How a host is to be acted on."""
+    """The options of a verb that acts on a host."""
 
     root: Path = Path("/")
     backend: str | None = None
@@ -16,12 +16,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     force: bool = False
     started_by: str = ""  # for the history
     keep: int = 20  # entries of the history
-    person: bool = False  # whether a person named the payload, whose word counts
+    person: bool = False  # whether a person named the payload: it is then always applied
     guest_bgp: bool = False  # whether guests may reach BGP and BFD
-    guest_nat: bool = True  # whether rules of others may translate guests' addresses
+    guest_nat: bool = True  # whether NAT rules of others may translate guests' addresses
     replace_frr: bool = False  # whether a BGP instance of the operator may end
-    confirm: float | None = None  # seconds in which somebody has to confirm; None: nobody has to
-    guard: float | None = None  # seconds in which all must be reachable again; None: no guard
+    confirm: float | None = None  # seconds within which somebody has to confirm; None: no need
+    guard: float | None = None  # seconds within which all must be reachable again; None: no guard
 
     @property
     def patience(self) -> float | None:

@@ -13,6 +13,14 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 DIR = Folder(path_type=Path, file_okay=False)
 STALE = 15  # minutes without a report after which a host needs a person
 
+output = click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="DIR",
+    type=DIR,
+    help="the folder for the files",
+)
 payload = click.option(
     "-p",
     "--payload",
@@ -38,7 +46,7 @@ root = click.option(
     "--root",
     type=DIR,
     metavar="DIR",
-    help="act on the tree below DIR instead of this machine; activates nothing",
+    help="act on the tree below DIR instead of this machine, and activate nothing",
 )
 confirm = click.option(
     "--confirm",
@@ -46,7 +54,7 @@ confirm = click.option(
     type=click.FloatRange(1, 86400),
     callback=a_number,
     metavar="SECONDS",
-    help="go back unless evpn-host confirm comes within SECONDS",
+    help="go back unless evpn-host confirm is run within SECONDS",
 )
 no_guard = click.option(
     "--no-guard", is_flag=True, help="do not go back if the host can't be reached afterwards"

@@ -1,4 +1,4 @@
-"""How a payload becomes the plan of this host."""
+"""Makes the plan of this host from a payload."""
 
 from pathlib import Path
 
@@ -22,13 +22,13 @@ def frr_local(root: Path) -> str:
 
 
 def make_plan(data: bytes, options: Options) -> tuple[Plan, Payload, str]:
-    """Return the plan for this host, its payload, and the digest of all that the plan is made from.
+    """Return the plan for this host, its payload, and the digest of all inputs of the plan.
 
     Raises `Refused`.
     """
     payload = load(data)
     secrets.remember(*payload.passwords)
-    # A payload for one host needs no name; in a Fleet the machine's own finds its entry.
+    # A payload for one host needs no name. In a Fleet the machine's own name selects its entry.
     name = options.host or (config.hostname() if payload.kind == "Fleet" else None)
     backend = options.backend or backends.detect(options.root)
     local = frr_local(options.root)
@@ -46,10 +46,11 @@ def make_plan(data: bytes, options: Options) -> tuple[Plan, Payload, str]:
 
 
 def inputs_of(data: bytes, local: str, options: Options) -> str:
-    """Return the digest of all that the files are made from."""
+    """Return the digest of everything from which the files are made."""
     settings = (options.backend or "", options.host or "", str(options.guest_bgp))
-    later = () if options.guest_nat else ("guest_nat",)  # by default the digest is as before
-    return plan.digest(__version__, data, local, *settings, *later)
+    # Only a value that is not the default changes the digest: older records stay valid.
+    guest_nat = () if options.guest_nat else ("guest_nat",)
+    return plan.digest(__version__, data, local, *settings, *guest_nat)
 
 
 def previous_record(options: Options) -> Record | None:

@@ -30,8 +30,8 @@ from generator.state import record, tree
 from generator.state.record import Record
 from generator.verbs.options import Options
 
-# What is wrong until the next apply, by the end of a setting's key.
-_WITHOUT = {
+# The effect of a lost setting until the next apply, by the end of its key.
+_EFFECTS = {
     "ip_forward": "guests are routed no more",
     "/forwarding": "guests are routed no more",
     "/all/disable_ipv6": "sessions do not come up",
@@ -40,7 +40,7 @@ _WITHOUT = {
 
 
 def look(planned: Plan, previous: Record | None, root: Path, log: Log) -> list[Finding]:
-    """Return what this machine is not ready for, what stops an apply first."""
+    """Return the findings on this machine; those that stop an apply come first."""
     first = previous is None and not _has_files_of_ours(root)
     findings = preflight.findings(
         planned.host,
@@ -67,7 +67,7 @@ def look(planned: Plan, previous: Record | None, root: Path, log: Log) -> list[F
 
 
 def _conflicts(root: Path, planned: Plan) -> list[Finding]:
-    """Find NICs that can't be taken as the operator's files have them."""
+    """Find NICs that can't be used as the operator's files configure them."""
     return [
         Finding(
             what=str(problem._replace(hint="")),
@@ -80,33 +80,33 @@ def _conflicts(root: Path, planned: Plan) -> list[Finding]:
 
 
 def _foreign_files(planned: Plan) -> list[Finding]:
-    """Find NICs of which networkd takes a file that has another name than they."""
-    of: dict[str, list[str]] = {}
+    """Find NICs for which networkd uses a file with another name than the NIC's."""
+    nics_by_file: dict[str, list[str]] = {}
     for nic, file in planned.host.foreign_files.items():
-        of.setdefault(file, []).append(nic)
+        nics_by_file.setdefault(file, []).append(nic)
     return [
         Finding(
             what=f"networkd takes {file} for {', '.join(nics)}",
             why="our part of the NIC is a drop-in of that file",
             remedy="nothing, while the file keeps its name; otherwise apply again",
         )
-        for file, nics in of.items()
+        for file, nics in nics_by_file.items()
     ]
 
 
 def _staying(planned: Plan) -> list[Finding]:
-    """Find what the management address leaves on the NIC, and what an uplink loses."""
+    """Find routes and addresses that stay on the NIC, or that an uplink loses."""
     host = planned.host
     if host.management is None:
         return []
     names = {each.ifname for each in host.uplinks}
     observed = observing.observe({*names, host.management.ifname, host.management.bridge})
     observed = companions.observe(Path("/"), host.management, observed, ())
-    found = [
+    remarks = [
         *following.staying(host.management, observed),
         *following.advertised_defaults(names, observed),
     ]
-    return [Finding(what=each.what, why=each.why, remedy=each.remedy) for each in found]
+    return [Finding(what=each.what, why=each.why, remedy=each.remedy) for each in remarks]
 
 
 def _lease(root: Path, planned: Plan) -> Iterator[Finding]:
@@ -125,7 +125,7 @@ def _lease(root: Path, planned: Plan) -> Iterator[Finding]:
 
 
 def _rules(planned: Plan, previous: Record | None) -> Iterator[Finding]:
-    """Find routing rules that would take packets for the host elsewhere, once there are VRFs."""
+    """Find routing rules that would divert packets for the host, once there are VRFs."""
     target = plan.target(planned)
     active = previous.target if previous and previous.activated else None
     before = active or msgspec.structs.replace(target, devices=[])
@@ -150,7 +150,7 @@ def _shut(root: Path, planned: Plan) -> Iterator[Finding]:
 
 
 def _possible_places(previous: Record | None) -> set[str]:
-    """Return the devices on which the management address may be because of us."""
+    """Return the devices on which we may have put the management address."""
     if previous is None:
         return set()
     management = previous.target.management
@@ -159,7 +159,7 @@ def _possible_places(previous: Record | None) -> set[str]:
 
 
 def matters(target: Target, previous: Record | None) -> bool:
-    """Whether an apply changes what preflight looks at: links, the management, or all at first."""
+    """Whether an apply needs preflight: it is the first, or changes links or the management."""
     if previous is None or not previous.activated:
         return True
     old = previous.target
@@ -172,13 +172,13 @@ def matters(target: Target, previous: Record | None) -> bool:
 
 
 def refuse_foreign_bgp(root: Path) -> None:
-    """Raise `Refused` if frr.conf has a BGP instance that is not of evpn-host."""
+    """Raise `Refused` if frr.conf has a BGP instance of the operator."""
     if stopping := _foreign_bgp(root):
         raise refusal(stopping)
 
 
 def refuse_conflicts(root: Path, planned: Plan) -> None:
-    """Raise `Refused` if NICs can't be taken as the operator's files have them.
+    """Raise `Refused` if NICs can't be used as the operator's files configure them.
 
     No option overrides it: the NIC would lose the operator's addresses, or never be an uplink.
     """
@@ -191,12 +191,12 @@ def refusal(findings: list[Finding]) -> Refused:
     return Refused(*(Problem(f.what, "", f.why, f.remedy) for f in findings))
 
 
-def heed(  # noqa: PLR0913, PLR0917  # what is planned, what is, and who hears of it
+def warn_or_refuse(  # noqa: PLR0913, PLR0917
     planned: Plan, target: Target, previous: Record | None, options: Options, log: Log, say: Log
 ) -> None:
-    """Say what preflight finds. Raises `Refused` for what would cut the host off.
+    """Print preflight's findings. Raises `Refused` if one would cut the host off.
 
-    Without a guard a person has decided: a NIC may be one that is still to come.
+    With `--no-guard` it only warns: a person knows better, for example of a NIC to be added later.
     """
     if matters(target, previous):
         findings = look(planned, previous, options.root, log)
@@ -215,7 +215,7 @@ def heed(  # noqa: PLR0913, PLR0917  # what is planned, what is, and who hears o
 
 
 def _foreign_bgp(root: Path) -> list[Finding]:
-    """Find BGP instances of the operator in frr.conf, which an apply would replace."""
+    """Find BGP instances of the operator in the frr.conf that an apply would replace."""
     text = reading.read(root, frr.CONF) or ""
     if plan.ours(text):
         return []
@@ -235,9 +235,9 @@ def _foreign_bgp(root: Path) -> list[Finding]:
 
 
 def former_addresses(root: Path, planned: Plan, previous: Record | None) -> list[FormerAddress]:
-    """Return the management addresses of before that may be on the host, or come back to it.
+    """Return former management addresses that may be on the host, or may come back to it.
 
-    One that was given up earlier counts only while a file of the operator has it.
+    One that an earlier apply has replaced counts only while a file of the operator has it.
     """
     former = record.former_addresses(previous, plan.target(planned))
     earlier = previous.former_addresses if previous else []
@@ -249,7 +249,7 @@ def former_addresses(root: Path, planned: Plan, previous: Record | None) -> list
 
 
 def _stale_files(root: Path, planned: Plan, previous: Record | None) -> list[Finding]:
-    """Find files of the operator that still have a management address of before."""
+    """Find files of the operator that still have a former management address."""
     management = planned.host.management
     if management is None:
         return []
@@ -269,7 +269,7 @@ def _stale_files(root: Path, planned: Plan, previous: Record | None) -> list[Fin
 
 
 def _files_with(root: Path, backend: str, address: str) -> list[str]:
-    """Return the operator's files in which an address stands, with whatever prefix length."""
+    """Return the operator's files that contain an address, with any prefix length."""
     ip = re.compile(rf"(?<![\w.:]){re.escape(address.partition('/')[0])}(?![\w.:])")
     paths = [p for pattern in backends.named(backend).nic_files for p in tree.find(root, pattern)]
     texts = {path: reading.read(root, path) or "" for path in paths}
@@ -278,17 +278,17 @@ def _files_with(root: Path, backend: str, address: str) -> list[str]:
     ]
 
 
-def _without(key: str) -> str:
-    return next((text for end, text in _WITHOUT.items() if key.endswith(end)), "ours is lost")
+def _effect(key: str) -> str:
+    return next((text for end, text in _EFFECTS.items() if key.endswith(end)), "ours is lost")
 
 
 def _later_settings(root: Path, planned: Plan) -> list[Finding]:
-    """Find files that set one of our kernel settings otherwise, after ours."""
+    """Find files that come after ours and override one of our kernel settings."""
     return [
         Finding(
             what=f"/{each.path} sets {each.key} to {each.value}",
             why=f"it is read after our file, which says {each.expected}: {each.when}"
-            f" {_without(each.key)}",
+            f" {_effect(each.key)}",
             remedy="remove that line; until then each apply sets it again",
         )
         for each in settings.later(root, planned.files.get(settings.FILE))
@@ -310,9 +310,9 @@ def _has_files_of_ours(root: Path) -> bool:
 
 
 def text(findings: list[Finding]) -> str:
-    """Return findings as a person reads them."""
+    """Return findings as text for a person."""
     if not findings:
-        return "nothing stands in the way of an apply"
+        return "nothing would stop an apply"
     return "\n".join(
         f"{'stops' if each.stops else 'warns'}: {each.what}\n"
         f"       why: {each.why}\n"

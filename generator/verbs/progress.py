@@ -1,4 +1,4 @@
-"""Says what a verb is doing, once that has taken longer than two seconds.
+"""Shows the step that a verb is at, once the verb has taken longer than two seconds.
 
 On a terminal one line changes: the number of the step, what it is for, and its seconds. Elsewhere
 each step is a line.
@@ -15,8 +15,8 @@ import click
 
 from generator.secrets import mask
 
-_QUIET = 2.0  # seconds in which nobody asks what is being done
-_INTERVAL = 0.25  # seconds between two looks at the step that runs
+_QUIET = 2.0  # seconds before anything is shown
+_INTERVAL = 0.25  # seconds between two updates of the line
 
 
 class Progress:
@@ -47,17 +47,17 @@ class Progress:
             self._show()
 
     def clear(self) -> None:
-        """Make room for another message on a terminal."""
+        """Clear the line on a terminal before another message."""
         with self._lock:
             if self._terminal and self._shown:
                 self._write("\r\x1b[2K")
                 self._shown = ""
 
     def close(self) -> None:
-        """Show nothing any more."""
+        """Stop showing steps."""
         self._closed.set()
         if self._number:
-            self._thread.join()  # what comes next may fork, and a thread must not hold a lock then
+            self._thread.join()  # the caller may fork, and a thread must not hold a lock then
         self.clear()
 
     def _follow(self) -> None:
@@ -83,9 +83,9 @@ class Progress:
 
 @contextlib.contextmanager
 def counted(total: int, what: str) -> Iterator[Callable[[int], None]]:
-    """Give a function that is told how many more of so many things are done.
+    """Yield a function that takes the number of items done since its last call.
 
-    After two seconds a terminal shows a bar with the time that is left; elsewhere `what` is a line.
+    After two seconds a terminal shows a bar with the remaining time; elsewhere `what` is one line.
     """
     begun = time.monotonic()
     done = 0
@@ -106,11 +106,11 @@ def counted(total: int, what: str) -> Iterator[Callable[[int], None]]:
 def _bar(
     stack: contextlib.ExitStack, total: int, done: int, what: str, seconds: float
 ) -> Callable[[int], None]:
-    """Show how many are done after so many seconds; return what shows how many more are."""
+    """Show the items done after so many seconds; return a function that takes further counts."""
     if not sys.stderr.isatty():
         click.echo(f"{what} …", err=True)
         return lambda _: None
     bar = click.progressbar(length=total, label=what, show_pos=True, file=sys.stderr)
-    bar.start -= seconds  # it reckons from there how long the rest takes
+    bar.start -= seconds  # the bar estimates the remaining time from its start
     stack.enter_context(bar).update(done)
     return bar.update

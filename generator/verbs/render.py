@@ -1,4 +1,4 @@
-"""`evpn-host render`: a folder with the files of hosts, exactly as a payload says."""
+"""`evpn-host render`: makes a folder exactly the files of a payload's hosts."""
 
 import contextlib
 import fcntl
@@ -21,7 +21,7 @@ from generator.verbs.workers import spread
 
 
 class Hosts(msgspec.Struct):
-    """The names of hosts, or of leaves, by what became of their files."""
+    """The names of hosts, or of leaves, by the change of their files."""
 
     new: list[str] = []
     changed: list[str] = []
@@ -45,7 +45,7 @@ class _Tree(NamedTuple):
 
 
 def render(payload: Payload, host: str | None, backend: str, output: Path) -> Done:
-    """Make a folder exactly what a payload says of its hosts, or of the one that is named.
+    """Make a folder exactly the files of a payload's hosts, or of one host.
 
     Raises `Refused` or `OSError`.
     """
@@ -66,10 +66,10 @@ def bring(
     single: str | None = None,
     others: bool = True,
 ) -> tuple[Hosts, Counts]:
-    """Make a folder the files of hosts, or of leaves; return what became of them.
+    """Make a folder exactly the files of hosts, or of leaves; return the changes.
 
-    `texts` returns the files of a name. Those of `single` are in the folder itself, of others in a
-    folder of their name. Without `others` the folders of names that are not known stay.
+    `texts` returns the files of a name. The files of `single` are in the folder itself, those of
+    others in a folder with their name. Without `others`, folders of other names stay.
     """
     hosts, counts = Hosts(), Counts()
     output.mkdir(parents=True, exist_ok=True)
@@ -99,10 +99,10 @@ def bring(
 
 @contextlib.contextmanager
 def _alone(output: Path) -> Iterator[None]:
-    """Have no other `render` write to the same folder meanwhile."""
+    """Keep any other `render` from writing to the same folder meanwhile."""
     descriptor = os.open(output, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with contextlib.suppress(OSError):  # NFS locks no folder
+        with contextlib.suppress(OSError):  # NFS can't lock a folder
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
@@ -110,9 +110,10 @@ def _alone(output: Path) -> Iterator[None]:
 
 
 def _trees(names: list[str], single: str | None, output: Path, *, others: bool) -> Iterator[_Tree]:
-    """Yield the trees that these names have, then those that may be of names before.
+    """Yield the trees of these names, then trees that may be of former names.
 
-    Without `others` they are left alone: one host was asked for, and the payload may have them.
+    Without `others` the latter are left out: only one host is rendered, and the payload may still
+    have the other ones.
     """
     yield _Tree("", single)
     known = set() if single else set(names)
@@ -132,7 +133,7 @@ def _may_be_a_host(folder: str) -> bool:
 
 
 def _note(hosts: Hosts, tree: _Tree, counts: Counts) -> None:
-    """Add what became of a tree."""
+    """Add the change of a tree."""
     if tree.host is None:
         if tree.base and counts.removed:
             hosts.removed.append(tree.base)
@@ -145,12 +146,12 @@ def _note(hosts: Hosts, tree: _Tree, counts: Counts) -> None:
 
 
 def lines(done: Done) -> Iterator[str]:
-    """Yield a line for each host that changed, then how much there was of what."""
+    """Yield a line for each host that changed, then the counts."""
     yield from lines_of("hosts", done.hosts, done.files)
 
 
 def lines_of(what: str, hosts: Hosts, files: Counts) -> Iterator[str]:
-    """Yield a line for each name that changed, then how much there was of what."""
+    """Yield a line for each name that changed, then the counts."""
     marked = [("+", hosts.new), ("~", hosts.changed), ("-", hosts.removed)]
     for name, mark in sorted((name, mark) for mark, names in marked for name in names):
         yield f"{mark} {name}"

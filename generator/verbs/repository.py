@@ -27,13 +27,13 @@ def is_revision(text: str) -> bool:
 
 
 def find(text: str) -> Object:
-    """Return what `REV:path` names. Raises `Refused`."""
+    """Return the file or folder that `REV:path` names. Raises `Refused`."""
     why = f"find {printable(text)}"
     argv = ("rev-parse", "--verify", "--quiet", "--end-of-options", text)
     try:
         identity = _git(*argv, reason=why).decode().strip()
     except Refused:
-        _git("rev-parse", "--git-dir", reason=why)  # says whether there is a repository at all
+        _git("rev-parse", "--git-dir", reason=why)  # fails with a better message without one
         hint = "the path is the one from the top of the repository; begin it with ./ otherwise"
         rule = "is no file, folder, or REV:path of this Git repository"
         raise Refused(Problem(printable(text), "", rule, hint)) from None
@@ -53,33 +53,33 @@ def file(identity: str) -> bytes:
 def entries(folder: str) -> dict[str, str]:
     """Return the ids of the files below a folder, by path. Links are left out. Raises `Refused`."""
     listing = _git("ls-tree", "-r", "-z", "--full-tree", folder, reason="list a folder")
-    found = {}
+    ids = {}
     for entry in listing.decode(errors="surrogateescape").split("\0"):
         head, _, path = entry.partition("\t")
         mode, _, rest = head.partition(" ")
         if mode in _FILE_MODES:
-            found[path] = rest.rpartition(" ")[2]
-    return found
+            ids[path] = rest.rpartition(" ")[2]
+    return ids
 
 
 def files(identities: list[str]) -> dict[str, bytes]:
     """Return the contents of files by their ids. Raises `Refused`."""
-    asked = "".join(f"{each}\n" for each in dict.fromkeys(identities))
-    sizes = _git("cat-file", "--batch-check=%(objectsize)", asked=asked, reason="look at files")
+    request = "".join(f"{each}\n" for each in dict.fromkeys(identities))
+    sizes = _git("cat-file", "--batch-check=%(objectsize)", request=request, reason="look at files")
     if any(not each.isdigit() or int(each) > _LIMIT for each in sizes.split()):
         raise Refused("Git has a file that can't be read, or that is larger than 64 MiB")
-    data = _git("cat-file", "--batch", asked=asked, reason="read files")
-    found, place = {}, 0
+    data = _git("cat-file", "--batch", request=request, reason="read files")
+    contents, place = {}, 0
     while place < len(data):
         end = data.index(b"\n", place)
         identity, _, size = data[place:end].decode().split(" ")
-        found[identity] = data[end + 1 : end + 1 + int(size)]
+        contents[identity] = data[end + 1 : end + 1 + int(size)]
         place = end + 2 + int(size)
-    return found
+    return contents
 
 
-def _git(*argv: str, reason: str, asked: str = "") -> bytes:
-    step = Step(("git", *argv), reason, _TIMEOUT, asked)
+def _git(*argv: str, reason: str, request: str = "") -> bytes:
+    step = Step(("git", *argv), reason, _TIMEOUT, request)
     try:
         return commands.read(step, commands.silent)
     except ActivationFailed as failed:

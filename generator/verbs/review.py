@@ -25,7 +25,7 @@ _TWICE = "standard input can be read once: give another OLD or NEW"
 
 
 class Hosts(msgspec.Struct, frozen=True):
-    """The hosts of both sides. A host that is new or gone is no changed one."""
+    """The hosts of both sides. `changed` has neither new nor removed hosts."""
 
     total: int
     unchanged: int
@@ -40,23 +40,23 @@ class Entry(msgspec.Struct, frozen=True):
     sign: str  # + added, ~ changed, - removed
     subject: str
     detail: str
-    text: str  # all of it on one line, without the risks
+    text: str  # the whole change on one line, without the risks
     risks: tuple[str, ...]
     hosts: list[str]
-    diff: str  # of a file that could not be said in words
+    diff: str  # of a file that could not be described in words
 
 
 class Answer(msgspec.Struct, frozen=True):
     """All that `review --json` says."""
 
-    format: int  # of this answer; a field more does not raise it
+    format: int  # of this answer; new fields do not raise it
     hosts: Hosts
     risk: bool
     changes: list[Entry]
 
 
 class Review(msgspec.Struct, frozen=True):
-    """What changes, for a person and for a script."""
+    """The changes between two sides, for a person and for a script."""
 
     hosts: Hosts
     groups: list[Group]
@@ -73,7 +73,7 @@ class Review(msgspec.Struct, frozen=True):
 
     @property
     def answer(self) -> Answer:
-        """Return it for a script."""
+        """Return the review for a script."""
         return Answer(FORMAT, self.hosts, self.risk, list(map(_entry, self.groups)))
 
 
@@ -102,10 +102,10 @@ def read(old_source: str, new_source: str) -> tuple[Side, Side]:
 
 
 def review(old: Side, new: Side) -> Review:
-    """Compare what two sides say of all their hosts. Raises `Refused`."""
+    """Compare all hosts of two sides. Raises `Refused`."""
     names = sorted({*old.names, *new.names}, key=natural)
     if isinstance(old, Payload) and isinstance(new, Payload):
-        # All hosts of a payload have the same gateway and MAC of a V-Net.
+        # In a payload all hosts have the same gateway and MAC of a V-Net: nothing to compare.
         changes = _compare(names, _of_payloads(old, new))
         if new.generation < old.generation:
             context.say(f"warning: {_LOWER.format(new.generation, old.generation)}")
@@ -128,15 +128,15 @@ def _hosts(names: list[str], old: Side, new: Side, changes: Changes) -> Hosts:
 
 
 def _compare(names: list[str], compare: Callable[[str], list[Change]]) -> Changes:
-    """Return the changes of each host that has some."""
+    """Return the changes by host, only of hosts that change."""
     changes: Changes = {}
     pending = iter(names)
     with counted(len(names), "the hosts are compared") as advance:
         for part in spread(compare, names):
-            for found in part:
+            for own in part:
                 name = next(pending)
-                if found:
-                    changes[name] = found
+                if own:
+                    changes[name] = own
             advance(len(part))
     return changes
 
@@ -163,9 +163,9 @@ def _of_trees(old: Tree, new: Tree) -> Callable[[str], list[Change]]:
 
 
 def _with_disagreements(changes: Changes, new: Tree) -> Changes:
-    """Return the changes with a mark where other hosts keep another gateway or MAC of a V-Net."""
-    vnis = {each.vni for found in changes.values() for each in found if each.vni}
-    added = [name for name, found in changes.items() if any(map(_is_new, found))]
+    """Return the changes, marked where other hosts keep another gateway or MAC of a V-Net."""
+    vnis = {each.vni for own in changes.values() for each in own if each.vni}
+    added = [name for name, own in changes.items() if any(map(_is_new, own))]
     vnis |= {vni for name in added for vni in _gateways(new, name)}
     if not vnis:
         return changes
@@ -173,15 +173,15 @@ def _with_disagreements(changes: Changes, new: Tree) -> Changes:
     def gateways(name: str) -> dict[int, str]:
         return {vni: each for vni, each in _gateways(new, name).items() if vni in vnis}
 
-    of_hosts = [each for part in spread(gateways, new.names) for each in part]
+    gateways_of_hosts = [each for part in spread(gateways, new.names) for each in part]
     counts: dict[int, Counter[str]] = {}
-    for found in of_hosts:
-        for vni, value in found.items():
+    for by_vni in gateways_of_hosts:
+        for vni, value in by_vni.items():
             counts.setdefault(vni, Counter())[value] += 1
-    by_name = dict(zip(new.names, of_hosts, strict=True))
+    by_name = dict(zip(new.names, gateways_of_hosts, strict=True))
     return {
-        name: [_marked(each, by_name.get(name, {}), counts) for each in found]
-        for name, found in changes.items()
+        name: [_marked(each, by_name.get(name, {}), counts) for each in own]
+        for name, own in changes.items()
     }
 
 

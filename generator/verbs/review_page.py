@@ -1,6 +1,6 @@
 """A review as one HTML page that opens from a file: the fabric as a picture, VPCs, hosts, files.
 
-The page has all that it shows as JSON, and makes text of it, never HTML. Nothing is fetched.
+The page contains all its data as JSON, and shows it as text, never as HTML. It fetches nothing.
 """
 
 import datetime
@@ -36,14 +36,14 @@ VNet = tuple[int, str, int, int, tuple[str, ...]]
 
 
 class _Node(msgspec.Struct, frozen=True):
-    """A host as the picture has it. Numbers are places in the page's lists."""
+    """A host in the picture. Numbers are places in the page's lists."""
 
     name: str
     state: str  # same, changed, added, removed
     asn: int
     loopback: str
     links: list[tuple[str, int, str]]  # NIC or peer's address, leaf, same, added or removed
-    set: int  # its V-Nets
+    set: int  # the place of its V-Nets in the page's sets
 
 
 class _Change(msgspec.Struct, frozen=True):
@@ -53,7 +53,7 @@ class _Change(msgspec.Struct, frozen=True):
 
 
 class _Difference(msgspec.Struct, frozen=True):
-    """A difference of a file that these hosts have."""
+    """A difference of a file, and the hosts that have it."""
 
     path: str
     lines: list[str]  # of a unified diff
@@ -61,11 +61,11 @@ class _Difference(msgspec.Struct, frozen=True):
 
 
 class _Report(msgspec.Struct, frozen=True):
-    """What a host has reported, or that it has not."""
+    """The report of a host, or that it has never reported."""
 
     name: str
     host: int | None  # None: on no side of the review
-    needed: bool  # whether a person is
+    needed: bool  # whether the host needs a person
     health: str
     generation: int | None
     contact: str
@@ -73,10 +73,10 @@ class _Report(msgspec.Struct, frozen=True):
 
 
 class _Fleet(msgspec.Struct, frozen=True):
-    """How the fleet is now."""
+    """The state of the fleet now."""
 
     summary: str
-    read: str  # when
+    read: str  # when the reports were read
     hosts: list[_Report]  # those that need a person come first
     damaged: list[tuple[str, str]]  # files that are no reports, and why
 
@@ -90,7 +90,7 @@ class _Page(msgspec.Struct, frozen=True):
     leaves: list[str]
     vpcs: list[tuple[int, str, int]]  # id, name, L3VNI (0: none)
     vnets: list[VNet]
-    sets: list[list[int]]  # of V-Nets: many hosts have the same ones
+    sets: list[list[int]]  # sets of V-Nets, because many hosts have the same ones
     hosts: list[_Node]
     changes: list[_Change]
     files: list[_Difference]
@@ -104,8 +104,8 @@ class _Places(Generic[Item]):
     def __init__(self) -> None:
         self._places: dict[Item, int] = {}
 
-    def of(self, item: Item) -> int:
-        """Return the place of an item, which is added if it is new."""
+    def index(self, item: Item) -> int:
+        """Return the place of an item. A new item is added."""
         return self._places.setdefault(item, len(self._places))
 
     @property
@@ -120,7 +120,7 @@ def write(
     path: Path,
     reports: Path | None = None,
 ) -> None:
-    """Write the page; with the reports of a folder, also how the fleet is now.
+    """Write the page; with a folder of reports, also the state of the fleet now.
 
     Raises `Refused` or `OSError`.
     """
@@ -129,7 +129,7 @@ def write(
         fleet = _fleet(reports, both[0], {node.name: n for n, node in enumerate(page.hosts)})
         page = msgspec.structs.replace(page, fleet=fleet)
     data = msgspec.json.encode(page).decode()
-    # In a script element the browser looks for its end alone, which begins with this character.
+    # Inside a script element the browser only looks for its end tag, which begins with "<".
     data = data.replace("<", "\\u003c")
     text = environment().get_template(TEMPLATE).render(data=data)
     files.write_plain(path.absolute().parent, path.name, text.encode(), 0o644)
@@ -147,9 +147,9 @@ def _page(review: Review, old: Side, new: Side, sources: tuple[str, str]) -> _Pa
     for name, (host, links) in zip(names, _hosts(names, states, old, new), strict=True):
         own = []
         if host:
-            of_bridge = _vpcs(host, vpcs)
+            vpc_ids = _vpcs(host, vpcs)
             own = [
-                vnets.of(_vnet(bridge, of_bridge)) for bridge in host.bridges if not bridge.l3vni
+                vnets.index(_vnet(bridge, vpc_ids)) for bridge in host.bridges if not bridge.l3vni
             ]
         nodes.append(
             _Node(
@@ -157,8 +157,8 @@ def _page(review: Review, old: Side, new: Side, sources: tuple[str, str]) -> _Pa
                 state=states.get(name, "same"),
                 asn=host.asn if host else 0,
                 loopback=host.loopback if host else "",
-                links=[(nic, leaves.of(leaf_), state) for nic, leaf_, state in links],
-                set=sets.of(tuple(own)),
+                links=[(nic, leaves.index(leaf_), state) for nic, leaf_, state in links],
+                set=sets.index(tuple(own)),
             )
         )
     differences, left_out = _differences(list(states), place, old, new)
@@ -179,7 +179,7 @@ def _page(review: Review, old: Side, new: Side, sources: tuple[str, str]) -> _Pa
 
 
 def _fleet(folder: Path, old: Side, place: dict[str, int]) -> _Fleet:
-    """Return how the hosts are by their reports. What they should have by now is what OLD says."""
+    """Return the state of the hosts from their reports, compared with OLD."""
     payload = old if isinstance(old, Payload) else None
     status = fleet_status.look(folder, payload, STALE * 60)
     return _Fleet(
@@ -206,15 +206,15 @@ def _change(entry: Entry, place: dict[str, int]) -> _Change:
 
 
 Link = tuple[str, str, str]
-"""NIC or peer's address, leaf, and what becomes of it."""
+"""NIC or peer's address, leaf, and the state of the link: same, added or removed."""
 
 
 def _hosts(
     names: list[str], states: dict[str, str], old: Side, new: Side
 ) -> Iterator[tuple[Host | None, list[Link]]]:
-    """Yield each host as it will be, or as it was if it goes, with the links of both.
+    """Yield each host in its new state, a removed one in its old state, with the links of both.
 
-    None: its files do not say what it is.
+    None: the host can't be read back from its files.
     """
 
     def read(name: str) -> tuple[Host | None, list[Link]]:
@@ -234,8 +234,8 @@ def _hosts(
 def _host(side: Side, name: str) -> Host | None:
     if isinstance(side, Payload):
         return side.host(name)
-    found = written.read(side.files(name), NAMES)
-    return found.host if found else None
+    readable = written.read(side.files(name), NAMES)
+    return readable.host if readable else None
 
 
 def _links(host: Host) -> list[tuple[str, str]]:
@@ -245,25 +245,25 @@ def _links(host: Host) -> list[tuple[str, str]]:
 def _vpcs(host: Host, vpcs: _Places[tuple[int, str, int]]) -> dict[str, int]:
     """Return the id of the VPC of each bridge that is in one, and add the VPCs."""
     for vrf in host.vrfs:
-        vpcs.of((vrf.id, vrf.label, vrf.vni or 0))
+        vpcs.index((vrf.id, vrf.label, vrf.vni or 0))
     return {bridge: vrf.id for vrf in host.vrfs for bridge in vrf.bridges}
 
 
-def _vnet(bridge: Bridge, of_bridge: dict[str, int]) -> tuple[int, str, int, int, tuple[str, ...]]:
-    vpc = of_bridge.get(bridge.name, 0)
+def _vnet(bridge: Bridge, vpc_ids: dict[str, int]) -> VNet:
+    vpc = vpc_ids.get(bridge.name, 0)
     return bridge.port.vni, bridge.label, vpc, bridge.mtu, tuple(bridge.addresses)
 
 
 def _differences(
     names: list[str], place: dict[str, int], old: Side, new: Side
 ) -> tuple[list[_Difference], int]:
-    """Return equal differences of files once, those of most hosts first, and how many are more."""
+    """Return each difference once, those of most hosts first, and the number of omitted ones."""
     hosts: dict[tuple[str, tuple[str, ...]], list[int]] = {}
     pending = iter(names)
     for part in spread(_diff(sides.rendered(old, new), sides.rendered(new, old)), names):
-        for found in part:
+        for own in part:
             number = place[next(pending)]
-            for each in found:
+            for each in own:
                 hosts.setdefault(each, []).append(number)
     room, shown = _ROOM, []
     for (path, text), numbers in sorted(hosts.items(), key=lambda item: -len(item[1])):

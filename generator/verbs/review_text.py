@@ -1,4 +1,4 @@
-"""A review as a person reads it: on a terminal, or as the comment of a pull request."""
+"""A review as text for a person: on a terminal, or as the comment of a pull request."""
 
 import html
 import re
@@ -19,7 +19,7 @@ _DIFF = 6_000  # characters of one difference in a comment
 
 
 def lines(review: Review) -> Iterator[str]:
-    """Yield a line for each change with its hosts and risks, then how many hosts are as before."""
+    """Yield a line for each change with its hosts and risks, then how many hosts do not change."""
     groups = list(folded(review.groups))
     rows = [(_change(each), _hosts(each.hosts, _NAMES), _risks(each)) for each in groups]
     width = max((len(row[0]) for row in rows if len(row[0]) <= _WIDTH), default=0)
@@ -52,7 +52,7 @@ def _total(groups: list[Group]) -> str:
 
 
 def unchanged(review: Review) -> str:
-    """Return how many hosts are as they were."""
+    """Return how many hosts do not change."""
     return f"{review.hosts.unchanged} of {_count(review.hosts.total)} unchanged"
 
 
@@ -78,7 +78,7 @@ def markdown(review: Review) -> str:
     risky = [each for each in groups if each.change.risks]
     others = [each for each in groups if not each.change.risks]
     parts = [f"### evpn-host: {_headline(review, groups)}\n"]
-    room = LIMIT - 500  # for the ends of folded parts and the counts of what is left out
+    room = LIMIT - 500  # the rest is for the ends of folded parts, and for counts of omitted lines
     for title, members, fold in (
         ("Look at these before you merge", risky, False),
         (f"{len(others)} changes" if risky else "", others, len(others) > _SHORT),
@@ -98,7 +98,7 @@ def _headline(review: Review, groups: list[Group]) -> str:
 
 
 def _add_table(parts: list[str], title: str, groups: list[Group], room: int, *, fold: bool) -> int:
-    """Add a table of changes, as many as there is room for; return what it takes."""
+    """Add a table of as many changes as there is room for; return the number of characters."""
     risky = bool(groups[0].change.risks)
     begin = ["<details>", f"<summary>{title or f'{len(groups)} changes'}</summary>", ""]
     if not fold:
@@ -151,13 +151,13 @@ def _add_diff(parts: list[str], group: Group, room: int) -> int:
 
 
 def _code(text: str) -> str:
-    """Return text as code, in which no Markdown, link or mention means anything.
+    """Return text as code, in which Markdown, links and mentions have no effect.
 
-    A backtick has no escape there, and a cell of a table ends at a bar even in code.
+    A backtick can't be escaped there, and a bar ends a cell of a table even in code.
     """
     return f"<code>{_plain(text)}</code>" if "`" in text or "|" in text else f"`{text}`"
 
 
 def _plain(text: str) -> str:
-    """Return text of which no character means anything in Markdown or HTML."""
+    """Return text without characters that are special in Markdown or HTML."""
     return "".join(c if c.isalnum() or c in " ,;:+→–…/()" else f"&#{ord(c)};" for c in text)

@@ -1,4 +1,4 @@
-"""`evpn-host rollback`: an earlier entry of the history becomes the current one."""
+"""`evpn-host rollback`: brings the host back to an earlier entry of the history."""
 
 import time
 from pathlib import Path
@@ -30,19 +30,19 @@ _BEGUN = "rollback begun, not ended"
 def rollback_reported(
     number: int | None, options: Options, settings: Config, log: Log, say: Log
 ) -> Record:
-    """Make an earlier entry of the history current, and report it; return that entry."""
+    """Go back to an earlier entry of the history, and report it; return that entry."""
     host = settings.host or hostname()
     with report.reported(settings, host, say, activates=options.activate) as run:
-        run.outcome, kept = rollback(number, options, log, say)
-        run.message = f"{run.outcome.host}: entry {kept.number}, of {kept.time}, is current again"
-    return kept
+        run.outcome, entry = rollback(number, options, log, say)
+        run.message = f"{run.outcome.host}: entry {entry.number}, of {entry.time}, is current again"
+    return entry
 
 
 def rollback(number: int | None, options: Options, log: Log, say: Log) -> tuple[Outcome, Record]:
-    """Make an earlier entry current until the payload changes, by default the one before.
+    """Go back to an earlier entry, by default the one before, until the payload changes.
 
-    Returns what was done, and the entry. Raises `Refused` if there is no such entry,
-    `ActivationFailed` (all is as before the rollback) or `Stranded`.
+    Returns the outcome and the entry. Raises `Refused` if there is no such entry,
+    `ActivationFailed` (everything is as before the rollback) or `Stranded`.
     """
     root = options.root
     with lock(root), commands.interruptible():
@@ -50,18 +50,18 @@ def rollback(number: int | None, options: Options, log: Log, say: Log) -> tuple[
         if waiting and options.confirm is not None:
             awaiting.refuse_second(root)
         current = record.read(root)
-        outcome, kept = go_to(number, options, log, say)
+        outcome, entry = go_to(number, options, log, say)
         try:
             held.hold_undone(root, current.inputs if current else "")
         except OSError as error:
             say(f"warning: the payload is not held: {text_of(error)}")
         if waiting:
             awaiting.disarm(root, waiting, log)
-        return outcome, kept
+        return outcome, entry
 
 
 def _unconfirmed(root: Path) -> Unconfirmed | None:
-    """Return what waits to be confirmed; a damaged note of it keeps nobody from going back."""
+    """Return what waits to be confirmed. A damaged note is removed: it must not stop a rollback."""
     try:
         return unconfirmed.read(root)
     except Refused:
@@ -70,16 +70,16 @@ def _unconfirmed(root: Path) -> Unconfirmed | None:
 
 
 def go_to(number: int | None, options: Options, log: Log, say: Log) -> tuple[Outcome, Record]:
-    """Do what `rollback` does, for a caller that has the lock."""
+    """Like `rollback`, for a caller that has the lock."""
     root = options.root
     begun = time.monotonic()
     current = record.read(root)
     if current is None:
         raise Refused("nothing was applied yet")
-    kept = _choose(current, number, generations.entries(root))
-    texts = generations.texts(root, kept)
-    pending = _pending(current, kept, generations.next_number(root, current), options)
-    frr_local(root)  # its passwords are known then: FRR's tools may repeat them
+    entry = _choose(current, number, generations.entries(root))
+    texts = generations.texts(root, entry)
+    pending = _pending(current, entry, generations.next_number(root, current), options)
+    frr_local(root)  # reading it makes its passwords known: FRR's tools may repeat them
     changes = staging.changes(root, texts)
     with awaiting.awaiting(options, "rollback", pending.number, current, log, say):
         done = _carry_out(
@@ -99,27 +99,27 @@ def go_to(number: int | None, options: Options, log: Log, say: Log) -> tuple[Out
         devices=len(done.target.devices),
         summary=done.summary,
     )
-    return outcome, kept
+    return outcome, entry
 
 
 def _choose(current: Record, number: int | None, entries: list[Record]) -> Record:
-    """Return the entry of a number, by default the one before what the host has."""
+    """Return the entry with a number, by default the one before the current entry."""
     good = [entry for entry in entries if entry.ok]
     here = current.origin or current.number
     if current.detail in {_BEGUN, record.GOING_BACK}:
-        here += 1  # the way to this entry has not ended: this rollback ends it
+        here += 1  # an earlier rollback to this entry has not ended: this one ends it
     for entry in good:
         if entry.number == number or (number is None and entry.number < here):
             return entry
     if any(entry.number == number for entry in entries):
-        rule = "is an apply that failed: the host went back from it then"
+        rule = "is an apply that failed, and the host went back from it"
     else:
         rule = "is no entry of the history"
     known = ", ".join(str(entry.number) for entry in good if entry.number != here) or "none"
     raise Refused(Problem("rollback", str(number or "the one before"), rule, f"there are: {known}"))
 
 
-def _carry_out(  # noqa: PLR0913  # what is, what is to be, and who hears of it
+def _carry_out(  # noqa: PLR0913
     options: Options,
     begun: float,
     *,
@@ -130,7 +130,7 @@ def _carry_out(  # noqa: PLR0913  # what is, what is to be, and who hears of it
     log: Log,
     say: Log,
 ) -> Record:
-    """Bring the host to an entry's state; return its record. Raises what `rollback` raises."""
+    """Bring the host to an entry's state; return the new record. Raises what `rollback` raises."""
     root, target = options.root, pending.target
     with staging.staged(root, texts, target.backend) as stage:
         if options.activate:
@@ -146,7 +146,7 @@ def _carry_out(  # noqa: PLR0913  # what is, what is to be, and who hears of it
                 converge.converge(_activation(root, stage, pending, changes, current), log, say)
             guard.hold(target)
             done = _done(pending, time.monotonic() - begun, activated=options.activate)
-            _keep(done, texts, options, say)  # before the record: a killed run is run again
+            _keep(done, texts, options, say)  # before the record: after a kill a run repeats both
             record.write(root, done)
             commands.finish()
         except Exception as error:  # noqa: BLE001  # whatever it is, the host goes back
@@ -167,7 +167,7 @@ def _carry_out(  # noqa: PLR0913  # what is, what is to be, and who hears of it
 
 
 def _keep(done: Record, texts: dict[str, str], options: Options, say: Log) -> None:
-    """Make a rollback that has ended well an entry of the history."""
+    """Add a successful rollback to the history."""
     if done.ok:
         try:
             generations.keep(options.root, done, texts, options.keep)
@@ -178,7 +178,7 @@ def _keep(done: Record, texts: dict[str, str], options: Options, say: Log) -> No
 def _activation(
     root: Path, stage: Path, pending: Record, changes: list[Change], current: Record
 ) -> Activation:
-    """Return what the native tools have to bring about."""
+    """Return the activation that the native tools have to carry out."""
     return Activation(
         root=root,
         stage=stage,
@@ -189,26 +189,26 @@ def _activation(
     )
 
 
-def _pending(current: Record, kept: Record, number: int, options: Options) -> Record:
+def _pending(current: Record, entry: Record, number: int, options: Options) -> Record:
     """Return the record of a rollback that has begun."""
     return msgspec.structs.replace(
-        kept,
+        entry,
         number=number,
-        origin=kept.origin or kept.number,
+        origin=entry.origin or entry.number,
         time=record.now(),
         started_by=options.started_by,
-        summary=summary(current.target, kept.target),
+        summary=summary(current.target, entry.target),
         inputs=current.inputs,
         ok=False,
         detail=_BEGUN,
-        remaining_devices=record.removed_devices(current, kept.target),
-        former_addresses=record.former_addresses(current, kept.target),
+        remaining_devices=record.removed_devices(current, entry.target),
+        former_addresses=record.former_addresses(current, entry.target),
         remaining_numbered=current.possible_numbered,
     )
 
 
 def _done(pending: Record, seconds: float, *, activated: bool) -> Record:
-    """Return the record of a rollback that has ended well."""
+    """Return the record of a successful rollback."""
     if not activated:
         return msgspec.structs.replace(pending, detail="written, not activated")
     return msgspec.structs.replace(

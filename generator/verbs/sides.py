@@ -20,7 +20,7 @@ from generator.secrets import remember, remember_in_frr
 from generator.state import rendered_tree
 from generator.verbs import context, repository
 
-ONLY = "host"  # of a tree of one host whose files do not name it
+ONLY = "host"  # the name of a host in a tree whose files do not name it
 _HOSTNAME = re.compile(r"^hostname (\S+)$", re.MULTILINE)
 Files = Mapping[str, str]  # path below a host's folder to text, without our first line
 
@@ -33,28 +33,28 @@ class Tree(Protocol):
         """The names of the hosts, sorted."""
 
     def files(self, host: str, only: Sequence[str] = ()) -> Files:
-        """Return the files of ours of a host, or some of them. Raises `Refused`."""
+        """Return our files of a host, or those named in `only`. Raises `Refused`."""
 
     def same(self, host: str, other: "Tree") -> bool:
-        """Whether a host's files are known to be those of another tree, unread."""
+        """Whether a host's files are known to equal those of another tree, without reading them."""
 
 
 def read(source: str) -> Payload | Tree:
-    """Return what a path, a URL, `-` or `REV:path` names. Raises `Refused`."""
+    """Return the payload or tree that a path, a URL, `-` or `REV:path` names. Raises `Refused`."""
     if source == "-" or config.is_url(source) or Path(source).is_file():
         return _payload(source, context.data_of(source))
     if Path(source).is_dir():
         return _Folder(source)
     if Path(source).exists() or not repository.is_revision(source):
-        return _payload(source, sources.local(source))  # says why it can't be read
-    found = repository.find(source)
-    if found.is_folder:
-        return _OfGit(source, found.id)
-    return _payload(source, repository.file(found.id))
+        return _payload(source, sources.local(source))  # the error says why it can't be read
+    git_object = repository.find(source)
+    if git_object.is_folder:
+        return _GitTree(source, git_object.id)
+    return _payload(source, repository.file(git_object.id))
 
 
 def rendered(side: Payload | Tree, other: Payload | Tree) -> Tree:
-    """Return the tree of a side: of a payload as the backend of the other side has it.
+    """Return the tree of a side. A payload is rendered for the backend of the other side.
 
     Two payloads are rendered for the backend that is registered first.
     """
@@ -80,8 +80,8 @@ def _at(source: str, problem: Problem) -> Problem:
 def _backend(tree: Tree) -> str:
     """Return the backend whose file the first host of a tree has."""
     files = tree.files(tree.names[0]) if tree.names else {}
-    found = (backend.name for backend in backends.registered() if backend.file in files)
-    return next(found, backends.NAMES[0])
+    names = (backend.name for backend in backends.registered() if backend.file in files)
+    return next(names, backends.NAMES[0])
 
 
 class _Rendered:
@@ -107,10 +107,10 @@ class _Folder:
     def __init__(self, source: str) -> None:
         self._root = Path(source)
         try:
-            found = rendered_tree.folders(self._root)
+            folders = rendered_tree.folders(self._root)
         except OSError as error:
             raise Refused(text_of(error)) from None
-        self._bases = _bases(found, lambda: self._read(""))
+        self._bases = _bases(folders, lambda: self._read(""))
         self.names = sorted(self._bases)
         if not self.names and any(self._root.iterdir()):
             raise _no_hosts(source)
@@ -133,18 +133,18 @@ class _Folder:
         return False
 
 
-class _OfGit:
+class _GitTree:
     """A tree of a Git repository at a revision."""
 
     def __init__(self, source: str, identity: str) -> None:
         pattern = names_of_files().files
-        self._of: dict[str, dict[str, str]] = {}  # ids of files, by path, by folder
+        self._ids: dict[str, dict[str, str]] = {}  # ids of files, by folder and path
         for path, file in repository.entries(identity).items():
             base, _, below = path.partition("/")
             inside = ("", path) if base == "etc" else (base, below)
             if pattern.fullmatch(inside[1]):
-                self._of.setdefault(inside[0], {})[inside[1]] = file
-        folders = [base or "etc" for base in self._of]
+                self._ids.setdefault(inside[0], {})[inside[1]] = file
+        folders = [base or "etc" for base in self._ids]
         self._bases = _bases(folders, lambda: self._read(""))
         self.names = sorted(self._bases)
         if not self.names:
@@ -154,14 +154,14 @@ class _OfGit:
         return _ours(self._read(self._bases[host], only))
 
     def _read(self, base: str, only: Sequence[str] = ()) -> dict[str, bytes]:
-        ids = {path: id_ for path, id_ in self._of[base].items() if not only or path in only}
+        ids = {path: id_ for path, id_ in self._ids[base].items() if not only or path in only}
         contents = repository.files(list(ids.values()))
         return {path: contents[file] for path, file in ids.items()}
 
     def same(self, host: str, other: Tree) -> bool:
-        if not isinstance(other, _OfGit):
+        if not isinstance(other, _GitTree):
             return False
-        return self._of[self._bases[host]] == other._of[other._bases[host]]
+        return self._ids[self._bases[host]] == other._ids[other._bases[host]]
 
 
 def _no_hosts(source: str) -> Refused:
@@ -170,7 +170,7 @@ def _no_hosts(source: str) -> Refused:
 
 
 def _bases(folders: list[str], alone: Callable[[], dict[str, bytes]]) -> dict[str, str]:
-    """Return the folder of each host by its name, "" for one whose files are not in a folder."""
+    """Return the folder of each host by its name; "" if its files are in the tree itself."""
     bases = {name: name for name in folders if name != "etc" and _may_be_a_host(name)}
     if "etc" in folders and (files := _ours(alone())):
         name = _HOSTNAME.search(files.get("etc/frr/frr.conf", ""))

@@ -1,4 +1,4 @@
-"""`evpn-host status`: the comparison of a host with its record, as a person reads it."""
+"""`evpn-host status`: the comparison of a host with its record, as text for a person."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from generator.reporting.status import Status
 
 
 def text(status: Status) -> str:
-    """Return a status as a person reads it."""
+    """Return a status as text for a person."""
     if status.host is None:
         return status.detail
     applied = f"generation {status.generation}, {status.backend}, applied {status.applied}"
@@ -51,5 +51,5 @@ def _duplicates(guests: list[Duplicate]) -> Iterator[str]:
 
 
 def is_well(status: Status) -> bool:
-    """Whether nobody has to do anything on this host."""
+    """Whether this host needs no person."""
     return status.health in health.GOOD and not status.differences

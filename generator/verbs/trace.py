@@ -37,7 +37,7 @@ class Trace(msgspec.Struct, frozen=True):
 
 
 def trace(subject: str, vnet: str | None, vpc: str | None, log: Log) -> Trace:
-    """Follow an address or a MAC. Raises `Refused`, and `click.UsageError` if it has several."""
+    """Trace an address or a MAC. Raises `Refused`; `click.UsageError` if several V-Nets have it."""
     if os.geteuid():
         raise Refused("trace needs root: only root may read the record and ask FRR")
     last = record.read(_ROOT)
@@ -46,19 +46,19 @@ def trace(subject: str, vnet: str | None, vpc: str | None, log: Log) -> Trace:
     kernel = tables.read_kernel()
     place = _place(last.target, kernel, subject, vnet, vpc)
     if place is None:
-        found = steps.nowhere(subject)
-        return Trace(subject, "", "", "", [], False, steps.verdict(subject, found), found)
+        judged = steps.nowhere(subject)
+        return Trace(subject, "", "", "", [], False, steps.verdict(subject, judged), judged)
     facts = guest.read(last.target, kernel, place, subject, _ROOT)
-    found = steps.judge(facts, _firewall(facts, last.target, log))
+    judged = steps.judge(facts, _firewall(facts, last.target, log))
     return Trace(
         subject=subject,
         vnet=place.vnet,
         vpc=place.tenant,
         mac=facts.mac,
         vteps=[vtep.address for vtep in facts.vteps],
-        ok=all(step.ok is not False for step in found),
-        verdict=steps.verdict(subject, found),
-        steps=found,
+        ok=all(step.ok is not False for step in judged),
+        verdict=steps.verdict(subject, judged),
+        steps=judged,
     )
 
 
@@ -79,26 +79,26 @@ def _firewall(facts: Facts, target: Target, log: Log) -> Judgement:
 
 def _saved(text: str, log: Log) -> tuple[list[Saved], bool]:
     """Return the rules of iptables, and whether some could not be read."""
-    found: list[Saved] = []
+    saved: list[Saved] = []
     try:
-        found.extend(firewall.saved(text, log))
+        saved.extend(firewall.saved(text, log))
     except ActivationFailed:
-        return found, True
-    return found, False
+        return saved, True
+    return saved, False
 
 
 def _place(
     target: Target, kernel: Kernel, subject: str, vnet: str | None, vpc: str | None
 ) -> Place | None:
-    """Return where to look: what a person names, or the only V-Net or VPC that has it."""
+    """Return the V-Net or VPC to trace in: the named one, or the only one with `subject`."""
     if vnet is not None:
         return places.vnet_named(target, vnet)
     if vpc is not None:
         named = places.vpc_named(target, vpc)
         inside = [each for each in _places(target, kernel, subject) if each.vpc == named.vpc]
         return only(subject, inside or [named])
-    found = _places(target, kernel, subject)
-    return only(subject, found) if found else None
+    candidates = _places(target, kernel, subject)
+    return only(subject, candidates) if candidates else None
 
 
 def _places(target: Target, kernel: Kernel, subject: str) -> list[Place]:
@@ -113,11 +113,11 @@ def _places(target: Target, kernel: Kernel, subject: str) -> list[Place]:
     return places.of_address(target, subject, vnis, tables.prefixes(kernel, target, subject))
 
 
-def only(subject: str, found: list[Place]) -> Place:
+def only(subject: str, candidates: list[Place]) -> Place:
     """Return the only place. Raises `click.UsageError`, which names them, if there are several."""
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(f"{place} ({place.option})" for place in found)
+    if len(candidates) == 1:
+        return candidates[0]
+    names = ", ".join(f"{place} ({place.option})" for place in candidates)
     raise click.UsageError(f"{subject} is in several: {names}")
 
 
@@ -126,7 +126,7 @@ _MARKS = {True: "ok", False: "wrong", None: "-"}
 
 
 def text(answer: Trace) -> str:
-    """Return the steps as a person reads them, the verdict last."""
-    wide = max(len(step.name) for step in answer.steps)
-    lines = [f"{step.name:{wide}}  {_MARKS[step.ok]:5}  {step.text}" for step in answer.steps]
+    """Return the steps as text for a person, the verdict last."""
+    width = max(len(step.name) for step in answer.steps)
+    lines = [f"{step.name:{width}}  {_MARKS[step.ok]:5}  {step.text}" for step in answer.steps]
     return "\n".join(printable(line, _LONGEST) for line in [*lines, answer.verdict])

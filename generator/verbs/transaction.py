@@ -1,7 +1,7 @@
-"""The transaction of an apply: from the first changed file to the end, or back.
+"""The transaction of an apply: it makes all changes, or undoes them.
 
-The record says `ok: false` from before the first file changes until the kernel and FRR are seen to
-be as planned. If something stops us in between, the next run reads that and finishes the work.
+The record says `ok: false` from before the first change until the kernel and FRR are verified to be
+as planned. If the run is stopped in between, the next run reads that and finishes the work.
 """
 
 import time
@@ -33,7 +33,7 @@ BEGUN = "begun, not ended"
 def outcome_of(
     target: Target, *, activated: bool = False, left_alone: str = "", **paths: list[str]
 ) -> Outcome:
-    """Say what an apply of a target did; `paths` are the outcome's lists."""
+    """Return the outcome of an apply of a target; `paths` are the outcome's lists."""
     return Outcome(
         target.host,
         target.generation,
@@ -45,7 +45,7 @@ def outcome_of(
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """An apply in progress: what it was decided from, and what was decided."""
+    """An apply in progress: its inputs, and the decisions made from them."""
 
     options: Options
     plan: Plan
@@ -53,24 +53,24 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     inputs: str
     previous: Record | None
     changes: list[Change]
-    partial: Partial | None  # None: the native tools take up the whole plan
+    partial: Partial | None  # None: the native tools activate the whole plan
     guard: Guard
     log: Log
     say: Log
     number: int  # of the entry of the history
-    nic_files: str  # digest of the operator's files that decide for NICs
+    nic_files: str  # digest of the operator's files that configure NICs
     summary: list[str]
     begun: float  # by the monotonic clock, seconds
     former: list[FormerAddress]
 
     @property
     def is_new(self) -> bool:
-        """Whether the host becomes another than it is recorded to be."""
+        """Whether the host's recorded state changes."""
         return self.previous is None or bool(self.changes or self.summary)
 
     @property
     def size(self) -> int:
-        """How many devices the native tools have to deal with."""
+        """How many devices the native tools have to process."""
         return len(self.partial.names if self.partial else self.plan.devices)
 
     def record(self, *, ok: bool, detail: str = "") -> Record:
@@ -99,7 +99,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def carry_out(run: Run, data: bytes, stage: Path) -> Outcome:
-    """Make the host what a run has planned, from staged files, and return what was done.
+    """Make the host what a run has planned, from staged files, and return the outcome.
 
     `data` is the payload. Raises `Refused` (nothing was changed), `ActivationFailed` (the host has
     gone back) or `Stranded`.
@@ -143,27 +143,27 @@ def carry_out(run: Run, data: bytes, stage: Path) -> Outcome:
 
 
 def _activate(run: Run, stage: Path) -> list[str]:
-    """Bring the host to its target, and see that it is there; return what was put right."""
+    """Bring the host to its target, and verify that; return what was repaired."""
     root = run.options.root
     conffiles.divert(root, run.log)
-    # What others have changed since the last apply, if this one changes nothing else.
-    found = [] if run.is_new else comparison.kernel_differences(run.target, root)
+    # Changes by others since the last apply. A run that repairs only these reports them.
+    differences = [] if run.is_new else comparison.kernel_differences(run.target, root)
     repaired = converge.converge(_activation(run, stage), run.log, run.say)
     _place_management(run)
     run.guard.hold(run.target)
     rules = map(str, diverted.findings(run.target))
-    left = list(rules) if run.is_new else comparison.differences(run.target, root)
-    for text in left:
+    remaining = list(rules) if run.is_new else comparison.differences(run.target, root)
+    for text in remaining:
         run.say(f"warning: not put right: {text}")
-    return [text for text in [*found, *repaired] if text not in left]
+    return [text for text in [*differences, *repaired] if text not in remaining]
 
 
 def _place_management(run: Run) -> None:
-    """Look once in the hook's place, if it does not run and the management address is nowhere."""
+    """Place the management address once, if no device has it and the hook does not run."""
     root, management = run.options.root, run.target.management
     if observed.hook_runs(root) or not nics.misplaced(management, devices.read(), hook_runs=False):
         return
-    from generator.failover import hook  # noqa: PLC0415  # an apply with nothing to do needs it not
+    from generator.failover import hook  # noqa: PLC0415  # an apply with nothing to do is faster
 
     try:
         hook.once(root, run.log)
@@ -173,7 +173,7 @@ def _place_management(run: Run) -> None:
 
 def _undo(run: Run, reason: str) -> None:
     """Go back, and note the failure. Raises `Stranded`."""
-    # Without inputs no payload counts as the one applied: the next run tries again.
+    # A record without inputs matches no payload, so the next run tries again.
     restored = run.previous and msgspec.structs.replace(run.previous, inputs="", detail=reason)
     attempt = Attempt(
         options=run.options,
@@ -190,22 +190,22 @@ def _undo(run: Run, reason: str) -> None:
 
 
 def _remember_failure(run: Run, failed: Record) -> None:
-    """Have the timer wait, and the history say what happened."""
+    """Make the timer wait before it tries again, and add the failure to the history."""
     root = run.options.root
     try:
         held.hold_failed(root, run.inputs, failed.detail.partition("\n")[0])
-        if run.is_new:  # else the number is that of the entry that the host has
+        if run.is_new:  # else the number belongs to the current entry
             generations.keep(root, failed, {}, run.options.keep)
     except OSError as error:
-        run.say(f"warning: it is not noted that the payload failed: {text_of(error)}")
+        run.say(f"warning: the failure of the payload could not be noted: {text_of(error)}")
 
 
 def _activation(run: Run, stage: Path) -> Activation:
-    """Return what the native tools have to bring about."""
+    """Return the activation that the native tools have to carry out."""
     previous = run.previous
     changed = {change.path for change in run.changes}
     if previous and not previous.ok:
-        changed |= run.plan.files.keys()  # nobody knows how far the run before came
+        changed |= run.plan.files.keys()  # the failed run may have changed any of them
     first = not (previous and previous.activated)
     return Activation(
         root=run.options.root,

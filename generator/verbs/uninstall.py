@@ -1,4 +1,4 @@
-"""`evpn-host uninstall`: the host without us."""
+"""`evpn-host uninstall`: removes evpn-host's files and devices from the host."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePath
@@ -27,11 +27,11 @@ from generator.state.record import Record
 from generator.verbs import awaiting
 from generator.verbs.options import Options
 
-_BEGUN = "uninstall begun, not ended"  # the record's `detail` meanwhile
+_BEGUN = "uninstall begun, not ended"  # the record's `detail` during an uninstall
 
 
 def preview(root: Path) -> Iterator[str]:
-    """Yield what an uninstall removes and restores, a line each. Raises `Refused`."""
+    """Yield a line for each thing that an uninstall removes or restores. Raises `Refused`."""
     applied = record.read(root)
     for path in _own_files(root):
         yield f"- /{path}"
@@ -52,37 +52,37 @@ def _own_files(root: Path) -> list[str]:
 
 
 def uninstall(options: Options, log: Log, say: Log) -> list[str]:
-    """Remove all that is ours, and restore what ours replaced; return the removed paths.
+    """Remove our files and devices, and restore the files that they replaced; return our paths.
 
     Raises `Refused` or `OSError` (nothing was changed), or `Stranded`.
     """
     with lock(options.root, uninstalls=True), commands.interruptible():
         applied = record.read(options.root)
-        known = before.read(options.root)
+        original = before.read(options.root)
         if applied:
             begun = msgspec.structs.replace(applied, ok=False, detail=_BEGUN)
             record.begin(options.root, begun, applied)
         try:
-            return _remove(applied, known, options, log, say)
-        except Exception as failure:  # noqa: BLE001  # whatever it is, a person has to know
+            return _remove(applied, original, options, log, say)
+        except Exception as failure:  # noqa: BLE001  # after any error a person has to know
             hint = "not all of evpn-host is removed: run uninstall again"
             raise Stranded(*problems_of(failure), hint) from None
 
 
 def _remove(
-    applied: Record | None, known: Before, options: Options, log: Log, say: Log
+    applied: Record | None, original: Before, options: Options, log: Log, say: Log
 ) -> list[str]:
     root = options.root
     if options.activate:
-        awaiting.stop_timer(log)  # nothing is to be confirmed any more
+        awaiting.stop_timer(log)  # there is nothing left to confirm
         commands.run_all(units.stop(root), log)
         check_removed(f"/{link}" for link in units.enabled(root))
     written = units.remove(root, log, reload=options.activate)
     removed = _restore_files(applied, options, log, say)
     if options.activate and applied:
         converge.withdraw(applied, log)
-        before.restore(root, known, log)
-    before.remove_folders(root, known)
+        before.restore(root, original, log)
+    before.remove_folders(root, original)
     files.remove_tree(root, RUN)
     files.remove_tree(root, record.STATE)
     check_removed(f"/{record.STATE / name}" for name in tree.names(root, record.STATE))
@@ -90,25 +90,25 @@ def _remove(
 
 
 def take_back(applied: Record, options: Options, log: Log, say: Log) -> None:
-    """Make the host what it was before the first apply. Units, history and settings stay.
+    """Bring the host to its state before the first apply. Units, history and settings stay.
 
-    The caller has the lock. Raises `OSError` or `ActivationFailed`; it can be done again then.
+    The caller has the lock. Raises `OSError` or `ActivationFailed`; it can then be repeated.
     """
     root = options.root
-    known = before.read(root)
+    original = before.read(root)
     if services.is_installed(HOOK, root):
         services.disable(HOOK, "there is no address to move", log)
     _restore_files(applied, options, log, say)
     converge.withdraw(applied, log)
-    before.restore(root, known, log)
-    before.remove_folders(root, known)
+    before.restore(root, original, log)
+    before.remove_folders(root, original)
     files.remove_tree(root, record.KEPT)
     files.remove(root, before.FILE)
     record.remove(root)
 
 
 def _restore_files(applied: Record | None, options: Options, log: Log, say: Log) -> list[str]:
-    """Give the address back, remove our files, restore the operator's; return ours."""
+    """Move the address to the NIC, remove our files, restore the operator's; return our paths."""
     root = options.root
     if options.activate and applied and applied.target.management:
         hook.restore(root, log)
@@ -116,7 +116,7 @@ def _restore_files(applied: Record | None, options: Options, log: Log, say: Log)
     copies = {
         str(PurePath(copy).relative_to(record.KEPT)): copy for copy in tree.walk(root, record.KEPT)
     }
-    for path, copy in copies.items():  # takes the place of ours at once
+    for path, copy in copies.items():  # replaces our file in one step
         newer = conffiles.packaged(root, path, log) if options.activate else None
         files.copy(root, newer or copy, path)
         say(f"/{path} is as it was before")

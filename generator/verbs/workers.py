@@ -1,6 +1,6 @@
-"""Spreads work over all processors: a process for each of them, forked from this one.
+"""Spreads work over all processors, by one forked process for each.
 
-A forked process has all that this one had read until then, so nothing large is sent to it.
+A forked process shares everything that this one has read, so nothing large is sent to it.
 """
 
 import gc
@@ -12,14 +12,14 @@ from typing import TypeVar, cast
 
 from generator.errors import Refused
 
-_PART = 16  # items that a process takes at a time
+_PART = 16  # items that a process handles at a time
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_inherited: list[Callable[..., object]] = []  # of a forked process: what it does for an item
+_inherited: list[Callable[..., object]] = []  # in a forked process: its function for an item
 
 
 def spread(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[list[Result]]:
-    """Yield what a function returns for the items, part by part in their order.
+    """Yield the results of a function for the items, part by part, in the order of the items.
 
     Raises what the function raises, and `Refused` if a process was killed.
     """
@@ -39,14 +39,14 @@ def _forked(
     from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor  # noqa: PLC0415
     from multiprocessing import get_context  # noqa: PLC0415
 
-    # Or the first collection in each process would copy all that it shares with this one.
+    # Otherwise the first garbage collection in each process would copy all shared memory.
     gc.freeze()
     executor = ProcessPoolExecutor(processes, get_context("fork"), _begin, (function,))
     try:
         for done in executor.map(_run, parts):
             yield cast("list[Result]", done)
     except BrokenProcessPool:
-        reason = "a process was killed before it had done its part"
+        reason = "a process was killed before it had finished"
         raise Refused(f"{reason}: is there enough memory?") from None
     finally:
         executor.shutdown(cancel_futures=True)
@@ -54,10 +54,10 @@ def _forked(
 
 
 def _begin(function: Callable[..., object]) -> None:
-    """Prepare a forked process: it does what this one tells it, and ends when this one is gone."""
+    """Prepare a forked process: keep its function, and end it when its parent ends."""
     from multiprocessing import parent_process  # noqa: PLC0415
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this one, which ends the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends the others
     _inherited[:] = [function]
     if parent := parent_process():
 

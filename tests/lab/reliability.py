@@ -19,22 +19,22 @@ HEAD = ("system", "command", "points", "runs by kind of fault", "exit codes", "n
 INTRODUCTION = """\
 # Stopped at every point
 
-Written by the tests, not by hand. A run of
+The tests write this page; do not edit it. A run of
 
 ```text
 EVPN_HOST_RELIABILITY=1 tests/run --all --system trixie-netplan tests/lab/test_faults.py \\
     tests/lab/test_power_cuts.py
 ```
 
-writes the rows of that system. `tests/run --all` does the same without writing, on
-trixie-netplan; on other systems, and in the gate, it tries a fixed sample.
+writes the rows of that system. `tests/run --all` does the same without writing, on trixie-netplan.
+On other systems, and in the gate, a fixed sample is tried.
 
-## What is done
-A host of the lab (`lab/README.md`) runs with three V-Nets and two sessions. First a command runs
-under `strace`. Each call that changes something is a **point**: a file written, made, renamed,
-synced, given its mode or removed, a folder made or removed, a command started, a netlink request
-that changes the kernel. Nobody keeps a list of points: a new file operation in the code is a new
-point in the next run. Then the command runs again and again, and at one point a time this happens:
+## The faults
+A host in the lab (`lab/README.md`) has three V-Nets and two sessions. First a command runs under
+`strace`. Each call that changes something is a **point**: it writes, creates, renames, syncs or
+removes a file or sets its mode, creates or removes a folder, starts a command, or changes the
+kernel by netlink. There is no list of points to maintain: a new file operation in the code is a new
+point in the next run. Then the command runs again and again, each time with one fault at one point:
 
 | kind | |
 | --- | --- |
@@ -44,34 +44,35 @@ point in the next run. Then the command runs again and again, and at one point a
 | can't start | the system starts no process for a native tool (EAGAIN) |
 | fails | the native tool ends with exit code 1 |
 | hangs | the native tool does not end; then comes SIGTERM |
-| killed while it runs | SIGKILL while the native tool runs, which goes on |
-| power cut | the machine is off from one instant to the next, at a random moment |
+| killed while it runs | SIGKILL to the command while the native tool runs; the tool continues |
+| power cut | the machine loses power at a random moment |
 
-In an `apply` that adds a V-Net, and in the hook's moves, each file operation meets SIGKILL and one
-of the others in rotation, and each native tool meets each of its kinds. In the other commands each
-point meets one kind in rotation.
-Some operations are many and equal. Of each of these classes some are tried: every 8th operation in
-the temporary stage and in the kept generations, every second one on networkd's files below `/run`,
-every 10th setting that `uninstall` gives back. `uninstall` takes long to undo, so of its
-operations on drop-ins every fourth is tried, and of those on kept generations every 60th.
+In an `apply` that adds a V-Net, and in the hook's moves, each file operation gets SIGKILL and one
+of the other faults in rotation, and each native tool gets each fault that is possible for it. In
+the other commands each point gets one fault in rotation.
 
-## What is checked
-1. Each file below `/etc`, and each kept copy, is as before or as after, whole, with its mode and
-   owner. The record and the kept payload can be read.
-2. The exit code is true. 0: files, devices and FRR are as after. 1: nothing has changed. 3: files,
-   devices and FRR are as before. 4: the message says what to do. After SIGKILL or a power cut each
-   file is as before or as after.
-3. Record, `status` and journal say the same. No native tool still runs, and the lock is free.
-4. **The next run ends right**: the same command again, a rollback to the same entry, or an `apply`
-   after an interrupted `uninstall`, exits 0. Files, devices and FRR are as after. `status` finds no
+Where many operations are alike, only a part of them is tried: every 8th operation in the temporary
+stage and in the kept generations, every second one on networkd's files below `/run`, every 10th
+setting that `uninstall` restores. `uninstall` takes long to undo, so every fourth of its operations
+on drop-ins is tried, and every 60th on kept generations.
+
+## The checks
+1. Each file below `/etc`, and each kept copy, has its old or its new content, whole, with its mode
+   and owner. The record and the kept payload can be read.
+2. The exit code is true. 0: files, devices and FRR are new. 1: nothing has changed. 3: files,
+   devices and FRR are the old ones. 4: the message says what to do. After SIGKILL or a power cut
+   each file is the old one or the new one.
+3. Record, `status` and journal agree. No native tool still runs, and the lock is free.
+4. **The next run succeeds**: the same command again, a rollback to the same entry, or an `apply`
+   after an interrupted `uninstall`, exits 0. Files, devices and FRR are new. `status` finds no
    difference. Both sessions are Established, and none was reset. No temporary file is left.
 
-A point is the n-th call of its kind. If three runs do not come to it, because they had more or less
+A point is the n-th call of its kind. If three runs do not reach it, because they had more or less
 to do before, it counts as not reached.
 
-Exit code 4 is expected of `uninstall` alone, which has nothing to go back to. The hook has no way
-back either: the address is somewhere at every moment, and the next look moves it to where it
-belongs.
+Exit code 4 is expected only of `uninstall`, which has nothing to go back to. The hook does not go
+back either: some device has the address at every moment, and the hook's next check moves it to the
+right place.
 
 ## Counts
 """

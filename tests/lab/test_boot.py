@@ -124,14 +124,16 @@ def boots(lab: Lab) -> None:
     assert host.run(["systemctl", "--failed", "--plain", "--no-legend"]).out == ""
 
 
-@pytest.mark.claim("14.6", "What needs the network starts without a wait, and no unit fails")
+@pytest.mark.claim("14.6", "Units that need the network start without a wait, and no unit fails")
 def test_what_needs_the_network_starts_at_once(lab: Lab) -> None:
     """networkd's or ifupdown2's own unit waits for no VRF: it would give up after two minutes."""
     bring_up(lab)
     boots(lab)
 
 
-@pytest.mark.claim("14.7", "A boot does not wait for a lease that nobody in the fabric gives")
+@pytest.mark.claim(
+    "14.7", "A boot does not wait for a DHCP lease that no server in the fabric gives"
+)
 @pytest.mark.parametrize(
     ("lab", "section"),
     [
@@ -193,7 +195,9 @@ def _default_route(lab: Lab) -> str:
     return next((each["dev"] for each in routes if each.get("gateway") == "10.12.0.1"), "")
 
 
-@pytest.mark.claim("14.8", "A hardened host comes back from a boot: CIS, no new modules, no umask")
+@pytest.mark.claim(
+    "14.8", "A hardened host boots correctly: CIS profile, locked modules, strict umask"
+)
 def test_a_hardened_host(lab: Lab) -> None:
     """A host boots with a CIS profile, no IPv6, no modules, a read-only /usr, a noexec /tmp."""
     host = lab.host

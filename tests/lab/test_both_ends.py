@@ -93,7 +93,9 @@ def test_the_as_number_of_a_leaf(lab: Lab, first: str) -> None:
         configure(lab, leaf, f"no {change}")
 
 
-@pytest.mark.claim("18.17", "The AS number of the host changes at both ends without a lost host")
+@pytest.mark.claim(
+    "18.17", "The AS number of the host changes at both ends, and the host is not lost"
+)
 def test_the_as_number_of_the_host(lab: Lab) -> None:
     """Leaves that take any external AS number need no change. Both sessions begin anew."""
     document = payload()

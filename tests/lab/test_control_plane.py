@@ -219,7 +219,7 @@ def peer(router: Host | Leaf, name: str) -> Payload:
     return state
 
 
-@pytest.mark.claim("12.2", "Keepalive and hold time are what both ends of the session run with")
+@pytest.mark.claim("12.2", "Both ends of a session run with the negotiated keepalive and hold time")
 def test_timers_are_negotiated(lab: Lab) -> None:
     """The leaf has 3 s and 9 s; a session runs with the smaller hold time (RFC 4271, 4.2).
 
@@ -243,7 +243,9 @@ def _has_timers(router: Host | Leaf, name: str) -> bool:
     return state["bgpState"] == "Established" and timers == (5000, 1000)
 
 
-@pytest.mark.claim("12.3", "A session with a password comes up with the same one alone (TCP MD5)")
+@pytest.mark.claim(
+    "12.3", "A session with a password comes up only if both ends have the same one (TCP MD5)"
+)
 def test_a_password_is_what_the_session_needs(lab: Lab) -> None:
     """The session is Established only while the leaf has the same password."""
     host, leaf = lab.host, lab.fabric.leaf("ns-leaf-0")
@@ -302,7 +304,9 @@ def _bfd_up(router: Host | Leaf, name: str) -> bool:
     return name in up and peer(router, name)["bgpState"] == "Established"
 
 
-@pytest.mark.claim("12.5", "A numbered session runs between the addresses of its link, and routes")
+@pytest.mark.claim(
+    "12.5", "A numbered session runs between the addresses of its link, and its routes work"
+)
 def test_a_numbered_session(lab: Lab) -> None:
     """The NIC gets the local address and IPv4 next hops use it; then unnumbered works again."""
     host, leaf = lab.host, lab.fabric.leaf("ns-leaf-1")
@@ -342,7 +346,9 @@ def _hops(host: Host, prefix: str) -> set[tuple[str, str]]:
     }
 
 
-@pytest.mark.claim("12.6", "Explicit route targets stand on the routes, and decide what is let in")
+@pytest.mark.claim(
+    "12.6", "Explicit route targets are on exported routes, and decide which routes are imported"
+)
 def test_explicit_route_targets(lab: Lab, far: Leaf) -> None:
     """The host exports its own target only, and takes no leaf's route while it imports another."""
     host, leaf_prefix = lab.host, "10.188.95.0/24"
@@ -372,7 +378,9 @@ def _targets(leaf: Leaf, prefix: str) -> set[str]:
 # --- FRR and its file ---
 
 
-@pytest.mark.claim("17.11", "FRR takes half a minute to read its file: apply waits until it has")
+@pytest.mark.claim(
+    "17.11", "If FRR takes half a minute to read its file, apply waits until it is done"
+)
 def test_frr_reads_its_file_slowly(host: Host) -> None:
     """apply waits as the service does at boot; FRR 8.4's watchfrr would stop it after 20 s."""
     host.run(["mv", VTYSH, f"{VTYSH}.real"])
@@ -398,7 +406,9 @@ def _sandbox() -> list[str]:
     return [f"--property={line}" for line in lines if "=" in line and not line.startswith("#")]
 
 
-@pytest.mark.claim("17.12", "What is taken out of FRR by hand: status names it, apply mends it")
+@pytest.mark.claim(
+    "17.12", "If lines are removed from FRR by hand, status names them and apply restores them"
+)
 def test_lines_taken_out_of_frr(host: Host) -> None:
     """apply brings a removed session and VNI back, and never resets the other session."""
     document, before = payload(DUAL, DUAL_2), resets(host)["ens5"]

@@ -217,7 +217,7 @@ def test_what_is_for_all_reaches_members_only(lab: Lab, pod: Node, gpu: Node) ->
         lab.fabric.change(servers=servers_before)
 
 
-@pytest.mark.claim("9.2", "ARP and neighbour discovery for remote guests are answered by the host")
+@pytest.mark.claim("9.2", "The host answers ARP and neighbour discovery for remote guests")
 def test_the_host_answers_for_remote_neighbours(host: Host, pod: Node, gpu: Node) -> None:
     """A guest forgets a remote server and learns its MAC again; no question reaches the server."""
     _greet(gpu)  # the host can only know a server that the server's leaf knows
@@ -240,7 +240,7 @@ def test_the_host_answers_for_remote_neighbours(host: Host, pod: Node, gpu: Node
 
 
 @pytest.mark.claim(
-    "6.3", "An uplink without carrier, or silent with and without BFD: the other carries on"
+    "6.3", "An uplink loses carrier or drops everything, with or without BFD: the other takes over"
 )
 @pytest.mark.parametrize("loss", ["carrier", "silent", "silent-bfd"])
 def test_an_uplink_lost_and_back(lab: Lab, pod: Node, gpu: Node, loss: str) -> None:
@@ -464,7 +464,7 @@ def test_the_gateway_is_the_same_everywhere(lab: Lab, second: Router) -> None:
 
 
 @pytest.mark.claim(
-    "10.1", "Inside 9216 a full-size packet of 1500 passes both ways, in both families"
+    "10.1", "With 9216 on the links, packets of 1500 bytes pass both ways, in both families"
 )
 def test_full_size_packets(lab: Lab, pod: Node, gpu: Node) -> None:
     """Full-size packets pass without fragmentation, bridged and routed."""
@@ -484,7 +484,7 @@ def test_full_size_packets(lab: Lab, pod: Node, gpu: Node) -> None:
 
 
 @pytest.mark.claim(
-    "10.2", "1500 in 1500, as published: a warning; up to 1450 passes, a full packet does not"
+    "10.2", "With 1500 on the links, as published: a warning; 1450 bytes pass, 1500 do not"
 )
 def test_1500_in_1500(lab: Lab, pod: Node, gpu: Node) -> None:
     """`apply` warns for each link and names the sizes; packets of 1450 bytes pass unfragmented."""

@@ -217,7 +217,9 @@ def test_qemu_takes_over(host: Host) -> None:
     assert (vxlan["master"], vxlan["linkinfo"]["info_data"]["id"]) == ("nbr-60", 60)
 
 
-@pytest.mark.claim("13.8", "A firewall that drops what is forwarded: the documented rules suffice")
+@pytest.mark.claim(
+    "13.8", "If a firewall drops forwarded packets, the documented rules let guests through"
+)
 def test_a_firewall_drops_what_is_forwarded(host: Host, guests: Guests) -> None:
     """With `br_netfilter` bridged and routed frames are dropped. With the rules they pass again."""
     host.run(["modprobe", "br_netfilter"])
@@ -233,7 +235,7 @@ def test_a_firewall_drops_what_is_forwarded(host: Host, guests: Guests) -> None:
     assert not guests.a[0].ping(guests.b[1], count=1)  # tenants are isolated as before
 
 
-@pytest.mark.claim("13.9", "BGP and BFD are closed to guests, and to nobody else")
+@pytest.mark.claim("13.9", "BGP and BFD are closed to guests, and only to guests")
 def test_bgp_and_bfd_are_closed_to_guests(host: Host, guests: Guests) -> None:
     """The host answers no guest's connection to its gateway, and answers its own connections.
 
@@ -295,7 +297,9 @@ def arrives_from(sender: Node, receiver: Node) -> str:
     return listener.output.split()[-1]
 
 
-@pytest.mark.claim("19.6", "Docker's translation takes in no guest where the operator says so")
+@pytest.mark.claim(
+    "19.6", "Docker translates no guest's address if the operator sets `guest_nat: false`"
+)
 def test_docker_translates_no_guest(host: Host, guests: Guests) -> None:
     """apply names Docker's rule; `guest_nat: false` keeps guests' addresses, not containers'."""
     one, other = guests.b
@@ -354,7 +358,9 @@ table inet filter {
 """
 
 
-@pytest.mark.claim("19.7", "A firewall that drops BGP, BFD and VXLAN is named, with what to let in")
+@pytest.mark.claim(
+    "19.7", "A firewall that drops BGP, BFD and VXLAN is named, with the rules to add"
+)
 def test_a_firewall_that_lets_in_what_was_asked_for(host: Host, guests: Guests) -> None:
     """`preflight` and `apply` name it, and are silent once the rule of the message is in place."""
     del guests
@@ -473,7 +479,7 @@ def test_vxlan_is_not_forwarded(
 
 
 @pytest.mark.claim(
-    "9.10", "`apply` loads the filter of router advertisements, and status misses it"
+    "9.10", "`apply` loads the filter of router advertisements, and `status` says if it is missing"
 )
 def test_advertisements_are_filtered(host: Host, guests: Guests) -> None:
     """The table for frames comes with the V-Net's advertisements, and goes with them."""
@@ -494,7 +500,7 @@ def test_advertisements_are_filtered(host: Host, guests: Guests) -> None:
     assert "nftables" not in host.evpn_host("status", check=False).out
 
 
-@pytest.mark.claim("17.33", "trace says what the host's firewall drops, and packets agree with it")
+@pytest.mark.claim("17.33", "trace says what the host's firewall drops, and real packets agree")
 def test_trace_says_what_is_dropped(host: Host, guests: Guests) -> None:
     """trace names rules of nftables and a policy of iptables, bridged and routed."""
     two, other = guests.a[1], guests.b[1]
@@ -528,7 +534,9 @@ def test_trace_says_what_is_dropped(host: Host, guests: Guests) -> None:
 
 
 @pytest.mark.parametrize("tool", ["iptables", "iptables-legacy"])
-@pytest.mark.claim("17.34", "trace names a policy of iptables that drops VXLAN, legacy's too")
+@pytest.mark.claim(
+    "17.34", "trace names an iptables policy that drops VXLAN, also one of iptables-legacy"
+)
 def test_trace_names_what_drops_vxlan(
     host: Host, guests: Guests, outside: dict[str, tuple[Node, str, str]], tool: str
 ) -> None:
@@ -573,7 +581,8 @@ MODULES, LOCKED = "/etc/modules-load.d/lab.conf", "/etc/sysctl.d/99-locked.conf"
 
 
 @pytest.mark.claim(
-    "13.11", "After a power cut the packet filter is there, also without new modules"
+    "13.11",
+    "After a power cut the packet filter is loaded again, also on a host that locks modules",
 )
 def test_after_a_power_cut(host: Host) -> None:
     """A unit loads the filter before module loading ends, and no command of evpn-host runs.

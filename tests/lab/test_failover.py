@@ -330,7 +330,7 @@ def test_switches_rebooted(story: Story) -> None:
 
 @pytest.mark.claim(
     "6.2",
-    "An uplink that silently drops everything, noticed by hold time or BFD: the other carries on",
+    "An uplink silently drops everything: hold time or BFD notices, and the other takes over",
 )
 @pytest.mark.parametrize("bfd", [False, True], ids=["holdtime", "bfd"])
 def test_an_uplink_that_silently_drops(story: Story, bfd: bool) -> None:
@@ -487,7 +487,7 @@ def test_native_tool_in_a_loop(story: Story, loop: int) -> None:
 
 @pytest.mark.claim(
     "17.3",
-    "Addresses and routes of the management address changed by hand are put right by themselves",
+    "The hook restores addresses and routes of the management address changed by hand",
 )
 def test_nuisances(story: Story) -> None:
     """The hook repairs changed addresses and routes, also after a lost carrier, without a move."""

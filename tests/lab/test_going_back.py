@@ -104,7 +104,7 @@ def _comes_to(host: Host, expected: State) -> None:
     eventually(lambda: state(host) == expected)
 
 
-@pytest.mark.claim("18.20", "A rollback brings back all of its entry, and skips none")
+@pytest.mark.claim("18.20", "A rollback restores all of its entry, and skips no entry")
 def test_rollback_brings_back_each_entry(lab: Lab) -> None:
     """rollback reaches each entry, also one that changed no file; if it fails, nothing changes."""
     host = lab.host

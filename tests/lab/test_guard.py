@@ -44,7 +44,7 @@ def with_remote_asn(document: Payload, *links: int) -> Payload:
 
 @pytest.mark.claim(
     "18.1",
-    "A wrong AS number: what was before is back, and the message names the session",
+    "A wrong AS number: the previous state returns, and the message names the session",
 )
 @pytest.mark.parametrize("links", [(0, 1), (1,)], ids=["both", "one"])
 def test_goes_back_from_a_wrong_as_number(lab: Lab, links: tuple[int, ...]) -> None:
@@ -126,7 +126,7 @@ def wrong_leaves(host: Host) -> list[str]:
     return [text for text in warnings if " is connected to " in text]
 
 
-@pytest.mark.claim("18.4", "A cable to another leaf than the payload says is named")
+@pytest.mark.claim("18.4", "A cable to another leaf than the payload says is reported")
 def test_names_a_leaf_that_is_another_one(lab: Lab) -> None:
     """`apply` and `status` warn that the cable or the payload is wrong."""
     host = lab.host
@@ -169,7 +169,7 @@ def lldp(lab: Lab) -> Iterator[Host]:
         eventually(lambda: established(host) == {"ens4", "ens5"})
 
 
-@pytest.mark.claim("18.6", "A port without a session: the switch that LLDP names is told")
+@pytest.mark.claim("18.6", "LLDP names the switch at a port without a session")
 def test_lldp_names_the_leaf_without_a_session(lldp: Host) -> None:
     """The payload has the two leaves the other way round: `preflight`, `apply`, `status` say so."""
     assert wrong_leaves(lldp) == []
@@ -191,7 +191,9 @@ def test_lldp_names_the_leaf_without_a_session(lldp: Host) -> None:
     assert text not in wrong_leaves(lldp)  # nothing else has named the wrong leaf
 
 
-@pytest.mark.claim("18.5", "A link taken away and given back: apply ends when packets pass there")
+@pytest.mark.claim(
+    "18.5", "If a link is removed and added again, apply ends when packets pass there"
+)
 def test_a_link_that_comes_back(lab: Lab) -> None:
     """`apply` brings a link back, and ends when packets pass there, not when the session is up.
 
@@ -210,7 +212,7 @@ def test_a_link_that_comes_back(lab: Lab) -> None:
         eventually(lambda: host.ping("10.2.0.2", count=2))  # its loopback
 
 
-@pytest.mark.claim("18.7", "The controller no longer answers the host: what was before is back")
+@pytest.mark.claim("18.7", "The controller no longer answers the host: the previous state returns")
 def test_goes_back_when_the_controller_does_not_answer(lab: Lab) -> None:
     """All sessions are up and the gateway answers, but the controller does not know the address."""
     host, controller = lab.host, lab.fabric.controller

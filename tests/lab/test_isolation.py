@@ -144,7 +144,9 @@ def _knows_server(host: Host, vni: int) -> bool:
     return {each["mac"] for each in entries if each.get("dst") == "10.2.0.3"} > {SERVER_MAC}
 
 
-@pytest.mark.claim("13.3", "A guest that claims to be its gateway stops neither host nor fabric")
+@pytest.mark.claim(
+    "13.3", "A guest that claims its gateway's address disturbs neither host nor fabric"
+)
 def test_a_guest_claims_its_gateway(lab: Lab, tenants: Tenants) -> None:
     """A guest uses the gateway's address and MAC: nobody loses the gateway, and no route shows it.
 
@@ -237,7 +239,7 @@ def inject(node: Node, source: str, target: str, packet: str) -> None:
     node.run(["python3", "-c", SEND, source, target, packet], check=False)
 
 
-@pytest.mark.claim("13.5", "A guest that sends VXLAN, or takes a VTEP's address, enters no V-Net")
+@pytest.mark.claim("13.5", "A guest that sends VXLAN, or takes a VTEP's address, reaches no V-Net")
 def test_a_guest_sends_vxlan(lab: Lab, tenants: Tenants) -> None:
     """A guest's VXLAN packets reach no guest of another tenant, whatever their addresses."""
     host, leaf = lab.host, lab.fabric.leaf("ns-leaf-2")
@@ -352,7 +354,9 @@ for address in sys.argv[1:] * 20:
 """
 
 
-@pytest.mark.claim("13.7", "FRR closes to a tenant without a word, or does not listen in its VRF")
+@pytest.mark.claim(
+    "13.7", "FRR closes a tenant's BGP connection unanswered, or does not listen in its VRF"
+)
 def test_a_guest_speaks_bgp_to_its_gateway(host: Host, tenants: Tenants) -> None:
     """A guest's OPEN gets no answer, makes no peer and resets no session (docs/isolation.md)."""
     before = resets(host)

@@ -184,7 +184,7 @@ def test_routing_between_vnets_of_a_vpc_in_both_families(lab: Lab) -> None:
 
 @pytest.mark.claim(
     "13.1",
-    "Two VPCs may use the same prefix; none reaches the other, the host or the underlay",
+    "Two VPCs may use the same prefix; neither reaches the other, the host or the underlay",
 )
 def test_vpcs_of_the_same_prefix_are_strangers(lab: Lab, pod: Node) -> None:
     """Tenants use the same addresses. A guest reaches its own tenant, no host and no underlay."""
@@ -374,7 +374,7 @@ def _foreign(lab: Lab) -> dict[str, Any]:
 
 @pytest.mark.claim(
     "11.2",
-    "No transit: a leaf never hears another leaf's route from the host, in IPv4 nor in EVPN",
+    "No transit: no leaf learns another leaf's route from the host, in IPv4 or EVPN",
 )
 def test_no_leaf_is_reached_through_the_host(fabric: Fabric) -> None:
     """The host announces its own paths only: no leaf gets another leaf's paths from it."""

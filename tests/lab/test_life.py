@@ -203,7 +203,7 @@ def full_size(document: Payload) -> Payload:
     return document
 
 
-@pytest.mark.claim("15.1", "From nothing to nothing: uninstall gives back exactly what was there")
+@pytest.mark.claim("15.1", "Uninstall restores exactly the state before the first apply")
 def test_uninstall_gives_back_what_was_there(stranger: Life) -> None:
     """Links, addresses, routes, rules, bridges, kernel settings and files are as before."""
     story, before = stranger, stranger.snapshot()
@@ -229,7 +229,7 @@ def _same(now: dict[str, list[str]], before: dict[str, list[str]]) -> bool:
     return True
 
 
-@pytest.mark.claim("15.2", "A bridge never has another MAC than its own, not for an instant")
+@pytest.mark.claim("15.2", "A bridge has its own MAC from the first moment on")
 def test_bridges_are_born_with_their_mac(story: Life) -> None:
     """A bridge has its MAC from the start: udev would replace a random MAC at some later moment."""
     story.uninstall()
@@ -244,7 +244,9 @@ def test_bridges_are_born_with_their_mac(story: Life) -> None:
         assert all(f"link/ether {mac}" in line for line in lines), lines
 
 
-@pytest.mark.claim("15.4", "Applied again after an uninstall: rules as at the first time")
+@pytest.mark.claim(
+    "15.4", "After an uninstall and another apply the rules are as after the first apply"
+)
 def test_the_rules_of_a_second_life(story: Life) -> None:
     """The kernel adds the rule for VRFs only once; if it is missing, ifupdown2 adds its own."""
     story.bring_up()
@@ -337,7 +339,7 @@ def _apply_repairs(story: Life) -> bool:
     return differences(story.host) == []
 
 
-@pytest.mark.claim("17.4", "An operator's own apply, again and again, costs nothing")
+@pytest.mark.claim("17.4", "An operator's own apply, again and again, loses no traffic")
 def test_the_operator_applies_again_and_again(
     story: Life, ends: tuple[Node, Node], repetitions: Callable[[str, int], int]
 ) -> None:
@@ -363,8 +365,7 @@ def test_the_operator_applies_again_and_again(
 
 @pytest.mark.claim(
     "17.5",
-    "An uplink reconfigured, the network's daemon restarted: forwarding comes back by itself; what"
-    " still differs status names, and apply mends it",
+    "An uplink or its daemon is restarted: forwarding returns by itself; apply repairs the rest",
 )
 def test_an_uplink_is_reconfigured(story: Life, ends: tuple[Node, Node]) -> None:
     """Reconfigure uplinks with the backend's tools and by hand, and restart networkd."""
@@ -379,8 +380,7 @@ def test_an_uplink_is_reconfigured(story: Life, ends: tuple[Node, Node]) -> None
 
 @pytest.mark.claim(
     "17.6",
-    "FRR restarted, FRR and the backend upgraded: forwarding comes back by itself; what still"
-    " differs status names, and apply mends it",
+    "FRR or the backend is upgraded: forwarding returns by itself; apply repairs the rest",
 )
 def test_packages_are_upgraded(story: Life, ends: tuple[Node, Node]) -> None:
     """Upgrade by running the package's scripts as dpkg does, which call deb-systemd-invoke."""
@@ -400,7 +400,7 @@ def test_packages_are_upgraded(story: Life, ends: tuple[Node, Node]) -> None:
         )
 
 
-@pytest.mark.claim("17.7", "What others took away or added is named by status, and apply mends it")
+@pytest.mark.claim("17.7", "status names what others removed or added, and apply repairs it")
 def test_devices_and_addresses_changed_by_hand(story: Life, ends: tuple[Node, Node]) -> None:
     """Change a V-Net by hand. Another V-Net loses no packet, then and during the repair."""
     pod, server = ends
@@ -429,7 +429,7 @@ def test_devices_and_addresses_changed_by_hand(story: Life, ends: tuple[Node, No
     assert no_reload_pending(story.host)
 
 
-@pytest.mark.claim("17.8", "An address that FRR did not hear of: apply tells it again")
+@pytest.mark.claim("17.8", "If FRR missed an address, apply tells FRR again")
 def test_an_address_that_frr_missed(story: Life, ends: tuple[Node, Node]) -> None:
     """apply repeats addresses that zebra 8.4.4 dropped while its thread for links was starved."""
     del ends
@@ -448,7 +448,7 @@ def test_an_address_that_frr_missed(story: Life, ends: tuple[Node, Node]) -> Non
     assert differences(story.host) == []
 
 
-@pytest.mark.claim("17.9", "Who makes devices is held up for half a minute: apply sees it through")
+@pytest.mark.claim("17.9", "If device creation is blocked for half a minute, apply still succeeds")
 def test_a_host_that_is_too_busy(story: Life, ends: tuple[Node, Node]) -> None:
     """apply restarts a networkd that gave up devices of which it heard nothing for 25 s."""
     pod, server = ends
@@ -468,7 +468,7 @@ def test_a_host_that_is_too_busy(story: Life, ends: tuple[Node, Node]) -> None:
     assert differences(story.host) == []
 
 
-@pytest.mark.claim("17.10", "A router MAC that FRR forgot: status names it, apply mends it")
+@pytest.mark.claim("17.10", "If FRR forgets a router MAC, status names it and apply repairs it")
 def test_a_router_mac_that_frr_forgot(story: Life, ends: tuple[Node, Node]) -> None:
     """FRR forgets it with the last IPv6 host route of a VTEP; IPv4 then fails too (frr#16340).
 
@@ -518,7 +518,7 @@ def _version_of_frr(host: Host) -> tuple[int, int]:
     return int(version[1]), int(version[2])
 
 
-@pytest.mark.claim("15.3", "Uninstalled a second time, after all that: as it was in the beginning")
+@pytest.mark.claim("15.3", "A second uninstall, after many changes, restores the first state too")
 def test_uninstall_after_a_life(story: Life) -> None:
     """The product leaves nothing in the kernel or on the disk."""
     if not story.installed:

@@ -51,7 +51,9 @@ def commands(log: str) -> list[str]:
     return [line for line in lines if "  # whether " not in line]
 
 
-@pytest.mark.claim("3.2", "A generic server yields nothing: refused as a Host, left out of a Fleet")
+@pytest.mark.claim(
+    "3.2", "A generic server gets no files: it is refused as a Host, and left out of a Fleet"
+)
 def test_a_generic_server_yields_nothing(host: Host) -> None:
     """A server of another role gets no file or device; a Fleet's other hosts are rendered."""
     if host.run(["test", "-e", "/var/lib/evpn-host"], check=False).code == 0:
@@ -119,7 +121,7 @@ def _established_are(host: Host, expected: set[str]) -> bool:
 
 
 @pytest.mark.claim(
-    "2.1", "A Shared Endpoint, a label and single ports are the same once they are ports"
+    "2.1", "Shared Endpoint, label or single ports: only the resulting switch ports matter"
 )
 def test_ports_are_all_that_counts(host: Host) -> None:
     """apply does nothing for ports in another order, or among the ports of other servers."""
@@ -142,9 +144,7 @@ def test_ports_are_all_that_counts(host: Host) -> None:
         assert after == before
 
 
-@pytest.mark.claim(
-    "2.2", "Ports by hand, labels on NICs or a Server Cluster: the host is the same by each way"
-)
+@pytest.mark.claim("2.2", "Ports by hand, labels on NICs and a Server Cluster give the same host")
 def test_three_ways_are_one_host(host: Host) -> None:
     """The three Fleets of examples/ mean the same host: the second and third change nothing."""
     before: dict[str, str] = {}

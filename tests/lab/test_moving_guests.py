@@ -91,7 +91,7 @@ def askers(lab: Lab, mover: Mover) -> dict[str, Node]:
 @pytest.mark.parametrize("announcement", ["rarp", "garp"])
 @pytest.mark.parametrize("interval", [1, 10], ids=lambda seconds: f"every-{seconds}s")
 @pytest.mark.claim(
-    "8.8", "A guest that moves thirty times between hosts and a leaf is stuck nowhere"
+    "8.8", "A guest that moves thirty times between hosts and a leaf leaves no stale entry"
 )
 def test_a_guest_that_moves(
     host: Host, mover: Mover, askers: dict[str, Node], interval: int, announcement: Announcement

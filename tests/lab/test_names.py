@@ -124,7 +124,9 @@ def names(lab: Lab) -> Names:
     return names
 
 
-@pytest.mark.claim("14.9", "Names are found on the NIC and on the bridge, there and back")
+@pytest.mark.claim(
+    "14.9", "DNS works while the management address is on the NIC and on the bridge, there and back"
+)
 def test_names_are_found_wherever_the_address_is(names: Names) -> None:
     """Names resolve also after restarts of all daemons, after a reboot, and after uninstall."""
     host = names.host
@@ -165,7 +167,9 @@ def test_names_are_found_wherever_the_address_is(names: Names) -> None:
     assert names.link("ens4") == nic | {"dns": TWO}
 
 
-@pytest.mark.claim("14.10", "systemd-resolved that does not answer holds no move up")
+@pytest.mark.claim(
+    "14.10", "If systemd-resolved does not answer, the management address still moves"
+)
 def test_what_cannot_be_told_holds_no_move_up(names: Names) -> None:
     """`status` names servers that could not be set, and a later look of the hook sets them."""
     host = names.host

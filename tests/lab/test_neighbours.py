@@ -192,9 +192,11 @@ def run(host: Host, commands: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("case", TAKEN)
-@pytest.mark.claim("19.1", "What somebody else has is refused by its name, and stays as it is")
+@pytest.mark.claim(
+    "19.1", "apply refuses a device, table or VNI that others use, names it, and leaves it alone"
+)
 def test_the_first_payload_needs_it(bare: Host, case: str) -> None:
-    """A first apply is refused if somebody has a table, a device or a VNI that it needs."""
+    """A table, the name of a device, a VNI."""
     theirs = TAKEN[case]
     run(bare, theirs.make)
     try:
@@ -212,9 +214,9 @@ CATCHING = {
 
 
 @pytest.mark.parametrize("case", CATCHING)
-@pytest.mark.claim("19.8", "A rule that would take what is for the host elsewhere is refused")
+@pytest.mark.claim("19.8", "A routing rule that would divert packets for the host is refused")
 def test_a_rule_that_takes_what_is_for_the_host(lab: Lab, bare: Host, case: str) -> None:
-    """A rule that did no harm before stays, and apply is refused: it would cut the host off."""
+    """It did no harm, because table local comes first. It must not go, nor the host be cut off."""
     rule = CATCHING[case]
     run(bare, (f"ip rule add pref 100 {rule}", "ip route add default via 10.12.0.1 table 101"))
     try:
@@ -240,9 +242,11 @@ def test_what_is_shut_down_in_frr(lab: Lab, bare: Host) -> None:
 
 
 @pytest.mark.parametrize("case", PROGRAMS)
-@pytest.mark.claim("19.2", "A program on the ports of BGP or VXLAN is refused by its name")
+@pytest.mark.claim(
+    "19.2", "apply refuses if a program uses the port of BGP or VXLAN, and names the program"
+)
 def test_a_program_has_the_port(bare: Host, case: str) -> None:
-    """apply is refused if another program, such as Calico's BIRD, listens on the port of BGP."""
+    """Such as BIRD, as Calico has it; FRR does not run yet."""
     name, kind, port, named = PROGRAMS[case]
     bare.run(["systemctl", "stop", "frr"])
     program = bare.start(["python3", "-c", LISTEN, name, kind, str(port)])
@@ -255,9 +259,9 @@ def test_a_program_has_the_port(bare: Host, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", ADDED)
-@pytest.mark.claim("19.3", "What somebody else has is refused also for a V-Net that comes later")
+@pytest.mark.claim("19.3", "apply also refuses a later V-Net that needs something others use")
 def test_a_later_payload_needs_it(vtep: Host, case: str) -> None:
-    """A later apply is refused too, and the host stays a VTEP."""
+    """The host is a VTEP already, and stays what it is."""
     theirs = ADDED[case]
     run(vtep, theirs.make)
     try:
@@ -281,7 +285,9 @@ def rules(request: pytest.FixtureRequest, vtep: Host) -> Iterator[str]:
             vtep.run(["ip", family, "rule", "del", "pref", priority], check=False)
 
 
-@pytest.mark.claim("19.4", "Rules of Cilium or NetBird stay, and a tenant meets its VRF first")
+@pytest.mark.claim(
+    "19.4", "Rules of Cilium or NetBird stay, and a tenant's packets meet their VRF first"
+)
 def test_rules_that_stand_before(vtep: Host, rules: str) -> None:
     """`status` names the order, `apply` repairs it and keeps all rules, and no guest gets out."""
     pod = guest(vtep, "pod", 26, "10.188.0.254", 10)
@@ -319,7 +325,7 @@ LATER_RULES = {
 
 @pytest.mark.parametrize("case", LATER_RULES)
 @pytest.mark.claim(
-    "19.9", "A rule that comes later and takes the host's packets is named, and stays"
+    "19.9", "A routing rule that is added later and diverts the host's packets is named, and stays"
 )
 def test_a_rule_that_comes_later(lab: Lab, vtep: Host, case: str) -> None:
     """`status` and each apply name a rule that takes the host's packets. Nobody changes it."""

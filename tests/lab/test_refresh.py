@@ -214,7 +214,7 @@ def has_added(host: Host) -> bool:
 
 @pytest.mark.claim(
     "14.3",
-    "A boot without controller: the host is up from its files, nothing waits, no unit fails",
+    "At a boot without controller the files bring the host up; nothing waits, no unit fails",
 )
 def test_a_boot_without_controller(story: Story) -> None:
     """The files bring the host up, boot does not wait, no unit fails; the journal says why."""

@@ -163,7 +163,7 @@ def watched(lab: Lab, old: str, new: str, title: str) -> Iterator[None]:
 @pytest.mark.parametrize("name", NEW)
 @pytest.mark.claim(
     "18.15",
-    "A renumbering: the host has the old address or the new one, there and back",
+    "During a renumbering the host has the old address or the new one, there and back",
 )
 def test_renumbering(lab: Lab, mode: str, name: str) -> None:
     """The address changes by `apply`, back by `rollback`, and to and fro by `apply`."""
@@ -190,7 +190,7 @@ def test_renumbering(lab: Lab, mode: str, name: str) -> None:
 
 @pytest.mark.claim(
     "18.16",
-    "The operator's file brings the old address back: it goes, and is named",
+    "If the operator's file brings the old address back, it is removed and reported",
 )
 def test_the_operators_file_is_old(lab: Lab, mode: str) -> None:
     """The operator's file brings the old address back, and the hook removes it again."""

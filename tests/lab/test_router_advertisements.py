@@ -132,7 +132,7 @@ def test_the_router_is_the_same_everywhere(lab: Lab, host: Host) -> None:
         assert routers(guest) == {ROUTER}
 
 
-@pytest.mark.claim("9.5", "In a V-Net that is not told to, no router advertises itself")
+@pytest.mark.claim("9.5", "Without `ipv6NeighborDiscovery` a V-Net has no router advertisements")
 def test_another_vnet_hears_nothing(host: Host) -> None:
     """A guest of V-Net 41 gets no advertisement, while one of V-Net 40 gets three."""
     other, guest = host.pod("other", "nbr-41"), host.pod("guest", "nbr-40")
@@ -146,7 +146,7 @@ def test_another_vnet_hears_nothing(host: Host) -> None:
     assert not routers(other)
 
 
-@pytest.mark.claim("9.6", "What is advertised changes with the payload, and no session is reset")
+@pytest.mark.claim("9.6", "The advertisements change with the payload, and no session is reset")
 def test_what_is_advertised_changes(lab: Lab, host: Host) -> None:
     """FRR has the lines of its file after each change: longer times, shorter ones, off, on again.
 
@@ -214,7 +214,7 @@ def _is_ready(node: Node) -> bool:
 
 
 @pytest.mark.claim(
-    "9.8", "A guest that sends router advertisements misleads nobody on other hosts, nor do others"
+    "9.8", "Router advertisements of guests mislead nobody on other hosts, in either direction"
 )
 def test_a_guest_that_advertises_itself(lab: Lab, host: Host) -> None:
     """The filter stops a guest's advertisements at the fabric, and lets the gateway's pass."""
@@ -234,7 +234,7 @@ def test_a_guest_that_advertises_itself(lab: Lab, host: Host) -> None:
 
 
 @pytest.mark.claim(
-    "9.9", "In a V-Net that is not told to advertise, a tenant's own router works across the fabric"
+    "9.9", "Without `ipv6NeighborDiscovery` a tenant's own router works across the fabric"
 )
 def test_a_router_of_the_tenants_own(lab: Lab, host: Host) -> None:
     """In V-Net 41 a bare-metal server can be the router of a guest, and the other way round."""
@@ -244,7 +244,7 @@ def test_a_router_of_the_tenants_own(lab: Lab, host: Host) -> None:
     assert hears(server, guest)
 
 
-@pytest.mark.claim("9.7", "After a power cut a guest is told as before")
+@pytest.mark.claim("9.7", "After a power cut guests get the same advertisements as before")
 def test_after_a_power_cut(lab: Lab, host: Host) -> None:
     """The files alone bring the advertisements back."""
     assert advertises(host)

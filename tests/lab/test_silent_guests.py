@@ -162,7 +162,7 @@ def test_a_guest_that_never_spoke(host: Host, askers: Askers, asker: int, family
 @each_asker
 @pytest.mark.parametrize("known", [True, False], ids=["kernel-knows", "kernel-forgot"])
 @pytest.mark.claim(
-    "8.4", "So is one whose forwarding entry aged out, without anybody refreshing it"
+    "8.4", "A guest whose forwarding entry aged out is reached too, without any refresh"
 )
 def test_a_guest_that_was_silent_for_long(
     lab: Lab, host: Host, askers: Askers, asker: int, family: int, *, known: bool
@@ -183,7 +183,9 @@ def test_a_guest_that_was_silent_for_long(
 
 @each_family
 @each_asker
-@pytest.mark.claim("8.5", "So is a second address of a guest that has only spoken with its first")
+@pytest.mark.claim(
+    "8.5", "A second address of a guest that has only used its first address is reached too"
+)
 def test_a_second_address(host: Host, askers: Askers, asker: int, family: int) -> None:
     """A second address is reached, although EVPN knows the guest only by its first one."""
     guest = speaking(host)
@@ -193,7 +195,9 @@ def test_a_second_address(host: Host, askers: Askers, asker: int, family: int) -
 
 
 @each_family
-@pytest.mark.claim("8.6", "So is a guest that comes from another host and only announces itself")
+@pytest.mark.claim(
+    "8.6", "A guest that arrives from another host and only announces itself is reached too"
+)
 def test_a_guest_that_was_migrated(host: Host, askers: Askers, family: int) -> None:
     """A guest is reached after it moved, there and back, with its old neighbour cache."""
     guest = speaking(host)
@@ -245,7 +249,7 @@ VIRTUAL_MAC = {4: "00:00:5e:00:01:28", 6: "00:00:5e:00:02:28"}  # RFC 5798, 7.3
 @each_family
 @pytest.mark.parametrize("virtual", [False, True], ids=["own-mac", "virtual-mac"])
 @pytest.mark.claim(
-    "8.7", "So is a floating address (VRRP) that moves between two guests on different hosts"
+    "8.7", "A floating address (VRRP) that moves between two guests on different hosts is reached"
 )
 def test_a_floating_address(host: Host, askers: Askers, family: int, *, virtual: bool) -> None:
     """The address moves three times, as keepalived moves it; both guests stay.
@@ -294,7 +298,9 @@ vrrp_instance six {{
 """
 
 
-@pytest.mark.claim("8.9", "A guest's keepalived ends: its floating address is reached elsewhere")
+@pytest.mark.claim(
+    "8.9", "When a guest's keepalived ends, its floating address is reached at the other guest"
+)
 def test_keepalived(lab: Lab, request: pytest.FixtureRequest, host: Host, askers: Askers) -> None:
     """Debian's keepalived moves an address between guests of two hosts."""
     suite = request.node.callspec.params["lab"][0]

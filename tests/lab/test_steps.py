@@ -203,7 +203,7 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
 
 @pytest.mark.long
 @pytest.mark.claim(
-    "16.1", "After each random step kernel and FRR equal the plan; others lose nothing"
+    "16.1", "After each random step kernel and FRR match the plan; others lose nothing"
 )
 def test_random_steps(lab: Lab, request: pytest.FixtureRequest) -> None:
     """After each step nothing differs, FRR needs no reload, and a second apply does nothing."""

@@ -107,7 +107,7 @@ def shell(host: Host, script: str) -> None:
 
 
 @pytest.mark.claim(
-    "17.20", "trace: a guest, its MAC, both families, near and far: nothing is wrong"
+    "17.20", "trace finds nothing wrong with a healthy guest: by address or MAC, near and far"
 )
 def test_nothing_is_wrong(host: Host) -> None:
     """When nothing is wrong, each step says where the guest is and how a packet gets there."""
@@ -297,7 +297,9 @@ BREAKS = {
 }
 
 
-@pytest.mark.claim("17.31", "trace names the link of the chain that is broken, and none before it")
+@pytest.mark.claim(
+    "17.31", "trace names the step that is broken, and calls no step before it wrong"
+)
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_broken_link_is_named(host: Host, name: str) -> None:
     """The verdict names the broken link, with exit code 1; repaired, nothing is wrong."""

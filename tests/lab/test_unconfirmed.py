@@ -91,7 +91,7 @@ def apply_unconfirmed(host: Host, seconds: int) -> Payload:
 
 @pytest.mark.claim(
     "18.8",
-    "Not confirmed in time: what was before is back, and the timer leaves the payload alone",
+    "Not confirmed in time: the previous state returns, and the timer skips the payload",
 )
 def test_not_confirmed(lab: Lab, before: str) -> None:
     """Without a confirmation the host goes back. The timer then leaves the payload alone."""
@@ -111,7 +111,7 @@ def test_not_confirmed(lab: Lab, before: str) -> None:
     assert has_new(host)
 
 
-@pytest.mark.claim("18.9", "Confirmed in time: it stays")
+@pytest.mark.claim("18.9", "Confirmed in time: the new state stays")
 def test_confirmed(lab: Lab) -> None:
     """A confirmed apply stays, and nothing waits to go back."""
     host = lab.host
@@ -124,7 +124,7 @@ def test_confirmed(lab: Lab) -> None:
     assert established(host) == {"ens4", "ens5"}
 
 
-@pytest.mark.claim("18.10", "The terminal goes away: the apply ends, and is undone in time")
+@pytest.mark.claim("18.10", "The terminal closes: the apply completes, and is undone in time")
 def test_the_terminal_goes_away(lab: Lab, before: str) -> None:
     """SIGHUP does not stop an apply halfway. Nobody confirms it, so the host goes back."""
     host = lab.host
@@ -136,7 +136,9 @@ def test_the_terminal_goes_away(lab: Lab, before: str) -> None:
 
 
 @pytest.mark.parametrize("after", [0.0, 1.0, 3.0])
-@pytest.mark.claim("18.11", "The process is killed anywhere: what was before is back in time")
+@pytest.mark.claim(
+    "18.11", "The process is killed at any moment: the previous state returns in time"
+)
 def test_the_process_is_killed(lab: Lab, before: str, after: float) -> None:
     """A killed apply goes back in time, wherever it was."""
     host = lab.host
@@ -154,7 +156,7 @@ def test_the_process_is_killed(lab: Lab, before: str, after: float) -> None:
 
 @pytest.mark.claim(
     "18.12",
-    "The power fails meanwhile: after the boot what was before is back, without a network",
+    "The power fails meanwhile: the boot restores the previous state, without a network",
 )
 def test_the_machine_dies(lab: Lab, before: str) -> None:
     """After a power cut the boot service goes back, without fabric and controller."""
@@ -178,7 +180,7 @@ def test_the_machine_dies(lab: Lab, before: str) -> None:
 
 @pytest.mark.claim(
     "18.13",
-    "A second apply is refused and names the first; that of the timer changes nothing",
+    "A second apply is refused and names the first; the timer's apply changes nothing",
 )
 def test_a_second_apply(lab: Lab) -> None:
     """A second apply is refused and names the first. The timer's apply changes nothing."""
@@ -216,7 +218,7 @@ def test_rollback(lab: Lab, before: str) -> None:
     eventually(lambda: health(host) == "ok")
 
 
-@pytest.mark.claim("18.14", "Uninstalled while unconfirmed: nothing comes back")
+@pytest.mark.claim("18.14", "Uninstalled while unconfirmed: no earlier state comes back")
 def test_uninstall(lab: Lab) -> None:
     """uninstall ends the wait for a confirmation: nothing comes back later."""
     host = lab.host

@@ -71,7 +71,9 @@ def shipped(lab: Lab, suffix: str) -> list[str]:
     return [lab.machine.read(path + suffix).splitlines()[-1] for path in OURS]
 
 
-@pytest.mark.claim("17.13", "FRR upgraded with other conffiles: dpkg asks nothing, and ours stay")
+@pytest.mark.claim(
+    "17.13", "An upgrade of FRR with other conffiles asks nothing and keeps our files"
+)
 def test_conffiles_of_frr(lab: Lab) -> None:
     """The package's files lie beside ours; uninstall puts the newest in their places."""
     host = lab.host
@@ -95,7 +97,9 @@ RESTARTED = {
 }
 
 
-@pytest.mark.claim("17.14", "networkd, udev and FRR restarted, one by one and at once: as planned")
+@pytest.mark.claim(
+    "17.14", "After restarts of networkd, udev and FRR, alone and at once, the host is as planned"
+)
 def test_restarted_services(lab: Lab) -> None:
     """Restarts leave no difference; the longest silence of a guest is written down."""
     host = lab.host
@@ -138,7 +142,9 @@ UPGRADE = (
 )
 
 
-@pytest.mark.claim("17.16", "Debian's needrestart after a new libc: no question, and as planned")
+@pytest.mark.claim(
+    "17.16", "Debian's needrestart after a new libc asks nothing, and the host stays as planned"
+)
 def test_needrestart(lab: Lab) -> None:
     """needrestart leaves FRR alone and restarts networkd, udev and the hook."""
     host = lab.host
@@ -193,7 +199,7 @@ WantedBy=sysinit.target
 
 
 @pytest.mark.claim(
-    "17.15", "A new kernel without a module: the management address stays, apply refuses"
+    "17.15", "If a new kernel lacks a module, the management address stays and apply refuses"
 )
 @pytest.mark.parametrize("module", ["vrf", "vxlan"])
 def test_a_kernel_without_a_module(lab: Lab, module: str) -> None:

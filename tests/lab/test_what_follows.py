@@ -164,7 +164,9 @@ VIP = {
 }
 
 
-@pytest.mark.claim("14.11", "An address of the operator's file in the management subnet goes along")
+@pytest.mark.claim(
+    "14.11", "An address of the management subnet that the operator's file sets moves along"
+)
 def test_a_further_address_of_the_operators_file(server: Server) -> None:
     """An address of the file moves too and keeps label and lifetime; one set by hand stays."""
     host, controller, lab = server.host, server.fabric.controller, server.lab
