@@ -1,11 +1,11 @@
-"""What can be refused or fail. An operator learns where, what, why, and what to do."""
+"""The errors of evpn-host. Each says what is wrong, where, why, and what to do."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from generator.secrets import mask
 
-_LONGEST_NAME = 64  # that is compared with others: the work grows with its square
+_LONGEST_NAME = 64  # no longer name is compared: the work grows with the square of its length
 
 
 def printable(value: object, limit: int = 80) -> str:
@@ -18,10 +18,10 @@ def printable(value: object, limit: int = 80) -> str:
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """Return a hint if a name is nearly one of those that are known, "" if it is none."""
+    """Return a hint with the known name that is most like `name`, "" if none is."""
     if not isinstance(name, str) or len(name) > _LONGEST_NAME:
         return ""
-    import difflib  # noqa: PLC0415  # only who mistypes pays for it
+    import difflib  # noqa: PLC0415  # only a mistyped name needs it
 
     by_lower = {each.lower(): each for each in known}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.8)
@@ -29,7 +29,7 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 
 
 def _json(value: object) -> str:
-    import msgspec  # noqa: PLC0415  # help texts and completions do without it
+    import msgspec  # noqa: PLC0415  # help texts and completions do not need it
 
     try:
         return msgspec.json.encode(value, enc_hook=repr).decode()
@@ -44,7 +44,7 @@ class Problem(NamedTuple):
     value: str
     rule: str
     hint: str = ""
-    whose: str = ""  # what the place is a part of, by its name: `V-Net red`
+    whose: str = ""  # the name of what the place belongs to: `V-Net red`
 
     def __str__(self) -> str:
         rule = " ".join(part for part in (self.value, self.rule) if part)
@@ -54,12 +54,12 @@ class Problem(NamedTuple):
 
 
 def text_of(error: OSError) -> str:
-    """Return an error of the system as a person reads it."""
+    """Return an error of the operating system as a message for a person."""
     return f"{error.filename or 'system'}: {error.strerror}"
 
 
 def problems_of(failure: Exception) -> list[Problem]:
-    """Return what went wrong: of an error of ours, of the system, or of a fault in the code."""
+    """Return the problems of an exception: ours, the system's, or a fault in the code."""
     if isinstance(failure, EvpnHostError):
         return failure.problems
     if isinstance(failure, OSError):
@@ -68,11 +68,11 @@ def problems_of(failure: Exception) -> list[Problem]:
 
 
 class EvpnHostError(Exception):
-    """A failure that the user reads in words; its exit code is the contract's."""
+    """A failure that the user sees as messages and as an exit code."""
 
     exit_code = 1
     outcome = "refused"
-    reported = False  # whether the journal, which standard error goes to, has it already
+    reported = False  # whether the journal has it already, because standard error goes there
 
     def __init__(self, *problems: Problem | str) -> None:
         texts = [p if isinstance(p, Problem) else Problem("", "", p) for p in problems]
@@ -81,13 +81,13 @@ class EvpnHostError(Exception):
 
 
 class Refused(EvpnHostError):
-    """We do not act on this input or host: nothing was changed."""
+    """The input or the host is not accepted: nothing was changed."""
 
 
 class Problems(list[Problem]):
-    """The problems of a document, up to `LIMIT`: a broken one must not fill the memory.
+    """The problems of a document, at most `LIMIT`: a broken document must not fill the memory.
 
-    The first one above that ends the search. Raises `Refused` with those before it.
+    One more ends the search: it raises `Refused` with the problems so far.
     """
 
     LIMIT = 1000
@@ -97,7 +97,7 @@ class Problems(list[Problem]):
         self._known: set[Problem] = set()
 
     def append(self, problem: Problem) -> None:
-        """Add a problem, unless it is there: that of a V-Net is found with each of its hosts."""
+        """Add a problem once. A problem of a V-Net is found again for each of its hosts."""
         if problem in self._known:
             return
         self._known.add(problem)
@@ -107,7 +107,7 @@ class Problems(list[Problem]):
         super().append(problem)
 
     def extend(self, problems: Iterable[Problem]) -> None:
-        """Add problems, one after the other."""
+        """Add problems."""
         for problem in problems:
             self.append(problem)
 
@@ -119,7 +119,7 @@ class Unreachable(Refused):
 
 
 class ActivationFailed(EvpnHostError):
-    """A native tool or a check after it failed."""
+    """A native tool failed, or a check after it."""
 
     exit_code = 3
     outcome = "failed"
@@ -147,10 +147,10 @@ class Stranded(EvpnHostError):
     outcome = "stranded"
 
 
-def see_gone(left: Iterable[str]) -> None:
-    """Raise `ActivationFailed` if something is left that was to go.
+def check_removed(remaining: Iterable[str]) -> None:
+    """Raise `ActivationFailed` if something that had to be removed is still there.
 
     The next record does not name it, so no later run would look for it.
     """
-    if problems := [Problem(name, "", "is still there") for name in left]:
+    if problems := [Problem(name, "", "is still there") for name in remaining]:
         raise ActivationFailed(*problems)

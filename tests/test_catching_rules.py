@@ -45,7 +45,7 @@ LEAVES_ALONE = {
     "a table without a route to the host": rule(incoming="ens4", table=102),
     "an empty table": rule(incoming="ens4", table=103),
     "table local itself": rule(incoming="ens4", table=LOCAL),
-    "with a mark": rule(incoming="ens4", choosy=True),
+    "with a mark": rule(incoming="ens4", selective=True),
     "no table": rule(incoming="ens4", table=0),
     "of a suppressed route": rule(source="10.12.0.0/16", table=101, suppressed=0),
     "it drops after table local": rule(32766, table=0, incoming="ens4", refusal="blackhole"),
@@ -57,7 +57,7 @@ LEAVES_ALONE = {
 
 def findings_of(each: Rule) -> list[tuple[Rule, str]]:
     routes = [Route(socket.AF_INET, table, prefix, 1, 4, 0, ()) for table, prefix in ROUTES]
-    return list(routing_rules.catching([each], routes, OWN, {socket.AF_INET: 32765}))
+    return list(routing_rules.diverting([each], routes, OWN, {socket.AF_INET: 32765}))
 
 
 @pytest.mark.parametrize("name", CATCHES)
@@ -127,7 +127,7 @@ def test_a_rule_before_table_local_stops_the_first_vpc(theirs: Rule) -> None:
     [findings] = diverted.findings(target(VRF, VTEP), target(VTEP))
     assert findings.stops
     assert findings.what == f"the routing rule {theirs} would come before table local"
-    assert "packets for 10.12.0.101 would be forwarded, not taken" in findings.why
+    assert "packets for 10.12.0.101 would be forwarded, not delivered" in findings.why
     assert not list(diverted.findings(target(VTEP)))
 
 

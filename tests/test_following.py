@@ -71,11 +71,11 @@ def test_routes_that_can_not_move_are_named() -> None:
         ),
         (
             "the routing rule 1234 names ens4: it does not apply while the management address is on"
-            " nbr-14 (have the rule name the management address in place of the NIC)"
+            " nbr-14 (have the rule name the management address instead of the NIC)"
         ),
         (
             f"ens4 has 10.12.9.1/24, another address of the management subnet: {why}"
-            " (set it in your own file, unless a daemon looks after it; or use a V-Net for it)"
+            " (set it in your own file, unless a daemon manages it; or use a V-Net for it)"
         ),
     ]
     assert list(following.staying(MANAGEMENT, Observation({}, {}, []))) == []
@@ -85,7 +85,7 @@ def test_router_advertisements_of_an_uplink_are_named() -> None:
     """Router advertisements of an uplink are named; those of other NICs are not."""
     defaults = [Default(10, "fe80::1", name, 1024, "proto 9") for name in ("ens4", "ens6")]
     defaults.append(Default(10, "fd12::1", "ens5", 1024, "proto 4"))
-    routes = following.advertised({"ens4", "ens5"}, Observation({}, {}, defaults))
+    routes = following.advertised_defaults({"ens4", "ens5"}, Observation({}, {}, defaults))
     assert [each.what.split()[0] for each in routes] == ["ens4"]
 
 

@@ -39,7 +39,7 @@ def test_a_route_is_lost_when_it_is_missing_before_and_after(
     monkeypatch.setattr(netlink, "routes", lambda _: next(reads))
     answer = json.dumps(SHOWN)
     monkeypatch.setattr(frr, "ask", lambda *words: answer if " ip " in words[1] else "")
-    assert [each.text for each in routes.lost(Path("/"))] == lost
+    assert [each.text for each in routes.losses(Path("/"))] == lost
 
 
 LINKS = [
@@ -109,7 +109,7 @@ def test_restores_router_macs_that_the_kernel_lost(  # noqa: PLR0917 - the state
         return json.dumps(shown if daemon == "bgpd" else known.get(command, {}))
 
     monkeypatch.setattr(frr, "ask", ask)
-    losses = [(each.text, each.line, each.entries) for each in routes.lost(Path("/"))]
+    losses = [(each.text, each.line, each.entries) for each in routes.losses(Path("/"))]
     line = f"neighbour replace {address} lladdr {MAC} dev l3br-1033"
     entry = f"fdb replace {MAC} dev l3vx-1033"
     lost = (
@@ -129,7 +129,7 @@ def test_repeats_addresses_that_frr_does_not_know(monkeypatch: pytest.MonkeyPatc
         Device(name="nbr-31", kind="bridge", addresses=("10.1.0.254/24",)),
         Device(name="vxlan26", kind="vxlan"),
     ]
-    assert [each.line for each in routes.unheard(bridges, Path("/"))] == [
+    assert [each.line for each in routes.unknown_addresses(bridges, Path("/"))] == [
         "address replace fd00::254/64 dev nbr-26 nodad",
         "address replace 10.1.0.254/24 dev nbr-31",
     ]

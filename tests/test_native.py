@@ -342,7 +342,8 @@ commands.run(backends.named("netplan").check(Path({str(tmp_path)!r}), 9), print)
 def test_which_netplan_knows_an_optional_vrf(root: Root) -> None:
     """Debian 12's refuses the key, and with it the whole file."""
     script = (
-        "from generator.activation.netplan import Netplan; print(Netplan()._knows_optional_vrfs())"
+        "from generator.activation.netplan import Netplan\n"
+        "print(Netplan()._supports_optional_vrfs())"
     )
     argv = ["/opt/evpn-host/bin/python", "-c", script]
     output = root.run(argv, cwd="/opt/repo", env={"PYTHONDONTWRITEBYTECODE": "1"}).out

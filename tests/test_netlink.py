@@ -247,7 +247,7 @@ def test_rules(both: Both) -> None:
             "destination": rule.get("dst", "") and f"{rule['dst']}/{rule.get('dstlen', 32)}",
             "incoming": rule.get("iif", ""),
             "outgoing": rule.get("oif", ""),
-            "choosy": bool((SELECTING - {"dst", "iif"}) & rule.keys()),
+            "selective": bool((SELECTING - {"dst", "iif"}) & rule.keys()),
             "inverted": "not" in rule,
             "refusal": {"8": "prohibit"}.get(rule.get("action", ""), ""),
             "suppressed": rule.get("suppress_prefixlen", -1),

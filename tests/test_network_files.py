@@ -149,7 +149,7 @@ DECIDES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
 def test_our_part_goes_into_the_file_that_decides(tmp_path: Path, case: str) -> None:
     """Our part goes into a drop-in of the file that networkd takes, or into our own section."""
     texts, foreign = DECIDES[case]
-    placed = netplan_nics.placed(HOST, configuration(tmp_path, texts))
+    placed = netplan_nics.locate(HOST, configuration(tmp_path, texts))
     assert placed.foreign_files == foreign
     assert list(netplan_nics.problems(placed, configuration(tmp_path, texts))) == []
     rendered = render(placed, "netplan")
@@ -208,7 +208,7 @@ ASKS = {
 def test_a_boot_does_not_wait_for_a_lease(tmp_path: Path, case: str) -> None:
     """A boot waits for another device, and netplan's own list leaves the NIC out."""
     texts, lease, line = ASKS[case]
-    placed = netplan_nics.placed(HOST, configuration(tmp_path, texts))
+    placed = netplan_nics.locate(HOST, configuration(tmp_path, texts))
     assert placed.lease == lease
     rendered = render(placed, "netplan")
     assert line in rendered[FILE]
@@ -270,13 +270,13 @@ REFUSED = {
     "20-a.network: Unmanaged=yes keeps networkd from the uplink ens5": {
         f"{NETWORK}/20-a.network": "[Match]\nName=ens5\n[Link]\nUnmanaged=yes\n"
     },
-    "all-en: is about ens4 and about ens5, ens6, which would get what ens4 needs (give ens4 a": {
+    "all-en: matches ens4 and also ens5, ens6, which would get what ens4 needs (give ens4 a": {
         NETPLAN: "network: {ethernets: {all-en: {match: {name: 'en*'}}}}"
     },
-    "20-a.network: is about lo and about ens4": {
+    "20-a.network: matches lo and also ens4": {
         f"{NETWORK}/20-a.network": "[Match]\nName=lo ens4\n"
     },
-    "/etc/systemd/network/05-a.network: is about nbr-14 as well": {
+    "/etc/systemd/network/05-a.network: matches nbr-14 too": {
         f"{NETWORK}/05-a.network": "[Match]\nType=bridge\n"
     },
 }
@@ -306,7 +306,7 @@ def test_uplinks_that_share_a_file(tmp_path: Path) -> None:
 
     for other in (with_first(mtu=9000), with_first(address="192.0.2.1/31")):
         problems = list(netplan_nics.problems(other, shared))
-        assert "20-a.network: is about ens4 and about ens5" in str(problems[0])
+        assert "20-a.network: matches ens4 and also ens5" in str(problems[0])
 
 
 def test_a_change_is_noticed(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def a_tool(folder: Path) -> str:
 def test_is_the_same_with_any_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """cron's other PATH changes nothing. Once nft comes or goes, the filter is tried again."""
     monkeypatch.setenv("PATH", a_tool(tmp_path / "sbin"))
-    unfiltered.write(tmp_path, packet_filter.here("no nftables in this kernel"))
+    unfiltered.write(tmp_path, packet_filter.refusal("no nftables in this kernel"))
     assert packet_filter.limits(tmp_path) == "no nftables in this kernel"
     monkeypatch.setenv("PATH", a_tool(tmp_path / "bin"))
     assert packet_filter.limits(tmp_path) == "no nftables in this kernel"

@@ -74,10 +74,8 @@ STOPS: dict[str, Callable[[], Machine]] = {
         nic(9, "br0", kind="bridge"), nic(1, NIC1, master=9)
     ),
     "nbr-26 is there already": lambda: machine(nic(9, "nbr-26", kind="bridge")),
-    "table 1033 is the one of blue": lambda: machine(nic(9, "blue", kind="vrf", table=1033)),
-    "VNI 26 is the one of theirs": lambda: machine(
-        nic(9, "theirs", kind="vxlan", vni=26, port=4789)
-    ),
+    "table 1033 belongs to blue": lambda: machine(nic(9, "blue", kind="vrf", table=1033)),
+    "VNI 26 belongs to theirs": lambda: machine(nic(9, "theirs", kind="vxlan", vni=26, port=4789)),
     "table 1033 has a route to 10.9.0.0/16": lambda: machine(tables={254: "", 1033: "10.9.0.0/16"}),
     "a rule looks up table 1033": lambda: machine(rules=frozenset({254, 1033})),
     "a program uses UDP port 4789": lambda: machine(udp_ports={53: "", 4789: ""}),
@@ -153,7 +151,7 @@ def test_a_table_of_a_new_vpc_may_be_somebody_elses() -> None:
     ours = {device.name for device in DEVICES} - {"Vrf_33"}
     blue = machine(nic(9, "blue", kind="vrf", table=1033), nic(10, "nbr-26", kind="bridge"))
     [finding] = preflight.findings(HOST, DEVICES, blue, first=False, ours=ours)
-    assert finding.what == "table 1033 is the one of blue"
+    assert finding.what == "table 1033 belongs to blue"
     assert finding.stops
 
 

@@ -364,7 +364,7 @@ def test_processes_end_with_the_one_that_forked_them(tmp_path: Path) -> None:
     code = (
         "import os, time; os.sched_getaffinity = lambda _: {0, 1}\n"
         "from generator.state import rendered\n"
-        "rendered.bring = lambda *_: (print(os.getpid(), flush=True), time.sleep(600))\n"
+        "rendered.write_tree = lambda *_: (print(os.getpid(), flush=True), time.sleep(600))\n"
         "from generator.cli import main; main()"
     )
     argv = [sys.executable, "-c", code, "render", "-p", str(source), "-o", str(out)]

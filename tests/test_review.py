@@ -16,7 +16,7 @@ import pytest
 
 from generator.desired import comparison, written
 from generator.desired.change import Change
-from generator.desired.grouped import Group, folded, grouped, listed
+from generator.desired.grouped import Group, folded, grouped, short_list
 from generator.desired.payload import load
 from generator.desired.plan import body
 from generator.desired.render import render
@@ -204,7 +204,7 @@ def test_files_that_are_not_ours_alone_are_named(backend: str) -> None:
     for path in new:
         edited = new | {path: new[path] + "# mine\n"}
         assert written.read(edited, BACKENDS) is None
-        lines = [each.text for each in comparison.of_files(old, edited, BACKENDS)]
+        lines = [each.text for each in comparison.file_changes(old, edited, BACKENDS)]
         assert f"file /{path}" in "\n".join(lines)
         assert not any("V-Net" in line for line in lines)
 
@@ -212,7 +212,7 @@ def test_files_that_are_not_ours_alone_are_named(backend: str) -> None:
 def test_another_backend_is_one_change() -> None:
     """Another backend is one change, and the host is the same."""
     old, new = files_of(host(), "netplan"), files_of(host(RED), "ifupdown")
-    assert [each.text for each in comparison.of_files(old, new, BACKENDS)] == [
+    assert [each.text for each in comparison.file_changes(old, new, BACKENDS)] == [
         "+ V-Net red (VNI 26, 10.26.0.1/24, VPC coke)",
         "+ VPC coke (Vrf_33, L3VNI 1033)",
         "~ backend: netplan → ifupdown",
@@ -244,7 +244,7 @@ def test_an_edited_host_is_read_whole_or_not_at_all(backend: str) -> None:
         if read:
             assert {p: body(t) for p, t in render(read.host, backend).items()} == edited, seed
             read_hosts += edited != files
-        changes = comparison.of_files(files, edited, BACKENDS)
+        changes = comparison.file_changes(files, edited, BACKENDS)
         assert bool(changes) == (files != edited), seed
     assert read_hosts > 2
 
@@ -318,7 +318,7 @@ def test_a_new_host_with_another_gateway(evpn_host: Command, sources: Path) -> N
 
 def words(old: Json, new: Json) -> list[str]:
     pair = (load(fabrics.text(each)).host(None) for each in (old, new))
-    return [each.marked for each in comparison.of_hosts(*pair)]
+    return [each.text_with_risks for each in comparison.host_changes(*pair)]
 
 
 def test_another_password_is_not_shown() -> None:
@@ -338,9 +338,11 @@ def test_no_difference_is_left_unsaid() -> None:
     ]
     assert words(*map(host, advertisements)) == ["~ V-Net red: what router advertisements say"]
     one, two = (load(fabrics.text(host(RED))).host(None) for _ in range(2))
-    assert comparison.of_hosts(one, two) == []
+    assert comparison.host_changes(one, two) == []
     odd = msgspec.structs.replace(two, foreign_files={"lo": "x.network"})
-    assert [each.text for each in comparison.of_hosts(one, odd)] == ["~ other settings of the host"]
+    assert [each.text for each in comparison.host_changes(one, odd)] == [
+        "~ other settings of the host"
+    ]
 
 
 def test_removing_the_last_uplink_is_a_risk() -> None:
@@ -389,7 +391,7 @@ def test_new_and_removed_hosts_are_a_line_each(evpn_host: Command, tmp_path: Pat
 )
 def test_a_long_list_of_hosts_is_cut(hosts: list[str], text: str) -> None:
     """Three names or more in a row are a range; too many names are counted."""
-    assert listed(hosts, 3) == text
+    assert short_list(hosts, 3) == text
 
 
 def test_groups_are_sorted_and_have_all_hosts() -> None:

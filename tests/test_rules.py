@@ -63,11 +63,11 @@ def test_our_rules_find_their_place_beside_rules_of_others(
     rules, places, texts = CASES[case]
     monkeypatch.setattr(routing_rules, "read", lambda: rules)
     monkeypatch.setattr(devices, "_FAMILIES", (socket.AF_INET,))
-    assert [each.text for each in devices.rule_order()] == ([texts] if texts else [])
+    assert [each.text for each in devices.misordered_rules()] == ([texts] if texts else [])
     assert devices.rule_places(socket.AF_INET) == places
     new = [rule(places.local, LOCAL), Rule(socket.AF_INET, places.vrf, 0, l3mdev=True)]
     others = [each for each in rules if each.priority or each.table != LOCAL]
     ordered = sorted([*others, *new], key=lambda each: each.priority)
     monkeypatch.setattr(routing_rules, "read", lambda: ordered)
-    assert not list(devices.rule_order())
+    assert not list(devices.misordered_rules())
     assert devices.is_local_moved(socket.AF_INET) == (case == "Cilium")

@@ -135,7 +135,7 @@ def test_many_differences_are_counted(texts: Texts) -> None:
     shown = BGPD + "".join(f"ip route 192.0.2.{n}/32 blackhole\n" for n in range(50))
     listed = texts(shown)
     assert len(listed) == 21
-    assert listed[-1] == "FRR: 30 lines more differ"
+    assert listed[-1] == "FRR: 30 more lines differ"
 
 
 def test_neighbors_that_the_file_does_not_have(tmp_path: Path) -> None:

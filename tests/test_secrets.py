@@ -60,8 +60,8 @@ def test_a_diff_masks_each_form(line: str) -> None:
 
 def test_known_secrets_are_masked_everywhere() -> None:
     """A secret that was read is masked in errors, whatever stands around it."""
-    secrets.know("hunter2", "ab", None)
-    secrets.know_those_of_frr(" neighbor x password tr0ub4dor\n")
+    secrets.remember("hunter2", "ab", None)
+    secrets.remember_in_frr(" neighbor x password tr0ub4dor\n")
     text = str(Refused("said hunter2, tr0ub4dor and ab"))
     assert text == "said (not shown), (not shown) and ab"
 
@@ -81,7 +81,7 @@ def test_a_bad_password_is_not_shown() -> None:
 
 def test_the_name_of_a_key_chain_is_no_secret() -> None:
     """The name of a key chain is shown; a line that begins like one is masked."""
-    secrets.know_those_of_frr("key chain FABRIC\n key 1\n  key-string hunter2\n")
+    secrets.remember_in_frr("key chain FABRIC\n key 1\n  key-string hunter2\n")
     assert secrets.mask("route-map FABRIC has hunter2") == "route-map FABRIC has (not shown)"
     assert "hunter2" not in secrets.mask_frr(" neighbor x password chain hunter2")
 

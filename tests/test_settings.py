@@ -133,4 +133,4 @@ def test_before_our_file_is_there_its_text_counts(tmp_path: Path) -> None:
     """Before our file exists its future text counts, as for preflight."""
     write(tmp_path, "etc/sysctl.d/99-cis.conf", "net.ipv4.ip_forward = 0\n")
     [line] = settings.later(tmp_path, OURS)
-    assert (line.path, line.wanted) == ("etc/sysctl.d/99-cis.conf", "1")
+    assert (line.path, line.expected) == ("etc/sysctl.d/99-cis.conf", "1")

@@ -78,7 +78,7 @@ def applied(evpn_host: Command, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_a_damaged_record_is_refused(kind: str, applied: Path, evpn_host: Command) -> None:
-    """Each verb that reads it says so and changes nothing; `apply --full` writes it anew."""
+    """Each verb that reads it says so and changes nothing; `apply --full` writes a new one."""
     file = applied / record.RECORD
     message = damage(kind, file)
     before_ = etc_files(applied)
@@ -95,7 +95,7 @@ def test_a_damaged_record_is_refused(kind: str, applied: Path, evpn_host: Comman
         assert result.code == code, (argv, result)
         assert f"/{record.RECORD}: " in result.err, argv
         assert message in result.err, argv
-        assert "apply --full writes it anew" in result.err, argv
+        assert "apply --full writes a new one" in result.err, argv
     assert etc_files(applied) == before_
     if kind == "a folder":
         file.rmdir()

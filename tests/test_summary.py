@@ -31,7 +31,7 @@ VPCS = host()["vpcs"]
 
 def marked(old: Json, new: Json) -> list[str]:
     """Return what differs between two hosts, with the risks."""
-    return [each.marked for each in changes(target(old), target(new))]
+    return [each.text_with_risks for each in changes(target(old), target(new))]
 
 
 @pytest.mark.parametrize(
@@ -65,13 +65,13 @@ def marked(old: Json, new: Json) -> list[str]:
         ),
         (
             host(red(vxlanID=27)),
-            ["~ V-Net red: VNI 26 → 27   ! its devices are made anew"],
+            ["~ V-Net red: VNI 26 → 27   ! its devices are recreated"],
         ),
         (
             host(red(vpc={"id": 34}), vpcs=[VPCS[0], vpc(34, name="coke", vni=1033)]),
             [
                 "~ V-Net red: VRF Vrf_33 → Vrf_34",
-                "~ VPC coke: VRF Vrf_33 → Vrf_34   ! its VRF is made anew",
+                "~ VPC coke: VRF Vrf_33 → Vrf_34   ! its VRF is recreated",
             ],
         ),
         (
@@ -80,7 +80,7 @@ def marked(old: Json, new: Json) -> list[str]:
         ),
         (
             host(red(), server=server(mainAddress="10.2.0.9")),
-            ["~ loopback: 10.2.0.101 → 10.2.0.9   ! all VXLAN ports are made anew"],
+            ["~ loopback: 10.2.0.101 → 10.2.0.9   ! all VXLAN ports are recreated"],
         ),
         (
             host(red(), server=server(bgp={"bfd": True, "keepalive": 1, "holdtime": 9})),
@@ -95,7 +95,7 @@ def marked(old: Json, new: Json) -> list[str]:
         ),
         (
             host(red(), links=[link("ens4", LEAF1, mtu=1540), link("ens5", LEAF2)]),
-            ["~ uplink ens4: MTU of the NIC → 1540   ! too narrow for V-Nets of MTU 1500"],
+            ["~ uplink ens4: MTU of the NIC → 1540   ! MTU too small for V-Nets of MTU 1500"],
         ),
         (
             host(red(), links=[link("ens4", LEAF1, remote={"asn": 9}), link("ens5", LEAF2)]),
@@ -107,7 +107,7 @@ def marked(old: Json, new: Json) -> list[str]:
         ),
         (
             host(red(), vpcs=[VPCS[0], vpc(33, name="coke", vni=2033)]),
-            ["~ VPC coke: L3VNI 1033 → 2033   ! the devices of its L3VNI are made anew"],
+            ["~ VPC coke: L3VNI 1033 → 2033   ! the devices of its L3VNI are recreated"],
         ),
     ],
 )
@@ -197,7 +197,7 @@ def test_fields_that_an_older_record_lacks_are_no_difference() -> None:
     )
     assert changes(older, known) == []
     document = host(red(), links=[link("ens4", LEAF1)])
-    assert [each.marked for each in changes(older, target(document))] == [
+    assert [each.text_with_risks for each in changes(older, target(document))] == [
         "- uplink ens5 (leaf2)   ! leaves one session"
     ]
 

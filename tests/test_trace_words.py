@@ -21,7 +21,7 @@ from generator.observed.netfilter import Drop, Packet, Ruleset
 from generator.observed.netlink import Neighbour, Route
 from generator.observed.places import Place
 from generator.observed.probe import SMALL, Answer, Probe
-from generator.observed.steps import Said, Step
+from generator.observed.steps import Judgement, Step
 from generator.observed.tables import Kernel
 from generator.verbs import trace as verb
 
@@ -55,7 +55,7 @@ FAR = Facts(
     vteps=(Vtep(VTEP, "4200300003", "10.2.0.3/32", (HOP,)),),
     sessions=(UP,),
     bfd={"ens4": "up"},
-    answers={LITTLE: Answer(came=True), BIG: Answer(came=True)},
+    answers={LITTLE: Answer(received=True), BIG: Answer(received=True)},
 )
 NEAR = Facts(
     subject="10.4.0.20",
@@ -71,7 +71,7 @@ NEAR = Facts(
 SILENT = Facts(
     subject="10.4.0.9", address="10.4.0.9", place=PLACE, route=NEAR.route, sessions=(UP,)
 )
-FINE = Said(True, "no rule of nftables drops it")
+FINE = Judgement(True, "no rule of nftables drops it")
 
 
 def but(facts: Facts, **changes: Any) -> Facts:
@@ -82,13 +82,13 @@ def hop(**changes: Any) -> tuple[Vtep, ...]:
     return (Vtep(VTEP, "", "10.2.0.3/32", (msgspec.structs.replace(HOP, **changes),)),)
 
 
-def lines(facts: Facts, firewall: Said = FINE) -> list[str]:
+def lines(facts: Facts, firewall: Judgement = FINE) -> list[str]:
     judged = steps.judge(facts, firewall)
     marks = {True: "+", False: "!", None: "-"}
     return [f"{marks[step.ok]} {step.name}: {step.text}" for step in judged]
 
 
-def verdict(facts: Facts, firewall: Said = FINE) -> str:
+def verdict(facts: Facts, firewall: Judgement = FINE) -> str:
     return steps.verdict(facts.subject, steps.judge(facts, firewall))
 
 
@@ -138,7 +138,7 @@ def test_a_silent_guest_gets_a_plain_answer() -> None:
     )
     without = but(SILENT, place=msgspec.structs.replace(PLACE, gateways=(), vrf="", vpc=None))
     assert verdict(without) == (
-        "wrong: frr: nobody has told of 10.4.0.9 in V-Net blue (VNI 40), whose gateway is not here"
+        "wrong: frr: nobody announces 10.4.0.9 in V-Net blue (VNI 40), whose gateway is not here"
     )
 
 
@@ -223,12 +223,16 @@ _MOVED = msgspec.structs.replace(REMOTE, is_duplicate=True, detection_count=5)
             f"path: {_WAY} does not answer: no echo comes back",
         ),
         (
-            but(FAR, answers={LITTLE: Answer(came=True), BIG: Answer()}),
+            but(FAR, answers={LITTLE: Answer(received=True), BIG: Answer()}),
             f"path: {_FULL} {_WAY} are not answered",
         ),
         (
             but(
-                FAR, answers={LITTLE: Answer(came=True), BIG: Answer(limit=1500, who="10.2.0.100")}
+                FAR,
+                answers={
+                    LITTLE: Answer(received=True),
+                    BIG: Answer(limit=1500, reporter="10.2.0.100"),
+                },
             ),
             f"path: {_FULL} {_WAY} are not answered: 10.2.0.100 lets 1500 pass",
         ),
@@ -242,14 +246,20 @@ def test_each_broken_link_is_named(facts: Facts, words: str) -> None:
 def test_the_first_is_named() -> None:
     """The verdict names the broken link that a packet meets first."""
     both = but(FAR, kernel_vtep="10.2.0.1", vteps=hop(mac=""))
-    assert verdict(both, Said(False, "dropped")).startswith("wrong: kernel: ")
-    assert verdict(FAR, Said(False, "nftables drops it")) == "wrong: firewall: nftables drops it"
+    assert verdict(both, Judgement(False, "dropped")).startswith("wrong: kernel: ")
+    assert (
+        verdict(FAR, Judgement(False, "nftables drops it")) == "wrong: firewall: nftables drops it"
+    )
 
 
 def test_who_is_named_comes_first() -> None:
     """A narrow uplink loses the answers to packets through another one too."""
     through = msgspec.structs.replace(BIG, device="ens5")
-    answers = {LITTLE: Answer(came=True), BIG: Answer(), through: Answer(limit=1500, who="ens5")}
+    answers = {
+        LITTLE: Answer(received=True),
+        BIG: Answer(),
+        through: Answer(limit=1500, reporter="ens5"),
+    }
     assert verdict(but(FAR, answers=answers)).endswith(": ens5 lets 1500 pass")
 
 
@@ -291,14 +301,14 @@ def test_a_warning_freezes_nothing() -> None:
     """A warning freezes nothing: FRR may only warn of an address that moves too often."""
     warned = but(FAR, bgp=Bgp(address=_MOVED, mac=REMOTE, paths=[PATH], freezes=False))
     assert verdict(warned).startswith("nothing is wrong")
-    assert "it only warns of it" in lines(warned)[3]
+    assert "it only warns about that" in lines(warned)[3]
 
 
 def test_what_is_not_known_is_not_wrong() -> None:
     """An unsent probe or an unread firewall is unknown, and not wrong."""
     facts = but(FAR, answers={}, probe_error="Operation not permitted")
     assert "- path: not looked at: Operation not permitted" in lines(facts)
-    assert verdict(facts, Said(None, "not looked at")).startswith("nothing is wrong")
+    assert verdict(facts, Judgement(None, "not looked at")).startswith("nothing is wrong")
 
 
 def test_the_text_ends_with_the_verdict() -> None:
@@ -598,7 +608,7 @@ def test_each_packet_of_the_way_is_checked() -> None:
 def test_the_step_of_the_firewall() -> None:
     """A rule that certainly drops comes first; one that may drop is not called wrong."""
     possible, certain = Drop("a", "x: limit drop", False), Drop("b", "x: policy drop", True)
-    assert steps.firewall([possible, certain], unread=False) == Said(
+    assert steps.firewall([possible, certain], unread=False) == Judgement(
         False, "nftables drops b: x: policy drop"
     )
     assert steps.firewall([possible], unread=False).ok is None
@@ -774,8 +784,8 @@ def test_probes_are_answered() -> None:
     sent = [Probe("127.0.0.1", "lo", 65536, size) for size in (SMALL, 1550, 1551)]
     nobody = Probe("127.0.0.1", "no-such-nic", 1500, SMALL)
     answers = probe.send("127.0.0.1", [*sent, nobody])
-    assert [answers[each].came for each in sent] == [True, True, True]
-    assert (answers[nobody].came, bool(answers[nobody].error)) == (False, True)
+    assert [answers[each].received for each in sent] == [True, True, True]
+    assert (answers[nobody].received, bool(answers[nobody].error)) == (False, True)
 
 
 def test_the_longest_route_counts() -> None:

@@ -61,7 +61,7 @@ REFUSED = {
     "a line for tags": ("%TAG ! tag:example,2000:\n---\nkind: Host\n", "has a %TAG line"),
     "a second document": ("kind: Host\n---\nkind: Host\n", "has a second document at line 2"),
     "an older version": ("%YAML 1.1\n---\nkind: Host\n", "is YAML 1.1, not 1.2"),
-    "a list as a key": ("? [a]\n: 1\n", "has a list or an object for a key at line 1"),
+    "a list as a key": ("? [a]\n: 1\n", "has a list or an object as a key at line 1"),
     "a wrong indent": ("a:\n  - b\n c: 1\n", "is not YAML: expected <block end>"),
     "a control character": ("a: \x07\n", "is not YAML: unacceptable character #x0007"),
     "a number of 5,000 digits": (f"a: {'9' * 5000}\n", "is not YAML: a number of 5000 digits"),

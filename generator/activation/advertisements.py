@@ -1,7 +1,7 @@
-"""What FRR's reload can't do with router advertisements on bridges, in lines of configuration.
+"""Finds the configuration lines for bridges' router advertisements that FRR's reload can't apply.
 
-frr-reload.py sends `no interface` for a stanza that is gone, and FRR refuses that while the kernel
-has the interface (FRRouting/frr#13644). A new interval above the old lifetime is refused, as is a
+frr-reload.py sends `no interface` for a removed stanza, and FRR refuses that while the kernel has
+the interface (FRRouting/frr#13644). FRR also refuses a new interval above the old lifetime, and a
 new lifetime below the old interval, whichever of the two comes first.
 """
 
@@ -11,7 +11,7 @@ HEAD = "interface nbr-"
 
 
 def changes(running: str, conf: str) -> list[str]:
-    """Return the lines that bring a running configuration's bridges to those of frr.conf."""
+    """Return the lines that give a running configuration's bridges the lines of frr.conf."""
     before, after = _stanzas(running), _stanzas(conf)
     return [
         line

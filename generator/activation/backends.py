@@ -1,6 +1,6 @@
-"""The registry of backends: all that the rest of the code has to be told of one.
+"""The registry of backends: the only place that names each of them.
 
-A backend is imported when it is used, so that a command line has their names without any of them.
+A backend is imported when it is used: the command line needs only the names.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def _ifupdown() -> Backend:
     return Ifupdown()
 
 
-# In the order in which a host is asked whether it uses them.
+# In the order in which `detect` tries them.
 _REGISTERED: dict[str, Callable[[], Backend]] = {"netplan": _netplan, "ifupdown": _ifupdown}
 NAMES = tuple(_REGISTERED)
 
 
 @cache
 def named(name: str) -> Backend:
-    """Return the backend of a name."""
+    """Return the backend with a name."""
     return _REGISTERED[name]()
 
 

@@ -1,7 +1,7 @@
-"""What a host had before us, where our files change a setting: uninstall restores it.
+"""The settings that a host had before our files changed them: uninstall restores them.
 
-/var/lib/evpn-host/before.json is written before the first apply changes anything, and added to when
-a later one touches something new. What is in it was there before us, and is never changed.
+/var/lib/evpn-host/before.json is written before the first apply changes anything. A later apply
+adds settings that it changes for the first time. An entry is never changed.
 """
 
 import contextlib
@@ -27,20 +27,20 @@ _CHANGED_WITH_FORWARDING = (
 
 
 class Before(msgspec.Struct):
-    """What was there."""
+    """The host before us."""
 
     sysctl: dict[str, str] = {}  # path below /proc/sys to its value
     mtu: dict[str, int] = {}  # of NICs, bytes
-    folders: list[str] = []  # that were not there, without leading slash, the outer ones first
-    frr_enabled: bool | None = None  # whether systemd started it at boot; None: not looked at
-    # Whether the backend's notes were there, such as ifupdown2's list of VRFs; None: not looked at.
+    folders: list[str] = []  # that did not exist, without leading slash, the outer ones first
+    frr_enabled: bool | None = None  # whether systemd started it at boot; None: not checked
+    # Whether the backend's notes existed, such as ifupdown2's list of VRFs; None: not checked.
     notes: bool | None = msgspec.field(default=None, name="vrf_map")
 
 
 def read(root: Path) -> Before:
-    """Return what is known; nothing, if a version that did not look applied first.
+    """Return what is stored; nothing, if an older version that stored nothing applied first.
 
-    Raises `Refused` if the file can't be read: what was there before us must not get lost silently.
+    Raises `Refused` if the file can't be read: its settings must not get lost silently.
     """
     try:
         return stored.read(root, FILE, Before)
@@ -52,9 +52,9 @@ def read(root: Path) -> Before:
 
 
 def remember(root: Path, plan: Plan, log: Log, *, running: bool) -> None:
-    """Remember what a plan is going to change, unless it was remembered before.
+    """Store what a plan is going to change, unless it is stored already.
 
-    `running`: whether the tree is this host's. Of any other tree only folders are remembered.
+    `running`: whether the tree is this host's. For any other tree only folders are stored.
     """
     known = read(root)
     backend = backends.named(plan.backend)
@@ -78,7 +78,7 @@ def remember(root: Path, plan: Plan, log: Log, *, running: bool) -> None:
 def _remember_running(root: Path, plan: Plan, before: Before, log: Log) -> None:
     ours = {device.name for device in plan.devices}
     nics = [uplink.ifname for uplink in plan.host.uplinks]
-    # networkd gives what it configures no IPv6 link-local address, unless told to.
+    # networkd turns IPv6 link-local addresses off on what it configures, unless its file has them.
     also = [f"net/ipv6/conf/{name}/addr_gen_mode" for name in ("lo", *nics)]
     for key, value in _settings(root, plan.files.get(devices.SYSCTL, ""), also):
         if not ours & set(key.split("/")):
@@ -94,7 +94,7 @@ def _remember_running(root: Path, plan: Plan, before: Before, log: Log) -> None:
 
 
 def _settings(root: Path, text: str, also: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield the kernel's values of the settings in a file of sysctl.d, and of what these change."""
+    """Yield the kernel's values of the settings of a sysctl.d file, and of what these change."""
     base = root / "proc/sys"
     keys = [line.partition("=")[0].strip() for line in text.splitlines() if "=" in line]
     for key in [*keys, *_CHANGED_WITH_FORWARDING, *also]:
@@ -104,10 +104,10 @@ def _settings(root: Path, text: str, also: list[str]) -> Iterator[tuple[str, str
 
 
 def restore(root: Path, known: Before, log: Log) -> None:
-    """Give the running host the settings that it had. What has its value is left alone."""
+    """Give the running host the settings that it had, where they differ."""
     for key, value in known.sysctl.items():
         path = root / "proc/sys" / key
-        with contextlib.suppress(OSError):  # a device that is gone
+        with contextlib.suppress(OSError):  # the device does not exist any more
             if path.read_text().strip() != value:
                 log(f"{key} = {value}  # as it was")
                 path.write_text(value)
@@ -124,9 +124,9 @@ def restore(root: Path, known: Before, log: Log) -> None:
 
 
 def sweep(root: Path, paths: Iterable[str]) -> None:
-    """Remove what a run that was killed has left behind: half a file, and our empty folders.
+    """Remove what a run that was killed has left: unfinished files, and our empty folders.
 
-    `paths` are those of our files.
+    `paths` are the paths of our files.
     """
     files.sweep(root, paths)
     for folder in reversed(read(root).folders):
@@ -135,12 +135,12 @@ def sweep(root: Path, paths: Iterable[str]) -> None:
 
 
 def remove_folders(root: Path, known: Before) -> None:
-    """Remove the backends' notes, and folders that came with us and that nobody else uses.
+    """Remove the backends' notes, and folders that we created and nobody else uses.
 
     Raises `OSError`.
     """
     for backend in backends.registered():
-        # If the folder is the distribution's (Debian 12), the notes in it are still of our VRFs.
+        # The folder may be the distribution's (Debian 12), and have notes about our VRFs.
         folders = map(str, backend.folders)
         if known.notes is False or any(folder in known.folders for folder in folders):
             with contextlib.suppress(FileNotFoundError):

@@ -35,7 +35,7 @@ class Step(msgspec.Struct, frozen=True):
 
 
 Log = Callable[[str], None]
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)  # by which somebody ends us
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)  # with which somebody ends us
 T = TypeVar("T")
 
 
@@ -50,8 +50,8 @@ def read(step: Step, log: Log) -> bytes:
     try:
         done = _run(
             step,
-            # networkd answers nobody while it looks at hundreds of devices. Tools that ask it give
-            # up after 25 s without this (SYSTEMD_BUS_TIMEOUT in systemd's docs/ENVIRONMENT.md).
+            # networkd does not answer while it handles hundreds of devices. Without this, tools
+            # that ask it give up after 25 s (SYSTEMD_BUS_TIMEOUT, systemd's docs/ENVIRONMENT.md).
             {**os.environ, "SYSTEMD_BUS_TIMEOUT": f"{step.timeout:.0f}"},
         )
     except FileNotFoundError:
@@ -75,10 +75,10 @@ def read(step: Step, log: Log) -> bytes:
 
 
 def _run(step: Step, environment: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
-    """Run a tool to its end. Whatever ends the wait for it, ends it with all that it started.
+    """Run a tool to its end. If the wait for it ends early, kill it and all that it started.
 
-    It has a process group of its own. So a terminal that goes away, as one over SSH may when the
-    network changes, ends no tool halfway.
+    It has its own process group. So a terminal that closes, as one over SSH may when the network
+    changes, does not kill a tool halfway.
     """
     with subprocess.Popen(
         step.argv,
@@ -89,8 +89,8 @@ def _run(step: Step, environment: dict[str, str]) -> subprocess.CompletedProcess
         process_group=0,
     ) as process:
         try:
-            given = step.input.encode(errors="replace")
-            out, err = process.communicate(given, timeout=step.timeout)
+            data = step.input.encode(errors="replace")
+            out, err = process.communicate(data, timeout=step.timeout)
         except BaseException:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -104,9 +104,9 @@ def _text(data: bytes) -> str:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Have SIGTERM and SIGINT raise `Interrupted`: a tool that runs is ended, and we go back.
+    """Have SIGTERM and SIGINT raise `Interrupted`: a running tool is killed, and we go back.
 
-    SIGHUP does nothing: a terminal that goes away is no reason to leave a host half done.
+    SIGHUP does nothing: a terminal that closes is no reason to leave a host half done.
     """
 
     def interrupt(number: int, _: object) -> NoReturn:
@@ -118,10 +118,10 @@ def interruptible() -> Iterator[None]:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Have SIGTERM and SIGINT do nothing: what has begun is brought to its end.
+    """Have SIGTERM and SIGINT do nothing: what has begun is finished.
 
-    They are handled, not ignored. A native tool would inherit that it ignores them, and so would a
-    DHCP client that it starts.
+    They get a handler, because a native tool would inherit "ignored", and so would a DHCP client
+    that it starts.
     """
     with _handling(_nothing):
         yield
@@ -130,7 +130,7 @@ def uninterrupted() -> Iterator[None]:
 def finish() -> None:
     """Have SIGTERM and SIGINT do nothing until the end of `interruptible`.
 
-    What was to be done is done, or is being undone: the exit code must say so.
+    The work is done, or is being undone, and the exit code must say so.
     """
     if threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
@@ -143,7 +143,7 @@ def _nothing(*_: object) -> None:
 
 @contextlib.contextmanager
 def _handling(handler: Callable[[int, object], None]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # which alone handles signals
+    if threading.current_thread() is not threading.main_thread():  # only that one handles signals
         yield
         return
     before = {number: signal.signal(number, handler) for number in _SIGNALS}
@@ -156,7 +156,7 @@ def _handling(handler: Callable[[int, object], None]) -> Iterator[None]:
 
 
 def note(text: str, log: Log) -> None:
-    """Log what we wait for, where no command says it."""
+    """Log what we wait for, if no command shows it."""
     log(f"# {text}")
 
 
@@ -176,10 +176,10 @@ def silent(_: str) -> None:
 
 
 def until(check: Callable[[], list[T]], patience: float) -> list[T]:
-    """Check again and again until nothing is wrong; return what is still wrong at the end.
+    """Check again and again until nothing is wrong; return what is still wrong in the end.
 
-    It goes on as long as the list gets shorter, however long that takes in all. It gives up when
-    the list has not become shorter for `patience` seconds.
+    It gives up when the list has not become shorter for `patience` seconds. The whole time is not
+    limited.
     """
     fewest, end, interval = sys.maxsize, 0.0, 0.1
     while wrong := check():

@@ -1,9 +1,9 @@
 """Has dpkg put its own version of FRR's files beside ours when the package is upgraded.
 
 /etc/frr/frr.conf and /etc/frr/daemons are conffiles of Debian's package. If somebody has changed a
-conffile, dpkg asks at an upgrade which version it is to keep. An upgrade that nobody watches stops
-there. With a diversion (dpkg-divert(1)) dpkg puts the package's version beside ours, and compares
-that one with the next.
+conffile, dpkg asks at an upgrade which version to keep, and an unattended upgrade stops there. With
+a diversion (dpkg-divert(1)) dpkg puts the package's version beside ours, and compares that one with
+the next.
 """
 
 import contextlib
@@ -14,15 +14,15 @@ from generator.activation.commands import Log, Step
 from generator.errors import ActivationFailed
 from generator.state import files, record, tree
 
-SUFFIX = ".distrib-evpn-host"  # nobody else's: dpkg-divert's own default is .distrib
+SUFFIX = ".distrib-evpn-host"  # only ours: dpkg-divert's default is .distrib
 _SHIPPED = (frr.CONF, frr.DAEMONS)
-_CONFFILES = Path("var/lib/dpkg/info/frr.conffiles")  # not there: another distribution's FRR
+_CONFFILES = Path("var/lib/dpkg/info/frr.conffiles")  # missing for another distribution's FRR
 
 
 def divert(root: Path, log: Log) -> None:
-    """Divert the package's version of each file of ours. What somebody else has diverted stays.
+    """Divert the package's version of each file of ours, unless somebody else has diverted it.
 
-    dpkg goes on with the operator's file, of which we keep a copy. Raises `OSError`.
+    dpkg then upgrades a copy of the operator's file. Raises `OSError`.
     """
     for path in _SHIPPED if tree.is_file(root, _CONFFILES) else ():
         copy = record.KEPT / path
@@ -36,8 +36,8 @@ def divert(root: Path, log: Log) -> None:
 def packaged(root: Path, path: PurePath | str, log: Log) -> str | None:
     """Return the path of the version that we have diverted, None if there is none.
 
-    It was the operator's file, and has become another one only by upgrades of the package. Raises
-    `ActivationFailed` if dpkg does not say.
+    It is the operator's file, which only upgrades of the package have changed. Raises
+    `ActivationFailed` if dpkg does not answer.
     """
     diverted = f"{path}{SUFFIX}"
     if str(path) in _SHIPPED and tree.is_file(root, diverted) and _is_ours(str(path), log):
@@ -61,7 +61,7 @@ def _is_ours(path: str, log: Log) -> bool:
 
 
 def _place(path: str, log: Log) -> str:
-    """Return where dpkg puts the package's version of a file."""
+    """Return the path at which dpkg puts the package's version of a file."""
     step = Step(("dpkg-divert", "--truename", f"/{path}"), "whether dpkg knows that it is ours")
     return commands.run(step, log).strip()
 

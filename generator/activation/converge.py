@@ -1,4 +1,4 @@
-"""From files to a running host: the native tools in the order that loses nothing, then a check.
+"""Brings a running host to its target: native tools in an order that loses nothing, then a check.
 
 Devices come up before FRR learns of them. zebra knows a VRF before the VRF's VNI (FRRouting/frr
 #17430). A device is deleted when nothing refers to it any more. FRR is started with its file the
@@ -19,14 +19,14 @@ _DEVICES = "waiting until the devices are as planned"
 def converge(activation: Activation, log: Log, say: Log) -> list[str]:
     """Bring a host to its target, and verify it.
 
-    Returns what had been lost between FRR and the kernel, and was repaired. Raises
+    Returns the differences between FRR and its file or the kernel that were repaired. Raises
     `ActivationFailed`.
     """
     changed = activation.changed_files
     if activation.whole or devices.MODULES in changed:
         commands.run(devices.modules(), log)
     nftables.load(activation, log, say)  # before the first device
-    devices.mend(activation, log)
+    devices.repair(activation, log)
     backends.named(activation.target.backend).activate(activation, log)
     _set_kernel(activation, log, say)
     devices.order_rules(activation.target, log)
@@ -34,41 +34,41 @@ def converge(activation: Activation, log: Log, say: Log) -> list[str]:
     devices.forget_routers(activation.target, log)
     _wait_for_devices(activation, log, say)
     repaired = frr.activate(activation, log, say)
-    devices.mend(activation, log, all_nics=True)  # also what a native tool took along with it
+    devices.repair(activation, log, all_nics=True)  # a native tool may have changed more
     management.start_hook(activation, log, say)
     return repaired
 
 
 def _set_kernel(activation: Activation, log: Log, say: Log) -> None:
-    """Set the kernel's settings where they are new or others; name who will set them back."""
+    """Set the kernel's settings if they are new or differ; warn about files that override them."""
     root = activation.root
     fresh = activation.whole or devices.SYSCTL in activation.changed_files
     if not fresh and not settings.differences(root, netlink.links()):
         return
     commands.run(devices.sysctl(root), log)
-    if not fresh:  # else preflight has said it
+    if not fresh:  # otherwise preflight has warned
         for line in settings.later(root):
             say(f"warning: {line}")
 
 
 def _wait_for_devices(activation: Activation, log: Log, say: Log) -> None:
-    """Wait until the devices are as planned: networkd works on after its tools have returned."""
+    """Wait until the devices are as planned: networkd still works when its tools have returned."""
     left = _wait_with_remedies(activation, log)
     if left and not activation.whole:
         whole = backends.named(activation.target.backend).whole(activation.size)
-        say(f"not all of it was taken up: trying {' '.join(whole.argv)}")
+        say(f"not all devices are as planned: trying {' '.join(whole.argv)}")
         commands.run(whole, log)
         left = _wait_with_remedies(activation, log)
     if left:
         patterns = backends.named(activation.target.backend).nic_files
-        blamed = others.setters(activation.root, patterns, left)
+        suspects = others.setters(activation.root, patterns, left)
         raise ActivationFailed(
-            "the devices are not as planned:", *(f"  {text}" for text in [*left, *blamed])
+            "the devices are not as planned:", *(f"  {text}" for text in [*left, *suspects])
         )
 
 
 def _wait_with_remedies(activation: Activation, log: Log) -> list[Difference]:
-    """Wait as long as fewer devices differ, with the backend's remedies; return what differs."""
+    """Wait while fewer and fewer devices differ, and try remedies; return what still differs."""
     remedies = backends.named(activation.target.backend).remedies
     if not remedies:
         commands.note(_DEVICES, log)
@@ -84,11 +84,11 @@ def _wait_with_remedies(activation: Activation, log: Log) -> list[Difference]:
 
 
 def withdraw(applied: Record, log: Log) -> None:
-    """Undo what an apply brought about, once its files are gone or the operator's are back."""
+    """Undo an apply on the running host, once its files are removed or the operator's are back."""
     possible = applied.possible_devices
     devices.delete(possible, log)
     devices.remove_all_addresses(possible, log)
     commands.run(backends.named(applied.target.backend).whole(len(possible)), log)
-    frr.restart("FRR with the files of before", log)
+    frr.restart("FRR starts with the files that it had before", log)
     devices.restore_rules(log)
     nftables.remove(log)

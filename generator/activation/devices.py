@@ -1,4 +1,4 @@
-"""Changes devices, rules and addresses that no backend changes, or not in the order needed."""
+"""Changes devices, rules and addresses that a backend does not change, or in the wrong order."""
 
 import socket
 from collections.abc import Callable, Iterable, Iterator, Set
@@ -11,7 +11,7 @@ from generator.activation.backend import Activation
 from generator.activation.commands import Log, Step
 from generator.desired.model import UNREACHABLE_METRIC, UPLINK_PEERS, Device
 from generator.desired.target import Target, loopbacks
-from generator.errors import see_gone
+from generator.errors import check_removed
 from generator.observed import devices, netlink, nics, running, settings
 from generator.observed.devices import Difference
 from generator.observed.machine import MODULES as MODULE_NAMES
@@ -20,7 +20,7 @@ SYSCTL = settings.FILE
 _FAMILIES = {socket.AF_INET: "-4", socket.AF_INET6: "-6"}
 _LOCAL = "table local"
 _BY = "protocol kernel"  # networkd never removes such a rule
-_ROUNDS = 3  # what a device is given may be lost when it is put right in another way
+_ROUNDS = 3  # one correction of a device may undo another
 MODULES = "etc/modules-load.d/evpn-host.conf"
 
 
@@ -38,22 +38,22 @@ def sysctl(root: Path) -> Step:
 
 
 def order_rules(target: Target, log: Log) -> None:
-    """Have the kernel look in the VRFs' tables before all others, if the target has VRFs."""
-    if vrfs(target) and any(devices.rule_order()):
+    """Have the kernel look up the VRFs' tables before all others, if the target has VRFs."""
+    if vrfs(target) and any(devices.misordered_rules()):
         commands.run_all(_ordered_rules(), log)
 
 
 def _ordered_rules() -> list[Step]:
     """Move the kernel's rule for table local after the VRFs' rule, in both families.
 
-    A rule of somebody else that every packet meets stays where it is: Cilium puts table local at
-    100, behind rules of its own, and NetBird table main. The VRFs, and table local where it would
-    come later, get another rule before it.
+    A rule of somebody else for every packet stays where it is: Cilium has one for table local at
+    100, after rules of its own, and NetBird has one for table main. Another rule for the VRFs is
+    added before it, and one for table local, if that would come later.
 
-    The kernel makes the VRFs' own rule with the first VRF of its life, and never again. If it is
-    gone (uninstall deletes it) it is made here.
+    The kernel creates the VRFs' rule with its first VRF, and never again. If it was deleted (by
+    uninstall), it is created here.
     """
-    reason = "a tenant meets its own table before the host's addresses"
+    reason = "a tenant's table is looked up before the host's addresses"
     return [
         _rule(option, line, reason)
         for family, option in _FAMILIES.items()
@@ -67,13 +67,13 @@ def _ordered_rules() -> list[Step]:
 
 
 def restore_rules(log: Log) -> None:
-    """Restore the kernel's own rules, unless someone else has VRFs, which need ours.
+    """Restore the kernel's own rules, unless somebody else has VRFs, which need ours.
 
-    Where somebody else has moved table local, such as Cilium, it stays there.
+    If somebody else, such as Cilium, has moved table local, it stays there.
     """
     if any(link.kind == "vrf" for link in netlink.links().values()):
         return
-    reason = "rules as the kernel makes them"
+    reason = "the kernel's own rules"
     steps = [
         _rule(option, line, reason)
         for family, option in _FAMILIES.items()
@@ -83,12 +83,12 @@ def restore_rules(log: Log) -> None:
                 f"del pref {place} {_LOCAL}"
                 for place in {devices.LOCAL_RULE, devices.rule_places(family).local}
             ),
-            # The kernel never deletes its own.
+            # The kernel never deletes its own rules.
             *(f"del pref {place} l3mdev" for place in devices.vrf_rules(family)),
         )
     ]
     commands.run_all(steps, log)
-    see_gone(
+    check_removed(
         f"ip {option} rule pref {place} l3mdev"
         for family, option in _FAMILIES.items()
         for place in devices.vrf_rules(family)
@@ -102,15 +102,15 @@ def _rule(option: str, line: str, reason: str) -> Step:
 # --- Devices ---
 
 
-def mend(activation: Activation, log: Log, *, all_nics: bool = False) -> None:
-    """Put right what others have changed of devices that were to stay as they were.
+def repair(activation: Activation, log: Log, *, all_nics: bool = False) -> None:
+    """Correct what others have changed on devices that stay the same.
 
-    With `all_nics` also what no tool has set of NICs that were to change: FRR's start script gives
-    uplinks the loopback's address, and a new loopback comes without a start of FRR.
+    With `all_nics` it also sets what no tool has set on changed NICs: FRR's start script adds the
+    loopback's address to uplinks, but a new loopback does not start FRR.
 
-    Of what a line of `ip` puts right the backends need not hear. networkd, for example, does not
-    change a bridge's STP. What is shut down in FRR comes up by FRR alone: set up by somebody else
-    it would stay down for FRR.
+    The backends need not know what `ip` corrects: networkd, for example, does not change a bridge's
+    STP. An interface that is shut down in FRR is left to FRR: if `ip` set it up, it would stay down
+    for FRR.
     """
     for _ in range(_ROUNDS):
         changed = [each for each in _changed_by_others(activation, all_nics=all_nics) if each.line]
@@ -120,7 +120,7 @@ def mend(activation: Activation, log: Log, *, all_nics: bool = False) -> None:
             return
         step = Step(
             ("ip", "-force", "-batch", "-"),
-            f"somebody has changed what stays: {'; '.join(lines)}",
+            f"somebody has changed these devices: {'; '.join(lines)}",
             input="".join(f"{line}\n" for line in lines),
             may_fail=True,
         )
@@ -154,7 +154,7 @@ def delete_unchangeable(target: Target, log: Log) -> None:
 
 
 def delete(removed: Iterable[Device], log: Log) -> None:
-    """Delete devices of ours; a VRF's routes before the VRF, or zebra may crash (10.3).
+    """Delete devices of ours; a VRF's routes first, because zebra may crash otherwise (10.3).
 
     Raises `ActivationFailed` if one stays.
     """
@@ -164,7 +164,7 @@ def delete(removed: Iterable[Device], log: Log) -> None:
     if vrfs:
         commands.run_all(_empty_tables(vrfs), log)
     _delete(_existing(vrfs), log)
-    see_gone(f"device {name}" for name in _existing(removed))
+    check_removed(f"device {name}" for name in _existing(removed))
 
 
 def _existing(ours: Iterable[Device]) -> list[str]:
@@ -176,12 +176,12 @@ def _existing(ours: Iterable[Device]) -> list[str]:
 
 
 def _delete(names: list[str], log: Log) -> None:
-    """Delete devices in one go. A missing one is no error."""
+    """Delete devices with one command. A missing one is no error."""
     if not names:
         return
     step = Step(
         ("ip", "-force", "-batch", "-"),
-        f"devices that are gone or can't be changed in place: {', '.join(names)}",
+        f"devices that are not planned or can't be changed: {', '.join(names)}",
         timeout=60 + len(names) / 5,
         input="".join(f"link delete dev {name}\n" for name in names),
         may_fail=True,
@@ -190,10 +190,9 @@ def _delete(names: list[str], log: Log) -> None:
 
 
 def _empty_tables(vrfs: Iterable[Device]) -> list[Step]:
-    """Empty the routing tables of VRFs that go: an unreachable route belongs to no device.
+    """Empty the tables of VRFs that are to be deleted: an unreachable route belongs to no device.
 
-    A table that our VRF does not have for itself may be somebody else's. There only the unreachable
-    default is ours.
+    If somebody else's VRF has the same table, only the unreachable default route in it is ours.
     """
     tables = {device.table: device.name for device in vrfs}
     owners: dict[int | None, set[str]] = {table: set() for table in tables}
@@ -209,7 +208,7 @@ def _empty_tables(vrfs: Iterable[Device]) -> list[Step]:
     return [
         Step(
             ("ip", family, "-force", "-batch", "-"),
-            f"no routes of VRFs that go: {', '.join(sorted(tables.values()))}",
+            f"routes of VRFs that are deleted: {', '.join(sorted(tables.values()))}",
             timeout=60 + len(tables) / 5,
             input=lines,
             may_fail=True,
@@ -246,7 +245,7 @@ def _without(route: netlink.Route, nic: str) -> Step:
 
 
 def remove_stale_addresses(activation: Activation, log: Log) -> None:
-    """Remove addresses that were ours and that the backend leaves where they are.
+    """Remove addresses that were ours and that the backend does not remove.
 
     Raises `ActivationFailed` if one stays.
     """
@@ -263,10 +262,10 @@ def remove_all_addresses(applied: Iterable[Device], log: Log) -> None:
 
 
 def _remove_addresses(present: Callable[[], list[Step]], log: Log) -> None:
-    """Delete what is `present`, and see that it is gone."""
+    """Run the steps that `present` returns, and check that it returns none afterwards."""
     if steps := present():
         commands.run_all(steps, log)
-        see_gone(f"address {' '.join(step.argv[3:])}" for step in present())
+        check_removed(f"address {' '.join(step.argv[3:])}" for step in present())
 
 
 def _stale_addresses(activation: Activation) -> list[Step]:
@@ -281,30 +280,30 @@ def _stale_addresses(activation: Activation) -> list[Step]:
 
 
 def _on_loopback(stale: Set[str]) -> Iterator[Step]:
-    """Neither backend removes an address from `lo` that its files no longer have."""
+    """Yield steps for `lo`: no backend removes an address there that its files no longer have."""
     present = netlink.addresses().get(1, set()) if stale else set()
     for address in sorted(stale):
         if f"{address}/32" in present:
             argv = ("ip", "address", "delete", f"{address}/32", "dev", "lo")
-            yield Step(argv, "the VTEP goes", may_fail=True)
+            yield Step(argv, "the VTEP no longer has this address", may_fail=True)
 
 
 def _on_uplinks(ours: Set[str], uplinks: Set[str]) -> Iterator[Step]:
-    """FRR's start script adds the VTEP's address to uplinks, and forgets a NIC that was one."""
+    """Yield steps for former uplinks, to which FRR's start script has added the VTEP's address."""
     names = {link.index: link.name for link in netlink.links().values()}
     for index, address, peer in netlink.peers():
         if peer in UPLINK_PEERS and address in ours and names.get(index, "lo") not in uplinks:
             nic = names[index]
             argv = ("ip", "address", "delete", address, "peer", f"{peer}/32", "dev", nic)
-            yield Step(argv, f"{nic} is no uplink any more", may_fail=True)
+            yield Step(argv, f"{nic} is no longer an uplink", may_fail=True)
 
 
 def _numbered(activation: Activation) -> Iterator[Step]:
-    """ifupdown2 removes no address from an uplink: it is told to leave the operator's alone."""
+    """Yield steps for uplinks: ifupdown2 removes no address there, to keep the operator's."""
     stale = activation.previous_numbered.difference(activation.target.numbered)
     links, present = (netlink.links(), netlink.addresses()) if stale else ({}, {})
     for nic, address in sorted(stale):
         if nic in links and address in present.get(links[nic].index, set()):
             argv = ("ip", "address", "delete", address, "dev", nic)
-            reason = f"the session on {nic} has no address of ours any more"
+            reason = f"the session on {nic} no longer has this address"
             yield Step(argv, reason, may_fail=True)

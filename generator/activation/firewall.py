@@ -1,4 +1,4 @@
-"""Firewalls that stand in the way of guests, or of the fabric's own packets."""
+"""Finds firewalls that drop packets of guests, or of the fabric."""
 
 import contextlib
 import re
@@ -23,9 +23,9 @@ _LOADED = (Path("/sys/module/nf_tables"), *_LEGACY.values())
 
 
 def findings(uplinks: Collection[str], log: Log) -> Iterator[Finding]:
-    """Yield which firewall drops what guests or leaves send, for its owner to decide.
+    """Yield a finding for each firewall that drops packets of guests or leaves.
 
-    The tools run only if the kernel has a firewall already: they would load it.
+    The tools run only if the kernel has a firewall already: they would load one.
     """
     if shutil.which("nft") is None:
         yield Finding(
@@ -41,7 +41,7 @@ def findings(uplinks: Collection[str], log: Log) -> Iterator[Finding]:
 def ruleset(log: Log) -> str:
     """Return the rules of nftables as JSON, "" if the kernel has none.
 
-    Raises `ActivationFailed`, of which `NotInstalled` is one.
+    Raises `ActivationFailed`, or `NotInstalled` if nft is missing.
     """
     if not any(map(Path.exists, _LOADED)):
         return ""
@@ -50,9 +50,9 @@ def ruleset(log: Log) -> str:
 
 
 def saved(ruleset: str, log: Log) -> Iterator[Saved]:
-    """Yield the rules of iptables that `ruleset` does not have, or not as they are.
+    """Yield the rules of iptables that are missing or incomplete in `ruleset`.
 
-    Those of iptables-nft are in it, but what a match of iptables looks at is not (`xt`).
+    It has the rules of iptables-nft, but not the conditions of iptables matches (`xt`).
 
     Raises `ActivationFailed` if rules of iptables-legacy can't be read.
     """
@@ -74,15 +74,15 @@ def _has_rules(names: Path) -> bool:
 
 
 def _input(uplinks: Collection[str], log: Log) -> Iterator[Finding]:
-    """Yield what the leaves send and a firewall drops that lets in only what its rules name.
+    """Yield a finding if a firewall drops what no rule names, and no rule names leaves' packets.
 
-    A rule that names an uplink, or a port by its number, counts as one that lets it in.
+    A rule that names an uplink, or a port by its number, counts as a rule that accepts it.
     """
-    reason = "whether what the leaves send is dropped"
+    reason = "whether packets of the leaves are dropped"
     rules = ""
     with contextlib.suppress(ActivationFailed):
         rules = commands.run(Step(("nft", "list", "ruleset"), reason, timeout=5), log)
-    rules = _OURS.sub("", rules)  # what it lets in, the operator's may still drop
+    rules = _OURS.sub("", rules)  # the operator's rules may drop what ours accept
     if not re.search(r"hook input [^\n]*policy drop", rules):
         return
     words = set(re.findall(r"[\w.-]+", rules))
@@ -98,7 +98,7 @@ def _input(uplinks: Collection[str], log: Log) -> Iterator[Finding]:
 
 def _forward(log: Log) -> Iterator[Finding]:
     for tool in ("iptables", "ip6tables"):
-        reason = "whether what is forwarded is dropped"
+        reason = "whether forwarded packets are dropped"
         with contextlib.suppress(ActivationFailed):
             rules = commands.run(Step((tool, "-S", "FORWARD"), reason, timeout=5), log)
             if "-P FORWARD DROP" in rules and "nbr-" not in rules:

@@ -1,4 +1,4 @@
-"""FRR: its start, its reload and what that gets wrong, and the check that it is as planned."""
+"""Starts and reloads FRR, works around faults of its reload, and checks that FRR is as planned."""
 
 import contextlib
 from collections.abc import Set as Names
@@ -12,7 +12,7 @@ from generator.activation.backend import Activation
 from generator.activation.commands import Log, Step
 from generator.errors import ActivationFailed
 from generator.observed import comparison, frr, routes, running
-from generator.observed.routes import Lost
+from generator.observed.routes import Loss
 from generator.observed.running import Drift
 from generator.state import files, reloaded
 from generator.state.reloaded import Reloaded
@@ -25,7 +25,7 @@ _running = Step(
     ("vtysh", "-c", "show running-config"), "what FRR advertises to guests", may_fail=True
 )
 _TO_DO = "Lines To "  # what `frr-reload.py --test` prints before lines that it would change
-_PATIENCE = 3.0  # seconds until FRR's daemons all have what a reload has given them
+_PATIENCE = 3.0  # seconds until all of FRR's daemons have the lines of a reload
 
 
 def check(stage: Path) -> Step:
@@ -37,8 +37,8 @@ def check(stage: Path) -> Step:
 def activate(activation: Activation, log: Log, say: Log) -> list[str]:
     """Have FRR run with its files, and wait until it is as planned.
 
-    Returns what was repaired: lines that others had changed, and what had been lost between FRR and
-    the kernel. Raises `ActivationFailed`.
+    Returns what was repaired: lines that others had changed, and differences between FRR and the
+    kernel. Raises `ActivationFailed`.
     """
     try:
         repaired = _take_up_files(activation, log, say)
@@ -58,13 +58,13 @@ def restart(reason: str, log: Log) -> None:
 
 
 def _take_up_files(activation: Activation, log: Log, say: Log) -> list[str]:
-    """Start FRR, or reload it if that is enough; return lines that others had typed or removed.
+    """Start FRR, or reload it if that is enough; return lines that others had added or removed.
 
     Raises `frr.Silent` or `ActivationFailed`.
     """
     root = activation.root
-    _wait_for_start(activation)  # of a host that has just booted
-    # A reload can't take away a BGP instance that has VNIs, so another AS number needs a restart.
+    _wait_for_start(activation)  # the host may have just booted
+    # A reload can't remove a BGP instance that has VNIs, so another AS number needs a restart.
     if (
         activation.first
         or not _answers(root)
@@ -87,11 +87,11 @@ def _take_up_files(activation: Activation, log: Log, say: Log) -> list[str]:
     if ended := sorted(activation.previous_sessions - set(activation.target.sessions)):
         commands.run(forget_neighbors(activation.target.asn, ended), log)
     _forget_foreign(drift, root, log)
-    # What others have typed may be more than a reload can take back: `_agree` says so then.
+    # A reload may not undo all that others have typed. Then `_agree` says so.
     _reload(activation, log, may_fail=not changed)
     # Each would stay as an empty stanza (FRRouting/frr#21245).
     if removed := [device.name for device in activation.removed if device.kind == "vrf"]:
-        reason = "FRR forgets VRFs that are gone"
+        reason = "FRR forgets removed VRFs"
         commands.run(_configure([f"no vrf {name}" for name in removed], reason), log)
     return [] if changed else drift.texts
 
@@ -118,12 +118,11 @@ def _start(activation: Activation, log: Log) -> None:
 
 
 def _wait_for_start(activation: Activation) -> None:
-    """Wait until FRR has read its file, which may take long: until then nothing is missing.
+    """Wait until FRR has read its file, which may take long: before that, lines are missing.
 
-    systemd is asked for the service's processes, because the service that we run in hides them in
-    /proc. Until the daemons have read their file, the script that started them is among them.
-    watchfrr counts as started when they answer, which is before (FRR's tools/frrcommon.sh.in,
-    all_start).
+    We ask systemd for FRR's processes, because our own service hides them in /proc. The script that
+    starts the daemons is among them until the daemons have read their file. The service counts as
+    started earlier, when they answer (FRR's tools/frrcommon.sh.in, all_start).
     """
     argv = ("systemctl", "status", "--lines=0", "--full", "--no-pager", _SERVICE)
     step = Step(argv, "is FRR still reading its file?", may_fail=True)
@@ -136,12 +135,12 @@ def _wait_for_start(activation: Activation) -> None:
 
 
 def _reload(activation: Activation, log: Log, *, may_fail: bool = False) -> None:
-    """Have FRR take up its file, after what its reload would get wrong. Raises `frr.Silent`.
+    """Have FRR reload its file, but first configure what the reload gets wrong.
 
-    FRR 8.4.4's frr-reload.py says the lines of a new uplink's advertisements twice, and the second
-    time fails ("This ra-interval would conflict with configured ra-lifetime!"). It says a new VRF
-    after what is new of BGP: there `vrf NAME` is taken for `vrf-policy`, and its VNI for one of the
-    default VRF. So both are configured before.
+    FRR 8.4.4's frr-reload.py sends the lines of a new uplink's advertisements twice, and the second
+    time fails ("This ra-interval would conflict with configured ra-lifetime!"). It sends a new VRF
+    after the new lines of BGP, where FRR reads `vrf NAME` as `vrf-policy`, and its VNI as one of
+    the default VRF. So both are configured first. Raises `frr.Silent`.
     """
     sessions, vnis = comparison.missing_in_frr(activation.target, activation.root)
     conf = files.read(activation.root, CONF)
@@ -158,7 +157,7 @@ def _reload(activation: Activation, log: Log, *, may_fail: bool = False) -> None
 
 
 def _reload_step(devices: int, *, service: bool) -> Step:
-    """Have FRR take up what differs; sessions go on.
+    """Have FRR take up the lines that differ; sessions stay up.
 
     The reload script alone is enough for frr.conf. The service (`systemctl reload frr`) also reads
     the file of daemons, and replaces watchfrr, which takes a second or two. If the script fails,
@@ -170,7 +169,7 @@ def _reload_step(devices: int, *, service: bool) -> Step:
 
 
 def _stanzas(conf: str, heads: Names[str]) -> list[str]:
-    """Return the lines of the stanzas of frr.conf that begin with one of these lines."""
+    """Return the lines of the stanzas of frr.conf whose first line is one of these."""
     lines: list[str] = []
     inside = False
     for line in conf.splitlines():
@@ -183,10 +182,10 @@ def _stanzas(conf: str, heads: Names[str]) -> list[str]:
 
 
 def forget_neighbors(asn: int, neighbors: list[str]) -> Step:
-    """Remove sessions that end from FRR, whose reload can't.
+    """Remove neighbors from FRR, because its reload can't.
 
-    FRR 8.4.4's fails on a neighbor with more than one line ("Specify remote-as first"). And no
-    version removes what an interface says of router advertisements: frr-reload.py sends `no
+    The reload of FRR 8.4.4 fails on a neighbor with more than one line ("Specify remote-as first").
+    No version removes an interface's lines of router advertisements: frr-reload.py sends `no
     interface`, which FRR refuses while the kernel has the interface (#13644).
     """
     silent = ("no ipv6 nd ra-interval", "no ipv6 nd ra-lifetime")
@@ -197,7 +196,7 @@ def forget_neighbors(asn: int, neighbors: list[str]) -> Step:
         for line in (f"interface {neighbor}", *silent)
     ]
     lines += [f"router bgp {asn}", *(f"no neighbor {neighbor}" for neighbor in neighbors)]
-    return _configure(lines, "FRR ends sessions that are no longer wanted")
+    return _configure(lines, "FRR ends sessions that are no longer planned")
 
 
 def _is_address(neighbor: str) -> bool:
@@ -207,7 +206,7 @@ def _is_address(neighbor: str) -> bool:
 
 
 def _configure(lines: list[str], reason: str) -> Step:
-    """Give FRR configuration lines. The reload and the check after it find what FRR refuses."""
+    """Configure FRR with these lines. The reload and the check after it find what FRR refuses."""
     words = [word for line in lines for word in ("-c", line)]
     return Step(("vtysh", "-c", "configure terminal", *words), reason, may_fail=True)
 
@@ -216,7 +215,7 @@ def _configure(lines: list[str], reason: str) -> Step:
 
 
 def _drift(root: Path) -> Drift:
-    """Return what FRR does not have as its file says. Raises `frr.Silent`."""
+    """Return how FRR's running configuration differs from its file. Raises `frr.Silent`."""
     drift = running.drift(root)
     return Drift([], []) if drift.digest == reloaded.read(root).same else drift
 
@@ -233,7 +232,7 @@ def _forget_foreign(drift: Drift, root: Path, log: Log) -> None:
 
 
 def _agree(activation: Activation, log: Log, say: Log) -> None:
-    """Wait until FRR's running configuration is that of its file, or learn why it can't be.
+    """Wait until FRR's running configuration is that of its file, or warn that it is not.
 
     Raises `frr.Silent`.
     """
@@ -243,7 +242,7 @@ def _agree(activation: Activation, log: Log, say: Log) -> None:
         return
     known = reloaded.read(root)
     argv = (_RELOAD, "--test", f"/{CONF}")
-    reason = "does FRR only spell these lines otherwise?"
+    reason = "does FRR only spell these lines differently?"
     step = Step(argv, reason, timeout=120 + activation.size / 2)
     with contextlib.suppress(ActivationFailed):
         if _TO_DO not in commands.run(step, log):
@@ -264,9 +263,9 @@ def _note(root: Path, known: Reloaded) -> None:
 # --- What FRR and the kernel lost ---
 
 
-def mend(root: Path, log: Log) -> list[str]:
-    """Restore what the kernel has lost of FRR's, and return it. Raises `frr.Silent`."""
-    lost = routes.lost(root)
+def repair(root: Path, log: Log) -> list[str]:
+    """Restore what FRR has installed and the kernel has lost; return it. Raises `frr.Silent`."""
+    lost = routes.losses(root)
     _restore(lost, root, log)
     return [each.text for each in lost]
 
@@ -274,25 +273,25 @@ def mend(root: Path, log: Log) -> list[str]:
 def _settle(activation: Activation, log: Log, say: Log) -> list[str]:
     """Wait until FRR is as planned; return what was repaired. Raises `ActivationFailed`."""
     repaired: list[str] = []
-    unheard_before: list[Lost] = []
+    unknown_before: list[Loss] = []
 
     def left() -> list[str]:
-        nonlocal unheard_before
+        nonlocal unknown_before
         try:
-            wrong, lost, unheard = comparison.compare_frr(activation.target, activation.root)
-            # Unheard twice: FRR may be about to hear of an address that is new.
-            lost += [each for each in unheard if each in unheard_before]
+            wrong, lost, unknown = comparison.compare_frr(activation.target, activation.root)
+            # Unknown twice: FRR may be about to learn a new address.
+            lost += [each for each in unknown if each in unknown_before]
             _restore(lost, activation.root, log)
         except frr.Silent as silent:
             return [str(silent)]
-        unheard_before = unheard
+        unknown_before = unknown
         repaired.extend(each.text for each in lost)
-        return wrong + [f"FRR: {each.text}" for each in dict.fromkeys(lost + unheard)]
+        return wrong + [f"FRR: {each.text}" for each in dict.fromkeys(lost + unknown)]
 
     commands.note("waiting until FRR is as planned", log)
     wrong = commands.until(left, activation.patience / 2)
     if wrong:
-        say("FRR is not as planned: it is given its file again")
+        say("FRR is not as planned: it reloads its file")
         try:
             _reload(activation, log)
         except frr.Silent:
@@ -303,7 +302,7 @@ def _settle(activation: Activation, log: Log, say: Log) -> list[str]:
     return list(dict.fromkeys(repaired))
 
 
-def _restore(lost: list[Lost], root: Path, log: Log) -> None:
+def _restore(lost: list[Loss], root: Path, log: Log) -> None:
     """Restore next hops' neighbours, then routes, and announce addresses again.
 
     Raises `frr.Silent`.
@@ -314,7 +313,7 @@ def _restore(lost: list[Lost], root: Path, log: Log) -> None:
         commands.run(_batch(entries, "bridge"), log)
     if not lines:
         return
-    # FRR does not remove what it withdrew in between: it believes that to be gone already.
+    # FRR does not remove a route that it withdrew in between: it believes the kernel lacks it.
     installed = routes.installed_prefixes(root)
     if undo := [each.undo for each in lost if each.undo and each.prefix not in installed]:
         commands.run(_batch(undo), log)

@@ -1,8 +1,8 @@
 """The guard: an apply ends well only when what could be reached before can still be reached.
 
-Before anything changes it notes which EVPN sessions are Established, whether the gateway of the
+Before anything changes it stores which EVPN sessions are Established, whether the gateway of the
 management address and the leaves answer, and whether the controller does. Afterwards it waits until
-each of these is true again, as far as the payload still has it.
+each of these is true again, if the payload still has it.
 """
 
 import contextlib
@@ -19,10 +19,10 @@ from generator.desired.target import Target
 from generator.errors import ActivationFailed, Problem, Refused
 from generator.observed import frr
 
-_QUIET = 2.0  # seconds until a person is told what is waited for
-_NEW = 15.0  # seconds until a new link's session is taken for one that comes later
+_QUIET = 2.0  # seconds until a message says what we wait for
+_NEW = 15.0  # seconds that we wait for a new link's session, which may come later
 _SETTLED = 4.0  # seconds after which a new session has its routes: the leaf sends them 1 s later
-_INTERVAL = 0.5  # seconds between two looks at what is still missing
+_INTERVAL = 0.5  # seconds between two checks of what is still missing
 
 
 class Reach(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,9 +43,9 @@ class Guard:
         say: Log,
         controller: Callable[[], bool] | None = None,
     ) -> None:
-        """Take the seconds that all may need to come back; None lets everything pass.
+        """Take the seconds that everything may need to come back; None switches the guard off.
 
-        `controller` asks a controller that has just answered whether it still does.
+        `controller` returns whether a controller that has just answered still does.
         """
         self._seconds = seconds
         self._log = log
@@ -55,7 +55,7 @@ class Guard:
         self._new: frozenset[str] = frozenset()  # sessions that only the plan has
 
     def look(self, current: Target | None, planned: Target) -> None:
-        """Note what can be reached now, by what is applied now.
+        """Store what can be reached now, by the target that is applied now.
 
         Raises `Refused` if the plan has none of the sessions that are Established.
         """
@@ -77,30 +77,30 @@ class Guard:
         )
 
     def hold(self, target: Target, least: float = 0.0) -> None:
-        """Wait until all that a target still has can be reached again, for `least` s or longer.
+        """Wait until everything that a target still has can be reached again, at least `least` s.
 
-        Raises `ActivationFailed` with what can't.
+        Raises `ActivationFailed` with what can't be reached.
         """
         if self._seconds is None:
             return
         limit = max(self._seconds, least)
-        begun = time.monotonic()
-        said = False
+        start = time.monotonic()
+        is_announced = False
         while missing := list(self._missing(target)):
-            elapsed = time.monotonic() - begun
-            if elapsed > _QUIET and not said:
+            elapsed = time.monotonic() - start
+            if elapsed > _QUIET and not is_announced:
                 self._say(f"waiting, as {'; '.join(missing)}")
-                said = True
+                is_announced = True
             if elapsed > limit:
-                waited = f"waited for {limit:g} s"
-                raise ActivationFailed(*(Problem("guard", "", text, waited) for text in missing))
+                hint = f"waited for {limit:g} s"
+                raise ActivationFailed(*(Problem("guard", "", text, hint) for text in missing))
             time.sleep(_INTERVAL)
-        self._welcome(target)
+        self._wait_for_new(target)
 
-    def _welcome(self, target: Target) -> None:
+    def _wait_for_new(self, target: Target) -> None:
         """Wait for sessions of new links, but not for ever: a switch port may not be ready yet.
 
-        The kernel can lose what FRR gives it for such a link. Nobody else would look for it.
+        The kernel can lose FRR's routes over such a link, and nobody else would notice it.
         """
         new = self._new & set(target.sessions) if self._before.sessions else frozenset()
         last = time.monotonic() if new else 0.0  # when something was missing
@@ -115,7 +115,7 @@ class Guard:
                 return
 
     def _missing(self, target: Target) -> Iterator[str]:
-        """Yield what could be reached before and can't be reached now, the cheapest look first."""
+        """Yield what could be reached before and can't be reached now, the cheapest check first."""
         expected = self._before.sessions & set(target.sessions)
         for name in sorted(expected - _sessions()):
             yield f"session {name} is not Established, but was before"
@@ -133,14 +133,14 @@ class Guard:
             yield "the controller does not answer, but did before"
 
     def _lost(self) -> list[str]:
-        """Return what the kernel lost of FRR's; it is restored, so the next look finds it."""
+        """Restore what FRR has installed and the kernel has lost, and return it."""
         try:
-            return activation.mend(Path("/"), self._log)
+            return activation.repair(Path("/"), self._log)
         except frr.Silent as silent:
             return [str(silent)]
 
     def _answers(self, address: str, source: str = "") -> bool:
-        """Whether an address answers a ping; not without the command ping."""
+        """Whether an address answers a ping. False if the command ping is missing."""
         argv = ["ping", "-n", "-c", "1", "-W", "1", *(["-I", source] if source else []), address]
         with contextlib.suppress(ActivationFailed):
             commands.run(Step(tuple(argv), "whether it can be reached", timeout=5), self._log)
@@ -166,7 +166,7 @@ def _loopback(target: Target) -> str:
 
 
 def _leaves(target: Target) -> list[str]:
-    """Return the loopbacks of the leaves at the other ends: they serve as BGP identifiers."""
+    """Return the loopbacks of the leaves with a session, which are their BGP identifiers."""
     with contextlib.suppress(frr.Silent):
         return sorted(frr.router_ids(Path("/"))) if target.loopbacks else []
     return []

@@ -1,4 +1,4 @@
-"""The backend ifupdown2: its files, its check, its two ways, and what it must be kept from."""
+"""The backend ifupdown2: its files, its check, its whole and its quick way, and workarounds."""
 
 import contextlib
 import shutil
@@ -21,14 +21,14 @@ from generator.state import files, stored, tree
 from generator.state.changes import Change
 
 FILE = "etc/network/interfaces.d/evpn-host"
-# ifupdown2 names VRFs' tables in this folder, which it does not make, and keeps a list there.
+# ifupdown2 needs this folder for the names of VRFs' tables and its list, and does not create it.
 VRF_TABLES = Path("etc/iproute2/rt_tables.d")
 VRF_MAP = VRF_TABLES / "ifupdown2_vrf_map.conf"
 # Keywords of a stanza that name its ports.
 _PORTS = ("bridge-ports", "bond-slaves", "bond-ports")
 
 
-# It does not wait for an answer of dhclient's, and ends it at once (3.0.0).
+# With this policy ifupdown2 does not wait for dhclient, and ends it at once (3.0.0).
 _NO_WAIT = '{"dhcp": {"defaults": {"dhcp-wait": "no"}}}'
 # Its policies: the distribution's, then the operator's, which win.
 _POLICIES = ("var/lib/ifupdown2/policy.d/*.json", "etc/network/ifupdown2/policy.d/*.json")
@@ -50,7 +50,7 @@ class _Dhcp(msgspec.Struct):
 
 
 class _Policy(msgspec.Struct):
-    """What a policy says of VRFs, and of DHCP."""
+    """What a policy says about VRFs and DHCP."""
 
     vrf: _OfVrfs = msgspec.field(default_factory=_OfVrfs)
     dhcp: _Dhcp = msgspec.field(default_factory=_Dhcp)
@@ -88,18 +88,18 @@ class Ifupdown:
             raise Refused(Problem("/etc/network/interfaces", "", rule, hint))
         return True
 
-    def placed(self, root: Path, host: Host) -> Host:
-        """Return the host: all stanzas of a NIC count as one, in whatever file they are."""
+    def locate(self, root: Path, host: Host) -> Host:
+        """Return the host as it is: ifupdown2 merges all stanzas of a NIC, from any file."""
         del root
         return host
 
     def digest(self, root: Path) -> str:
-        """Return a digest of nothing: our file is the same, whatever the operator's have."""
+        """Return "": our file does not depend on the operator's files."""
         del root
         return ""
 
     def conflicts(self, root: Path, host: Host) -> list[Problem]:
-        """Return which stanzas keep a NIC from being an uplink.
+        """Return the stanzas that keep a NIC from being an uplink.
 
         ifupdown2 makes one stanza of all stanzas of a NIC and takes the first one's method
         (`squash` in ifupdown/iface.py, 3.0): after ours it would start no DHCP client.
@@ -112,13 +112,13 @@ class Ifupdown:
         ]
 
     def lease(self, root: Path, host: Host) -> str | None:
-        """Return the policy by which ifupdown2 does not wait for dhclient (addons/dhcp.py, 3.0)."""
+        """Return the policy that keeps ifupdown2 from waiting (addons/dhcp.py, 3.0)."""
         nic = host.management.ifname if host.management else ""
         asking = [s for s in interfaces.stanzas(root, FILE) if nic in s.names]
         if not asking or asking[0].method != "dhcp":
             return None
-        said = [p.dhcp.defaults.get("dhcp-wait", "") for p in _policies(root)]
-        if [word.lower() for word in said if word][-1:] == ["no"]:
+        words = [p.dhcp.defaults.get("dhcp-wait", "") for p in _policies(root)]
+        if [word.lower() for word in words if word][-1:] == ["no"]:
             return ""
         return (
             f"write {_NO_WAIT} into /etc/network/ifupdown2/policy.d/dhcp.json,"
@@ -129,7 +129,7 @@ class Ifupdown:
     def refuse_devices(self, root: Path, host: Host) -> None:
         """Raise `Refused` for a VRF whose table is outside of the range that ifupdown2 allows.
 
-        `ifup` would fail when it makes the VRF (`_create_vrf_dev` in addons/vrf.py, 3.0).
+        `ifup` would fail when it creates the VRF (`_create_vrf_dev` in addons/vrf.py, 3.0).
         """
         first, last = _vrf_tables(root)
         rule = f"is not in {first}–{last}, which ifupdown2 allows"
@@ -148,16 +148,16 @@ class Ifupdown:
         return Step(argv, "ifupdown2 reads the new file", timeout=60 + devices)
 
     def whole(self, devices: int) -> Step:
-        """`ifreload -a`: it brings up and down whatever its files say."""
+        """Return `ifreload -a`, which brings up and down everything in its files."""
         return Step(("ifreload", "-a"), "create and configure devices", timeout=120 + devices)
 
     def activate(self, activation: Activation, log: Log) -> None:
-        """Bring up the devices that differ, or with `whole` have ifupdown2 do all that it does."""
-        for folder in self.folders:  # ifupdown2 fails to name a VRF's table without it
+        """Bring up the devices that differ, or with `whole` have ifupdown2 reload everything."""
+        for folder in self.folders:  # without it ifupdown2 fails to name a VRF's table
             files.make_folder(activation.root, folder)
         devices.delete_unchangeable(activation.target, log)
         if activation.whole or devices.SYSCTL in activation.changed_files:
-            # Some settings must be there before the devices are.
+            # Some settings must be set before the devices exist.
             commands.run(devices.sysctl(activation.root), log)
         # Without the kernel's rule for VRFs (after uninstall) ifupdown2 adds two of its own for
         # each VRF, and never removes them.
@@ -174,9 +174,9 @@ class Ifupdown:
 
     def _reload_all(self, activation: Activation, log: Log) -> None:
         if carriers := management.carriers(activation):
-            # ifreload begins with removing devices, even a bridge with the management address. So
-            # the bridge that the address is to move to has to be there before.
-            reason = f"the management address is to leave {', '.join(carriers)}"
+            # ifreload first removes devices, even a bridge with the management address. So the
+            # bridge to which the address will move has to exist before.
+            reason = f"the management address has to leave {', '.join(carriers)}"
             commands.run(_ifup(management.successors(activation), reason), log)
             management.wait_for_hook(activation)
         commands.run(self.whole(activation.size), log)
@@ -188,10 +188,10 @@ class Ifupdown:
         if not any((root / "sys/class/net" / name).exists() for name in names):
             files.remove(root, VRF_MAP)
 
-    def touched(
+    def unchanged_devices(
         self, root: Path, plan: Plan, changes: list[Change], known: Names[str]
     ) -> set[str] | None:
-        """Return none, or None where the file changes for the loopback or for a NIC too."""
+        """Return no device, or None if the file also changes for the loopback or a NIC."""
         del root, plan
         for change in changes:
             if change.path == FILE:
@@ -203,7 +203,7 @@ class Ifupdown:
 
 
 def _conflicts(stanza: Stanza, uplinks: Names[str]) -> Iterator[Problem]:
-    """Yield why a stanza and our part of an uplink can't both have effect."""
+    """Yield why a stanza and our settings for an uplink can't both take effect."""
     own = ", ".join(sorted(stanza.names & uplinks))
     if own and stanza.method == "dhcp" and stanza.behind_ours:
         rule = "comes after our part of it, and ifupdown2 would start no DHCP client"
@@ -227,7 +227,7 @@ def _conflicts(stanza: Stanza, uplinks: Names[str]) -> Iterator[Problem]:
 
 
 def _vrf_tables(root: Path) -> tuple[int, int]:
-    """Return the first and the last table that ifupdown2 gives to a VRF, by its policies."""
+    """Return the first and the last table that ifupdown2's policies allow for a VRF."""
     first, last = 1001, 5000
     for policy in _policies(root):
         limits = policy.vrf.module_globals
@@ -237,19 +237,19 @@ def _vrf_tables(root: Path) -> tuple[int, int]:
 
 
 def _policies(root: Path) -> Iterator[_Policy]:
-    """Yield the policies; a later one counts more."""
+    """Yield the policies; a later one wins."""
     for path in (path for pattern in _POLICIES for path in tree.find(root, pattern)):
         with contextlib.suppress(OSError, msgspec.DecodeError):  # ifupdown2 skips it too
             yield stored.read(root, path, _Policy)
 
 
 def _ifup(names: list[str], reason: str) -> Step:
-    """Bring up some devices, in the order in which they need each other."""
+    """Bring up these devices, in this order."""
     return Step(("ifup", *names), reason, timeout=120 + len(names))
 
 
 def _lower_first(devices: list[Device], names: Names[str]) -> list[str]:
-    """Return names of devices, and of their bridges, each after what it needs."""
+    """Return the names of these devices and of their bridges, each after the devices it needs."""
     order = {"vrf": 0, "vxlan": 1, "bridge": 2}
     names = names | {d.master or "" for d in devices if d.kind == "vxlan" and d.name in names}
     keyed = [(order[device.kind], device.name) for device in devices if device.name in names]

@@ -1,4 +1,4 @@
-"""Which switches are connected to NICs, as lldpd has heard it (IEEE 802.1AB)."""
+"""Asks lldpd which switches are connected to NICs (IEEE 802.1AB)."""
 
 import contextlib
 from pathlib import Path
@@ -35,7 +35,7 @@ class _Answer(msgspec.Struct):
 
 
 def switches(log: Log) -> dict[str, str]:
-    """Return the name of the switch at the other end, by NIC; nothing where no lldpd runs."""
+    """Return the name of the switch at the other end, by NIC; nothing if lldpd does not run."""
     if not _SOCKET.exists():
         return {}
     step = Step(("lldpcli", "-f", "json0", "show", "neighbors"), "which switch is where", timeout=5)
@@ -45,7 +45,7 @@ def switches(log: Log) -> dict[str, str]:
 
 
 def decode(answer: str) -> dict[str, str]:
-    """Return the names in an answer of lldpcli, by NIC. What can't be read has none."""
+    """Return the names in an answer of lldpcli, by NIC; none if it can't be read."""
     try:
         neighbors = msgspec.json.decode(answer, type=_Answer).lldp
     except msgspec.MsgspecError:

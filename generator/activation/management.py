@@ -1,4 +1,4 @@
-"""Leaves the hook time to move the management address, and sees that the hook runs."""
+"""Starts the hook, and waits until it has moved the management address."""
 
 from generator.activation import commands, services
 from generator.activation.backend import Activation
@@ -7,17 +7,17 @@ from generator.errors import ActivationFailed
 from generator.observed import netlink
 from generator.observed.management import HOOK
 
-LET_GO = 15.0  # seconds for a busy host to make the new bridge, and for the hook to move to it
+MOVE_TIMEOUT = 15.0  # seconds: a busy host creates the new bridge, then the hook moves the address
 
 
 def wait_for_hook(activation: Activation) -> None:
-    """Wait until no bridge that goes carries the management address, but not for ever."""
+    """Wait until no bridge that will be removed has the management address, but not for ever."""
     if carriers(activation):
-        commands.until(lambda: carriers(activation), LET_GO)
+        commands.until(lambda: carriers(activation), MOVE_TIMEOUT)
 
 
 def carriers(activation: Activation) -> list[str]:
-    """Return the devices that go and have a management address."""
+    """Return the devices that will be removed and have a management address."""
     removed = [device.name for device in activation.removed]
     moving = set(activation.target.moving_addresses)
     if not removed or not moving:
@@ -31,7 +31,7 @@ def carriers(activation: Activation) -> list[str]:
 
 
 def successors(activation: Activation) -> list[str]:
-    """Return the bridge that the management address is to move to, after its ports."""
+    """Return the bridge to which the management address will move, after its ports."""
     management = activation.target.management
     bridge = management.bridge if management else ""
     devices = [d for d in activation.target.devices if bridge in {d.name, d.master}]
@@ -41,25 +41,25 @@ def successors(activation: Activation) -> list[str]:
 def start_hook(activation: Activation, log: Log, say: Log) -> None:
     """Have systemd run the hook now and at every boot, if there is a management address.
 
-    A renumbered address is waited for. Raises `ActivationFailed` if it does not come.
+    If the address has changed, wait for it. Raises `ActivationFailed` if it does not come.
     """
     if not activation.target.management:
         return
     if services.is_installed(HOOK, activation.root):
         services.enable(HOOK, "the management address follows the fabric", log)
         if _is_renumbered(activation):
-            # Else it would read the record only at its next poll.
+            # Otherwise it would read the record only at its next poll.
             restart = ("systemctl", "restart", HOOK)
-            commands.run(Step(restart, "the management address is another one"), log)
+            commands.run(Step(restart, "the management address has changed"), log)
             commands.note("waiting until the hook has moved the management address", log)
-            if left := commands.until(lambda: _misplaced(activation), LET_GO):
+            if left := commands.until(lambda: _misplaced(activation), MOVE_TIMEOUT):
                 raise ActivationFailed(*left)
     else:
         say(f"warning: {HOOK} is not installed: the management address stays on the NIC")
 
 
 def _is_renumbered(activation: Activation) -> bool:
-    """Whether addresses, gateways or the NIC are others than before."""
+    """Whether addresses, gateways or the NIC have changed."""
     old = activation.previous.target.management if activation.previous else None
     new = activation.target.management
     return bool(old and new and (old.ifname, old.pairs) != (new.ifname, new.pairs))
@@ -78,7 +78,7 @@ def _misplaced(activation: Activation) -> list[str]:
     }
     current = {address for address, _ in new.pairs}
     left = [
-        f"{name} still has the management address of before, {address}"
+        f"{name} still has the old management address {address}"
         for name, present in on.items()
         for address in sorted(present)
         if address in {before for before, _ in old.pairs} - current

@@ -1,4 +1,4 @@
-"""Address translation of others, such as Docker's, that would take in packets of guests."""
+"""Finds NAT rules of others, such as Docker's, that would translate addresses of guests."""
 
 import contextlib
 import re
@@ -15,19 +15,19 @@ _LEGACY = {"iptables": "/proc/net/ip_tables_names", "ip6tables": "/proc/net/ip6_
 _NF_TABLES = Path("/sys/module/nf_tables")
 KEPT = "type nat hook postrouting"  # of our packet filter, where guests keep their addresses
 _COUNTER = re.compile(r"counter packets \d+ bytes \d+ ")
-_SHOWN = 5  # V-Nets that a finding names; the rest is counted
+_SHOWN = 5  # V-Nets that a finding names; the rest is only counted
 _GUESTS = ("nbr-", "l3br-", "Vrf_")
 _CHAIN = re.compile(r"^\tchain .*?^\t\}", re.MULTILINE | re.DOTALL)
 # A rule that translates the source, as `nft list ruleset` and as `iptables -S` print it.
 _TRANSLATES = re.compile(r"\b(masquerade|snat to)\b|-j (MASQUERADE|SNAT)\b")
 _SOURCE = re.compile(r"(?:\bip6? saddr|(?<!! )-s) ([0-9a-f.:]+(?:/\d+)?)")
 _DEVICE = re.compile(r'(?:\boifname |(?<!! )-o )"?([\w.+*-]+)')
-# A rule before it that lets guests' packets out as they are.
+# A rule that accepts guests' packets before they are translated.
 _EXEMPTS = re.compile(r"(nbr-|l3br-).*(\baccept\b|\breturn\b|-j (ACCEPT|RETURN)\b)")
 
 
 def findings(gateways: Collection[str], log: Log, *, filtered: bool) -> Iterator[Finding]:
-    """Yield which translation takes in a V-Net, for its owner to exempt.
+    """Yield a finding for each rule that translates addresses of a V-Net.
 
     `gateways` are addresses with lengths; `filtered` says whether this host has our packet filter.
     The tools run only where the kernel has tables already.
@@ -41,12 +41,12 @@ def findings(gateways: Collection[str], log: Log, *, filtered: bool) -> Iterator
             if device and not device[1].startswith(_GUESTS):
                 continue  # no packet of a guest leaves there
             for tool, version in (("iptables", 4), ("ip6tables", 6)):
-                taken = [n for n in networks if n.version == version and _takes_in(line, n)]
-                if not taken:
+                concerned = [n for n in networks if n.version == version and _concerns(line, n)]
+                if not concerned:
                     continue
                 rule = _COUNTER.sub("", line).strip()
                 yield Finding(
-                    what=f"a rule translates addresses of {_listed(taken)}: {rule}",
+                    what=f"a rule translates addresses of {_short_list(concerned)}: {rule}",
                     why="guests there would appear with an address of this host",
                     remedy="guest_nat: false in /etc/evpn-host/config.yaml keeps theirs"
                     if filtered
@@ -55,14 +55,14 @@ def findings(gateways: Collection[str], log: Log, *, filtered: bool) -> Iterator
                 )
 
 
-def _listed(networks: list[IPv4Network | IPv6Network]) -> str:
-    """Return the first networks as a person reads them, and how many there are more."""
+def _short_list(networks: list[IPv4Network | IPv6Network]) -> str:
+    """Return the first networks for a person, and the number of the others."""
     shown = ", ".join(sorted(map(str, networks))[:_SHOWN])
     rest = len(networks) - _SHOWN
-    return f"{shown} and {rest} V-Nets more" if rest > 0 else shown
+    return f"{shown} and {rest} more V-Nets" if rest > 0 else shown
 
 
-def _takes_in(line: str, network: IPv4Network | IPv6Network) -> bool:
+def _concerns(line: str, network: IPv4Network | IPv6Network) -> bool:
     source = _SOURCE.search(line)
     if source is None:
         return "saddr !=" not in line and "! -s" not in line
@@ -72,7 +72,7 @@ def _takes_in(line: str, network: IPv4Network | IPv6Network) -> bool:
 
 
 def _rules(log: Log) -> Iterator[str]:
-    """Yield the rules of nftables, iptables-nft's among them, and those of iptables-legacy."""
+    """Yield the rules of nftables, which include iptables-nft's, and those of iptables-legacy."""
     reason = "whether guests' addresses are translated"
     if _NF_TABLES.exists():
         with contextlib.suppress(ActivationFailed):

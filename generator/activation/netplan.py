@@ -1,4 +1,4 @@
-"""The backend netplan, with systemd-networkd: its files, its check, its two ways, its remedies."""
+"""The backend netplan with networkd: its files, its check, whole and quick way, and remedies."""
 
 import contextlib
 import os
@@ -26,10 +26,10 @@ FILE = "etc/netplan/60-evpn-host.yaml"
 NETWORKD_CONF = "etc/systemd/networkd.conf.d/90-evpn-host.conf"
 _FOLDER = "etc/netplan"
 _NETWORKD_DROP_INS = "etc/systemd/network"
-_GENERATED = Path("run/systemd/network")  # networkd's files, which netplan makes
+_GENERATED = Path("run/systemd/network")  # networkd's files that netplan writes
 _PREFIX = netplan.PREFIX  # of their names
-# What makes networkd's files below a folder. 1.2 calls it `configure`, and has systemd's generator
-# beside it. Before 1.2 it was `generate`, which Debian 12's netplan looks for in /lib.
+# The program that writes networkd's files below a folder. In 1.2 it is `configure`, beside
+# systemd's generator. Before 1.2 it was `generate`, in Debian 12 below /lib.
 GENERATORS = (
     "/usr/libexec/netplan/configure",
     "/usr/libexec/netplan/generate",
@@ -60,26 +60,26 @@ class Netplan:
         return (_announce_masters, _restart_networkd)
 
     def is_used(self, root: Path) -> bool:
-        """Whether there are other netplan files, or networkd runs."""
+        """Whether there are netplan files that are not ours, or networkd runs."""
         if any(path != FILE for path in tree.find(root, f"{_FOLDER}/*.yaml")):
             return True
-        # systemd's own file system says so: no command is run.
+        # Its cgroup exists while it runs: no command is needed.
         unit = Path("/sys/fs/cgroup/system.slice/systemd-networkd.service")
         return root == Path("/") and unit.is_dir()
 
-    def placed(self, root: Path, host: Host) -> Host:
-        """Return the host with the files that decide for its NICs, and with what netplan knows."""
-        on_nics = netplan_nics.placed(host, netplan_nics.read(root, FILE, host))
-        if not host.vrfs or root != Path("/"):  # of another machine nobody knows the netplan
-            return on_nics
-        return msgspec.structs.replace(on_nics, optional_vrfs=self._knows_optional_vrfs())
+    def locate(self, root: Path, host: Host) -> Host:
+        """Return the host with the files that configure its NICs, and what netplan supports."""
+        located = netplan_nics.locate(host, netplan_nics.read(root, FILE, host))
+        if not host.vrfs or root != Path("/"):  # another machine's netplan is not known
+            return located
+        return msgspec.structs.replace(located, optional_vrfs=self._supports_optional_vrfs())
 
-    def _knows_optional_vrfs(self) -> bool:
-        """Whether netplan takes `optional` for a VRF.
+    def _supports_optional_vrfs(self) -> bool:
+        """Whether netplan accepts `optional` for a VRF. We have it check a file.
 
-        From 1.1 on a boot waits for each device that is not optional to be `degraded`, which a VRF
-        never is: whatever needs the network would start after two minutes. Debian 12's 0.106
-        refuses the whole file for this key, and lets no boot wait. So it is asked.
+        From 1.1 on a boot waits until each device that is not optional is `degraded`, which a VRF
+        never is: services that need the network would start two minutes late. Debian 12's 0.106
+        refuses a file with this key, and lets no boot wait.
         """
         with tempfile.TemporaryDirectory(prefix=STAGE) as folder:
             stage = Path(folder)
@@ -90,11 +90,11 @@ class Netplan:
         return False
 
     def conflicts(self, root: Path, host: Host) -> list[Problem]:
-        """Return why NICs can't be taken as the operator has them."""
+        """Return why NICs can't be uplinks as the operator configures them."""
         return list(netplan_nics.problems(host, netplan_nics.read(root, FILE, host)))
 
     def lease(self, root: Path, host: Host) -> str | None:
-        """Return "" where the management NIC asks for a lease: our files make it optional."""
+        """Return "" if the management NIC asks for a lease: our files make it optional."""
         del root
         return None if host.lease is None else ""
 
@@ -102,23 +102,23 @@ class Netplan:
         """Return a digest of the files of netplan and networkd that are not ours."""
         own = [path for path in netplan.paths(root) if path != FILE]
         kinds = ("nbr-", "vxlan", "Vrf_", "l3br-", "l3vx-")
-        made = tuple(f"{_PREFIX}{kind}" for kind in kinds)
-        # Another netplan may know more.
+        prefixes = tuple(f"{_PREFIX}{kind}" for kind in kinds)
+        # Another version of netplan may support more.
         stamps = [networkd.stamp(root, path.lstrip("/")) for path in GENERATORS]
         stamps += [networkd.stamp(root, path) for path in own]
-        return plan.digest(*stamps, networkd.digest(root, made, _PREFIX))
+        return plan.digest(*stamps, networkd.digest(root, prefixes, _PREFIX))
 
     def refuse_devices(self, root: Path, host: Host) -> None:
-        """Refuse nothing: netplan makes each device that a payload can ask for."""
+        """Refuse nothing: netplan creates each device that a payload can need."""
 
     def check(self, stage: Path, devices: int) -> Step:
-        """Have netplan read the files below `stage`, and make networkd's files from them there.
+        """Have netplan read the files below `stage`, and write networkd's files there.
 
-        The generator is called without the command `netplan generate`. From 1.1 on that has systemd
-        reload its units. netplan's generator then writes all files of networkd on the host itself
-        anew, and networkd reconfigures every link. 1.2 runs a generator that it looks for below
-        `stage`. While the host boots the generator asks systemd to start networkd: SYSTEMD_OFFLINE
-        keeps systemctl from doing so (systemd's docs/ENVIRONMENT.md).
+        The generator is called directly. From 1.1 on `netplan generate` has systemd reload its
+        units: netplan's generator then rewrites all of networkd's files on the host itself, and
+        networkd reconfigures every link. 1.2 runs a generator that it looks for below `stage`.
+        While the host boots, the generator asks systemd to start networkd: SYSTEMD_OFFLINE keeps
+        systemctl from doing so (systemd's docs/ENVIRONMENT.md).
         """
         reason = "netplan reads the new files"
         generator = next((path for path in GENERATORS if os.access(path, os.X_OK)), None)
@@ -129,11 +129,11 @@ class Netplan:
         return Step(argv, reason, timeout=60 + devices / 10)
 
     def whole(self, devices: int) -> Step:
-        """`netplan apply`: it reconfigures every link."""
+        """Return `netplan apply`, which reconfigures every link."""
         return Step(("netplan", "apply"), "create and configure devices", timeout=120 + devices)
 
     def activate(self, activation: Activation, log: Log) -> None:
-        """Take up what changed: networkd's files that differ, or with `whole` all of them."""
+        """Have networkd take up its files that differ, or with `whole` all of them."""
         if NETWORKD_CONF in activation.changed_files:
             reason = "networkd must leave FRR's routes alone, and reads that only at its start"
             commands.run(_restart(reason, activation.size), log)
@@ -154,18 +154,18 @@ class Netplan:
         devices.delete(activation.removed, log)
 
     def remove_notes(self, root: Path) -> None:
-        """Do nothing: there are none."""
+        """Do nothing: netplan has no notes."""
 
-    def touched(
+    def unchanged_devices(
         self, root: Path, plan: Plan, changes: list[Change], known: Names[str]
     ) -> set[str] | None:
-        """Return devices whose drop-in changes, and those without a file of networkd."""
+        """Return devices whose drop-in changes, and those without a networkd file."""
         del known
         return _with_drop_ins(changes) | _without_file(root, plan)
 
 
 def _restart(reason: str, devices: int) -> Step:
-    """Have networkd read its own settings, and look at every device as if it were new."""
+    """Have networkd read its own settings, and handle every device as if it were new."""
     argv = ("systemctl", "restart", "systemd-networkd.service")
     return Step(argv, reason, timeout=60 + devices)
 
@@ -177,12 +177,11 @@ def _reload(devices: int) -> Step:
 
 
 def _announce_masters(activation: Activation, log: Log) -> None:
-    """Have the kernel announce again bridges and VRFs into which devices are still to go.
+    """Have the kernel announce again the bridges and VRFs that still lack ports.
 
-    If a bridge or VRF was deleted by hand and made again, networkd 252 loads it once more at its
-    next reload, finds that it exists, and waits for the kernel to announce it. Ports that go into
-    it wait with it, for ever. The kernel announces a device whose group is set, even to the group
-    that it has.
+    If a bridge or VRF was deleted by hand and created again, networkd 252 loads it once more at its
+    next reload, finds that it exists, and waits for the kernel to announce it. Its ports wait too,
+    for ever. The kernel announces a device when its group is set, even to the same group.
     """
     late = {difference.device for difference in activation.differences()}
     links = netlink.links()
@@ -193,28 +192,28 @@ def _announce_masters(activation: Activation, log: Log) -> None:
         for name in sorted(name for name in masters if name)
     }:
         lines = "".join(f"link set dev {name} group {group}\n" for name, group in groups.items())
-        reason = f"networkd up to 252 waits to hear of {', '.join(groups)}"
+        reason = f"networkd up to 252 waits for an announcement of {', '.join(groups)}"
         argv = ("ip", "-force", "-batch", "-")
         commands.run(Step(argv, reason, input=lines, may_fail=True), log)
 
 
 def _restart_networkd(activation: Activation, log: Log) -> None:
-    """Have networkd look at all devices anew.
+    """Have networkd handle all devices again.
 
-    On a busy host networkd may not hear within 25 s that a device was made. It then takes the
-    device for failed for as long as it runs, and what goes into it waits for ever (252, 257).
+    On a busy host networkd may not learn within 25 s that a device was created. The device then
+    counts as failed until networkd ends, and the device's ports wait for ever (252, 257).
     """
-    commands.run(_restart("networkd gave up devices that are there", activation.size), log)
+    commands.run(_restart("networkd gave up devices that exist", activation.size), log)
 
 
 # --- networkd's files ---
 
 
 def sync_networkd(stage: Path, root: Path, stale: set[str], left_out: set[str]) -> list[str]:
-    """Copy those of networkd's files that netplan made in `stage` and that differ on the host.
+    """Copy the files of networkd that netplan wrote in `stage`, if they differ on the host.
 
     Returns the names of the files that changed. Devices that are `left_out` keep their files.
-    Files of `stale` devices are written although they are the same: networkd then looks at these
+    Files of `stale` devices are written even if they are the same: networkd then handles these
     devices again. Raises `ActivationFailed`.
 
     `netplan generate` on the host itself would write every file, and networkd would reconfigure
@@ -224,7 +223,7 @@ def sync_networkd(stage: Path, root: Path, stale: set[str], left_out: set[str]) 
     target.mkdir(parents=True, exist_ok=True)
     new = {file.name: file.read_bytes() for file in source.glob(f"{_PREFIX}*") if file.is_file()}
     if not new:
-        raise ActivationFailed("netplan made no files for networkd")
+        raise ActivationFailed("netplan wrote no files for networkd")
     kept = _file_names(left_out)
     rewritten = _file_names(stale)
     new |= {n: f.read_bytes() for n in rewritten & kept if (f := target / n).exists()}
@@ -248,12 +247,12 @@ def _file_names(names: Iterable[str]) -> set[str]:
 
 
 def _with_drop_ins(changes: list[Change]) -> set[str]:
-    """Return the devices of which a drop-in for networkd changes."""
+    """Return the devices whose networkd drop-in changes."""
     folders = [Path(change.path).parent.name for change in changes]
     return {f.removeprefix(_PREFIX).rsplit(".", 2)[0] for f in folders if f.startswith(_PREFIX)}
 
 
 def _without_file(root: Path, plan: Plan) -> set[str]:
-    """Return the devices for which networkd has no file, whoever removed it."""
+    """Return the devices for which networkd has no file: somebody has removed it."""
     present = {file.name for file in (root / _GENERATED).glob(f"{_PREFIX}*.network")}
     return {d.name for d in plan.devices if f"{_PREFIX}{d.name}.network" not in present}

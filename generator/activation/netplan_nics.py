@@ -1,8 +1,8 @@
-"""Where our part of a NIC goes on a host with networkd, and which NICs can't be taken.
+"""Finds where our settings of a NIC belong on a host with networkd, and NICs that can't be uplinks.
 
-networkd takes one file for a NIC. If that is one of the operator, ours beside it would either be
-without effect or take his addresses away. So our part is a drop-in of the file that networkd takes
-without us. Only a NIC that has no file gets a section in our netplan file.
+networkd applies one file to a NIC. If that is the operator's file, a file of ours would have no
+effect, or would remove the operator's addresses. So our settings are a drop-in for the file that
+networkd applies without us. Only a NIC without a file gets a section in our netplan file.
 """
 
 import re
@@ -18,7 +18,7 @@ from generator.observed import netplan, networkd
 from generator.observed.netplan import NETWORK_MANAGER, PREFIX, Section
 from generator.observed.networkd import NetworkFile, Nic
 
-# Settings by which networkd makes a NIC a part of something else.
+# Settings with which networkd makes a NIC a part of another device.
 _MASTERS = ("Network.Bridge", "Network.Bond", "Network.VRF", "Network.BatmanAdvanced")
 
 
@@ -27,27 +27,27 @@ _PLAIN_ID = re.compile(r"[\w.:@~-]+")
 
 
 class Configuration(msgspec.Struct, frozen=True):
-    """What decides for the NICs of a host, without us."""
+    """The configuration of a host's NICs without ours."""
 
     files: list[NetworkFile]  # sorted as networkd sorts them
     sections: list[Section]
     nics: dict[str, Nic]
 
     def nic(self, name: str) -> Nic:
-        """Return a device; only its name, if it is not there or belongs to another root."""
-        return self.nics.get(name) or Nic(name=name, there=False)
+        """Return a device; only its name, if it does not exist or belongs to another root."""
+        return self.nics.get(name) or Nic(name=name, is_known=False)
 
     def file(self, name: str) -> NetworkFile | None:
-        """Return the file that networkd takes for a device, None if there is none."""
+        """Return the file that networkd applies to a device, None if there is none."""
         return networkd.first(self.files, self.nic(name))
 
     def section(self, file: NetworkFile) -> Section | None:
-        """Return the section of which netplan makes a file."""
+        """Return the section for which netplan writes a file, None if it is not netplan's."""
         return next((each for each in self.sections if each.place == file.place), None)
 
 
 def read(root: Path, ours: str, host: Host) -> Configuration:
-    """Read what decides for a host's NICs; `ours` is the path of our own netplan file."""
+    """Read the configuration of a host's NICs; `ours` is the path of our own netplan file."""
     sections, _ = netplan.sections(root, ours)
     by_name = {
         each.file_name: each.network_file(root)
@@ -61,13 +61,13 @@ def read(root: Path, ours: str, host: Host) -> Configuration:
     return Configuration(files, sections, networkd.nics(root, own_devices))
 
 
-def _hides(file: NetworkFile, made: dict[str, NetworkFile]) -> bool:
-    """Whether networkd reads a file although netplan makes one of this name in /run."""
-    return file.name not in made or file.place.startswith("/etc/")
+def _hides(file: NetworkFile, generated: dict[str, NetworkFile]) -> bool:
+    """Whether networkd reads a file although netplan may write one of this name in /run."""
+    return file.name not in generated or file.place.startswith("/etc/")
 
 
-def placed(host: Host, configuration: Configuration) -> Host:
-    """Return the host with the files that decide for its NICs."""
+def locate(host: Host, configuration: Configuration) -> Host:
+    """Return the host with the files that configure its NICs."""
     foreign: dict[str, str] = {}
     for name in ("lo", *(uplink.ifname for uplink in host.uplinks)):
         file = configuration.file(name)
@@ -80,7 +80,7 @@ def placed(host: Host, configuration: Configuration) -> Host:
 
 
 def _lease(host: Host, configuration: Configuration) -> Lease | None:
-    """Return who asks for the management NIC's addresses by DHCP, None if nobody does."""
+    """Return where the management NIC's DHCP is set, None if it is not."""
     nic = host.management.ifname if host.management else ""
     file = configuration.file(nic)
     if file is None or all(nic != uplink.ifname for uplink in host.uplinks):
@@ -94,7 +94,7 @@ def _lease(host: Host, configuration: Configuration) -> Lease | None:
 
 
 def problems(host: Host, configuration: Configuration) -> Iterator[Problem]:
-    """Yield why a host's NICs can't be taken as they are."""
+    """Yield why a host's NICs can't be uplinks as they are."""
     for uplink in host.uplinks:
         yield from _of_nic(uplink.ifname, configuration)
     yield from _shared(host, configuration)
@@ -141,7 +141,7 @@ def _instead(section: Section) -> str:
 
 
 def _shared(host: Host, configuration: Configuration) -> Iterator[Problem]:
-    """Yield files that are about an uplink and another device, which would get the same."""
+    """Yield files that match an uplink and another device, which would get the same settings."""
     uplinks = {uplink.ifname: uplink for uplink in host.uplinks}
     for name in ("lo", *uplinks):
         file = configuration.file(name)
@@ -153,18 +153,18 @@ def _shared(host: Host, configuration: Configuration) -> Iterator[Problem]:
         same = [uplinks[each] for each in uplinks if configuration.file(each) == file]
         if rest or (name == "lo" and same) or _differ(same):
             names = ", ".join(sorted({*rest, *(each.ifname for each in same)} - {name}))
-            rule = f"is about {name} and about {names}, which would get what {name} needs"
+            rule = f"matches {name} and also {names}, which would get what {name} needs"
             yield Problem(file.place, "", rule, _own_file(name, file))
 
 
 def _differ(uplinks: Sequence[Uplink]) -> bool:
-    """Whether one text can't be what all these uplinks need."""
+    """Whether these uplinks need different settings."""
     numbered = any(uplink.address for uplink in uplinks)
     return len(uplinks) > 1 and (numbered or len({uplink.mtu for uplink in uplinks}) > 1)
 
 
 def _own_file(name: str, file: NetworkFile) -> str:
-    """Say how a NIC gets a file of its own."""
+    """Return how a NIC gets a file of its own."""
     if file.name.startswith(PREFIX):
         id_ = file.name.removeprefix(PREFIX).removesuffix(".network")
         earlier = next((f"{first}-{name}" for first in "a0" if f"{first}-{name}" < id_), "")
@@ -174,13 +174,13 @@ def _own_file(name: str, file: NetworkFile) -> str:
 
 
 def _preempted(host: Host, configuration: Configuration) -> Iterator[Problem]:
-    """Yield files that networkd would take for a device of ours, and not netplan's."""
+    """Yield files that networkd would apply to a device of ours, instead of netplan's."""
     for device in model.devices(host):
         kind = device.kind
         nic = Nic(name=device.name, type=kind, kind=kind, driver=kind, mac=device.mac or "")
         own = f"{PREFIX}{device.name}.network"
         earlier = (file for file in configuration.files if file.name < own)
         if file := networkd.first(earlier, nic):
-            rule = f"is about {device.name} as well, a device of evpn-host"
+            rule = f"matches {device.name} too, a device of evpn-host"
             yield Problem(file.place, "", rule, "have its match name the NICs that it is for")
-            return  # one says enough
+            return  # one problem is enough

@@ -1,8 +1,8 @@
-"""The part of a plan that an apply has to touch: one V-Net more must not cost as much as all 500.
+"""The part of a plan that an apply has to handle: a new V-Net must not cost as much as all 500.
 
-After an apply that ended well, files and devices are as its record says. So only devices that are
-to be different need the native tools. These read a rendering of a host that has no other devices,
-and the operator's own files. `apply --full` does without any of this.
+After an apply that ended well, files and devices are as its record says. So the native tools need
+to handle only devices that change. They read the files of a host that has no other devices, and the
+operator's own files. `apply --full` always handles everything.
 """
 
 from collections.abc import Set as Names
@@ -20,7 +20,7 @@ from generator.state.record import Record
 
 
 class Partial(msgspec.Struct, frozen=True):
-    """Names of the devices to be touched, and the files that the native tools read for it."""
+    """The names of the devices to handle, and the files that the native tools read for them."""
 
     names: frozenset[str]
     files: dict[str, str]
@@ -29,7 +29,7 @@ class Partial(msgspec.Struct, frozen=True):
 def partial_of(
     root: Path, previous: Record | None, plan: Plan, changes: list[Change]
 ) -> Partial | None:
-    """Return the part of a plan to be touched; None if all of it has to be."""
+    """Return the part of a plan that the native tools have to handle; None for all of it."""
     if not previous or not previous.ok:
         return None
     if (previous.version, previous.target.backend) != (__version__, plan.backend):
@@ -37,11 +37,11 @@ def partial_of(
     before = {device.name: device for device in previous.target.devices}
     known = before.keys() | {device.name for device in plan.devices}
     backend = backends.named(plan.backend)
-    touched = backend.touched(root, plan, changes, known)
-    if touched is None:
+    handled = backend.unchanged_devices(root, plan, changes, known)
+    if handled is None:
         return None
-    touched |= {d.name for d in plan.devices if before.get(d.name) != d}
-    host = _only(plan.host, touched)
+    handled |= {d.name for d in plan.devices if before.get(d.name) != d}
+    host = _only(plan.host, handled)
     names = frozenset(device.name for device in model.devices(host))
     rendered = render.render(host, plan.backend)
     texts = {backend.file: rendered[backend.file], frr.CONF: plan.files[frr.CONF]}
@@ -49,7 +49,7 @@ def partial_of(
 
 
 def _only(host: Host, names: Names[str]) -> Host:
-    """Return the same host with no bridges but these, and with their VRFs."""
+    """Return the host with only these bridges and their VRFs."""
     bridges = tuple(
         bridge
         for bridge in host.bridges

@@ -1,4 +1,4 @@
-"""Enables systemd's services, and has it run a command later."""
+"""Has systemd enable services, and run a command later."""
 
 from pathlib import Path
 
@@ -12,8 +12,8 @@ def enable(unit: str, reason: str, log: Log) -> None:
     """Have systemd run a unit now and at every boot, unless it does so already.
 
     Enabling a unit a second time has systemd reload its units. That takes a second, and has
-    netplan's generator write all files of networkd anew; on Debian 12 a unit with a System V script
-    takes two seconds more.
+    netplan's generator rewrite all of networkd's files; on Debian 12 a unit with a System V script
+    takes two more seconds.
     """
     argv = ("systemctl", "show", "--property=UnitFileState,ActiveState", unit)
     state = commands.run(Step(argv, f"{unit}: enabled, and running?"), log).split()
@@ -22,7 +22,7 @@ def enable(unit: str, reason: str, log: Log) -> None:
 
 
 def is_installed(unit: str, root: Path) -> bool:
-    """Whether systemd has a unit, whoever installed it."""
+    """Whether systemd has a unit."""
     return any((root / folder / unit).exists() for folder in units.FOLDERS)
 
 
@@ -43,15 +43,15 @@ def disable_at_boot(unit: str, reason: str, log: Log) -> None:
 
 
 def disable(unit: str, reason: str, log: Log) -> None:
-    """Have systemd end a unit, and not run it at boot any more."""
+    """Have systemd stop a unit, and not run it at boot any more."""
     commands.run(Step(("systemctl", "disable", "--now", unit), reason), log)
 
 
 def run_later(name: str, seconds: float, arguments: tuple[str, ...], log: Log) -> None:
-    """Have systemd run the command with these arguments in so many seconds, whoever ends till then.
+    """Have systemd run the command with these arguments in so many seconds, even if we have ended.
 
-    It runs again and again until `cancel`: a command that finds that it is too early, or that
-    fails, has another try. Raises `ActivationFailed`.
+    It runs again and again until `cancel`, because the command may find that it is too early, or
+    may fail. Raises `ActivationFailed`.
     """
     argv = (
         "systemd-run",
@@ -59,13 +59,13 @@ def run_later(name: str, seconds: float, arguments: tuple[str, ...], log: Log) -
         f"--on-active={seconds:g}",
         f"--on-unit-inactive={_RETRY}",
         "--timer-property=AccuracySec=100ms",
-        # As in evpn-host.service: a DHCP client that ifupdown2 starts is not ours to end.
+        # As in evpn-host.service: a DHCP client that ifupdown2 starts must not be killed.
         "--property=KillMode=process",
         "--property=SyslogIdentifier=evpn-host",
         *units.command(),
         *arguments,
     )
-    commands.run(Step(argv, "systemd goes back, whatever becomes of this process"), log)
+    commands.run(Step(argv, "systemd goes back, even if this process ends"), log)
 
 
 def cancel(name: str, log: Log) -> None:

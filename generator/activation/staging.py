@@ -1,6 +1,6 @@
-"""Files on their way to the host: what differs, a staged tree for the native tools, the commit.
+"""Brings files to the host: compares them, stages them for the native tools, and commits them.
 
-`state.files` writes each file so that no half of it is ever there.
+`state.files` writes each file whole or not at all.
 """
 
 import contextlib
@@ -19,12 +19,12 @@ from generator.state import files, record, tree
 from generator.state.changes import Change
 from generator.state.lock import RUN, STAGE
 
-# The contract's names of our files, besides each backend's. No file of another name is touched.
+# The paths of our files that all backends share. No other file is touched, except a backend's own.
 _SHARED = (frr.CONF, frr.DAEMONS, devices.SYSCTL, devices.MODULES, nftables.FILE)
 
 
 def present(root: Path) -> set[str]:
-    """Return the paths below `root` that have our names, whoever wrote the files."""
+    """Return the existing files below `root` that have our paths, whoever wrote them."""
     fixed = [*_SHARED, *(path for backend in backends.registered() for path in backend.files)]
     paths = {path for path in fixed if tree.is_file(root, path)}
     for pattern in _drop_ins():
@@ -42,7 +42,7 @@ def _is_drop_in(path: str) -> bool:
 
 
 def has_other_mode(root: Path, path: str) -> bool:
-    """Whether a file of ours, or the folder of a drop-in, has not the mode or owner it should."""
+    """Whether a file of ours, or the folder of a drop-in, has a wrong mode or owner."""
     status = tree.status(root, path)
     if (
         status is None
@@ -57,7 +57,7 @@ def has_other_mode(root: Path, path: str) -> bool:
 
 
 def changes(root: Path, texts: dict[str, str]) -> list[Change]:
-    """Return what has to be written, and which files of ours go. A first line does not count."""
+    """Return files to write and files of ours to remove. Another first line is no difference."""
     needed = []
     for path, new in texts.items():
         old = reading.read(root, path)
@@ -72,8 +72,8 @@ def changes(root: Path, texts: dict[str, str]) -> list[Change]:
 
 @contextlib.contextmanager
 def staged(root: Path, texts: dict[str, str], backend: str) -> Iterator[Path]:
-    """Make a folder with the new files, and beside them the operator's files for the backend."""
-    # A stage that can't be removed changes nothing on the host. The next run removes it.
+    """Yield a folder with the new files, and with the operator's files for the backend's check."""
+    # If the stage can't be removed, the next run removes it.
     with tempfile.TemporaryDirectory(
         prefix=STAGE, dir=_place_of_stages(root), ignore_cleanup_errors=True
     ) as name:
@@ -93,7 +93,7 @@ def staged(root: Path, texts: dict[str, str], backend: str) -> Iterator[Path]:
 
 
 def _place_of_stages(root: Path) -> Path | None:
-    """Return the folder for stages. None, the system's own, for a tree that others may change."""
+    """Return the folder for stages; None (the system's) for a tree that others may change."""
     if tree.no_follow(root):
         return None
     files.make_folder(root, RUN)
@@ -101,9 +101,9 @@ def _place_of_stages(root: Path) -> Path | None:
 
 
 def check(stage: Path, backend: str, size: int, log: Log) -> None:
-    """Have the native tools read the staged files with so many devices.
+    """Have the native tools check the staged files, which have so many devices.
 
-    Raises `Refused` with what they say, or `Unchecked` if one is not installed.
+    Raises `Refused` with their messages, or `Unchecked` if one is not installed.
     """
     try:
         commands.run(frr.check(stage), log)
@@ -115,16 +115,16 @@ def check(stage: Path, backend: str, size: int, log: Log) -> None:
 
 
 def _has_text(root: Path, copy: PurePath, text: str) -> bool:
-    """Whether a kept copy is of this very text: an operator may have written another file since."""
+    """Whether a kept copy has this text: the operator may have written another file since."""
     with contextlib.suppress(OSError):
         return files.read(root, copy) == text
     return False
 
 
 def commit(root: Path, needed: Iterable[Change]) -> list[str]:
-    """Write what changed and remove what goes; return the operator's files that were copied first.
+    """Write and remove files; return the operator's files, of which copies were kept first.
 
-    Raises `ActivationFailed` if the disk does not take it.
+    Raises `ActivationFailed` if the disk refuses.
     """
     kept = []
     try:

@@ -1,4 +1,4 @@
-"""The systemd units of an installation that came without them: from a wheel, or a checkout."""
+"""Writes systemd units for an installation that has none: from a wheel, or a checkout."""
 
 import shlex
 import shutil
@@ -17,12 +17,12 @@ CRON = Path("etc/cron.d")
 FOLDERS = (UNITS, Path("usr/lib/systemd/system"), Path("lib/systemd/system"))
 _HERE = Path(__file__).parents[1]
 _HOMES = (Path("/root"), Path("/home"), Path("/run/user"))
-_PACKAGED = "/usr/bin/evpn-host"  # what the files name, for distribution packages
+_PACKAGED = "/usr/bin/evpn-host"  # the program in the files, for distribution packages
 _BANNER = "# Written by evpn-host install-units, which writes it anew.\n"
 
 
 def program() -> Path:
-    """Return the program that the units run: the running command, else the Python that runs us."""
+    """Return the program for the units: the running command, else the Python that runs us."""
     own = Path(sys.argv[0])
     if own.name == "evpn-host" and own.is_file():
         return own.resolve()
@@ -60,15 +60,15 @@ def _texts(*, cron: bool) -> Iterator[tuple[Path, str]]:
 def install(root: Path, log: Log, *, cron: bool, reload: bool) -> list[str]:
     """Write the files that differ, and have systemd read them; return their paths.
 
-    Raises `Refused` if they could not run, or would take the place of the package's.
+    Raises `Refused` if they could not run, or would replace the package's units.
     """
     if zipfile.is_zipfile(sys.argv[0]):
         raise Refused("units can't run a single file, which unpacks itself: install the package")
     for folder in FOLDERS[1:]:
         for path, _ in _texts(cron=False):
             if tree.is_file(root, folder / path.name):
-                there = f"/{folder / path.name}"
-                raise Refused(f"{there}: the package's units are there, and need no others")
+                unit = f"/{folder / path.name}"
+                raise Refused(f"{unit}: the package's units are there, and need no others")
     if any(program().is_relative_to(home) for home in _HOMES):
         rule = "the units can't run a command there, as they see no home folder (ProtectHome=)"
         hint = "install the package, or into a virtual environment below /opt"
@@ -84,7 +84,7 @@ def install(root: Path, log: Log, *, cron: bool, reload: bool) -> list[str]:
 
 
 def stop(root: Path) -> list[Step]:
-    """Return steps that stop our units and disable them, whoever installed them.
+    """Return the steps that stop and disable our units.
 
     The timer is stopped first: it could start a service again that was just stopped.
     """
@@ -94,11 +94,11 @@ def stop(root: Path) -> list[Step]:
         return []
     timers = [name for name in installed if name.endswith(".timer")]
     commands = (("systemctl", "stop", *timers), ("systemctl", "disable", "--now", *installed))
-    return [Step(argv, "nothing brings it back", may_fail=True) for argv in commands]
+    return [Step(argv, "nothing may apply again", may_fail=True) for argv in commands]
 
 
 def enabled(root: Path) -> list[str]:
-    """Return the links by which systemd starts our units at boot."""
+    """Return the links with which systemd starts our units at boot."""
     names = {path.name for path, _ in _texts(cron=False)}
     links = tree.find(root, f"{UNITS}/*.wants/*")
     return [link for link in links if Path(link).name in names]

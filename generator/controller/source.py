@@ -37,7 +37,7 @@ class Source:
         self.name = host or hostname()
         # Of a URL with the host's name in it the payload has to be that host's.
         self.host = self.name if is_url(named) and "{host}" in named else host
-        secrets.know_those_of_url(named)
+        secrets.remember_in_url(named)
         self._named = expand(named, self.name) if is_url(named) else named
         self._tag = ""
 

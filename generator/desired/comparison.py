@@ -1,4 +1,4 @@
-"""What differs between a host before and after, of a payload or of its rendered files: pure."""
+"""Compares a host before and after, by its payloads or by its rendered files: pure."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,20 +16,20 @@ from generator.desired.written import Written
 from generator.errors import printable
 from generator.secrets import mask_frr
 
-_LONGEST_DIFF = 4000  # characters that are kept of a file's difference
+_LONGEST_DIFF = 4000  # characters of a file's diff that are kept
 HOST = "host"  # the subject of a change that is a whole host
 Files = Mapping[str, str]
 
 
-def of_hosts(old: Host | None, new: Host | None) -> list[Change]:
+def host_changes(old: Host | None, new: Host | None) -> list[Change]:
     """Return what differs between two hosts of payloads. None: there is no such host."""
     if old == new:
         return []
     if old is None or new is None:
         return [_host(new or old, ADDED if new else REMOVED)]
-    found = changes(target_of(old), target_of(new))
-    found += _unrecorded(old, new)
-    return found or [Change(CHANGED, "other settings of the host")]
+    listed = changes(target_of(old), target_of(new))
+    listed += _unrecorded(old, new)
+    return listed or [Change(CHANGED, "other settings of the host")]
 
 
 def target_of(host: Host) -> Target:
@@ -38,18 +38,18 @@ def target_of(host: Host) -> Target:
 
 
 def _unrecorded(old: Host, new: Host) -> Iterator[Change]:
-    """Yield what a target does not have, because it is recorded and compared with older ones."""
+    """Yield the changes of settings that are not part of a target, and so are not recorded."""
     if old.bgp.password != new.bgp.password:
         risk = ("sessions stay down until the leaves have the same",)
         yield Change(CHANGED, "BGP", "another password", risk)
     before, after = ({b.port.vni: b for b in host.bridges} for host in (old, new))
     for vni in sorted(before.keys() & after.keys()):
-        if _advertises_anew(before[vni], after[vni]):
+        if _advertises_otherwise(before[vni], after[vni]):
             name = after[vni].label
             yield Change(CHANGED, f"V-Net {name}", "what router advertisements say")
 
 
-def _advertises_anew(was: Bridge, becomes: Bridge) -> bool:
+def _advertises_otherwise(was: Bridge, becomes: Bridge) -> bool:
     both = was.advertisements and becomes.advertisements
     return bool(both) and was.advertisements != becomes.advertisements
 
@@ -62,10 +62,10 @@ def _host(host: Host | None, sign: str) -> Change:
     return Change(sign, HOST, ", ".join(f"{n} {what}{'s' * (n != 1)}" for n, what in counts))
 
 
-def of_files(old: Files | None, new: Files | None, backends: Sequence[str]) -> list[Change]:
+def file_changes(old: Files | None, new: Files | None, backends: Sequence[str]) -> list[Change]:
     """Return what differs between two hosts' rendered files. None: there is no such host.
 
-    Where one of them is not what our templates write, the files that differ are named.
+    If one of them is not what our templates write, the changes are the files that differ.
     """
     if old == new:
         return []
@@ -84,13 +84,13 @@ def of_files(old: Files | None, new: Files | None, backends: Sequence[str]) -> l
 
 def _of_written(old: Written, new: Written) -> list[Change]:
     if old.backend == new.backend:
-        return of_hosts(old.host, new.host)
-    found = of_hosts(*(_without_nic(each.host) for each in (old, new)))
-    return [*found, Change(CHANGED, "backend", arrow(old.backend, new.backend))]
+        return host_changes(old.host, new.host)
+    listed = host_changes(*(_without_nic(each.host) for each in (old, new)))
+    return [*listed, Change(CHANGED, "backend", arrow(old.backend, new.backend))]
 
 
 def _without_nic(host: Host) -> Host:
-    """Return a host without its management NIC, which not every backend's files name."""
+    """Return a host without its management NIC: not every backend's files name it."""
     if host.management is None:
         return host
     management = msgspec.structs.replace(host.management, ifname="")
@@ -101,7 +101,7 @@ def _file(path: str, was: str | None, becomes: str | None) -> Change:
     sign = ADDED if was is None else REMOVED if becomes is None else CHANGED
     before, after = (mask_frr(text or "").splitlines() for text in (was, becomes))
     lines = [
-        # Line numbers differ between hosts whose files differ in the same.
+        # No line numbers: they differ between hosts that get the same change.
         "@@" if line.startswith("@@") else printable(line, 200)
         for number, line in enumerate(unified_diff(before, after, lineterm="", n=0))
         if number > 1

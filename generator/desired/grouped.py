@@ -1,4 +1,4 @@
-"""Equal changes of many hosts as one, and many names of hosts as a short list: pure."""
+"""Groups equal changes of many hosts, and shortens lists of host names: pure."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,7 +9,7 @@ from generator.desired.change import Change
 
 _NUMBERED = re.compile(r"(.*?)([0-9]+)", re.DOTALL)
 _ORDER = ("host", "V-Net", "VPC", "uplink", "management", "AS", "loopback")
-_MOST_ALIKE = 3  # groups that differ in the detail alone before they become one
+_MOST_ALIKE = 3  # more groups that differ only in the detail become one
 _PART = re.compile(r"([0-9]+)")
 
 
@@ -37,9 +37,9 @@ def _order(group: Group) -> tuple[object, ...]:
 
 
 def folded(groups: Iterable[Group]) -> Iterator[Group]:
-    """Yield the groups, those as one that differ in nothing but the detail if they are many.
+    """Yield the groups; many that differ only in the detail become one.
 
-    An AS number of its own on each of 500 hosts would be 500 lines.
+    Otherwise 500 hosts that each get another AS number would be 500 lines.
     """
     alike: dict[tuple[str, str, tuple[str, ...]], list[Group]] = {}
     for group in groups:
@@ -56,15 +56,15 @@ def folded(groups: Iterable[Group]) -> Iterator[Group]:
 
 
 def natural(text: str) -> tuple[object, ...]:
-    """Return a key that sorts numbers in a text by their value: srv9 before srv10."""
+    """Return a sort key that compares numbers in a text by value: srv9 before srv10."""
     parts = _PART.split(text)
     return tuple((int(p), p) if n % 2 else p for n, p in enumerate(parts)), text
 
 
-def listed(hosts: Iterable[str], most: int) -> str:
+def short_list(hosts: Iterable[str], most: int) -> str:
     """Return sorted names as a short list: `srv0007, srv0100–srv0111 and 5 more`.
 
-    `most` is how many names and ranges it has.
+    It has at most `most` names and ranges.
     """
     runs = list(_runs(hosts))
     shown = [_run(run) for run in runs[:most]]
@@ -73,7 +73,7 @@ def listed(hosts: Iterable[str], most: int) -> str:
 
 
 def _runs(hosts: Iterable[str]) -> Iterator[list[str]]:
-    """Yield the names in pieces: those whose numbers follow one another, and single ones."""
+    """Yield the names in runs with consecutive numbers; any other name is a run of its own."""
     run: list[str] = []
     for host in hosts:
         if run and not _follows(run[-1], host):
@@ -84,7 +84,7 @@ def _runs(hosts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _pieces(run: list[str]) -> Iterator[list[str]]:
-    if len(run) > 2:  # two names are no longer than the range of them
+    if len(run) > 2:  # a range of two names would be no shorter
         yield run
     else:
         yield from ([each] for each in run)

@@ -1,4 +1,4 @@
-"""What differs between two texts, line by line."""
+"""Compares two texts line by line."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,10 +10,10 @@ Step = tuple[Literal["replace", "delete", "insert", "equal"], int, int, int, int
 
 
 class _Matcher(SequenceMatcher[str]):
-    """Finds equal lines. It looks first whether they are at the same places in both texts.
+    """Finds equal lines, first at the same places of both texts.
 
-    In a file of many V-Nets most lines are there many times, and difflib's search takes the square
-    of that.
+    A file with many V-Nets repeats most of its lines, and the time of difflib's search grows with
+    the square of the repetitions.
     """
 
     def __init__(self, was: Sequence[str], becomes: Sequence[str]) -> None:
@@ -26,12 +26,12 @@ class _Matcher(SequenceMatcher[str]):
             return super().get_opcodes()
         places = [number for number, line in enumerate(was) if line != becomes[number]]
         if len(places) > (Counter(was) - Counter(becomes)).total():
-            return super().get_opcodes()  # another way may leave more lines as they are
+            return super().get_opcodes()  # difflib may find more equal lines
         return list(_steps(places, len(was)))
 
 
 def _steps(places: Sequence[int], end: int) -> Iterator[Step]:
-    """Yield the steps from a text to another one that differs in these lines."""
+    """Yield difflib's opcodes for two texts of `end` lines that differ at `places`."""
     begin = at = 0
     for number, place in enumerate(places):
         if number and place == places[number - 1] + 1:
@@ -49,9 +49,9 @@ def _steps(places: Sequence[int], end: int) -> Iterator[Step]:
 
 
 def difference(was: Sequence[str], becomes: Sequence[str]) -> Iterator[str]:
-    """Yield the lines of a unified difference, and `@@` without numbers before each part.
+    """Yield the lines of a unified diff, with `@@` but no line numbers before each part.
 
-    The numbers differ between hosts whose files differ in the same.
+    The numbers would differ between hosts that get the same change.
     """
     for group in _Matcher(was, becomes).get_grouped_opcodes(_CONTEXT):
         yield "@@"

@@ -1,8 +1,8 @@
 """The model of one host: what it should be, checked, with every derived name.
 
 Addresses are canonical text (`10.188.0.254/24`, `fd00::1/64`), MACs lower-case with colons, MTUs
-in bytes, timers in seconds. Collections are sorted by identity, so that the order of a payload's
-lists means nothing (but a V-Net's first gateway of a family is its primary address).
+in bytes, timers in seconds. Collections are sorted by identity: the order of a payload's lists does
+not matter, except that a V-Net's first gateway of a family is its primary address.
 """
 
 import re
@@ -16,10 +16,10 @@ VXLAN_OVERHEAD = 50  # bytes over IPv4: 14 Ethernet + 20 IP + 8 UDP + 8 VXLAN (R
 NEIGHBOURS_PER_VNET = 128
 # Peers of the loopback's address on uplinks, see templates/frr/etc/frr/daemons.j2.
 UPLINK_PEERS = ("169.254.0.1", "254.128.0.0")
-_MEANINGFUL = re.compile(r"[^A-Za-z0-9 ._@:/+-]")  # to some reader of a rendered file
+_MEANINGFUL = re.compile(r"[^A-Za-z0-9 ._@:/+-]")  # to some program that reads a rendered file
 
 
-# Of the unreachable default route in each VRF (kernel documentation, vrf.rst).
+# The metric of the unreachable default route in each VRF (kernel documentation, vrf.rst).
 UNREACHABLE_METRIC = 4278198272
 
 
@@ -28,12 +28,12 @@ class Model(msgspec.Struct, frozen=True, dict=True):
 
 
 def label(text: str) -> str:
-    """Return a name as it may stand in a comment of any rendered file.
+    """Return a name that is safe in a comment of any rendered file.
 
     ifupdown2 runs mako over its files and joins lines at a backslash, comments included, so only
-    characters that mean nothing to any reader remain.
+    characters without a meaning remain.
     """
-    # FRR refuses a description of spaces alone, and drops those at its ends.
+    # FRR refuses a description that has only spaces, and drops spaces at both ends.
     return _MEANINGFUL.sub("_", text).strip() or "_"
 
 
@@ -56,7 +56,7 @@ class Vxlan(Model, frozen=True):
 
 
 class Advertisements(Model, frozen=True):
-    """What a bridge's gateway advertises to guests; lifetimes in seconds. None: as FRR has it."""
+    """What a bridge's gateway advertises to guests; lifetimes in seconds. None: FRR's default."""
 
     interval: int | None  # seconds
     lifetime: int | None  # of the default router
@@ -141,7 +141,7 @@ class Uplink(Model, frozen=True):
 
 
 def leaf(uplink: Uplink) -> str:
-    """Return the name of the switch that a link's label names, "" without one: `port@switch`."""
+    """Return the switch of an uplink, from a label `port@switch`; "" without one."""
     return uplink.label.rpartition("@")[2] if "@" in uplink.label else ""
 
 
@@ -163,7 +163,7 @@ class Management(Model, frozen=True):
 
 
 class NetworkFile(Model, frozen=True):
-    """A file of networkd that is about uplinks."""
+    """A .network file of networkd that configures uplinks."""
 
     name: str
     uplinks: tuple[Uplink, ...]
@@ -179,7 +179,7 @@ class NetworkFile(Model, frozen=True):
 
 
 class Lease(Model, frozen=True):
-    """The netplan section by which the management NIC asks for DHCP; "": a file of networkd's."""
+    """The netplan section with the management NIC's DHCP; "" for a networkd file."""
 
     kind: str = ""  # ethernets, bonds, …
     id: str = ""
@@ -205,45 +205,45 @@ class Host(Model, frozen=True):
     uplinks: tuple[Uplink, ...]
     vrfs: tuple[Vrf, ...]
     bridges: tuple[Bridge, ...]
-    # By NIC, lo among them, the networkd file that decides for it, where that is another one than
-    # netplan makes of a section with the NIC's name.
+    # The networkd file that configures a NIC or lo, by its name, where netplan does not write that
+    # file for a section with the same name.
     foreign_files: dict[str, str] = {}
-    optional_vrfs: bool = False  # whether this machine's netplan can have a boot not wait for VRFs
-    lease: Lease | None = None  # what asks networkd for a lease for the management NIC
+    optional_vrfs: bool = False  # whether this machine's netplan lets a boot not wait for VRFs
+    lease: Lease | None = None  # where the management NIC's DHCP is set
 
     @cached_property
     def loopback_file(self) -> NetworkFile:
-        """The file of networkd that decides for lo."""
+        """The networkd file that configures lo."""
         return NetworkFile(_network_file("lo", self.foreign_files), (), required=True)
 
     @cached_property
     def network_files(self) -> list[NetworkFile]:
-        """The files of networkd that decide for uplinks."""
-        of: dict[str, list[Uplink]] = {}
+        """The networkd files that configure uplinks."""
+        by_file: dict[str, list[Uplink]] = {}
         for uplink in self.uplinks:
-            of.setdefault(_network_file(uplink.ifname, self.foreign_files), []).append(uplink)
+            by_file.setdefault(_network_file(uplink.ifname, self.foreign_files), []).append(uplink)
         return [
             NetworkFile(name, tuple(uplinks), required=any(map(self._is_awaited, uplinks)))
-            for name, uplinks in of.items()
+            for name, uplinks in by_file.items()
         ]
 
     @cached_property
     def netplan_uplinks(self) -> list[Uplink]:
-        """Uplinks of which netplan makes networkd's file."""
+        """Uplinks whose networkd file netplan writes."""
         return [uplink for uplink in self.uplinks if uplink.ifname not in self.foreign_files]
 
     @cached_property
     def optional_uplinks(self) -> list[Uplink]:
-        """Uplinks of `netplan_uplinks` for which no boot waits."""
+        """Those of `netplan_uplinks` that a boot does not wait for."""
         return [uplink for uplink in self.netplan_uplinks if not self._is_awaited(uplink)]
 
     def _is_awaited(self, uplink: Uplink) -> bool:
-        """Whether a boot waits for a NIC. In the fabric nobody gives a lease."""
+        """Whether a boot waits for a NIC. It must not wait for a lease: the fabric gives none."""
         return self.lease is None and uplink.ifname == getattr(self.management, "ifname", None)
 
     @cached_property
     def foreign_lease(self) -> bool:
-        """Whether a netplan section with another id than the NIC's asks for DHCP."""
+        """Whether the netplan section with the DHCP has another id than the NIC's name."""
         nic = self.management.ifname if self.management else ""
         return bool(self.lease and self.lease.kind and nic in self.foreign_files)
 
@@ -272,13 +272,13 @@ class Port(Model, frozen=True):
 
     name: str
     label: str  # what is at the other end
-    bridge: str | None  # of the V-Net that it is an access port of; None: it is routed
+    bridge: str | None  # of the access port's V-Net; None: a routed port
     mtu: int | None
-    # Of a routed port, to which a host has a session.
+    # Only for a routed port, where a host has a session:
     address: str | None = None  # the leaf's on a numbered link, with length
     neighbor: str = ""  # how FRR names the session
     remote_as: int = 0
-    loopback: str = ""  # the host's, which is all that it announces
+    loopback: str = ""  # the host's; the host announces nothing else
     bgp: Bgp | None = None
 
 
@@ -286,8 +286,8 @@ class Leaf(Model, frozen=True):
     """What a leaf needs for the hosts and servers at its ports."""
 
     name: str
-    asn: str  # a number, or what stands in its place
-    loopback: str  # an address, or what stands in its place
+    asn: str  # a number, or a placeholder
+    loopback: str  # an address, or a placeholder
     uplinks: tuple[str, ...]  # ports to the spines
     ports: tuple[Port, ...]
     vrfs: tuple[Vrf, ...]
@@ -326,7 +326,7 @@ class Device(Model, frozen=True):
 
 
 def devices(host: Host) -> Iterable[Device]:
-    """Yield every device that a host should have because of us, VRFs first."""
+    """Yield every device of ours that a host should have, VRFs first."""
     for vrf in host.vrfs:
         yield Device(name=vrf.name, kind="vrf", table=vrf.table)
     for bridge in host.bridges:

@@ -1,7 +1,7 @@
 """Reads plain YAML 1.2: one document, without anchors, aliases and tags, and of bounded depth.
 
-An alias could stand for gigabytes, and a tag for any object. Scalars are read by the core schema of
-YAML 1.2 (10.3.2), as JSON would have them: `no` and `12:30` are text, and so is a date.
+An alias could stand for gigabytes, and a tag for any object. Scalars follow the core schema of
+YAML 1.2 (10.3.2), which agrees with JSON: `no`, `12:30` and a date are text.
 """
 
 import re
@@ -20,7 +20,7 @@ _WORDS = {
 _WHOLE = re.compile(r"[-+]?[0-9]+")
 _BASES = {"0o": 8, "0x": 16}
 _BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
-_BROKEN = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_DECIMAL = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 
 class NotYaml(ValueError):
@@ -28,7 +28,7 @@ class NotYaml(ValueError):
 
 
 class NotPlain(ValueError):
-    """The text is YAML of a kind that is not read; the message says which, and where."""
+    """The text is YAML that is not plain; the message says why, and where."""
 
 
 class TooDeep(NotPlain):
@@ -36,7 +36,7 @@ class TooDeep(NotPlain):
 
 
 class _Open:
-    """A list or an object of which the end was not read yet."""
+    """A list or an object whose end has not been read yet."""
 
     def __init__(self, *, is_list: bool) -> None:
         self.is_list = is_list
@@ -46,15 +46,15 @@ class _Open:
 
 
 def read(text: str, collect: Callable[[Pairs], Any], max_depth: int) -> Any:
-    """Return the value of a text. `collect` makes an object of its keys and values.
+    """Return the value of a text. `collect` makes an object from its keys and values.
 
     Raises `NotYaml` or `NotPlain`.
     """
-    from ruamel.yaml import YAML  # noqa: PLC0415  # a payload in JSON does without it
+    from ruamel.yaml import YAML  # noqa: PLC0415  # a payload in JSON does not need it
     from ruamel.yaml.error import MarkedYAMLError, YAMLError  # noqa: PLC0415
 
     try:
-        return _built(YAML(typ="safe", pure=True).parse(text), collect, max_depth)
+        return _build(YAML(typ="safe", pure=True).parse(text), collect, max_depth)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -64,7 +64,7 @@ def read(text: str, collect: Callable[[Pairs], Any], max_depth: int) -> Any:
         raise NotYaml(printable(str(error).partition("\n")[0], 200)) from None
 
 
-def _built(events: Any, collect: Callable[[Pairs], Any], max_depth: int) -> Any:
+def _build(events: Any, collect: Callable[[Pairs], Any], max_depth: int) -> Any:
     """Build the value that a parser's events describe."""
     open_: list[_Open] = []
     values: list[Any] = []
@@ -77,14 +77,14 @@ def _built(events: Any, collect: Callable[[Pairs], Any], max_depth: int) -> Any:
         _check_plain(event, kind, line)
         if kind in {"SequenceStartEvent", "MappingStartEvent"}:
             if open_ and not open_[-1].is_list and open_[-1].key is None:
-                raise NotPlain(f"has a list or an object for a key at line {line}")
+                raise NotPlain(f"has a list or an object as a key at line {line}")
             open_.append(_Open(is_list=kind == "SequenceStartEvent"))
             if len(open_) > max_depth:
                 raise TooDeep(f"is nested more than {max_depth} deep at line {line}")
         elif kind == "ScalarEvent" and open_ and not open_[-1].is_list and open_[-1].key is None:
             open_[-1].key = event.value
         elif kind in {"ScalarEvent", "SequenceEndEvent", "MappingEndEvent"}:
-            value = _scalar(event, line) if kind == "ScalarEvent" else _closed(open_.pop(), collect)
+            value = _scalar(event, line) if kind == "ScalarEvent" else _close(open_.pop(), collect)
             _place(value, open_, values)
     return values[0] if values else None
 
@@ -108,8 +108,8 @@ def _check_plain(event: Any, kind: str, line: int) -> None:
         raise NotPlain(f"has a tag ({printable(str(event.tag))}) at line {line}")
 
 
-def _closed(ended: _Open, collect: Callable[[Pairs], Any]) -> Any:
-    return ended.items if ended.is_list else collect(ended.pairs)
+def _close(value: _Open, collect: Callable[[Pairs], Any]) -> Any:
+    return value.items if value.is_list else collect(value.pairs)
 
 
 def _place(value: Any, open_: list[_Open], values: list[Any]) -> None:
@@ -136,4 +136,4 @@ def _scalar(event: Any, line: int) -> Any:
             return int(text[2:], _BASES[text[:2]])
     except ValueError:
         raise NotYaml(f"a number of {len(text)} digits at line {line}") from None
-    return float(text) if _BROKEN.fullmatch(text) else text
+    return float(text) if _DECIMAL.fullmatch(text) else text

@@ -9,7 +9,7 @@ from generator.desired.model import Device, Host, devices, leaf
 from generator.desired.render import render
 from generator.desired.target import Sessions, Target, links_of, nics_of, vni_of
 
-# In older versions the line names the payload's generation.
+# Older versions also wrote the payload's generation into the line.
 _SIGNED = re.compile(
     r"[#!] Written by evpn-host(?: from payload generation \d+)?; edits are lost\."
 )
@@ -40,15 +40,14 @@ def make(  # noqa: PLR0913  # what a person has set
     """Return the plan of a host; `local` is the text of the operator's frr.conf.local.
 
     `guest_bgp`: whether guests may reach BGP and BFD of this host. `guest_nat`: whether rules of
-    others may translate guests' addresses. The generation is for the record alone: no file depends
-    on it.
+    others may translate guests' addresses. The generation is only recorded: no file depends on it.
     """
     files = render(host, backend, local, guest_bgp=guest_bgp, guest_nat=guest_nat)
     return Plan(host, generation, backend, files, list(devices(host)))
 
 
 def target(plan: Plan) -> Target:
-    """Return what a host is once it has become what the plan says."""
+    """Return what can be checked on a host once the plan is applied."""
     host = plan.host
     return Target(
         host=host.name,
@@ -82,7 +81,7 @@ def target(plan: Plan) -> Target:
 
 
 def mode(path: str) -> int:
-    """Return the permissions of a file of ours: what may hold a secret is not for everybody."""
+    """Return the mode of a file of ours. Not everybody may read one that can hold a secret."""
     if path.startswith("etc/netplan/"):
         return 0o600
     return 0o640 if path.startswith("etc/frr/") else 0o644
@@ -94,12 +93,12 @@ def ours(text: str) -> bool:
 
 
 def body(text: str) -> str:
-    """Return a file of ours without its first line: that of an older version is no difference."""
+    """Return a file without our first line, which older versions wrote otherwise."""
     return text.partition("\n")[2] if ours(text) else text
 
 
 def digest(*parts: str | bytes) -> str:
-    """Return the SHA-256 of parts, each with its length, so that no two lists have the same."""
+    """Return the SHA-256 of parts, each with its length: `a, bc` and `ab, c` are not the same."""
     total = hashlib.sha256()
     for part in parts:
         data = part.encode(errors="surrogateescape") if isinstance(part, str) else part

@@ -2,8 +2,8 @@
 
 A template's path is the file's path: `templates/<room>/etc/…/<file>.j2` becomes `/etc/…/<file>`.
 A part of a path in brackets stands for each device of that kind: `10-netplan-[vxlan].network.d`
-gives a folder for every VXLAN port, and the device is known to the template by that name. A
-template that renders to nothing makes no file.
+gives a folder for every VXLAN port, and the template's variable `vxlan` is the port. A template
+that renders to nothing makes no file.
 """
 
 import re
@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 from generator.desired.model import Host, Leaf
 
-# The first line of every file, in a comment. A generation or a time in it would differ between two
-# payloads of the same host, and a review would show that host as changed.
+# The first line of every file, in a comment. With a generation or a time in it, a review would show
+# every host as changed.
 BANNER = "Written by evpn-host; edits are lost."
 
-# Folders of templates that every backend shares. Each backend has one of its own name besides.
+# Folders of templates that all backends share. Each backend also has a folder with its name.
 _SHARED = ("frr", "kernel")
 
 _EACH: dict[str, Callable[[Host], Iterable[Any]]] = {
@@ -27,14 +27,14 @@ _EACH: dict[str, Callable[[Host], Iterable[Any]]] = {
     "network_file": lambda host: host.network_files,
     "loopback_file": lambda host: [host.loopback_file],
 }
-_LEAF = "leaves/frr/"  # what the path of a leaf's template begins with
+_LEAF = "leaves/frr/"  # the path of a leaf's template begins with it
 _PLACEHOLDER = re.compile(r"\[(\w+)\]")
 
 
 @cache
 def environment() -> Any:
-    """Return the environment of all templates. It compiles each once, however many hosts come."""
-    # Only what renders imports it: an apply with nothing to do, each minute, does not.
+    """Return the environment of all templates. It compiles each once, for any number of hosts."""
+    # An apply with nothing to do runs each minute, and must not import it.
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
 
     env = Environment(
@@ -46,12 +46,12 @@ def environment() -> Any:
         auto_reload=False,  # nobody changes a template while we run
         autoescape=False,  # noqa: S701  # configuration files, not HTML; see payload and label()
     )
-    env.globals.clear()  # no template has one, and Jinja2 would copy them for each file
+    env.globals.clear()  # no template uses one, and Jinja2 would copy them for each file
     return env
 
 
 class _Output(NamedTuple):
-    """A template of a file, or of one for each device of a kind."""
+    """A template for one file, or for a file per device of a kind."""
 
     path: str
     template: Any
@@ -106,7 +106,7 @@ def render(
 def render_leaf(leaf: Leaf) -> dict[str, str]:
     """Return a leaf's files: path without leading slash to content, sorted by path."""
     env = environment()
-    # Partials that hosts have too call it `host`.
+    # The partials that leaves share with hosts call it `host`.
     context = {"leaf": leaf, "host": leaf, "banner": BANNER}
     return {
         path: _text(env.get_template(f"{_LEAF}{path}.j2"), context) for path in _leaf_paths(env)
@@ -122,16 +122,16 @@ def _leaf_paths(env: Any) -> list[str]:
 
 
 class Names(NamedTuple):
-    """What matches the paths that a rendered file can have, of any host and backend."""
+    """Patterns of the paths that rendered files can have, for any host and backend."""
 
     files: re.Pattern[str]
     folders: re.Pattern[str]  # above such a file
-    drop_ins: re.Pattern[str]  # files in a folder that is a device's
+    drop_ins: re.Pattern[str]  # files in a folder of a device
 
 
 @cache
 def names() -> Names:
-    """Return the names of rendered files: those of the templates, with any device's in brackets."""
+    """Return the templates' paths as patterns: brackets match the name of any device."""
     rooms = (each.partition("/") for each in environment().list_templates(extensions=["j2"]))
     paths = {path.removesuffix(".j2") for _, _, path in rooms if path.startswith("etc/")}
     folders = {path[:end] for path in paths for end, each in enumerate(path) if each == "/"}

@@ -1,4 +1,4 @@
-"""V-Nets of a target, and what differs between one before and after: pure."""
+"""The V-Nets of a target, and how one of them changes: pure."""
 
 from collections.abc import Iterable, Iterator
 
@@ -15,7 +15,7 @@ class Segment(msgspec.Struct, frozen=True):
     """A V-Net as a host has it."""
 
     vni: int
-    name: str  # "" in a target of a version that did not record it
+    name: str  # "" in a target of an older version, which did not record it
     gateways: tuple[str, ...]
     mac: str
     mtu: int
@@ -25,12 +25,12 @@ class Segment(msgspec.Struct, frozen=True):
 
     @property
     def subject(self) -> str:
-        """How a person calls it."""
+        """Its name for a person."""
         return f"V-Net {self.name or self.vni}"
 
     @property
     def detail(self) -> str:
-        """What a person wants to know of it when it comes or goes."""
+        """What a person wants to know when it is added or removed."""
         parts = [f"VNI {self.vni}", *(self.gateways or ("no gateway here",))]
         if self.vpc:
             parts.append(f"VPC {self.vpc}")
@@ -40,7 +40,7 @@ class Segment(msgspec.Struct, frozen=True):
 
     @property
     def routed_vni(self) -> int | None:
-        """The VNI if the gateway is on the host, so that others have to have the same."""
+        """The VNI if its gateway is on the host: then all hosts need the same gateway and MAC."""
         return self.vni if self.gateways else None
 
 
@@ -49,12 +49,12 @@ def segments(target: Target | None) -> dict[int, Segment]:
     if target is None:
         return {}
     devices = {device.name: device for device in target.devices}
-    found = {}
+    by_vni = {}
     for port in target.devices:
         if not (port.vni and port.suppress):
             continue
         bridge = devices[port.master or ""]
-        found[port.vni] = Segment(
+        by_vni[port.vni] = Segment(
             vni=port.vni,
             name=target.names.get(port.vni, ""),
             gateways=bridge.addresses,
@@ -64,41 +64,42 @@ def segments(target: Target | None) -> dict[int, Segment]:
             vpc=vpc_name(target, bridge.master) if bridge.master else "",
             advertises=port.vni in target.advertised,
         )
-    return found
+    return by_vni
 
 
 def vpc_name(target: Target, vrf: str) -> str:
-    """Return the name of a VRF's VPC, the VRF's own in a target that does not know it."""
+    """Return the name of a VRF's VPC; if the target does not record it, the VRF's own name."""
     _, _, number = vrf.rpartition("_")
     return (target.vpcs.get(int(number)) if number.isdecimal() else None) or vrf
 
 
-class Widths(msgspec.Struct, frozen=True):
-    """How wide the uplinks of a host are, and how wide they had to be before."""
+class UplinkMtus(msgspec.Struct, frozen=True):
+    """The MTUs of a host's uplinks before and after, and of its V-Nets before."""
 
     largest: int  # MTU of its V-Nets before, 0 without one
-    before: dict[str, int]  # by uplink, as `widths` returns it
+    before: dict[str, int]  # by uplink, as `uplink_mtus` returns it
     after: dict[str, int]
 
 
-def widths_of(old: Target | None, new: Target, before: Iterable[Segment]) -> Widths:
-    """Return the widths of two targets' uplinks; `before` are the V-Nets of the old one."""
-    return Widths(max((each.mtu for each in before), default=0), widths(old), widths(new))
+def both_mtus(old: Target | None, new: Target, before: Iterable[Segment]) -> UplinkMtus:
+    """Return the MTUs of two targets' uplinks; `before` are the V-Nets of the old one."""
+    largest = max((each.mtu for each in before), default=0)
+    return UplinkMtus(largest, uplink_mtus(old), uplink_mtus(new))
 
 
-def vnet_changes(was: Segment, becomes: Segment, uplinks: Widths) -> Change | None:
-    """Return what differs of a V-Net, None if it is the same."""
+def vnet_changes(was: Segment, becomes: Segment, uplinks: UplinkMtus) -> Change | None:
+    """Return how a V-Net changes, None if it does not."""
     gateways = list(_gateways(was.gateways, becomes.gateways))
     details = [*_names(was, becomes), *gateways]
     risks = []
     if was.vni != becomes.vni:
         details.insert(0, f"VNI {arrow(was.vni, becomes.vni)}")
-        risks.append("its devices are made anew")
+        risks.append("its devices are recreated")
     if was.mtu != becomes.mtu:
         details.append(f"MTU {arrow(was.mtu, becomes.mtu)}")
         risks += mtu_risks(becomes, uplinks)
     mac = bool(was.gateways and becomes.gateways and was.mac != becomes.mac)
-    if mac:  # without a gateway a host has a MAC of its own there
+    if mac:  # a bridge without a gateway has a different MAC on each host
         details.append(f"MAC {arrow(was.mac, becomes.mac)}")
     if was.vrf != becomes.vrf and was.vpc != becomes.vpc:
         details.append(f"VPC {arrow(was.vpc, becomes.vpc)}")
@@ -112,8 +113,8 @@ def vnet_changes(was: Segment, becomes: Segment, uplinks: Widths) -> Change | No
     return Change(CHANGED, becomes.subject, ", ".join(details), tuple(risks), vni)
 
 
-def mtu_risks(becomes: Segment, uplinks: Widths) -> list[str]:
-    """Return the uplinks that were wide enough for the host's V-Nets, and are not for this one."""
+def mtu_risks(becomes: Segment, uplinks: UplinkMtus) -> list[str]:
+    """Return a risk for each uplink whose MTU lacks more for this V-Net than for those before."""
     before = uplinks.before
     return [
         f"MTU {becomes.mtu} + {VXLAN_OVERHEAD} does not fit uplink {name} ({mtu})"
@@ -122,12 +123,12 @@ def mtu_risks(becomes: Segment, uplinks: Widths) -> list[str]:
     ]
 
 
-def lack(mtu: int, width: int) -> int:
-    """Return how many bytes an uplink is too narrow for a V-Net of an MTU, 0 if it fits."""
-    return max(0, mtu + VXLAN_OVERHEAD - width)
+def lack(mtu: int, uplink_mtu: int) -> int:
+    """Return how many bytes an uplink's MTU lacks for a V-Net's MTU, 0 if it fits."""
+    return max(0, mtu + VXLAN_OVERHEAD - uplink_mtu)
 
 
-def widths(target: Target | None) -> dict[str, int]:
+def uplink_mtus(target: Target | None) -> dict[str, int]:
     """Return the MTU of each uplink that the payload sets; a NIC's own is not known."""
     return {each.name: each.mtu for each in (target.nics if target else ()) if each.mtu}
 
@@ -143,10 +144,10 @@ def _gateways(was: tuple[str, ...], becomes: tuple[str, ...]) -> Iterator[str]:
             yield f"first gateway {becomes[0]}"
         return
     for is_v6 in (False, True):
-        gone = [each for each in was if each not in becomes and (":" in each) == is_v6]
-        new = [each for each in becomes if each not in was and (":" in each) == is_v6]
-        if len(gone) == len(new) == 1:
-            yield f"gateway {arrow(gone[0], new[0])}"
+        removed = [each for each in was if each not in becomes and (":" in each) == is_v6]
+        added = [each for each in becomes if each not in was and (":" in each) == is_v6]
+        if len(removed) == len(added) == 1:
+            yield f"gateway {arrow(removed[0], added[0])}"
             continue
-        yield from (f"+ gateway {each}" for each in new)
-        yield from (f"- gateway {each}" for each in gone)
+        yield from (f"+ gateway {each}" for each in added)
+        yield from (f"- gateway {each}" for each in removed)

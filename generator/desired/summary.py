@@ -1,7 +1,6 @@
 """What differs between two targets, in a network engineer's terms: pure.
 
-A target of an older version does not know all that is compared here. What it does not know is no
-difference.
+Older versions recorded less in a target. What a target does not record is no difference.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from generator.desired.change import ADDED, CHANGED, REMOVED, Change, arrow
 from generator.desired.segments import (
     Segment,
+    both_mtus,
     lack,
     mtu_risks,
     segments,
+    uplink_mtus,
     vnet_changes,
     vpc_name,
-    widths,
-    widths_of,
 )
 from generator.desired.target import Link, Target
 
@@ -23,7 +22,7 @@ from generator.desired.target import Link, Target
 def summary(old: Target | None, new: Target) -> list[str]:
     """Return a line for each change of a host, without risks.
 
-    Without an old target all is added.
+    Without an old target everything is added.
     """
     return [each.text for each in changes(old, new)]
 
@@ -31,7 +30,7 @@ def summary(old: Target | None, new: Target) -> list[str]:
 def changes(old: Target | None, new: Target) -> list[Change]:
     """Return what differs: V-Nets, VPCs, uplinks, the management address, the host's numbers.
 
-    Without an old target all is added, and nothing is a risk.
+    Without an old target everything is added, and nothing is a risk.
     """
     return [
         *_vnets(old, new),
@@ -45,7 +44,7 @@ def changes(old: Target | None, new: Target) -> list[Change]:
 def _vnets(old: Target | None, new: Target) -> Iterator[Change]:
     before, after = segments(old), segments(new)
     moved = _moved(before, after)
-    uplinks = widths_of(old, new, before.values())
+    uplinks = both_mtus(old, new, before.values())
     for vni in sorted(before.keys() | after.keys()):
         was, becomes = before.get(vni), after.get(moved.get(vni, vni))
         if was and becomes:
@@ -60,9 +59,9 @@ def _vnets(old: Target | None, new: Target) -> Iterator[Change]:
 
 def _moved(before: Mapping[int, Segment], after: Mapping[int, Segment]) -> dict[int, int]:
     """Return the new VNI of each V-Net that keeps its name and gets another VNI, by the old one."""
-    new = {each.name: vni for vni, each in after.items() if vni not in before and each.name}
-    gone = {vni: each.name for vni, each in before.items() if vni not in after}
-    return {vni: new[name] for vni, name in gone.items() if name in new}
+    added = {each.name: vni for vni, each in after.items() if vni not in before and each.name}
+    removed = {vni: each.name for vni, each in before.items() if vni not in after}
+    return {vni: added[name] for vni, name in removed.items() if name in added}
 
 
 def _vpcs(old: Target | None, new: Target) -> Iterator[Change]:
@@ -70,7 +69,7 @@ def _vpcs(old: Target | None, new: Target) -> Iterator[Change]:
     renumbered = _renumbered(old, new)
     for vrf in sorted((before.keys() | after.keys()) - set(renumbered.values())):
         if vrf in renumbered:
-            risk = ("its VRF is made anew",)
+            risk = ("its VRF is recreated",)
             name = vpc_name(new, renumbered[vrf])
             yield Change(CHANGED, f"VPC {name}", f"VRF {arrow(vrf, renumbered[vrf])}", risk)
         elif vrf not in before:
@@ -78,23 +77,23 @@ def _vpcs(old: Target | None, new: Target) -> Iterator[Change]:
         elif old and vrf not in after:
             yield Change(REMOVED, f"VPC {vpc_name(old, vrf)}", _vrf_detail(vrf, before[vrf]))
         elif old and (details := list(_vpc_details(vrf, old, new, before[vrf], after[vrf]))):
-            anew = before[vrf] != after[vrf] and before[vrf] and after[vrf]
-            risks = ("the devices of its L3VNI are made anew",) if anew else ()
+            renumbers = before[vrf] != after[vrf] and before[vrf] and after[vrf]
+            risks = ("the devices of its L3VNI are recreated",) if renumbers else ()
             yield Change(CHANGED, f"VPC {vpc_name(new, vrf)}", ", ".join(details), risks)
 
 
 def _renumbered(old: Target | None, new: Target) -> dict[str, str]:
     """Return the new VRF of each VPC that keeps its name and gets another id, by the old one."""
     before, after = ({vrf: vpc_name(t, vrf) for vrf in _vrfs(t)} if t else {} for t in (old, new))
-    by_name = {name: vrf for vrf, name in after.items() if vrf not in before}
-    gone = {vrf: name for vrf, name in before.items() if vrf not in after}
-    return {vrf: by_name[name] for vrf, name in gone.items() if name in by_name}
+    added = {name: vrf for vrf, name in after.items() if vrf not in before}
+    removed = {vrf: name for vrf, name in before.items() if vrf not in after}
+    return {vrf: added[name] for vrf, name in removed.items() if name in added}
 
 
 def _vpc_details(
     vrf: str, old: Target, new: Target, was: int | None, becomes: int | None
 ) -> Iterator[str]:
-    """Yield what differs of a VPC; `was` and `becomes` are its L3VNI."""
+    """Yield how a VPC changes; `was` and `becomes` are its L3VNI."""
     names = [vpc_name(each, vrf) for each in (old, new)]
     if vrf not in names and names[0] != names[1]:
         yield f"name {arrow(*names)}"
@@ -129,16 +128,16 @@ def _uplinks(old: Target | None, new: Target) -> Iterator[Change]:
     for name in sorted(before.keys() | after.keys()):
         was, becomes = before.get(name), after.get(name)
         if was is None and becomes:
-            yield Change(ADDED, f"uplink {name}", becomes.port, _width_risk(name, old, new))
+            yield Change(ADDED, f"uplink {name}", becomes.port, _mtu_risk(name, old, new))
         elif was and becomes is None:
             yield Change(REMOVED, f"uplink {name}", was.port, risks)
         elif was and becomes and (details := list(_link_details(was, becomes, known=known))):
-            risk = _width_risk(name, old, new) if was.mtu != becomes.mtu else ()
+            risk = _mtu_risk(name, old, new) if was.mtu != becomes.mtu else ()
             yield Change(CHANGED, f"uplink {name}", ", ".join(details), risk)
 
 
 def _links(target: Target | None) -> dict[str, Link]:
-    """Return the uplinks by the name of their NIC. An older target knows no more than the leaf."""
+    """Return the uplinks by the name of their NIC. Of an older target only the leaf is known."""
     if target is None:
         return {}
     if target.links is not None:
@@ -163,16 +162,16 @@ def _link_details(was: Link, becomes: Link, *, known: bool) -> Iterator[str]:
         yield f"MTU {arrow(*(each.mtu or 'of the NIC' for each in (was, becomes)))}"
 
 
-def _width_risk(name: str, old: Target | None, new: Target) -> tuple[str, ...]:
-    """Return that an uplink is too narrow for the V-Nets, if it was less so before."""
-    before, after = widths(old), widths(new)
+def _mtu_risk(name: str, old: Target | None, new: Target) -> tuple[str, ...]:
+    """Return a risk if an uplink's MTU lacks more bytes for the V-Nets than before."""
+    before, after = uplink_mtus(old), uplink_mtus(new)
     largest = [max((s.mtu for s in segments(t).values()), default=0) for t in (old, new)]
     if old is None or name not in after:
         return ()
     was = lack(largest[0], before[name]) if name in before else 0
     if lack(largest[1], after[name]) <= was:
         return ()
-    return (f"too narrow for V-Nets of MTU {largest[1]}",)
+    return (f"MTU too small for V-Nets of MTU {largest[1]}",)
 
 
 def _management(old: Target | None, new: Target) -> Iterator[Change]:
@@ -215,7 +214,7 @@ def _host(old: Target | None, new: Target) -> Iterator[Change]:
         yield Change(CHANGED, "AS number", arrow(old.asn, new.asn), ("all sessions end",))
     if old.loopbacks and new.loopbacks and old.loopbacks != new.loopbacks:
         was = ", ".join(sorted(old.loopbacks))
-        risk = ("all VXLAN ports are made anew",)
+        risk = ("all VXLAN ports are recreated",)
         yield Change(CHANGED, "loopback", arrow(was, loopback), risk)
     if old.bgp and new.bgp and old.bgp != new.bgp:
         yield Change(CHANGED, "BGP", ", ".join(_bgp_details(old, new)))

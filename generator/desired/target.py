@@ -1,6 +1,6 @@
-"""What a host should be, as far as it can be checked: files, devices, sessions, VNIs.
+"""What a host should be, in a form that can be checked and recorded.
 
-A plan has the text of each file; a target has its digest, and is small enough to be recorded.
+A plan has the text of each file; a target has only its digest.
 """
 
 import msgspec
@@ -17,7 +17,7 @@ class Vni(msgspec.Struct, frozen=True):
 
 
 class Nic(msgspec.Struct, frozen=True):
-    """What our files say of a device that is not ours: the loopback, or an uplink."""
+    """What our files set on a device that is not ours: the loopback, or an uplink."""
 
     name: str
     addresses: tuple[str, ...]  # with length
@@ -46,7 +46,7 @@ class Sessions(msgspec.Struct, frozen=True):
 
 
 class FormerAddress(msgspec.Struct, frozen=True):
-    """A management address of before. The operator's own file may still have it on the NIC."""
+    """An earlier management address. The operator's own file may still set it on the NIC."""
 
     ifname: str
     address: str
@@ -65,16 +65,16 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     management: Management | None
     sessions: list[str]  # neighbors on which a session is attempted
     vnis: list[Vni]
-    uplinks: list[str] | None = None  # their NICs; None: of a version that did not record them
+    uplinks: list[str] | None = None  # their NICs; None: an older version did not record them
     numbered: list[tuple[str, str]] = []  # NICs with our address on a numbered link
-    network_files: dict[str, str] = {}  # networkd's files that decide for uplinks, by NIC
+    network_files: dict[str, str] = {}  # networkd files that configure uplinks, by NIC
     nics: list[Nic] = []
     names: dict[int, str] = {}  # of V-Nets, by VNI
-    filter_rules: int = 0  # of the packet filter; 0: of a version that had none
+    filter_rules: int = 0  # of the packet filter; 0: an older version had none
     vpcs: dict[int, str] = {}  # their names, by id
     leaves: dict[str, str] = {}  # the switch at the other end, by neighbor
     advertised: list[int] = []  # VNIs of V-Nets whose gateway sends router advertisements
-    # What a summary of changes says. None: of a version that did not record it.
+    # For a summary of changes. None: an older version did not record it.
     links: list[Link] | None = None
     bgp: Sessions | None = None
     imports: dict[str, list[str]] | None = None  # route targets by VRF, [] where FRR derives them
@@ -97,7 +97,7 @@ def loopbacks(devices: list[Device]) -> frozenset[str]:
 
 
 def nics_of(host: Host) -> list[Nic]:
-    """Return what a host's files say of its loopback and of its uplinks."""
+    """Return what a host's files set on its loopback and its uplinks."""
     peers = tuple((host.loopback, peer) for peer in UPLINK_PEERS)
     return [
         Nic("lo", (f"{host.loopback}/32",)),
@@ -117,5 +117,5 @@ def links_of(host: Host) -> list[Link]:
 
 
 def vni_of(bridge: Bridge) -> Vni:
-    """Return what FRR should say of a bridge's VNI."""
+    """Return what FRR should show for a bridge's VNI."""
     return Vni(bridge.port.vni, "L3" if bridge.l3vni else "L2", bridge.vrf or "default")

@@ -1,9 +1,9 @@
 """Reads a host back from its rendered files: pure.
 
-What was read is rendered again. Only if that gives the same files it is what they say, so a file
-that somebody has edited, or that an older version wrote, is never half understood.
+The host is rendered again. It counts only if that gives the same files, so a file that somebody
+edited, or that an older version wrote, is never half understood.
 
-The management address is in no file: it is "" here. So are route targets of a VPC without L3VNI.
+No file has the management address, which is "" here, or the route targets of a VPC without L3VNI.
 """
 
 import re
@@ -28,7 +28,7 @@ Files = Mapping[str, str]  # path to text, without our first line
 
 _FRR = "etc/frr/frr.conf"
 _SYSCTL = "etc/sysctl.d/90-evpn-host.conf"
-# In which a backend has its devices.
+# The file in which each backend has its devices.
 MAIN_FILES = ("etc/netplan/60-evpn-host.yaml", "etc/network/interfaces.d/evpn-host")
 _DROP_IN = "etc/systemd/network/10-netplan-{}.network.d/evpn-host.conf"
 _BRIDGE = re.compile(r"(nbr|l3br)-(\d+)")
@@ -46,7 +46,7 @@ _WORDS = {
 
 
 class _Frr:
-    """The text of frr.conf, and what stands below each line that begins a block."""
+    """The text of frr.conf, and its blocks by their first line."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -54,12 +54,12 @@ class _Frr:
         self._blocks: dict[str, str] = dict(_BLOCK.findall(text))
 
     def block(self, head: str) -> str:
-        """Return the lines below a line, "" if it begins no block."""
+        """Return the lines of the block that begins with `head`, "" if there is none."""
         return self._blocks.get(head, "")
 
 
 class _Section(NamedTuple):
-    """What a file says of a device."""
+    """What a file says about a device."""
 
     label: str
     inline: str
@@ -71,7 +71,7 @@ class _Section(NamedTuple):
 
     def all(self, word: str) -> list[str]:
         """Return the values of a setting."""
-        return [found[1] for line in self.lines if (found := _WORDS[word].fullmatch(line))]
+        return [match[1] for line in self.lines if (match := _WORDS[word].fullmatch(line))]
 
 
 class Written(NamedTuple):
@@ -82,8 +82,8 @@ class Written(NamedTuple):
 
 
 def read(files: Files, backends: Iterable[str]) -> Written | None:
-    """Return the host whose files these are for one of the backends, None if they are no host's."""
-    from jinja2 import TemplateError  # noqa: PLC0415  # only what renders imports it
+    """Return the host whose files these are, and its backend. None if they are no host's."""
+    from jinja2 import TemplateError  # noqa: PLC0415  # slow to import
 
     try:
         host = _host(files)
@@ -96,17 +96,17 @@ def read(files: Files, backends: Iterable[str]) -> Written | None:
 def gateways(files: Files) -> dict[int, str]:
     """Return the gateways and the MAC of each V-Net whose gateway is on a host, by VNI.
 
-    It needs the main file alone, and believes it.
+    It reads only the main file, and does not check it.
     """
     text = "".join(files[path] for path in MAIN_FILES if path in files)
-    found = {}
+    by_vni = {}
     for name, section in _sections(text).items():
         bridge = _BRIDGE.fullmatch(name)
         if bridge and bridge[1] == "nbr" and (addresses := section.all("address")):
-            found[int(bridge[2])] = ", ".join(
+            by_vni[int(bridge[2])] = ", ".join(
                 [*sorted(addresses), section.first("mac") or "no MAC"]
             )
-    return found
+    return by_vni
 
 
 def _bodies(host: Host, backend: str) -> dict[str, str]:
@@ -133,9 +133,9 @@ def _host(files: Files) -> Host:
         for name, section in sections.items()
         if _BRIDGE.fullmatch(name)
     ]
-    inside: dict[str | None, list[str]] = {}
+    by_vrf: dict[str | None, list[str]] = {}
     for bridge in bridges:
-        inside.setdefault(bridge.vrf, []).append(bridge.name)
+        by_vrf.setdefault(bridge.vrf, []).append(bridge.name)
     uplinks = tuple(_uplinks(sections, files))
     return Host(
         name=_one(r"^hostname (\S+)$", frr.text),
@@ -145,7 +145,7 @@ def _host(files: Files) -> Host:
         management=_management(sections, uplinks, frr.text),
         uplinks=uplinks,
         vrfs=tuple(
-            _vrf(name, section.label, frr, inside.get(name, []))
+            _vrf(name, section.label, frr, by_vrf.get(name, []))
             for name, section in sections.items()
             if _VRF.fullmatch(name)
         ),
@@ -154,20 +154,20 @@ def _host(files: Files) -> Host:
 
 
 def _one(pattern: str, text: str) -> str:
-    """Return what a pattern finds first. Raises `LookupError`."""
-    found = re.search(pattern, text, re.MULTILINE)
-    if found is None:
+    """Return the group of a pattern's first match. Raises `LookupError`."""
+    match = re.search(pattern, text, re.MULTILINE)
+    if match is None:
         raise LookupError(pattern)
-    return found[1]
+    return match[1]
 
 
 def _maybe(pattern: str, text: str) -> str | None:
-    found = re.search(pattern, text, re.MULTILINE)
-    return found[1] if found else None
+    match = re.search(pattern, text, re.MULTILINE)
+    return match[1] if match else None
 
 
 def _sections(text: str) -> dict[str, _Section]:
-    """Return what netplan's or ifupdown2's file says of each device, in its order."""
+    """Return what netplan's or ifupdown2's file says about each device, in the file's order."""
     sections: dict[str, _Section] = {}
     section = _Section("", "", [])
     comment = ""
@@ -184,15 +184,15 @@ def _sections(text: str) -> dict[str, _Section]:
 
 
 def _vrfs_of_bridges(sections: Mapping[str, _Section]) -> dict[str, str]:
-    found = {name: vrf for name, each in sections.items() if (vrf := each.first("vrf"))}
+    vrfs = {name: vrf for name, each in sections.items() if (vrf := each.first("vrf"))}
     for name, section in sections.items():
         if _VRF.fullmatch(name):
             bridges = (line.removeprefix("- ") for line in section.lines)
-            found |= {each: name for each in bridges if _BRIDGE.fullmatch(each)}
-    return found
+            vrfs |= {each: name for each in bridges if _BRIDGE.fullmatch(each)}
+    return vrfs
 
 
-def _bridge(  # noqa: PLR0913  # what the files say of it stands in several places
+def _bridge(  # noqa: PLR0913  # its settings stand in several files
     name: str,
     section: _Section,
     loopback: str,
@@ -225,7 +225,7 @@ def _bridge(  # noqa: PLR0913  # what the files say of it stands in several plac
 
 
 def _advertisements(block: str) -> Advertisements | None:
-    """Return what a bridge advertises, of its lines in frr.conf."""
+    """Return what a bridge advertises, from its lines in frr.conf."""
     if not block:
         return None
     prefixes = [line.split() for line in re.findall(r"^ ipv6 nd prefix (.*)$", block, re.MULTILINE)]
@@ -272,9 +272,9 @@ def _uplinks(sections: Mapping[str, _Section], files: Files) -> Iterable[Uplink]
     """Yield the uplinks. Sessions and NICs stand in the same order."""
     neighbors: dict[str, dict[str, str]] = {}
     for line in files[_FRR].splitlines():
-        found = _NEIGHBOR.fullmatch(line)
-        if found and found[1] != "LEAVES":
-            neighbors.setdefault(found[1], {})[found[2].split()[0]] = found[3]
+        match = _NEIGHBOR.fullmatch(line)
+        if match and match[1] != "LEAVES":
+            neighbors.setdefault(match[1], {})[match[2].split()[0]] = match[3]
     others = {"lo", *(name for name in sections if re.match(r"vxlan\d|l3vx-", name))}
     nics = [n for n in sections if not (n in others or _BRIDGE.fullmatch(n) or _VRF.fullmatch(n))]
     for nic, (neighbor, lines) in zip(nics, neighbors.items(), strict=True):

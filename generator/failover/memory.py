@@ -23,11 +23,11 @@ def remember(
     the hook has put there itself, as when no DHCP server answers.
     """
     nic, addresses, routes = management.ifname, dict(original.addresses), dict(original.routes)
-    given = set(original.given)
+    added = set(original.added)
     for address, gateway in management.pairs:
         holders = [name for name, present in observed.addresses.items() if address in present]
         if not holders and address not in addresses:
-            given.add(address)
+            added.add(address)
         if nic in holders:
             addresses[address] = observed.addresses[nic][address]
         if gateway:
@@ -37,7 +37,7 @@ def remember(
                 f.gateway not in {None, gateway} and (":" in str(f.gateway)) == (":" in gateway)
                 for f in former
             )
-            rests = holders == [nic] and not defaults and not succeeds and address not in given
+            rests = holders == [nic] and not defaults and not succeeds and address not in added
             if on_nic or (rests and gateway not in routes):
                 routes[gateway] = on_nic
     moving = further.remember(original.further, management, observed, way)
@@ -46,7 +46,7 @@ def remember(
         addresses=addresses,
         routes=routes,
         further=moving,
-        given=sorted(given),
+        added=sorted(added),
         companions=companions,
         ahead=ahead,
     )

@@ -1,8 +1,8 @@
 """Finds further addresses of the management subnet that the operator's own files set on the NIC.
 
-They go with the management address. What no file sets is left alone: a daemon such as keepalived
-has put it there, on one of several hosts at a time. When it takes the address away again, it looks
-for it on the NIC alone. Moved to the bridge, the address would stay, and be on two hosts.
+They move with the management address. An address that no file sets is left alone: a daemon such as
+keepalived puts it on one host at a time, and later removes it only from the NIC. If the address had
+moved to the bridge, it would stay there, and two hosts would have it.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import msgspec
 
 from generator.desired.model import Management
 from generator.observed import interfaces
-from generator.observed.following import neighbours
+from generator.observed.following import other_addresses
 from generator.observed.management import Observation
 from generator.observed.pairs import LINK_STATES, pairs
 
@@ -24,24 +24,24 @@ _DROP_INS = ("etc/systemd/network", "run/systemd/network", "usr/lib/systemd/netw
 def observe(
     root: Path, management: Management, observed: Observation, known: Iterable[str]
 ) -> Observation:
-    """Return what was observed with the addresses that go along: `known`, and those on the NIC."""
-    on_nic = neighbours(management, observed)
+    """Return the observation with these addresses added: `known` ones, and those on the NIC."""
+    on_nic = other_addresses(management, observed)
     nic = observed.devices.get(management.ifname)
-    set_ = set(_set_by_files(root, management.ifname, nic.index)) if on_nic and nic else set()
-    companions = [address for address in on_nic if ip_interface(address).ip in set_]
+    in_files = set(_set_by_files(root, management.ifname, nic.index)) if on_nic and nic else set()
+    companions = [address for address in on_nic if ip_interface(address).ip in in_files]
     own = [ip_interface(address) for address, _ in management.pairs]
-    of_before = (
+    still_known = (
         address
         for address in known
         if any(ip_interface(address).ip in each.network for each in own)
         if all(ip_interface(address).ip != each.ip for each in own)
     )
-    both = list(dict.fromkeys([*of_before, *companions]))
+    both = list(dict.fromkeys([*still_known, *companions]))
     return msgspec.structs.replace(observed, companions=both)
 
 
 def _set_by_files(root: Path, nic: str, index: int) -> Iterator[IPv4Address | IPv6Address]:
-    """Yield the addresses that networkd's files or ifupdown2's have for the NIC."""
+    """Yield the addresses that files of networkd or ifupdown2 set on the NIC."""
     for value in _of_networkd(root, index):
         yield from _parsed(value)
     for stanza in interfaces.stanzas(root, ""):
@@ -51,7 +51,7 @@ def _set_by_files(root: Path, nic: str, index: int) -> Iterator[IPv4Address | IP
 
 
 def _of_networkd(root: Path, index: int) -> Iterator[str]:
-    """Yield the values of `Address=` in the file that networkd takes for a device."""
+    """Yield the values of `Address=` in the file that networkd applies to a device."""
     path = dict(pairs(root / LINK_STATES / str(index))).get("NETWORK_FILE", "").lstrip("/")
     if not path:
         return

@@ -1,4 +1,4 @@
-"""Compares a running host with all that its files say: with nothing left out, by what they say."""
+"""Compares a running host with everything that its files set."""
 
 from pathlib import Path
 
@@ -16,38 +16,38 @@ from generator.observed import (
 )
 from generator.observed import filter as packet_filter
 from generator.observed.devices import Difference, Kernel
-from generator.observed.routes import Lost
+from generator.observed.routes import Loss
 from generator.state import reloaded
 
 
 def differences(target: Target, root: Path, *, lasting: bool = True) -> list[str]:
-    """Return all in which the running host is not what its files say.
+    """Return every difference between the running host and its files.
 
-    Without `lasting` it leaves out what an apply can't put right: an uplink that is not there, a
+    Without `lasting` it leaves out what an apply can't change: an uplink that does not exist, a
     routing rule of others, and lines of FRR that a reload has left as they were.
     """
     return [
-        *of_kernel(target, root, lasting=lasting),
+        *kernel_differences(target, root, lasting=lasting),
         *_frr_differences(target, root, lasting=lasting),
     ]
 
 
-def of_kernel(target: Target, root: Path, *, lasting: bool = True) -> list[str]:
-    """Return in what the kernel is not what our files say."""
+def kernel_differences(target: Target, root: Path, *, lasting: bool = True) -> list[str]:
+    """Return every difference between the kernel and our files."""
     kernel = devices.read()
-    found: list[object] = [
-        *(each for each in of_devices(target, kernel) if lasting or not each.beyond_us),
+    listed: list[object] = [
+        *(each for each in device_differences(target, kernel) if lasting or not each.lasting),
         *nics.misplaced(target.management, kernel, hook_runs=management.hook_runs(root)),
         *settings.differences(root, kernel.links),
         *packet_filter.differences(target, root),
         *(uplinks.differences(target, kernel) if lasting else ()),
         *(diverted.findings(target) if lasting else ()),
     ]
-    return list(map(str, found))
+    return list(map(str, listed))
 
 
-def of_devices(target: Target, kernel: Kernel | None = None) -> list[Difference]:
-    """Return what differs of devices, of the loopback and of uplinks, and of rules."""
+def device_differences(target: Target, kernel: Kernel | None = None) -> list[Difference]:
+    """Return the differences of devices, of the loopback and uplinks, and of routing rules."""
     kernel = kernel or devices.read()
     ours = devices.differences(target.devices, target.moving_addresses, kernel)
     return ours + nics.differences(target, kernel)
@@ -56,7 +56,7 @@ def of_devices(target: Target, kernel: Kernel | None = None) -> list[Difference]
 def _frr_differences(target: Target, root: Path, *, lasting: bool) -> list[str]:
     """Return what FRR should know and does not, and what the kernel has lost of FRR's."""
     try:
-        wrong, lost, unheard = compare_frr(target, root)
+        wrong, lost, unknown = compare_frr(target, root)
         drift = running.drift(root)
     except frr.Silent as silent:
         return [str(silent)]
@@ -64,22 +64,22 @@ def _frr_differences(target: Target, root: Path, *, lasting: bool) -> list[str]:
         known = reloaded.read(root)
         if drift.digest not in ({known.same} if lasting else {known.same, known.lasting}):
             wrong += drift.texts
-    return wrong + [f"FRR: {each.text}" for each in lost + unheard]
+    return wrong + [f"FRR: {each.text}" for each in lost + unknown]
 
 
-def compare_frr(target: Target, root: Path) -> tuple[list[str], list[Lost], list[Lost]]:
-    """Return what is not as planned, what the kernel lost, and what FRR did not hear.
+def compare_frr(target: Target, root: Path) -> tuple[list[str], list[Loss], list[Loss]]:
+    """Return what is not as planned, what the kernel lost, and addresses that FRR does not know.
 
     Raises `frr.Silent`.
     """
     sessions, vnis = missing_in_frr(target, root)
     wrong = [f"FRR: no session {name}" for name in sessions]
     wrong += [f"FRR: VNI {vni.vni} is {how}" for vni, how in vnis.items()]
-    return wrong, routes.lost(root), routes.unheard(target.devices, root)
+    return wrong, routes.losses(root), routes.unknown_addresses(target.devices, root)
 
 
 def missing_in_frr(target: Target, root: Path) -> tuple[list[str], dict[Vni, str]]:
-    """Return sessions that FRR does not have, and VNIs that are not as planned: what they are.
+    """Return sessions that FRR does not have, and VNIs that are not as planned, with their state.
 
     Raises `frr.Silent`.
     """

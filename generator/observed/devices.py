@@ -1,4 +1,4 @@
-"""Compares the kernel's devices and rules with those that a host should have."""
+"""Compares the kernel's devices and routing rules with those that a host should have."""
 
 import itertools
 import socket
@@ -19,13 +19,13 @@ _UNREACHABLE = 7  # RTN_UNREACHABLE, linux/rtnetlink.h
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """Something of the kernel's that is not as planned."""
+    """Something in the kernel that is not as planned."""
 
     device: str
     text: str
-    line: str = ""  # for `ip -batch`, where one line puts it right
-    what: str = ""  # of the device: `mtu`, `address 10.0.0.1/24`
-    beyond_us: bool = False  # no apply can put it right
+    line: str = ""  # the line for `ip -batch` that corrects it, "" if there is none
+    what: str = ""  # what differs: `mtu`, `address 10.0.0.1/24`
+    lasting: bool = False  # no apply can correct it
 
     def __str__(self) -> str:
         return f"{self.device}: {self.text}"
@@ -37,7 +37,7 @@ class Kernel(msgspec.Struct, frozen=True):
     links: dict[str, netlink.Link]
     addresses: dict[int, set[str]]
 
-    def of(self, name: str) -> set[str]:
+    def addresses_of(self, name: str) -> set[str]:
         """Return the addresses of a device."""
         link = self.links.get(name)
         return self.addresses.get(link.index, set()) if link else set()
@@ -53,7 +53,7 @@ def differences(
 ) -> list[Difference]:
     """Return what is missing or is not as expected: devices, rules and VRFs' default routes.
 
-    `management` are addresses that the hook may have put on a bridge. They are no difference.
+    `management` are addresses that the hook may have put on a bridge: they are no difference.
     """
     kernel = kernel or read()
     names = {link.index: link.name for link in kernel.links.values()}
@@ -64,16 +64,16 @@ def differences(
         if link is None:
             differing.append(Difference(device.name, "is not there"))
             continue
-        own = kernel.of(device.name) - (movable - set(device.addresses))
+        own = kernel.addresses_of(device.name) - (movable - set(device.addresses))
         differing.extend(_compare(device, link, names, own))
     if any(link.kind == "vrf" for link in kernel.links.values()):
-        differing.extend(rule_order())
+        differing.extend(misordered_rules())
         differing.extend(_leaks([device for device in expected if device.table is not None]))
     return differing
 
 
 def _leaks(vrfs: Sequence[Device]) -> Iterable[Difference]:
-    """Yield VRFs that look in the host's own table for what their own table does not have."""
+    """Yield VRFs that would use the host's own routes, as no unreachable default stops them."""
     for family, default in ((socket.AF_INET, "0.0.0.0/0"), (socket.AF_INET6, "::/0")):
         closed = {
             route.table
@@ -88,7 +88,7 @@ def _leaks(vrfs: Sequence[Device]) -> Iterable[Difference]:
 
 
 def unchangeable(expected: Iterable[Device]) -> list[str]:
-    """Return the names of devices that must be deleted and made again to become as expected.
+    """Return the names of devices that must be deleted and created again to be as expected.
 
     The kernel fixes a VXLAN's id and a VRF's table at creation. networkd does not change a VXLAN's
     local address.
@@ -125,9 +125,9 @@ def _compare(
         ("mac", link.mac, device.mac or link.mac, f"{to} address {device.mac}"),
         *_OF_KIND[device.kind](device, link),
     ]
-    for what, is_, should, line in checks:
-        if is_ != should:
-            text = f"{what} is {_text(is_)}, not {_text(should)}"
+    for what, current, planned, line in checks:
+        if current != planned:
+            text = f"{what} is {_text(current)}, not {_text(planned)}"
             yield Difference(device.name, text, line, what)
     if device.kind == "bridge":
         for address in sorted(set(device.addresses) - addresses):
@@ -139,15 +139,15 @@ def _compare(
 
 
 def missing_address(device: str, address: str) -> Difference:
-    """Return that a device lacks an address."""
-    # As the backends add it. An anycast address is everywhere, so nobody looks for another one.
+    """Return the difference of a device that lacks an address."""
+    # As the backends add it. Without nodad: an anycast address is on other hosts too.
     how = "nodad" if ":" in address else "" if address.endswith(("/31", "/32")) else "brd +"
     line = f"address replace {address} {how} dev {device}"
     return Difference(device, f"has no address {address}", line)
 
 
 Check = tuple[str, object, object, str]
-"""What is compared, what it is, what it should be, and the line that puts it right, or ""."""
+"""What is compared, its current and its planned value, and the line that corrects it, or ""."""
 
 
 def _of_bridge(device: Device, link: netlink.Link) -> list[Check]:
@@ -198,12 +198,11 @@ def _text(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def rule_order() -> Iterable[Difference]:
-    """Yield the families in which the kernel looks in another table before it should.
+def misordered_rules() -> Iterable[Difference]:
+    """Yield the families whose routing rules are in the wrong order.
 
-    A tenant must meet its VRF's table before the host's own addresses (kernel doc, vrf.rst), and
-    before a table of somebody else, which may lead anywhere. The host's own addresses come before
-    such a table too.
+    The VRFs' rule must come before table local, the host's own addresses (kernel doc, vrf.rst).
+    Both must come before a table of somebody else, which may lead anywhere.
     """
     rules = routing_rules.read()
     for family in _FAMILIES:
@@ -222,16 +221,16 @@ def rule_order() -> Iterable[Difference]:
 
 
 class RulePlaces(msgspec.Struct, frozen=True):
-    """The priorities at which rules belong, before those of others that every packet meets."""
+    """The priorities at which our rules belong: before rules of others for every packet."""
 
     vrf: int
     local: int
 
 
 def rule_places(family: int) -> RulePlaces:
-    """Return where the VRFs' rule belongs, and that of table local after it.
+    """Return the priorities for the VRFs' rule, and for that of table local after it.
 
-    The kernel's own rule for table local does not count: it is moved.
+    The kernel's own rule for table local does not count, because we move it.
     """
     rules = [rule for rule in routing_rules.read() if rule.family == family and _takes_all(rule)]
     others = min((rule.priority for rule in rules if not _is_local(rule)), default=_MAIN_RULE)
@@ -241,7 +240,7 @@ def rule_places(family: int) -> RulePlaces:
 
 
 def local_place(family: int) -> int:
-    """Return the priority at which packets meet table local: ours, or an earlier one of others."""
+    """Return the priority at which table local is looked up: ours, or an earlier one of others."""
     rules = [rule for rule in routing_rules.read() if rule.family == family]
     present = (rule.priority for rule in rules if _is_local(rule) and rule.priority)
     return min(rule_places(family).local, *present, LOCAL_RULE)
@@ -260,13 +259,13 @@ def is_local_moved(family: int) -> bool:
 
 
 def _first(rules: Iterable[Rule], what: Callable[[Rule], bool]) -> Rule | None:
-    """Return the first rule for every packet that stands before the first one of a kind."""
+    """Return the first rule for every packet that comes before the first rule of a kind."""
     before = itertools.takewhile(lambda rule: not what(rule), rules)
     return next(filter(_takes_all, before), None)
 
 
 def _takes_all(rule: Rule) -> bool:
-    """Whether every packet meets a rule, and is looked up in a table or refused by it."""
+    """Whether a rule is for every packet, and looks up a table or refuses the packet."""
     return bool(rule.plain and (rule.table or rule.refusal) and not rule.l3mdev)
 
 

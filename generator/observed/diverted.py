@@ -1,4 +1,4 @@
-"""Finds routing rules of others by which packets for the host itself do not reach it."""
+"""Finds routing rules of others that keep packets for the host itself from reaching it."""
 
 import socket
 from collections.abc import Iterator
@@ -13,27 +13,27 @@ _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
 def findings(target: Target, previous: Target | None = None) -> Iterator[Finding]:
-    """Yield what rules take away from a host, as it is or with a target that is still to come.
+    """Yield a finding for each rule that diverts packets for the host.
 
-    With `previous` the target is to come. A rule that took as much away before stops no apply.
+    With `previous` the target is not applied yet. A rule that diverts them already stops no apply.
     """
     local = {int(family): devices.local_place(family) for family in _FAMILIES}
-    before = dict(_caught(previous, local)) if previous else {}
-    for rule, address in _caught(target, local):
+    before = dict(_diverting(previous, local)) if previous else {}
+    for rule, address in _diverting(target, local):
         new = previous is not None and rule not in before
         comes, are = ("would come", "would be") if new else ("comes", "are")
         fate = "dropped" if rule.refusal else "forwarded"
         yield Finding(
             what=f"the routing rule {rule} {comes} before table local",
-            why=f"packets for {address} {are} {fate}, not taken: with VPCs table local"
+            why=f"packets for {address} {are} {fate}, not delivered: with VPCs table local"
             f" comes after the VRFs' rule, at {local[rule.family]}",
-            remedy="delete the rule, or have it name by `to` what it is for",
+            remedy="delete the rule, or restrict it to its destinations with `to`",
             stops=new,
         )
 
 
-def _caught(target: Target, local: dict[int, int]) -> Iterator[tuple[Rule, str]]:
-    """Yield the rules, each with an address of the host. Without VRFs table local is the first."""
+def _diverting(target: Target, local: dict[int, int]) -> Iterator[tuple[Rule, str]]:
+    """Yield such rules, each with an address of the host. Without VRFs table local comes first."""
     if not any(device.kind == "vrf" for device in target.devices):
         return iter(())
     management = target.management
@@ -45,4 +45,4 @@ def _caught(target: Target, local: dict[int, int]) -> Iterator[tuple[Rule, str]]
         senders=[str(each.network) for each in pairs],
     )
     routes = (route for family in _FAMILIES for route in netlink.routes(family))
-    return routing_rules.catching(routing_rules.read(), routes, own, local)
+    return routing_rules.diverting(routing_rules.read(), routes, own, local)

@@ -1,4 +1,4 @@
-"""Asks the kernel for one entry of its tables of neighbours and of MACs (linux/neighbour.h)."""
+"""Reads one entry of the kernel's neighbour or forwarding tables (linux/neighbour.h)."""
 
 import socket
 import struct
@@ -14,16 +14,16 @@ _NOARP, _PERMANENT, _EXTERNAL = 0x40, 0x80, 0x10  # NUD_…, NTF_EXT_LEARNED
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """Where a neighbour or a MAC is, and who says so."""
+    """An entry of such a table."""
 
     mac: str
     external: bool  # a program, such as zebra, has set it
     noarp: bool  # no packet changes it
-    permanent: bool  # it is the bridge's own, or set for good
+    permanent: bool  # it is the bridge's own MAC, or never expires
 
 
 def neighbour(device: int, address: str) -> Entry | None:
-    """Return the entry of an address on a device (index), None without one."""
+    """Return the neighbour entry of an address on a device (index), None without one."""
     packed = ip_address(address).packed
     family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
     head = _NDMSG.pack(family, 0, device, 0, 0, 0)
@@ -31,10 +31,10 @@ def neighbour(device: int, address: str) -> Entry | None:
 
 
 def forwarding(bridge: int, mac: str) -> Entry | None:
-    """Return a bridge's entry of a MAC, None without one."""
+    """Return a bridge's forwarding entry of a MAC, None without one."""
     head = _NDMSG.pack(socket.AF_BRIDGE, 0, 0, 0, 0, 0)
-    wanted = netlink.attribute(_MAC, bytes.fromhex(mac.replace(":", "")))
-    return _entry(head + wanted + netlink.attribute(_MASTER, struct.pack("=I", bridge)))
+    key = netlink.attribute(_MAC, bytes.fromhex(mac.replace(":", "")))
+    return _entry(head + key + netlink.attribute(_MASTER, struct.pack("=I", bridge)))
 
 
 def _entry(body: bytes) -> Entry | None:

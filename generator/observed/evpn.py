@@ -1,4 +1,4 @@
-"""What FRR knows of guests: their MACs and addresses, who has them, and whether BFD sees leaves."""
+"""Reads from FRR what it knows about guests: their MACs, addresses and routes, and BFD's peers."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -33,17 +33,17 @@ class _Macs(_Answer, frozen=True):
 
 
 class Duplicate(msgspec.Struct, frozen=True, kw_only=True):
-    """A MAC that duplicate address detection has marked, or that has an address it has marked."""
+    """A MAC that duplicate address detection has marked, or whose address it has marked."""
 
     vni: int
     mac: str
     addresses: list[str]
-    moves: int  # that were counted
-    frozen: bool  # whether FRR neither announces it any more nor follows it
+    moves: int  # how many FRR has counted
+    frozen: bool  # whether FRR has stopped announcing and following it
 
 
 class _AsPath(_Answer, frozen=True):
-    """AS numbers through which a path came, the last one first announced it."""
+    """The AS numbers of a path. The last one has originated it."""
 
     string: str = ""
 
@@ -53,14 +53,14 @@ class EvpnPath(_Answer, frozen=True):
 
     mac: str = ""  # of type 2
     ip: str = ""
-    path: str = ""  # AS numbers: of an EVPN route as text, of a route in a VRF below
-    aspath: _AsPath = _AsPath()
+    path: str = ""  # AS numbers of an EVPN route
+    aspath: _AsPath = _AsPath()  # of a route in a VRF
     nexthops: list[frr.NextHop] = []
     vni: str = ""  # in a VRF; of type 2 `VNI/L3VNI`, of type 5 the L3VNI
 
     @property
     def origin(self) -> str:
-        """The AS number that announced it first, "" for this host's own."""
+        """The AS number that originated it, "" for this host."""
         last = (self.path or self.aspath.string).split(" ")[-1]
         return last if last.isdigit() else ""
 
@@ -87,7 +87,7 @@ class Bfd(_Answer, frozen=True):
 
 
 def _show(daemon: str, command: str, type_: type[T], root: Path) -> T:
-    """Return an answer; where FRR has nothing to say it prints none, or a sentence after a `%`."""
+    """Return an answer. If FRR has none, it prints nothing, or a sentence after a `%`."""
     text = frr.ask(daemon, command, root).strip()
     try:
         return msgspec.json.decode("{}" if text[:1] in {"", "%"} else text, type=type_)
@@ -98,7 +98,7 @@ def _show(daemon: str, command: str, type_: type[T], root: Path) -> T:
 def vnis_of_address(address: str, root: Path) -> set[int]:
     """Return the VNIs in which FRR knows an address. Raises `Silent`."""
     command = "show evpn arp-cache vni all json"
-    # Beside addresses there is their number.
+    # The answer also has the number of addresses.
     shown = _show("zebra", command, dict[int, dict[str, Guest | int]], root)
     return {vni for vni, addresses in shown.items() if address in addresses}
 
@@ -110,13 +110,13 @@ def vnis_of_mac(mac: str, root: Path) -> set[int]:
 
 
 def address(vni: int, text: str, root: Path) -> Guest | None:
-    """Return what FRR knows of an address in a V-Net. Raises `Silent`."""
+    """Return what FRR knows about an address in a V-Net. Raises `Silent`."""
     shown = _show("zebra", f"show evpn arp-cache vni {vni} ip {text} json", Guest, root)
     return shown if shown.type else None
 
 
 def mac(vni: int, text: str, root: Path) -> Guest | None:
-    """Return what FRR knows of a MAC in a V-Net. Raises `Silent`."""
+    """Return what FRR knows about a MAC in a V-Net. Raises `Silent`."""
     command = f"show evpn mac vni {vni} mac {text} json"
     return _show("zebra", command, dict[str, Guest], root).get(text)
 
@@ -124,7 +124,7 @@ def mac(vni: int, text: str, root: Path) -> Guest | None:
 def freezes(root: Path) -> bool:
     """Return whether FRR freezes an address that moves too often, or only warns. Raises `Silent`.
 
-    In JSON, FRR 8 tells the two apart only if what is frozen thaws by itself.
+    FRR 8 shows this in JSON only if it releases frozen addresses by itself.
     """
     lines = frr.ask("zebra", "show evpn", root).splitlines()
     return any(line.strip().startswith("Detection freeze") for line in lines)
@@ -165,7 +165,7 @@ def type2(vni: int, mac: str, address: str, root: Path) -> list[EvpnPath]:
     All routes of the V-Net are read: FRR 10 finds none by the MAC alone.
     """
     command = f"show bgp l2vpn evpn route vni {vni} json"
-    # Beside routes there is their number.
+    # The answer also has the number of routes.
     shown = _show("bgpd", command, dict[str, _Route | int | str], root)
     routes = [route for route in shown.values() if isinstance(route, _Route)]
     paths = [path for route in routes for one in route.paths for path in one]
@@ -179,7 +179,7 @@ def prefix(vrf: str, address: str, root: Path) -> Prefix:
 
 
 def bfd(root: Path) -> list[Bfd]:
-    """Return the peers that BFD watches, none without it."""
+    """Return the peers that BFD watches, none if bfdd does not run."""
     try:
         return _show("bfdd", "show bfd peers json", list[Bfd], root)
     except Silent:

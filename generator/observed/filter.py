@@ -1,4 +1,4 @@
-"""Looks whether the kernel has the packet filter of evpn-host, over netlink (linux/nfnetlink.h)."""
+"""Checks over netlink whether the kernel has our packet filter (linux/nfnetlink.h)."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ _FAMILIES = (1, 7)  # NFPROTO_INET, NFPROTO_BRIDGE
 
 
 def rules() -> int | None:
-    """Return how many rules our tables have, 0 if none is there; None if nobody may know."""
+    """Return how many rules our tables have, 0 without tables; None if we may not read them."""
     name = TABLE.encode() + b"\0"
     attribute = struct.pack("=HH", 4 + len(name), _NFTA_RULE_TABLE) + name
     attribute += b"\0" * (-len(attribute) % 4)
@@ -32,7 +32,7 @@ def rules() -> int | None:
 
 
 def differences(target: Target, root: Path) -> list[str]:
-    """Return what the kernel lacks of the packet filter that a host should have."""
+    """Return the difference between the packet filter that a host should have and the kernel's."""
     if not target.filter_rules or limits(root):
         return []
     present = rules()
@@ -46,17 +46,17 @@ def differences(target: Target, root: Path) -> list[str]:
 def limits(root: Path) -> str:
     """Return why this host can't have a packet filter, "" if it can or nobody has tried."""
     known = unfiltered.read(root)
-    return known.reason if known and known == here(known.reason) else ""
+    return known.reason if known and known == refusal(known.reason) else ""
 
 
 def warning(root: Path) -> str:
-    """Return what it means that a host has no packet filter, "" if it has one."""
+    """Return a warning if this host can't have a packet filter, else ""."""
     reason = limits(root)
     return f"no packet filter, so anybody may send into a V-Net: {reason}" if reason else ""
 
 
-def here(reason: str) -> Unfiltered:
-    """Return why this kernel, with these tools, takes no packet filter."""
-    # Not its path: that depends on the PATH that a run has from cron, systemd or a shell.
+def refusal(reason: str) -> Unfiltered:
+    """Return the record that this kernel, with these tools, refuses the packet filter."""
+    # Not nft's path: cron, systemd and a shell have different search paths.
     nft = "nft" if shutil.which("nft") else ""
     return Unfiltered(kernel=os.uname().release, nft=nft, reason=reason)

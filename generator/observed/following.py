@@ -1,7 +1,7 @@
-"""Finds what belongs to the management address and is on the NIC with it. Pure.
+"""Finds routes and addresses on the NIC that have to move with the management address. Pure.
 
-Routes by a next hop of its subnet, routes with it as their source, and routes on the link in a
-table that a rule chooses for it. The default route of table main by its gateway is handled apart.
+Such routes have a next hop in its subnet or the address as their source, or they are routes on the
+link in a table that a rule selects for it. The default route of table main is handled elsewhere.
 """
 
 from collections.abc import Collection, Iterator
@@ -55,8 +55,8 @@ def other_subnets(management: Management, observed: Observation, family: int) ->
     moving = [address for address, _ in management.pairs] + observed.companions
     own = {ip_interface(address).network for address in moving}
     on_nic = observed.addresses.get(management.ifname, {})
-    found = {ip_interface(address).network for address in on_nic if "peer" not in address}
-    return [each for each in found - own if (each.version == 6) == (family == IPV6)]
+    subnets = {ip_interface(address).network for address in on_nic if "peer" not in address}
+    return [each for each in subnets - own if (each.version == 6) == (family == IPV6)]
 
 
 def _inside(prefix: str, subnet: Network) -> bool:
@@ -88,18 +88,18 @@ def staying(management: Management, observed: Observation) -> Iterator[Staying]:
     for priority, devices in observed.rules:
         if nic in devices and bridge not in devices:
             why_rule = f"it does not apply while the management address is on {bridge}"
-            remedy = "have the rule name the management address in place of the NIC"
+            remedy = "have the rule name the management address instead of the NIC"
             yield Staying(f"the routing rule {priority} names {nic}", why_rule, remedy)
-    for address in neighbours(management, observed):
+    for address in other_addresses(management, observed):
         if address in observed.companions:
             continue
         what = f"{nic} has {address}, another address of the management subnet"
-        remedy = "set it in your own file, unless a daemon looks after it; or use a V-Net for it"
+        remedy = "set it in your own file, unless a daemon manages it; or use a V-Net for it"
         yield Staying(what, why, remedy)
 
 
-def neighbours(management: Management, observed: Observation) -> list[str]:
-    """Return the NIC's other addresses of the management subnet."""
+def other_addresses(management: Management, observed: Observation) -> list[str]:
+    """Return the NIC's other addresses in the management subnet."""
     own = [ip_interface(address) for address, _ in management.pairs]
     return sorted(
         address
@@ -110,13 +110,13 @@ def neighbours(management: Management, observed: Observation) -> list[str]:
     )
 
 
-def advertised(names: Collection[str], observed: Observation) -> Iterator[Staying]:
+def advertised_defaults(names: Collection[str], observed: Observation) -> Iterator[Staying]:
     """Yield the uplinks that have their IPv6 default route from router advertisements."""
     for default in observed.defaults:
         if default.device in names and "proto 9" in default.text:  # RTPROT_RA
             yield Staying(
                 f"{default.device} has its IPv6 default route from router advertisements",
-                "an uplink takes none: on a routed port they would be a leaf's. The route ends,"
+                "an uplink accepts none: on a routed port a leaf would send them. The route ends,"
                 " and so do the addresses that came with it",
                 "give the NIC a static one in your own file; mgmt.ipv6 and mgmt.gateway6 move it",
             )

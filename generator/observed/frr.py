@@ -1,8 +1,8 @@
 """Asks FRR's daemons over their vty sockets, as vtysh does, without starting a process.
 
 A request is a line of text ended by NUL; the answer ends with three NULs and a status byte
-(FRR's vtysh/vtysh.c, lib/vty.c). What a daemon logs comes over a socket that it passes along with
-its answer to `terminal monitor`, a message each (lib/zlog_live.c).
+(FRR's vtysh/vtysh.c, lib/vty.c). A daemon's answer to `terminal monitor` passes a socket, over
+which it sends each message that it logs (lib/zlog_live.c).
 """
 
 import contextlib
@@ -21,11 +21,11 @@ TIMEOUT = 5.0  # seconds until a daemon that does not answer counts as hung
 
 
 class Silent(Exception):
-    """A daemon of FRR is not there or does not answer in time."""
+    """A daemon of FRR does not run, or does not answer in time."""
 
 
 class Vty:
-    """A daemon of FRR, asked over one connection that stays: the cheapest way to ask often."""
+    """A connection to a daemon of FRR that stays open: the cheapest way to ask often."""
 
     def __init__(self, daemon: str, root: Path = Path("/"), timeout: float = TIMEOUT) -> None:
         self._name = daemon
@@ -53,9 +53,9 @@ class Vty:
         self._sock = self._log = None
 
     def log(self) -> socket.socket | None:
-        """Return what becomes readable when the daemon logs something; None: that can't be had.
+        """Return a socket that is readable when the daemon has logged something, None without one.
 
-        It ends with the connection, and so with the daemon.
+        It is closed with the connection, and so when the daemon ends.
         """
         if self._sock and not self._log:
             with contextlib.suppress(OSError):
@@ -63,7 +63,7 @@ class Vty:
         return self._log
 
     def read(self) -> bytes:
-        """Return what was logged since the last call; without the daemon, close the connection."""
+        """Return what was logged since the last call; if the daemon has ended, close all."""
         text = bytearray()
         with contextlib.suppress(BlockingIOError):
             while self._log:
@@ -112,7 +112,7 @@ class Vty:
 
 
 def _closed(sock: socket.socket) -> bool:
-    """Whether the other side has gone: a daemon that was restarted."""
+    """Whether the daemon has closed the connection, because it was restarted."""
     return bool(select.select([sock], [], [], 0)[0])
 
 
@@ -140,7 +140,7 @@ def _decode(text: str, command: str, type_: type[T]) -> T:
         raise Silent(f"FRR's answer to {command} can't be read: {error}") from None
 
 
-# What FRR prints, as far as it is read here. A field that a version lacks has its default.
+# The parts of FRR's answers that are read here. A field that a version lacks has its default.
 
 
 class _Answer(msgspec.Struct, frozen=True, rename="camel"):
@@ -175,7 +175,7 @@ class _Neighbor(_Answer, frozen=True):
     bgp_state: str = ""
     nexthop_global: str = ""
     remote_router_id: str = ""
-    hostname: str = ""  # that the other end gives itself (draft-walton-bgp-hostname-capability)
+    hostname: str = ""  # the name that it sends (draft-walton-bgp-hostname-capability)
 
 
 class _Instance(_Answer, frozen=True):
@@ -264,7 +264,7 @@ def sessions(root: Path = Path("/"), timeout: float = TIMEOUT) -> dict[str, Sess
 
 
 def summary(bgpd: Vty) -> dict[str, Session]:
-    """Return the same over a connection that stays open. Raises `Silent`."""
+    """Return the default VRF's sessions by neighbor, over an open connection. Raises `Silent`."""
     command = "show bgp summary json"
     answer = _decode(bgpd.ask(command), command, _Summary)
     ipv4, evpn = answer.ipv4_unicast.peers, answer.l2vpn_evpn.peers
@@ -287,12 +287,12 @@ def _down_since(peer: _Peer) -> float | None:
 
 
 def next_hop(bgpd: Vty, neighbor: str) -> str:
-    """Return the IPv6 next hop that an unnumbered neighbor is sent, "" without a session.
+    """Return the IPv6 next hop that bgpd sends to an unnumbered neighbor, "" without a session.
 
     Raises `Silent`.
     """
     command = f"show bgp neighbors {neighbor} json"
-    # Beside neighbors there may be `"bgpNoSuchNeighbor": true`.
+    # Instead of neighbors there may be `"bgpNoSuchNeighbor": true`.
     answer = _decode(bgpd.ask(command), command, dict[str, _Neighbor | bool | str])
     shown = answer.get(neighbor)
     return shown.nexthop_global if isinstance(shown, _Neighbor) else ""
@@ -306,9 +306,9 @@ def router_ids(root: Path) -> set[str]:
 
 
 def hostnames(root: Path) -> dict[str, str]:
-    """Return the names that neighbors with a session give themselves. Raises `Silent`."""
+    """Return the host names that neighbors with a session send, by neighbor. Raises `Silent`."""
     answer = show("bgpd", "show bgp neighbors json", dict[str, _Neighbor], root)
-    unknown = {"", "Unknown"}  # without the capability; it remembers that of an ended session
+    unknown = {"", "Unknown"}  # without the capability. bgpd keeps the name of an ended session.
     up = {name: peer for name, peer in answer.items() if peer.bgp_state == "Established"}
     return {name: peer.hostname for name, peer in up.items() if peer.hostname not in unknown}
 
@@ -341,9 +341,9 @@ def paths(vrf: str, prefix: str, root: Path) -> list[BgpPath]:
 
 
 def router_mac(vni: int | None, address: str, root: Path) -> str | None:
-    """Return the MAC that zebra knows of a router of an L3VNI. Raises `Silent`."""
+    """Return the MAC that zebra knows for a router of an L3VNI. Raises `Silent`."""
     command = f"show evpn next-hops vni {vni} json"
-    # Beside routers there is their number.
+    # The answer also has the number of routers.
     answer = show("zebra", command, dict[str, _EvpnNextHop | int | str], root)
     shown = answer.get(address)
     return shown.router_mac if isinstance(shown, _EvpnNextHop) else None

@@ -1,4 +1,4 @@
-"""Reads all that this host knows of a guest: the kernel's tables, FRR, and the way to its VTEP."""
+"""Reads what this host knows about a guest: the kernel's tables, FRR, and the way to its VTEP."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
@@ -30,9 +30,9 @@ class Port(msgspec.Struct, frozen=True):
 
 
 class Bgp(msgspec.Struct, frozen=True, kw_only=True):
-    """What FRR knows of the guest."""
+    """What FRR knows about the guest."""
 
-    silent: str = ""  # the daemon that does not answer
+    silent: str = ""  # why FRR does not answer
     address: evpn.Guest | None = None
     mac: evpn.Guest | None = None
     freezes: bool = False  # whether an address that moves too often is frozen
@@ -41,7 +41,7 @@ class Bgp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Router(msgspec.Struct, frozen=True):
-    """A VTEP to which the VPC routes, and whether the kernel knows how to send to it."""
+    """A VTEP to which the VPC routes, and whether the kernel can send to it."""
 
     vtep: str
     mac: str
@@ -73,14 +73,14 @@ class Vtep(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """All that was read."""
+    """Everything that was read about a guest."""
 
-    subject: str  # what was asked for
-    address: str = ""  # "" when it was a MAC
-    mac: str = ""  # "" when nobody knows it
+    subject: str  # the address or MAC in question
+    address: str = ""  # "" for a MAC
+    mac: str = ""  # "" if unknown
     place: Place
     differences: tuple[str, ...] = ()  # of the devices of the V-Net and its VPC
-    own: str = ""  # the device on which this host itself has it
+    own: str = ""  # the device, if the address or MAC is this host's own
     ports: tuple[Port, ...] = ()
     kernel_remote: bool = False  # the bridge sends the MAC to its VXLAN port
     kernel_vtep: str = ""  # to which the VXLAN port sends it
@@ -115,14 +115,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read(target: Target, kernel: Kernel, place: Place, subject: str, root: Path) -> Facts:
-    """Read all that is known of an address or a MAC in a V-Net or a VPC, and probe its VTEPs."""
+    """Read what is known about an address or a MAC in a V-Net or a VPC, and probe its VTEPs."""
     is_mac = places.is_mac(subject)
     address = "" if is_mac else subject
     neighbour = kernel.neighbour(place.bridge, address) if address and place.bridge else None
     bgp = _bgp(place, address, subject if is_mac else "", neighbour, root)
     mac = subject if is_mac else _mac(neighbour, bgp)
-    inside = _entries(kernel, place, mac)
-    remote = any(e.bridge and kernel.name(e.index) == place.port for e in inside)
+    entries = _entries(kernel, place, mac)
+    remote = any(e.bridge and kernel.name(e.index) == place.port for e in entries)
     known = Facts(
         subject=subject,
         address=address,
@@ -130,10 +130,10 @@ def read(target: Target, kernel: Kernel, place: Place, subject: str, root: Path)
         place=place,
         differences=tuple(_differences(target, place)),
         own=_own(target, kernel, place, address, mac),
-        ports=tuple(_ports(kernel, place, inside)),
+        ports=tuple(_ports(kernel, place, entries)),
         kernel_remote=remote,
-        # The port's own entry stays when the guest comes to this host; nothing leads to it then.
-        kernel_vtep=next((entry.vtep for entry in inside if entry.vtep and remote), ""),
+        # The port's own entry stays, unused, when the guest moves to this host.
+        kernel_vtep=next((entry.vtep for entry in entries if entry.vtep and remote), ""),
         neighbour=neighbour,
         bgp=bgp,
         bridged_hooks=_bridged_hooks(root, address),
@@ -205,7 +205,7 @@ def _bgp(place: Place, address: str, mac: str, neighbour: Neighbour | None, root
 
 
 def _mac(neighbour: Neighbour | None, bgp: Bgp) -> str:
-    """Return the MAC of an address: of a guest elsewhere what FRR says, else what answered."""
+    """Return the MAC of an address: from FRR for a remote guest, else from the neighbour entry."""
     if bgp.address and bgp.address.remote_vtep:
         return bgp.address.mac
     if neighbour and neighbour.mac and not neighbour.state & _NO_MAC:
@@ -226,15 +226,15 @@ def _entries(kernel: Kernel, place: Place, mac: str) -> list[Entry]:
     ]
 
 
-def _ports(kernel: Kernel, place: Place, inside: Iterable[Entry]) -> Iterator[Port]:
-    names = {kernel.name(entry.index) for entry in inside if entry.bridge}
+def _ports(kernel: Kernel, place: Place, entries: Iterable[Entry]) -> Iterator[Port]:
+    names = {kernel.name(entry.index) for entry in entries if entry.bridge}
     for name in sorted(names - {place.port, place.bridge, ""}):
         link = kernel.links[name]
         yield Port(name, link.up, link.carrier, link.vlan)
 
 
 def _own(target: Target, kernel: Kernel, place: Place, address: str, mac: str) -> str:
-    """Return the device on which this host itself has the address or the MAC, "" for none."""
+    """Return the device of this host that has the address or the MAC itself, "" for none."""
     names = [place.bridge]
     if target.management and target.management.bridge == place.bridge:
         names.append(target.management.ifname)
@@ -278,12 +278,12 @@ def _routed(kernel: Kernel, known: Facts) -> tuple[Route | None, list[Router]]:
 
 
 def _ipv4(text: str) -> str:
-    """Return a VTEP's IPv4 address, which is IPv4-mapped as the next hop of an IPv6 route."""
+    """Return a VTEP's IPv4 address. As the next hop of an IPv6 route it is IPv4-mapped."""
     address = ip_address(text)
     return str(getattr(address, "ipv4_mapped", None) or address)
 
 
-def _vtep(  # noqa: PLR0913, PLR0917  # what is known of the underlay
+def _vtep(  # noqa: PLR0913, PLR0917  # what is known about the underlay
     address: str,
     origin: str,
     target: Target,

@@ -1,4 +1,4 @@
-"""How a host is, in one word: pure, from its record and its sessions."""
+"""The health of a host in one word: pure, from its record and its sessions."""
 
 import datetime
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ class Health(NamedTuple):
     reason: str
 
 
-def health(  # noqa: PLR0913  # all that a word is made of
+def health(  # noqa: PLR0913  # everything that decides about the word
     expected: Iterable[str],
     sessions: Mapping[str, Session],
     applied: str,
@@ -26,11 +26,11 @@ def health(  # noqa: PLR0913  # all that a word is made of
     unconfirmed: str = "",
     frozen: str = "",
 ) -> Health:
-    """Judge a host by the sessions that it should have, since an apply (ISO 8601).
+    """Return a host's health, from the sessions that it should have since an apply (ISO 8601).
 
-    `failed` says why the last apply did not end well, "" if it did; `unconfirmed` when the host
-    goes back from it, "" if it does not; `frozen` which guests FRR has frozen. A session that was
-    never up since FRR has started waits for its switch port.
+    `failed` says why the last apply failed, "" if it did not; `unconfirmed` when the host goes back
+    from it, "" if it does not; `frozen` which guests FRR has frozen. A session that was never up
+    since FRR started waits for its switch port.
     """
     if failed:
         return Health("failed", failed.partition("\n")[0])

@@ -1,4 +1,4 @@
-"""Reads the operator's stanzas in the order in which ifupdown2 reads them.
+"""Reads the operator's interfaces stanzas, in the order in which ifupdown2 reads them.
 
 ifupdown2 up to 3.0 follows `source` with an absolute path only, and knows no `source-directory`
 (process_source in networkinterfaces.py; both tried). It makes one interface of all stanzas of a
@@ -17,14 +17,14 @@ from generator.state import tree
 
 FILE = "etc/network/interfaces"
 _RANGE = re.compile(r"(.*)\[(\d+)-(\d+)\](.*)")
-_STARTS = {"auto", "iface", "vlan", "source", "source-directory"}  # allow-… besides
+_STARTS = {"auto", "iface", "vlan", "source", "source-directory"}  # and allow-…
 
 
 class Stanza(msgspec.Struct, frozen=True, kw_only=True):
     """An `iface` stanza."""
 
     path: str
-    line: str  # its first
+    line: str  # its first line
     names: frozenset[str]
     method: str
     settings: dict[str, list[str]]  # words by keyword, with `-` for `_`
@@ -32,12 +32,12 @@ class Stanza(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def place(self) -> str:
-        """Where its owner finds it."""
+        """Where the operator finds it."""
         return f"/{self.path}: {self.line}"
 
 
 def sources(root: Path, ours: str) -> bool:
-    """Whether ifupdown2 reads a file of this path."""
+    """Whether ifupdown2 reads the file at this path."""
     return any(path == ours for path, _ in _lines(root, FILE, ours))
 
 
@@ -70,17 +70,17 @@ def stanzas(root: Path, ours: str) -> list[Stanza]:
 
 
 def names(text: str) -> Iterator[str]:
-    """Yield what a name or a range stands for, such as `swp[1-4].100`."""
+    """Yield the names in a range such as `swp[1-4].100`, or a single name."""
     match = _RANGE.fullmatch(text)
     if match is None:
-        yield text.partition(":")[0]  # what follows is an alias
+        yield text.partition(":")[0]  # an alias follows
         return
     for number in range(int(match[2]), min(int(match[3]), int(match[2]) + 9999) + 1):
         yield f"{match[1]}{number}{match[4]}"
 
 
 def _lines(root: Path, path: str, ours: str, depth: int = 0) -> Iterator[tuple[str, str]]:
-    """Yield the lines of a file and of those that it sources; of ours none but one, empty."""
+    """Yield the lines of a file and of the files that it sources. Our file is one empty line."""
     if path == ours:
         yield ours, ""
         return
@@ -97,14 +97,14 @@ def _lines(root: Path, path: str, ours: str, depth: int = 0) -> Iterator[tuple[s
 
 
 def _sourced(root: Path, pattern: str, ours: str) -> list[str]:
-    """Return the files of a `source` line, ours among them although it may not be there yet."""
+    """Return the files of a `source` line. Ours is among them even if it does not exist yet."""
     if not pattern.startswith("/"):
         return []
     pattern = pattern.strip("/") if not pattern.endswith("/") else ""
-    found = {path for path in tree.find(root, pattern) if tree.is_file(root, path)}
+    paths = {path for path in tree.find(root, pattern) if tree.is_file(root, path)}
     if _fits(ours, pattern):
-        found.add(ours)
-    return sorted(found)
+        paths.add(ours)
+    return sorted(paths)
 
 
 def _fits(path: str, pattern: str) -> bool:

@@ -1,7 +1,7 @@
-"""Rules of iptables as nftables would have them: pure, from the text of `iptables-save`.
+"""Converts the text of `iptables-save` into the JSON that nft prints: pure.
 
-nft shows neither the rules of iptables-legacy nor what a match of iptables (`xt`) looks at. A match
-that is not understood stays one: a rule with it may or may not be for a packet.
+nft shows neither the rules of iptables-legacy nor the conditions of an iptables match (`xt`). A
+match that is not understood stays in the rule, which then may or may not be for a packet.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ class Saved(NamedTuple):
 
 
 def items(saved: Saved) -> Iterator[Item]:
-    """Yield chains and rules, as `nft --json` prints them. Tables of nat drop nothing."""
+    """Yield chains and rules, as `nft --json` prints them. A table `nat` drops nothing."""
     table = ""
     for line in saved.text.splitlines():
         where = {"family": saved.family, "table": f"{table} ({LEGACY})" if saved.legacy else table}
@@ -43,7 +43,7 @@ def items(saved: Saved) -> Iterator[Item]:
             hook = name.lower() if name in _HOOKS else ""
             yield {"chain": {**where, "name": name, "hook": hook, "policy": policy.lower()}}
         elif line.startswith("-A ") and table != "nat":
-            with contextlib.suppress(ValueError):  # an open quotation mark
+            with contextlib.suppress(ValueError):  # a quotation mark is missing
                 _, chain, *words = shlex.split(line)
                 expressions = list(_expressions(words, saved.family))
                 yield {"rule": {**where, "chain": chain, "expr": expressions}}
@@ -82,7 +82,7 @@ def _expressions(words: list[str], family: str) -> Iterator[dict[str, Json]]:
 
 
 def _verdict(word: str, target: str) -> dict[str, Json]:
-    """Return what a rule does. A target that is no chain, such as LOG, ends nothing."""
+    """Return what a rule does. A jump to a target that is no chain, such as LOG, has no effect."""
     if target in _VERDICTS:
         return {_VERDICTS[target]: None}
     return {"goto" if word == "-g" else "jump": {"target": target}}

@@ -1,4 +1,4 @@
-"""Reads what matters of a machine before evpn-host changes it."""
+"""Reads what preflight has to know about a machine."""
 
 import contextlib
 import datetime
@@ -17,8 +17,7 @@ from generator.state import tree
 
 _FRR = Path("usr/lib/frr")
 _NETWORK_MANAGER = Path("run/NetworkManager/devices")
-# What cloud-init writes for a backend, and reads to learn that it must not (its
-# reference/network-config page).
+# The files that cloud-init writes for the backends (its reference/network-config page).
 _CLOUD_INIT_FILES = ("etc/netplan/50-cloud-init.yaml", "etc/network/interfaces.d/50-cloud-init")
 _LISTEN = "0A"  # TCP_LISTEN, net/tcp_states.h
 _NEEDED = (179, 4789)  # BGP, VXLAN
@@ -26,27 +25,26 @@ _WRITTEN = ("etc", "var/lib", "run")
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """What was read of a machine."""
+    """What was read about a machine."""
 
     links: dict[str, netlink.Link]
     addresses: dict[int, set[str]]
-    # Ports that a program uses, not the kernel itself, with its name, "" if nobody may know it.
+    # Ports that a program uses, not the kernel, with the program's name, "" if we can't read it.
     udp_ports: dict[int, str] = {}
     tcp_listeners: dict[int, str] = {}
-    # What routing tables have that are of no VRF: a prefix for each. Tables that a rule looks up.
-    tables: dict[int, str] = {}
-    rules: frozenset[int] = frozenset()
-    advertised: frozenset[str] = frozenset()  # devices with a route of a router advertisement
-    frr_programs: frozenset[str] = frozenset()  # of those that a host needs
+    tables: dict[int, str] = {}  # routing tables of no VRF, each with one of its prefixes
+    rules: frozenset[int] = frozenset()  # tables that a routing rule looks up
+    advertised: frozenset[str] = frozenset()  # devices with routes from router advertisements
+    frr_programs: frozenset[str] = frozenset()  # those of `PROGRAMS` that are installed
     bgp_runs: bool = False  # whether FRR's bgpd answers
-    leaves: dict[str, str] = {}  # neighbor to the name that the other end gives itself
+    leaves: dict[str, str] = {}  # neighbor to the host name that it sends
     switches: dict[str, str] = {}  # NIC to the name of the switch there, by LLDP
-    modules: dict[str, bool | None] = {}  # whether the kernel has them; None: nobody knows
+    modules: dict[str, bool | None] = {}  # whether the kernel has them; None: unknown
     locked: bool = False  # the kernel loads no more modules
     ipv6: bool = True  # whether the kernel has IPv6
-    network_manager: frozenset[str] = frozenset()  # NICs that it manages
-    cloud_init: str = ""  # a file of the network that cloud-init writes anew
-    free: dict[str, int] = {}  # bytes that are left, by folder
+    network_manager: frozenset[str] = frozenset()  # NICs that NetworkManager manages
+    cloud_init: str = ""  # the network file that cloud-init writes
+    free: dict[str, int] = {}  # free bytes, by folder
     time: datetime.datetime
 
 
@@ -57,7 +55,7 @@ MODULES = ("bridge", "vrf", "vxlan")
 def read(switches: Mapping[str, str], root: Path = Path("/")) -> Machine:
     """Read a machine; nothing is changed, and nothing is sent.
 
-    `switches` are the names that LLDP has heard, by NIC.
+    `switches` are the names of the switches by LLDP, by NIC.
     """
     links = netlink.links()
     names, answers = _leaves()
@@ -84,7 +82,7 @@ def read(switches: Mapping[str, str], root: Path = Path("/")) -> Machine:
 
 
 def _leaves() -> tuple[dict[str, str], bool]:
-    """Return the names of the other ends of sessions, and whether bgpd answers at all."""
+    """Return the host names of neighbors, and whether bgpd answers."""
     try:
         return frr.hostnames(Path("/")), True
     except frr.Silent:
@@ -92,7 +90,7 @@ def _leaves() -> tuple[dict[str, str], bool]:
 
 
 def _sockets(root: Path, protocol: str, state: str) -> Iterator[tuple[int, str]]:
-    """Yield port and inode of sockets of programs; those of the kernel have none (proc(5))."""
+    """Yield port and inode of programs' sockets; the kernel's own have no inode (proc(5))."""
     for name in (protocol, f"{protocol}6"):
         with contextlib.suppress(OSError):
             for line in (root / "proc/net" / name).read_text().splitlines()[1:]:
@@ -102,22 +100,22 @@ def _sockets(root: Path, protocol: str, state: str) -> Iterator[tuple[int, str]]
 
 
 def _programs(root: Path, inodes: dict[int, str]) -> dict[int, str]:
-    """Return which program has a socket on a port; by name only for ports that we need."""
-    wanted = {inode: port for port, inode in inodes.items() if port in _NEEDED}
+    """Return the program on each port; its name is "" for a port that we do not need."""
+    needed = {inode: port for port, inode in inodes.items() if port in _NEEDED}
     names = dict.fromkeys(inodes, "")
-    for descriptor in (root / "proc").glob("[0-9]*/fd/*") if wanted else ():
+    for descriptor in (root / "proc").glob("[0-9]*/fd/*") if needed else ():
         with contextlib.suppress(OSError):
             inode = descriptor.readlink().name.removeprefix("socket:[").removesuffix("]")
-            if inode in wanted:
+            if inode in needed:
                 comm = (descriptor.parents[1] / "comm").read_text()
-                names[wanted[inode]] = printable(comm.strip(), 32)
+                names[needed[inode]] = printable(comm.strip(), 32)
     return names
 
 
 def _tables(of_vrfs: AbstractSet[int | None]) -> dict[int, str]:
-    """Return a prefix of each routing table that has routes, and is of no VRF.
+    """Return one prefix of each routing table that has routes and belongs to no VRF.
 
-    The unreachable default of a VRF of ours that is gone does not count.
+    The unreachable default route of a deleted VRF of ours does not count.
     """
     tables: dict[int, str] = {}
     for family in (socket.AF_INET, socket.AF_INET6):
@@ -152,7 +150,7 @@ def _is_locked(root: Path) -> bool:
 
 
 def _managed(root: Path, links: dict[str, netlink.Link]) -> Iterator[str]:
-    """Yield the devices that NetworkManager manages, by its notes of each."""
+    """Yield the devices that NetworkManager manages, by its state files."""
     for name, link in links.items():
         with contextlib.suppress(OSError, UnicodeDecodeError):
             if "managed=true" in (root / _NETWORK_MANAGER / str(link.index)).read_text():
@@ -160,7 +158,7 @@ def _managed(root: Path, links: dict[str, netlink.Link]) -> Iterator[str]:
 
 
 def _cloud_init(root: Path) -> str:
-    """Return the file that cloud-init writes anew, "" if it does not configure the network."""
+    """Return the file that cloud-init writes, "" if it does not configure the network."""
     written = next((path for path in _CLOUD_INIT_FILES if tree.is_file(root, path)), "")
     for path in tree.find(root, "etc/cloud/cloud.cfg.d/*.cfg"):
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Reads what the kernel has of the devices that the management address may be on."""
+"""Reads from the kernel the devices that the management address may be on, and their routes."""
 
 import os
 import socket
@@ -33,30 +33,30 @@ class Observation(msgspec.Struct, frozen=True):
     """What the kernel has: the NIC and the bridges that exist, their addresses, routes."""
 
     devices: dict[str, Device]
-    addresses: dict[str, dict[str, str]]  # device to address to what ip-address(8) adds to it
+    addresses: dict[str, dict[str, str]]  # device to address to its attributes (ip-address(8))
     defaults: list[Default]
     routes: list[Route] = []  # the operator's, of all tables that a rule looks up
-    sources: dict[int, list[str]] = {}  # table to the prefixes whose packets it is for
+    sources: dict[int, list[str]] = {}  # table to the source prefixes for which rules select it
     rules: list[tuple[int, tuple[str, ...]]] = []  # those for devices: priority and their names
-    companions: list[str] = []  # other addresses that go with the management address
+    companions: list[str] = []  # other addresses that move with the management address
 
 
 def hook_runs(root: Path) -> bool:
-    """Whether the hook's service runs. systemd's own file system says so: no command is run."""
+    """Whether the hook's service runs. Its cgroup exists then: no command is needed."""
     return (root / "sys/fs/cgroup/system.slice" / HOOK).is_dir()
 
 
 def observe(names: set[str]) -> Observation:
-    """Read what the kernel has of the devices of these names, and the operator's routes."""
+    """Read the devices of these names with their addresses, and the operator's routes."""
     devices = {name: device for name in names if (device := _device(name))}
     addresses = {name: dict(_addresses(device.index, name)) for name, device in devices.items()}
     by_index = {device.index: name for name, device in devices.items()}
-    found = routing.read(by_index)
-    return Observation(devices, addresses, *msgspec.structs.astuple(found))
+    routes = routing.read(by_index)
+    return Observation(devices, addresses, *msgspec.structs.astuple(routes))
 
 
 def _device(name: str) -> Device | None:
-    """Read a device from sysfs: a dump would read thousands of devices for three."""
+    """Read a device from sysfs: a netlink dump would read thousands of devices for three."""
     try:
         index = _read_number(f"/sys/class/net/{name}/ifindex")
         flags = _read_number(f"/sys/class/net/{name}/flags")
@@ -78,7 +78,7 @@ def _has_vxlan(name: str) -> bool:
 
 
 def _read_number(path: str) -> int:
-    """Read a number with three system calls and no more: the hook reads often."""
+    """Read a number with only three system calls: the hook reads often."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return int(os.read(file, 32), 0)
@@ -87,7 +87,7 @@ def _read_number(path: str) -> int:
 
 
 def _addresses(index: int, name: str) -> Iterator[tuple[str, str]]:
-    """Yield a device's addresses, each with the rest of it. Raises OSError if it is gone."""
+    """Yield a device's addresses with their attributes. Raises OSError without the device."""
     for message in netlink.dump(netlink.RTM_GETADDR, struct.pack("=BBBBi", 0, 0, 0, 0, index)):
         family, length, flags, scope = struct.unpack_from("=BBBB", message)
         if scope == _SCOPE_LINK:  # IPv6's own
@@ -108,7 +108,7 @@ def _addresses(index: int, name: str) -> Iterator[tuple[str, str]]:
         if flags & _DEPRECATED == _DEPRECATED:
             words += ["preferred_lft", "0"]
         peer = attributes.get(1, raw)
-        # To the kernel an address with a peer is not the same as that address without one.
+        # The kernel can have an address with a peer, and the same address without one.
         with_peer = f" peer {ip_address(peer)}" if peer != raw else ""
         yield f"{ip_address(raw)}{with_peer}/{length}", " ".join(words)
 

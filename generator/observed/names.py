@@ -1,10 +1,10 @@
-"""Reads which DNS servers systemd-resolved asks by a link, and for which names.
+"""Reads the DNS settings of a link: its servers, and the names for which they are asked.
 
-They stand in the files in which networkd and systemd-resolved keep them: networkd's for a link that
-it manages, else systemd-resolved's own. Reading them starts no process, and the hook looks often.
-Their first line says that nobody should parse them: of a form that we do not know we read no
-servers, and nothing moves. systemd 252 and 257 were seen to write the same form (link_save() in
-networkd-state-file.c, link_save_user() in resolved-link.c); 262 was not tried.
+networkd keeps them in a state file for a link that it manages, else systemd-resolved does. The hook
+looks often, and reading a file starts no process. The files' first line says that nobody should
+parse them. If we do not know the form, we read no servers, and nothing moves. systemd 252 and 257
+write the same form (link_save() in networkd-state-file.c, link_save_user() in resolved-link.c); 262
+was not tried.
 """
 
 from collections.abc import Iterator
@@ -28,20 +28,20 @@ _UNMANAGED, _UNDECIDED = {"", "unmanaged"}, {"pending", "initialized"}
 
 
 class Link(msgspec.Struct, frozen=True):
-    """What is known of a link."""
+    """The DNS settings of a link."""
 
     index: int
     names: Names
-    managed: bool  # by networkd, which knows what it has to be without what was set by hand
+    managed: bool  # by networkd, which can restore its own settings after a revert
 
 
 def resolved_runs(root: Path) -> bool:
-    """Whether systemd-resolved runs. systemd's own file system says so: no command is run."""
+    """Whether systemd-resolved runs. Its cgroup exists then: no command is needed."""
     return (root / _UNIT).is_dir()
 
 
 def read(root: Path, index: int) -> Link | None:
-    """Return what is known of a link, None while networkd has not decided about it."""
+    """Return the DNS settings of a link, None while networkd may still begin to manage it."""
     known = dict(pairs(root / LINK_STATES / str(index)))
     state = known.get("ADMIN_STATE", "")
     if state in _UNDECIDED:
@@ -79,9 +79,9 @@ def _unmanaged(known: dict[str, str]) -> Names:
 
 
 def belong(names: Names, management: Management, observed: Observation) -> bool:
-    """Whether servers of the NIC's link are reached by the management address.
+    """Whether the management address is used to reach a DNS server of the NIC.
 
-    Those in the subnet of another address of the NIC, and those on the link, are not.
+    It is not for link-local servers and for those in the subnet of another address of the NIC.
     """
     return any(
         not any(server in subnet for subnet in other_subnets(management, observed, family))

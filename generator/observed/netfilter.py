@@ -1,8 +1,8 @@
 """What an nftables ruleset does with a packet: pure, from the text of `nft --json list ruleset`.
 
-The rules of iptables-nft are among them; those of iptables-legacy are put beside them. A rule is
-followed as far as it is understood: addresses, devices, protocols, ports, the state of a
-connection, jumps. What is not understood may or may not match.
+This includes the rules of iptables-nft; those of iptables-legacy are added. A rule is followed as
+far as it is understood: addresses, devices, protocols, ports, the state of a connection, jumps.
+What is not understood may or may not match.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +13,7 @@ import msgspec
 
 from generator.observed.iptables import LEGACY, Saved, items
 
-Json = object  # what a rule is made of differs with each kind of expression
+Json = object  # each kind of expression has other fields
 Outcome = Literal["accept", "drop", "maybe", "unsure"]
 _DEEPEST = 16  # jumps, NFT_JUMP_STACK_SIZE (net/netfilter/nf_tables.h)
 _SEES = {"ip": {"ip", "inet"}, "ip6": {"ip6", "inet"}, "bridge": {"bridge"}}  # by kind of packet
@@ -22,7 +22,7 @@ _NEUTRAL = {"counter", "log", "comment", "notrack", "mangle", "meta", "ct"}
 
 
 class Packet(msgspec.Struct, frozen=True, kw_only=True):
-    """A packet as a hook sees it; a field that is not given may have any value."""
+    """A packet as a hook sees it; a field that is missing may have any value."""
 
     what: str  # for a person
     kind: Literal["ip", "ip6", "bridge"]
@@ -43,7 +43,7 @@ class _Chain(msgspec.Struct, frozen=True):
     family: str
     table: str
     name: str
-    hook: str = ""  # "" for one that is jumped to
+    hook: str = ""  # "" for a chain that is reached only by jumps
     policy: str = "accept"
 
 
@@ -76,15 +76,15 @@ class Ruleset:
     """The chains of a ruleset with their rules."""
 
     def __init__(self, text: str, saved: Iterable[Saved] = ()) -> None:
-        """Take the text; what iptables has saved counts instead of the same chains in it.
+        """Take the text. Chains that iptables has saved replace the same chains in it.
 
         Raises `msgspec.DecodeError`.
         """
         listed = msgspec.json.decode(text, type=_Listing).nftables
-        known = msgspec.convert([i for each in saved for i in items(each)], list[_Item])
-        better = {_key(i.chain, i.chain.name) for i in known if i.chain}
-        listed = [i for i in listed if not (i.rule and _key(i.rule, i.rule.chain) in better)]
-        both = listed + known
+        added = msgspec.convert([i for each in saved for i in items(each)], list[_Item])
+        replaced = {_key(i.chain, i.chain.name) for i in added if i.chain}
+        listed = [i for i in listed if not (i.rule and _key(i.rule, i.rule.chain) in replaced)]
+        both = listed + added
         self._chains = {_key(i.chain, i.chain.name): i.chain for i in both if i.chain}
         self._sets = {_key(i.set, i.set.name): i.set.elem for i in both if i.set}
         self._rules: dict[tuple[str, str, str], list[_Rule]] = {}
@@ -92,7 +92,7 @@ class Ruleset:
             self._rules.setdefault(_key(rule, rule.chain), []).append(rule)
 
     def drops(self, packets: Iterable[Packet]) -> Iterator[Drop]:
-        """Yield what drops packets, or may do so."""
+        """Yield the rules and policies that drop packets, or may drop them."""
         for packet in packets:
             for chain in self._chains.values():
                 if (chain.family, chain.table) == _OURS:
@@ -104,7 +104,7 @@ class Ruleset:
 
     def _base(self, chain: _Chain, packet: Packet) -> Iterator[Drop]:
         place = f"table {chain.family} {chain.table}, chain {chain.name}"
-        perhaps: list[Drop] = []
+        possible: list[Drop] = []
         surely = True
         for outcome, text in self._walk(chain, chain.name, packet, 0):
             if outcome == "accept":
@@ -115,17 +115,17 @@ class Ruleset:
                 yield Drop(packet.what, f"{place}: {text}", surely)
                 return
             else:
-                perhaps.append(Drop(packet.what, f"{place}: {text}", False))
+                possible.append(Drop(packet.what, f"{place}: {text}", False))
         else:
             if chain.policy == "drop":
                 yield Drop(packet.what, f"{place}: policy drop", surely)
                 return
-        yield from perhaps
+        yield from possible
 
     def _walk(
         self, base: _Chain, name: str, packet: Packet, depth: int
     ) -> Iterator[tuple[Outcome, str]]:
-        """Yield where a packet ends: `accept` or `drop`.
+        """Yield what happens to a packet, each with the rule: in the end `accept` or `drop`.
 
         Before that, `maybe` for a rule that may drop it, `unsure` for one that may accept it.
         """
@@ -146,7 +146,7 @@ class Ruleset:
                 return
 
     def _matches(self, rule: _Rule, packet: Packet) -> bool | None:
-        """Whether a rule is for a packet; None: perhaps."""
+        """Whether a rule matches a packet; None: perhaps."""
         result: bool | None = True
         for expression in rule.expr:
             [(kind, value)] = list(expression.items())[:1]
@@ -181,8 +181,8 @@ class Ruleset:
             elif "elem" in right and isinstance(right["elem"], dict):
                 return self._inside(rule, right["elem"].get("val"), own)
         if isinstance(right, list):
-            found = [self._inside(rule, each, own) for each in right]
-            return True if True in found else None if None in found else False
+            results = [self._inside(rule, each, own) for each in right]
+            return True if True in results else None if None in results else False
         if isinstance(right, dict):
             return _in_prefix(right, own)
         if isinstance(right, str) and right.endswith("*"):
@@ -190,7 +190,7 @@ class Ruleset:
         return str(right) == own if isinstance(right, str | int) else None
 
 
-# What an outcome becomes behind a jump that perhaps is not taken.
+# What an outcome becomes after a jump that may not be taken.
 _UNCERTAIN: dict[Outcome, Outcome] = {
     "accept": "unsure", "unsure": "unsure", "drop": "maybe", "maybe": "maybe",
 }  # fmt: skip
@@ -211,7 +211,7 @@ def _verdict(rule: _Rule) -> tuple[str, str]:
 
 
 def _field(left: Json) -> str:
-    """Return what a rule looks at: `ip daddr`, `iifname`, `ct state`."""
+    """Return the field that a rule compares: `ip daddr`, `iifname`, `ct state`."""
     if not isinstance(left, dict):
         return ""
     if isinstance(payload := left.get("payload"), dict):
@@ -229,7 +229,7 @@ def _field(left: Json) -> str:
 
 
 def _foreign(field: str, packet: Packet) -> bool:
-    """Whether a field is of a protocol that a packet does not have."""
+    """Whether a field belongs to a protocol that a packet does not have."""
     protocol = field.partition(" ")[0]
     family = {"ip": "ip", "ip6": "ip6"}.get(protocol)
     if family and packet.kind != "bridge":

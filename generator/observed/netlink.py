@@ -1,6 +1,6 @@
-"""Reads what the kernel has over rtnetlink (rtnetlink(7), linux/rtnetlink.h, linux/if_link.h).
+"""Reads the kernel's tables over rtnetlink (rtnetlink(7), linux/rtnetlink.h, linux/if_link.h).
 
-It reads only the attributes that are compared. It is written by hand because libraries decode every
+It reads only the attributes that are compared. No library is used, because they decode every
 attribute of every message: pyroute2 0.9 took 1.3 s for 2,000 links and 0.2 s for its import, in a
 command that runs every minute and mostly finds nothing to do.
 """
@@ -21,8 +21,8 @@ _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
 _SCOPE_LINK = 253  # RT_SCOPE_LINK
 _RTPROT_RA = 9
 _ATTEMPTS = 5  # a dump that changes under the reader is read again
-# Seconds and microseconds until a read gives up. Kept by the kernel: a time-out of Python's asks
-# for each read whether there is something, and the hook, which reads so often, is to cost nothing.
+# Seconds and microseconds until a read gives up. The kernel keeps this time-out: Python's own
+# needs a system call more for each read, and the hook reads very often.
 _PATIENCE = struct.pack("ll", 10, 0)
 
 Attributes = dict[int, bytes]
@@ -41,7 +41,7 @@ class Link(msgspec.Struct):
     vni: int | None = None
     local: str | None = None
     port: int | None = None
-    learning: bool | None = None  # a VXLAN device's own
+    learning: bool | None = None  # of a VXLAN device itself
     table: int | None = None
     vlan: int | None = None  # of a VLAN device
     port_learning: bool | None = None  # as a port of a bridge
@@ -82,25 +82,25 @@ class Entry(msgspec.Struct, frozen=True):
 
     index: int  # the port
     mac: str
-    bridge: int  # index of the bridge whose table has it, 0: it is in the port's own
-    vtep: str  # to which the port sends, "" in a bridge's table
-    own: bool  # whether the MAC is the bridge's or the port's, or was set for good
+    bridge: int  # index of the bridge whose table has it, 0: the port's own table has it
+    vtep: str  # the VTEP to which the port sends, "" in a bridge's table
+    own: bool  # whether it is permanent, such as for the MAC of the bridge or the port itself
 
 
 def attributes_of(data: bytes, offset: int, last: int = -1) -> Attributes:
-    """Return attributes by type, without the flag bits of nested types; those up to type `last`."""
-    found: Attributes = {}
+    """Return the attributes up to type `last` by type, without the flag bits of nested types."""
+    attributes: Attributes = {}
     end = len(data)
     while offset + 4 <= end:
         length, kind = _ATTRIBUTE.unpack_from(data, offset)
         if length < 4:
             break
         kind &= 0x3FFF
-        found[kind] = data[offset + 4 : offset + length]
+        attributes[kind] = data[offset + 4 : offset + length]
         if kind == last:
             break
         offset += (length + 3) & ~3
-    return found
+    return attributes
 
 
 def dump(message: int, body: bytes, protocol: int = 0) -> Iterator[bytes]:
@@ -111,14 +111,14 @@ def dump(message: int, body: bytes, protocol: int = 0) -> Iterator[bytes]:
     Raises OSError with the kernel's error number.
     """
     for attempt in range(_ATTEMPTS):
-        found, interrupted = _dump_once(message, body, protocol)
+        payloads, interrupted = _dump_once(message, body, protocol)
         if not interrupted or attempt == _ATTEMPTS - 1:
-            yield from found
+            yield from payloads
             return
 
 
 def _dump_once(message: int, body: bytes, protocol: int) -> tuple[list[bytes], bool]:
-    found: list[bytes] = []
+    payloads: list[bytes] = []
     interrupted = False
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as sock:
         sock.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
@@ -137,13 +137,13 @@ def _dump_once(message: int, body: bytes, protocol: int) -> tuple[list[bytes], b
                     error = -int.from_bytes(content[:4], "little", signed=True)
                     if error:
                         raise OSError(error, f"netlink dump {message} failed")
-                    return found, interrupted
-                found.append(content)
+                    return payloads, interrupted
+                payloads.append(content)
                 offset += (length + 3) & ~3
 
 
 def attribute(kind: int, data: bytes) -> bytes:
-    """Return an attribute of a request."""
+    """Return an attribute for a request."""
     return _ATTRIBUTE.pack(4 + len(data), kind) + data + bytes(-len(data) % 4)
 
 
@@ -172,7 +172,7 @@ def _text(data: bytes) -> str:
 
 def links() -> dict[str, Link]:
     """Return every device of this network namespace by name."""
-    found = {}
+    by_name = {}
     for message in dump(RTM_GETLINK, struct.pack("=BxHiII", 0, 0, 0, 0, 0)):
         _, _, index, flags, _ = struct.unpack_from("=BxHiII", message)
         attributes = attributes_of(message, 16)
@@ -193,8 +193,8 @@ def links() -> dict[str, Link]:
             link.altnames = tuple(_strings(attributes[52]))
         if 18 in attributes:  # IFLA_LINKINFO
             _read_kind(link, attributes_of(attributes[18], 0))
-        found[link.name] = link
-    return found
+        by_name[link.name] = link
+    return by_name
 
 
 def _strings(data: bytes) -> Iterator[str]:
@@ -231,9 +231,9 @@ def _read_kind(link: Link, info: Attributes) -> None:
 
 
 def settings_of(link: Link) -> dict[str, Sequence[int]]:
-    """Return a device's settings of a family (`ipv4`, `ipv6`), as linux/ip.h and ipv6.h count them.
+    """Return a device's settings by family (`ipv4`, `ipv6`), in the order of linux/ip.h and ipv6.h.
 
-    They came with the device: a host has thousands of files of them below /proc/sys.
+    The kernel has sent them with the device: below /proc/sys they are thousands of files.
     """
     families = attributes_of(link.families, 0)
     ipv4 = attributes_of(families.get(socket.AF_INET, b""), 0).get(1, b"")  # IFLA_INET_CONF
@@ -243,19 +243,19 @@ def settings_of(link: Link) -> dict[str, Sequence[int]]:
 
 def addresses() -> dict[int, set[str]]:
     """Return addresses with lengths by device index, without IPv6 link-local ones."""
-    found: dict[int, set[str]] = {}
+    by_index: dict[int, set[str]] = {}
     for message in dump(RTM_GETADDR, struct.pack("=BBBBi", 0, 0, 0, 0, 0)):
         _, length, _, scope, index = struct.unpack_from("=BBBBi", message)
         if scope == _SCOPE_LINK:
             continue
         attributes = attributes_of(message, 8)
         raw = attributes.get(2, attributes.get(1, b""))  # IFA_LOCAL, else IFA_ADDRESS
-        found.setdefault(index, set()).add(f"{ip_address(raw)}/{length}")
-    return found
+        by_index.setdefault(index, set()).add(f"{ip_address(raw)}/{length}")
+    return by_index
 
 
 def peers(device: int = 0) -> Iterator[tuple[int, str, str]]:
-    """Yield IPv4 addresses that have a peer: device index, address, peer; 0: of all devices."""
+    """Yield IPv4 addresses with a peer: device index, address, peer. Device 0 stands for all."""
     for message in dump(RTM_GETADDR, struct.pack("=BBBBi", socket.AF_INET, 0, 0, 0, device)):
         (index,) = struct.unpack_from("=i", message, 4)
         attributes = attributes_of(message, 8)
@@ -313,7 +313,7 @@ def _via(attributes: Attributes) -> str:
 
 
 def neighbours(family: int) -> Iterator[Neighbour]:
-    """Yield neighbour entries of a family, the permanent ones among them."""
+    """Yield the neighbour entries of a family, permanent ones included."""
     for message in dump(RTM_GETNEIGH, struct.pack("=BxHiHBB", family, 0, 0, 0, 0, 0)):
         _, _, index, state, _, _ = struct.unpack_from("=BxHiHBB", message)
         attributes = attributes_of(message, 12)
@@ -331,12 +331,12 @@ def remote_macs(port: int) -> set[str]:
 
 
 def forwarding() -> Iterator[Entry]:
-    """Yield the entries of all bridges and of all VXLAN ports, without a bridge's in VLANs."""
+    """Yield the forwarding entries of all bridges and VXLAN ports, but none that has a VLAN."""
     for message in dump(RTM_GETNEIGH, struct.pack("=BxHiHBB", socket.AF_BRIDGE, 0, 0, 0, 0, 0)):
         _, _, index, state, _, _ = struct.unpack_from("=BxHiHBB", message)
         attributes = attributes_of(message, 12)
-        if {5, 9} <= attributes.keys():  # NDA_VLAN, NDA_MASTER: our bridges heed no VLANs, and
-            continue  # a copy of FRR's entry stays there when the guest comes to this host
+        if {5, 9} <= attributes.keys():  # NDA_VLAN, NDA_MASTER: our bridges ignore VLANs, and a
+            continue  # copy of FRR's entry stays there when the guest moves to this host
         vtep = str(ip_address(attributes[1])) if 1 in attributes else ""
         own = bool(state & 0x80)  # NUD_PERMANENT, linux/neighbour.h
         yield Entry(index, _mac(attributes.get(2, b"")), _int(attributes.get(9)), vtep, own)

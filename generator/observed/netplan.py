@@ -13,7 +13,7 @@ from generator.state import files, tree
 
 FOLDERS = ("run/netplan", "etc/netplan", "lib/netplan")  # the first one with a name wins
 NETWORKD, NETWORK_MANAGER = "networkd", "NetworkManager"
-PREFIX = "10-netplan-"  # of the names of the files that netplan makes for networkd
+PREFIX = "10-netplan-"  # of the names of the files that netplan writes for networkd
 _NO_TYPES = {"version", "renderer", "openvswitch"}
 
 
@@ -33,31 +33,31 @@ class _Definition(msgspec.Struct, frozen=True, rename="kebab"):
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
-    """What all files of the operator say of one id."""
+    """The operator's settings for one id, from all files."""
 
     kind: str  # ethernets, bonds, …
     id: str
     path: str  # of the first file that has it, without leading slash
     renderer: str
-    text: str  # what we need of the file that netplan makes for networkd
+    text: str  # the part that we need of networkd's file, which netplan writes for it
     ports: tuple[str, ...]  # ids of the devices that are its ports
 
     @property
     def place(self) -> str:
-        """Where its owner finds it."""
+        """Where the operator finds it."""
         return f"/{self.path}: {self.kind}.{self.id}"
 
     @property
     def file_name(self) -> str:
-        """The name of networkd's file that netplan makes of it."""
+        """The name of networkd's file that netplan writes for it."""
         return f"{PREFIX}{quote(self.id, safe='~')}.network"
 
     def fits(self, nic: Nic) -> bool:
-        """Whether the section is about a device."""
+        """Whether the section matches a device."""
         return networkd.parsed(self.file_name, self.place, self.text).fits(nic)
 
     def network_file(self, root: Path) -> NetworkFile:
-        """Return networkd's file, as netplan makes it."""
+        """Return networkd's file, as netplan writes it."""
         return networkd.with_drop_ins(root, self.file_name, self.place, self.text)
 
 
@@ -73,10 +73,10 @@ def paths(root: Path) -> list[str]:
 
 
 def sections(root: Path, ours: str) -> tuple[list[Section], str]:
-    """Return the operator's sections, and the renderer of what no section is about.
+    """Return the operator's sections, and the renderer of devices without a section.
 
-    `ours` is the path of our own file. A file that can't be read is left out: netplan itself says
-    what is wrong with it.
+    `ours` is the path of our own file. A file that can't be read is left out: netplan itself
+    reports what is wrong with it.
     """
     merged: dict[tuple[str, str], dict[str, object]] = {}
     places: dict[tuple[str, str], str] = {}
@@ -142,8 +142,8 @@ def _match(kind: str, id_: str, definition: _Definition) -> Iterator[str]:
 
 
 def _dhcp(definition: _Definition) -> Iterator[str]:
-    asked = (str(each).lower() for each in (definition.dhcp4, definition.dhcp6))
-    if any(each in {"true", "yes", "on", "y"} for each in asked):
+    values = (str(each).lower() for each in (definition.dhcp4, definition.dhcp6))
+    if any(each in {"true", "yes", "on", "y"} for each in values):
         yield from ("[Network]", "DHCP=yes")
 
 

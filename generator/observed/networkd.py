@@ -1,8 +1,8 @@
-"""Finds the file that networkd takes for a device.
+"""Finds the file that networkd applies to a device.
 
-networkd sorts its `.network` files by name, whatever folder they are in, and takes the first whose
-[Match] fits the device (systemd.network(5); net_match_config() in network-util/net-match, 257).
-Drop-ins in `<file>.d` add to a file.
+networkd sorts its `.network` files by name, whatever folder they are in, and applies the first
+whose [Match] fits the device (systemd.network(5); net_match_config() in network-util/net-match,
+257). Drop-ins in `<file>.d` add to a file.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ Words = dict[str, list[str]]
 
 
 class Nic(msgspec.Struct, frozen=True, kw_only=True):
-    """What [Match] may name of a device."""
+    """The properties of a device that [Match] can name."""
 
     name: str
     altnames: tuple[str, ...] = ()
@@ -41,8 +41,8 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True):
     type: str = ""
     kind: str = ""
     path: str = ""
-    file: str = ""  # the name of the file that networkd has taken for it
-    there: bool = True  # whether it could be looked at
+    file: str = ""  # the name of the file that networkd has applied to it
+    is_known: bool = True  # False: only the name is known
 
     def values(self, key: str) -> tuple[str, ...] | None:
         """Return what the device has for a key of [Match], None if only networkd knows."""
@@ -62,15 +62,15 @@ class NetworkFile(msgspec.Struct, frozen=True, kw_only=True):
     """A `.network` file with its drop-ins, but not ours."""
 
     name: str  # such as 20-wired.network
-    place: str  # where its owner finds it
+    place: str  # where the operator finds it
     match: Words
     settings: dict[str, str] = {}  # `Section.Key` to the last value
 
     def fits(self, nic: Nic) -> bool:
-        """Whether networkd may take this file for a device."""
+        """Whether networkd may apply this file to a device."""
         if not any(self.match.values()):
             return False  # networkd ignores such a file
-        if not nic.there:  # then what else is said of it may be true
+        if not nic.is_known:  # its other properties may fit
             return "Name" in self.match and _one_fits(self.match["Name"], nic.name)
         for key, patterns in self.match.items():
             values = nic.values(key)
@@ -91,12 +91,12 @@ def _one_fits(patterns: list[str], value: str) -> bool:
 
 
 def first(files: Iterable[NetworkFile], nic: Nic) -> NetworkFile | None:
-    """Return the file that networkd takes for a device, of files that are sorted by name."""
+    """Return the first file that fits a device; the files are sorted by name."""
     return next((file for file in files if file.fits(nic)), None)
 
 
 def read_files(root: Path, generated: str) -> Iterator[NetworkFile]:
-    """Yield the files, not sorted, without those whose names in /run begin with `generated`."""
+    """Yield the files, not sorted, but none in /run whose name begins with `generated`."""
     names: set[str] = set()
     for folder in FOLDERS:
         for name in tree.names(root, folder):
@@ -109,7 +109,7 @@ def read_files(root: Path, generated: str) -> Iterator[NetworkFile]:
 
 
 def with_drop_ins(root: Path, name: str, place: str, text: str) -> NetworkFile:
-    """Return a file of this text, with the drop-ins that others have written for it."""
+    """Return a file with this text, and with the drop-ins that others have written for it."""
     drop_ins: dict[str, str] = {}
     for folder in reversed(FOLDERS):
         below = f"{folder}/{name}.d"
@@ -128,14 +128,14 @@ def parsed(name: str, place: str, *texts: str) -> NetworkFile:
 
 
 def _read(root: Path, path: str) -> str:
-    """Return a file's text, nothing for one that is masked or that can't be read."""
+    """Return a file's text, "" if it is masked or can't be read."""
     with contextlib.suppress(OSError):
         return tree.read(root, path).decode(errors="replace")
     return ""
 
 
 def _parse(text: str, match: Words, settings: dict[str, str]) -> None:
-    """Add what a text says: words to [Match], an empty value takes away those before it."""
+    """Add a text's settings. Words are added to [Match]; an empty value removes those before it."""
     section = ""
     for line in map(str.strip, text.replace("\\\n", " ").splitlines()):
         if line.startswith("["):
@@ -152,7 +152,7 @@ def _parse(text: str, match: Words, settings: dict[str, str]) -> None:
 
 
 def _words(key: str, value: str) -> Iterator[str]:
-    """Yield the patterns of a line; its first character excludes all of them."""
+    """Yield the patterns of a line; a `!` before the first one inverts all of them."""
     excludes = "!" if value.startswith("!") else ""
     for word in value.removeprefix("!").split():
         plain = word.strip("\"'")
@@ -160,13 +160,13 @@ def _words(key: str, value: str) -> Iterator[str]:
 
 
 def _mac(text: str) -> str:
-    """Return a MAC as the kernel's is written here, of the forms that systemd reads."""
+    """Return a MAC in the kernel's form, from any form that systemd reads."""
     digits = text.lower().replace(":", "").replace("-", "").replace(".", "")
     return ":".join(digits[at : at + 2] for at in range(0, len(digits), 2))
 
 
 def nics(root: Path, without: Set[str]) -> dict[str, Nic]:
-    """Return the devices of this machine by name, but for some; none of another root."""
+    """Return this machine's devices by name, but not those of `without`; none for another root."""
     if root != Path("/"):
         return {}
     return {n: _nic(link) for n, link in netlink.links().items() if n not in without}
@@ -193,20 +193,20 @@ def _nic(link: netlink.Link) -> Nic:
 
 
 def file_of(index: int) -> str:
-    """Return the name of the file that networkd has taken for a device, "" if it has none."""
+    """Return the name of the file that networkd has applied to a device, "" if there is none."""
     return dict(pairs(LINK_STATES / str(index))).get("NETWORK_FILE", "").rpartition("/")[2]
 
 
-def digest(root: Path, made: tuple[str, ...], generated: str) -> str:
-    """Return a digest of the files and drop-ins that others have, without reading them.
+def digest(root: Path, own_prefixes: tuple[str, ...], generated: str) -> str:
+    """Return a digest of the files and drop-ins of others, without reading them.
 
-    Names that begin with one of `made` are left out: with 1,000 V-Nets there are thousands. So are
-    files below /run whose names begin with `generated`: their tool writes them anew each time.
+    Names with one of `own_prefixes` are left out: with 1,000 V-Nets there are thousands. So are
+    files below /run whose names begin with `generated`: their tool rewrites them each time.
     """
     parts = []
     for folder in FOLDERS:
         for name in tree.names(root, folder):
-            if name.startswith(made):
+            if name.startswith(own_prefixes):
                 continue
             if name.endswith(".network"):
                 if folder.startswith("run/") and name.startswith(generated):
@@ -214,12 +214,12 @@ def digest(root: Path, made: tuple[str, ...], generated: str) -> str:
                 parts.append(stamp(root, f"{folder}/{name}"))
             elif name.endswith(".network.d"):
                 below = tree.names(root, f"{folder}/{name}")
-                own = (each for each in below if each != "evpn-host.conf")
-                parts += [stamp(root, f"{folder}/{name}/{each}") for each in own]
+                others = (each for each in below if each != "evpn-host.conf")
+                parts += [stamp(root, f"{folder}/{name}/{each}") for each in others]
     return plan.digest(*parts)
 
 
 def stamp(root: Path, path: str) -> str:
-    """Return what changes when a file does."""
+    """Return a text that changes whenever a file changes."""
     status = tree.status(root, path)
     return f"{path} {status.st_ino} {status.st_size} {status.st_mtime_ns}" if status else path

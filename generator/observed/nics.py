@@ -1,6 +1,6 @@
-"""Compares the loopback and the uplinks with what our files say of them.
+"""Compares the loopback and the uplinks with our files.
 
-The rest of a NIC is the operator's, and is not looked at.
+All other settings of a NIC belong to the operator, and are not compared.
 """
 
 from collections.abc import Iterator
@@ -16,22 +16,22 @@ _LINK_LOCAL = b"\xfe\x80" + bytes(6)  # fe80::/64
 
 
 def differences(target: Target, kernel: Kernel) -> list[Difference]:
-    """Return what is not as our files say."""
-    found: list[Difference] = []
+    """Return the differences between these devices and our files."""
+    listed: list[Difference] = []
     for nic in target.nics:
         link = kernel.links.get(nic.name)
         if link is None:
-            found.append(Difference(nic.name, "is not there", beyond_us=True))
+            listed.append(Difference(nic.name, "is not there", lasting=True))
             continue
-        found += _settings(nic, link)
-        absent = sorted(set(nic.addresses) - kernel.of(nic.name))
-        found += [missing_address(nic.name, address) for address in absent]
+        listed += _settings(nic, link)
+        absent = sorted(set(nic.addresses) - kernel.addresses_of(nic.name))
+        listed += [missing_address(nic.name, address) for address in absent]
         if nic.peers:
-            found += _link_local(nic.name, link)
+            listed += _link_local(nic.name, link)
             present = {(address, peer) for _, address, peer in netlink.peers(link.index)}
             missing = [pair for pair in nic.peers if pair not in present]
-            found += [_missing_peer(nic.name, *pair) for pair in missing]
-    return found
+            listed += [_missing_peer(nic.name, *pair) for pair in missing]
+    return listed
 
 
 def _settings(nic: Nic, link: netlink.Link) -> Iterator[Difference]:
@@ -44,19 +44,19 @@ def _settings(nic: Nic, link: netlink.Link) -> Iterator[Difference]:
 
 
 def _link_local(nic: str, link: netlink.Link) -> Iterator[Difference]:
-    """Yield that an uplink lacks the address of which sessions and next hops are made."""
+    """Yield a difference if an uplink lacks the address that sessions and next hops use."""
     if not (link.up and link.carrier) or netlink.has_link_local(link.index):
         return
     raw = bytes.fromhex(link.mac.replace(":", ""))
     line = ""
-    if len(raw) == 6:  # as the kernel makes it of the MAC (RFC 4291, appendix A)
+    if len(raw) == 6:  # as the kernel derives it from the MAC (RFC 4291, appendix A)
         interface = bytes([raw[0] ^ 2, *raw[1:3], 0xFF, 0xFE, *raw[3:]])
         line = f"address add {ip_address(_LINK_LOCAL + interface)}/64 dev {nic}"
     yield Difference(nic, "has no IPv6 link-local address", line)
 
 
 def _missing_peer(nic: str, address: str, peer: str) -> Difference:
-    # As templates/frr/etc/frr/daemons.j2 does it: a label has 15 characters at most.
+    # As in templates/frr/etc/frr/daemons.j2: a label has at most 15 characters.
     label = f"label {nic}:v " if len(nic) <= 13 else ""
     line = f"address add {address} peer {peer}/32 dev {nic} {label}noprefixroute"
     return Difference(nic, f"has no address {address} peer {peer}", line)
@@ -64,11 +64,11 @@ def _missing_peer(nic: str, address: str, peer: str) -> Difference:
 
 def misplaced(management: Management | None, kernel: Kernel, *, hook_runs: bool) -> list[str]:
     """Return the management addresses that are on no device, or on more than one."""
-    found = []
+    texts = []
     for address, _ in management.pairs if management else ():
-        on = sorted(name for name in kernel.links if address in kernel.of(name))
+        on = sorted(name for name in kernel.links if address in kernel.addresses_of(name))
         if len(on) != 1:
             why = "" if hook_runs else f", and {HOOK} does not run"
             where = " and ".join(on) or "no device"
-            found.append(f"management address {address}: is on {where}{why}")
-    return found
+            texts.append(f"management address {address}: is on {where}{why}")
+    return texts

@@ -1,4 +1,4 @@
-"""Finds files of the operator that may be what sets a device back each time."""
+"""Finds files of the operator that may undo our settings of a device again and again."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -8,7 +8,7 @@ from generator.desired import plan
 from generator.observed.devices import Difference
 from generator.state import changes, tree
 
-# How the files of netplan, networkd and ifupdown2 call what differs.
+# The keys that netplan, networkd and ifupdown2 have for a setting.
 _WORDS = {
     "mtu": ("mtu", "MTUBytes"),
     "mac": ("macaddress", "hwaddress", "MACAddress"),
@@ -19,18 +19,18 @@ _WORDS = {
 
 
 def setters(root: Path, patterns: Iterable[str], differing: Iterable[Difference]) -> list[str]:
-    """Return which files name a device that differs, and what differs of it.
+    """Return the files that name a device that differs, and the setting that differs.
 
-    `patterns` are those of files in which a backend lets an operator configure devices.
+    `patterns` match the files in which an operator configures devices for a backend.
     """
     named = [each for each in differing if each.what]
     texts = dict(_texts(root, patterns)) if named else {}
-    found = []
+    listed = []
     for each in named:
         for path, text in texts.items():
             if _names(each.device, text) and any(_names(w, text) for w in _words(each)):
-                found.append(f"/{path} names {each.device} and its {each.what} too")
-    return list(dict.fromkeys(found))
+                listed.append(f"/{path} names {each.device} and its {each.what} too")
+    return list(dict.fromkeys(listed))
 
 
 def _texts(root: Path, patterns: Iterable[str]) -> Iterator[tuple[str, str]]:

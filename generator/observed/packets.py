@@ -1,4 +1,4 @@
-"""Which packets go to a guest and come from it, as the hooks of netfilter see them. Pure."""
+"""The packets to and from a guest, as the hooks of netfilter see them. Pure."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ _IN, _OUT = frozenset({"prerouting", "input"}), frozenset({"output", "postroutin
 
 
 def packets(facts: Facts, uplinks: list[str], loopback: str) -> list[Packet]:
-    """Return them: VXLAN through the uplinks, bridged in the V-Net, routed in the VPC."""
+    """Return the packets: VXLAN through the uplinks, bridged in the V-Net, routed in the VPC."""
     return [*_vxlan(facts, uplinks, loopback), *_bridged(facts), *_routed(facts)]
 
 
@@ -34,21 +34,21 @@ def _vxlan(facts: Facts, uplinks: list[str], loopback: str) -> Iterator[Packet]:
 
 
 def _bridged(facts: Facts) -> Iterator[Packet]:
-    """Yield what stays in the V-Net; the kernel may show it to IP's hooks too (br_netfilter)."""
+    """Yield packets that stay in the V-Net; with br_netfilter they pass the IP hooks too."""
     bridge = facts.place.bridge
     if not bridge:
         return
     port = facts.ports[0].name if facts.ports else facts.place.port
     names = {"ibrname": bridge, "obrname": bridge}
     ip = facts.family
-    there = {"ether daddr": facts.mac} if facts.mac else {}
-    back = {"ether saddr": facts.mac} if facts.mac else {}
+    to_guest = {"ether daddr": facts.mac} if facts.mac else {}
+    from_guest = {"ether saddr": facts.mac} if facts.mac else {}
     if facts.address:
-        there[f"{ip} daddr"] = back[f"{ip} saddr"] = facts.address
-    there |= {"oifname": port, **names, **_NEW}
-    back |= {"iifname": port, **names, **_ANSWER}
-    yield Packet(what="what is bridged to it", kind="bridge", hooks=_FORWARD, fields=there)
-    yield Packet(what="what it sends", kind="bridge", hooks=_FORWARD, fields=back)
+        to_guest[f"{ip} daddr"] = from_guest[f"{ip} saddr"] = facts.address
+    to_guest |= {"oifname": port, **names, **_NEW}
+    from_guest |= {"iifname": port, **names, **_ANSWER}
+    yield Packet(what="what is bridged to it", kind="bridge", hooks=_FORWARD, fields=to_guest)
+    yield Packet(what="what it sends", kind="bridge", hooks=_FORWARD, fields=from_guest)
     if facts.address and facts.bridged_hooks:
         both = {"iifname": bridge, "oifname": bridge}
         for what, side, state in (

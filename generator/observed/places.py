@@ -1,4 +1,4 @@
-"""Where a guest may be: the V-Nets and VPCs of this host that have its address or MAC. Pure."""
+"""Finds the V-Nets and VPCs of this host in which a guest's address or MAC may be. Pure."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -11,7 +11,7 @@ from generator.desired.target import Target
 from generator.errors import Problem, Refused, did_you_mean, printable
 
 _MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
-VRF_TABLES = 1000  # a VRF's table is this and the id of its VPC
+VRF_TABLES = 1000  # a VRF's table is this plus the id of its VPC
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,7 +22,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     bridge: str = ""
     port: str = ""  # its VXLAN port
     gateways: tuple[str, ...] = ()
-    vpc: int | None = None  # None: the V-Net is in none, on this host
+    vpc: int | None = None  # None: the V-Net has no VRF on this host
     vpc_name: str = ""
     vrf: str = ""
     l3vni: str = ""  # the bridge of the VPC's L3VNI, "" without one
@@ -30,14 +30,14 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def vnet(self) -> str:
-        """The V-Net as a person reads it, "" without one."""
+        """The V-Net's name for a person, "" without one."""
         if self.vni is None:
             return ""
         return f"V-Net {self.name} (VNI {self.vni})" if self.name else f"V-Net {self.vni}"
 
     @property
     def tenant(self) -> str:
-        """The VPC as a person reads it, "" without one."""
+        """The VPC's name for a person, "" without one."""
         if self.vpc is None:
             return ""
         return f"VPC {self.vpc_name} ({self.vpc})" if self.vpc_name else f"VPC {self.vpc}"
@@ -47,7 +47,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def option(self) -> str:
-        """What chooses it on the command line."""
+        """The option that selects it on the command line."""
         return f"--vpc {self.vpc}" if self.vni is None else f"--vnet {self.vni}"
 
     def has(self, address: IPv4Address | IPv6Address) -> bool:
@@ -56,7 +56,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_mac(text: str) -> bool:
-    """Whether an address in its usual form is a MAC."""
+    """Whether an address, in lower case with colons, is a MAC."""
     return _MAC.fullmatch(text) is not None
 
 
@@ -64,13 +64,13 @@ def vnets(target: Target) -> list[Place]:
     """Return the V-Nets of a host, by VNI."""
     devices = {device.name: device for device in target.devices}
     vpcs = {place.vrf: place for place in vrfs(target)}
-    found = []
+    places = []
     for port in target.devices:
         bridge = devices.get(port.master or "")
         if port.kind != "vxlan" or not port.suppress or bridge is None or port.vni is None:
             continue
         vpc = vpcs.get(bridge.master or "", Place())
-        found.append(
+        places.append(
             Place(
                 vni=port.vni,
                 name=target.names.get(port.vni, ""),
@@ -84,11 +84,11 @@ def vnets(target: Target) -> list[Place]:
                 mtu=bridge.mtu or 1500,
             )
         )
-    return sorted(found, key=lambda place: place.vni or 0)
+    return sorted(places, key=lambda place: place.vni or 0)
 
 
 def _management(target: Target, bridge: str) -> tuple[str, ...]:
-    """Return the management addresses if a bridge is theirs: they are in its subnet."""
+    """Return the management addresses, with their subnets, if a bridge is their bridge."""
     management = target.management
     return tuple(target.moving_addresses) if management and management.bridge == bridge else ()
 
@@ -98,12 +98,12 @@ def vrfs(target: Target) -> list[Place]:
     ports = {device.master for device in target.devices if device.kind == "vxlan"}
     inside = [each for each in target.devices if each.kind == "bridge" and each.name in ports]
     suppressing = {each.master for each in target.devices if each.suppress}
-    found = []
+    places = []
     for vrf in (device for device in target.devices if device.kind == "vrf"):
         id_ = (vrf.table or VRF_TABLES) - VRF_TABLES
         bridges = [each for each in inside if each.master == vrf.name]
         l3vni = next((each for each in bridges if each.name not in suppressing), None)
-        found.append(
+        places.append(
             Place(
                 vpc=id_,
                 vpc_name=target.vpcs.get(id_, ""),
@@ -112,7 +112,7 @@ def vrfs(target: Target) -> list[Place]:
                 mtu=(l3vni.mtu if l3vni else None) or 1500,
             )
         )
-    return sorted(found, key=lambda place: place.vpc or 0)
+    return sorted(places, key=lambda place: place.vpc or 0)
 
 
 def of_mac(target: Target, vnis: Collection[int]) -> list[Place]:
@@ -129,13 +129,13 @@ def of_address(
     default route counts only if nothing else has the address.
     """
     address = ip_address(text)
-    found = [place for place in vnets(target) if place.vni in vnis or place.has(address)]
-    covered = {place.vrf for place in found}
+    places = [place for place in vnets(target) if place.vni in vnis or place.has(address)]
+    covered = {place.vrf for place in places}
     routing = [
         place for place in vrfs(target) if place.vrf in prefixes and place.vrf not in covered
     ]
-    found += [place for place in routing if ip_network(prefixes[place.vrf]).prefixlen]
-    return found or routing
+    places += [place for place in routing if ip_network(prefixes[place.vrf]).prefixlen]
+    return places or routing
 
 
 def vnet_named(target: Target, text: str) -> Place:

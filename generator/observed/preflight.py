@@ -1,4 +1,4 @@
-"""What would stop an apply on this machine, or surprise its operator: pure, from what was read."""
+"""Finds what would stop an apply on this machine, or surprise its operator: pure."""
 
 import difflib
 from collections.abc import Iterator, Mapping, Set
@@ -13,7 +13,7 @@ from generator.observed.netlink import Link
 BGP, VXLAN = 179, 4789  # ports: TCP (RFC 4271), UDP (RFC 7348)
 _FORWARDING, _ACCEPT_RA = 0, 3  # DEVCONF_… of linux/ipv6.h
 _LEAST_SPACE = 8 << 20  # bytes
-_FIRST_YEAR = 2025  # no clock that is right shows one before
+_FIRST_YEAR = 2025  # a clock that shows an earlier year is wrong
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,15 +36,15 @@ def findings(
     first: bool,
     ours: Set[str] = frozenset(),
 ) -> list[Finding]:
-    """Return what a machine is not ready for, what stops an apply first.
+    """Return the findings about a machine; those that stop an apply come first.
 
     `first`: nothing of ours was ever active here, so devices with our names are somebody else's.
-    `ours` are the devices that may be there because of the apply before.
+    `ours` are the devices that may exist because of the apply before.
     """
     listed = [
         *_nics(host, machine),
         *_management(host, machine, ours),
-        *taken(devices, machine, first=first, ours=ours),
+        *collisions(devices, machine, first=first, ours=ours),
         *_frr(machine, first=first),
         *kernel(host, machine),
         *_advertisements(host, machine),
@@ -90,7 +90,7 @@ def _nics(host: Host, machine: Machine) -> Iterator[Finding]:
 
 
 def _near(name: str, machine: Machine) -> str:
-    """Return which NIC was perhaps meant by a name, as the end of a sentence."""
+    """Return the end of a sentence that names the NIC that is probably meant."""
     for link in machine.links.values():
         if name in link.altnames:
             return f" by this name; it is an alternative name of {link.name}"
@@ -102,7 +102,7 @@ def _near(name: str, machine: Machine) -> str:
 
 def _management(host: Host, machine: Machine, ours: Set[str]) -> Iterator[Finding]:
     if host.management is None or host.management.ifname not in machine.links:
-        return  # of a NIC that is not there there is a finding already
+        return  # `_nics` has a finding for a missing NIC
     for address, _ in host.management.pairs:
         owners = {
             link.name
@@ -125,12 +125,12 @@ def _management(host: Host, machine: Machine, ours: Set[str]) -> Iterator[Findin
             )
 
 
-def taken(
+def collisions(
     devices: list[Device], machine: Machine, *, first: bool, ours: Set[str]
 ) -> Iterator[Finding]:
-    """Find what somebody else has that is to be ours.
+    """Yield names, VNIs, tables and ports that we need and somebody else uses.
 
-    Of a host with an apply before, without a record of it, nobody knows what is ours.
+    After an apply whose record is lost it yields nothing: nobody knows what is ours.
     """
     if not first and not ours:
         return
@@ -138,20 +138,20 @@ def taken(
     others = [link for link in machine.links.values() if link.name not in ours]
     remedy = "remove the other one, or choose another id in the payload"
     for what, why in (
-        *_taken_devices(new, others, first=first),
-        *_taken_tables(new, others, machine),
+        *_device_collisions(new, others, first=first),
+        *_table_collisions(new, others, machine),
     ):
         yield Finding(what=what, why=why, remedy=remedy, stops=True)
     if first:
         yield from _ports(machine)
 
 
-def _taken_devices(
+def _device_collisions(
     new: list[Device], others: list[Link], *, first: bool
 ) -> Iterator[tuple[str, str]]:
-    """Yield which names and VNIs somebody else has, and why that matters.
+    """Yield names and VNIs that somebody else has, and why that matters.
 
-    On a host of ours a plugin of Kubernetes may have made a bridge before us. It becomes ours.
+    On a host of ours a plugin of Kubernetes may have created a bridge before us: it becomes ours.
     """
     kinds = {device.name: device.kind for device in new}
     vnis = {device.vni: device.name for device in new if device.vni}
@@ -159,13 +159,13 @@ def _taken_devices(
         if link.name in kinds and (first or link.kind != kinds[link.name]):
             yield f"{link.name} is there already", "evpn-host makes a device of this name"
         elif link.kind == "vxlan" and link.vni in vnis and link.port == VXLAN:
-            yield f"VNI {link.vni} is the one of {link.name}", f"{vnis[link.vni]} needs it"
+            yield f"VNI {link.vni} belongs to {link.name}", f"{vnis[link.vni]} needs it"
 
 
-def _taken_tables(
+def _table_collisions(
     new: list[Device], others: list[Link], machine: Machine
 ) -> Iterator[tuple[str, str]]:
-    """Yield which routing tables somebody else has, and why that matters."""
+    """Yield routing tables that somebody else has, and why that matters."""
     names = {device.name for device in new}
     owners = {link.table: link.name for link in others if link.kind == "vrf"}
     for device in new:
@@ -173,7 +173,7 @@ def _taken_tables(
         if table is None:
             continue
         if table in owners and owners[table] not in names:
-            yield f"table {table} is the one of {owners[table]}", f"{device.name} needs it"
+            yield f"table {table} belongs to {owners[table]}", f"{device.name} needs it"
         elif table in machine.tables:
             text = f"table {table} has a route to {machine.tables[table]}"
             yield text, f"{device.name} needs it"
@@ -268,7 +268,7 @@ def _managers(host: Host, machine: Machine) -> Iterator[Finding]:
         if uplink.ifname in machine.network_manager:
             yield Finding(
                 what=f"NetworkManager manages {uplink.ifname}",
-                why="it and networkd or ifupdown2 take away what the other one has put there",
+                why="it and networkd or ifupdown2 undo each other's settings",
                 remedy=f"give {uplink.ifname} its addresses by netplan with renderer: networkd or"
                 " by ifupdown2; unmanaged-devices= keeps NetworkManager from it",
                 stops=True,
@@ -276,14 +276,14 @@ def _managers(host: Host, machine: Machine) -> Iterator[Finding]:
     if machine.cloud_init:
         yield Finding(
             what=f"cloud-init writes /{machine.cloud_init}",
-            why="a new instance id makes it write the file anew, without your changes",
+            why="with a new instance id it writes the file again, without your changes",
             remedy="/etc/cloud/cloud.cfg.d/99-network.cfg: network: {config: disabled}",
         )
 
 
 def _leaves(host: Host, machine: Machine) -> Iterator[Finding]:
     expected = {uplink.neighbor: leaf(uplink) for uplink in host.uplinks}
-    # LLDP also knows a switch with which there is no session. What a session says counts more.
+    # LLDP also knows a switch without a session. The name from a session counts more.
     switches = {
         uplink.neighbor: machine.switches[uplink.ifname]
         for uplink in host.uplinks
@@ -300,15 +300,15 @@ def _leaves(host: Host, machine: Machine) -> Iterator[Finding]:
 def wrong_leaves(
     expected: Mapping[str, str], actual: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
-    """Yield neighbors with the name of the switch that is there, where another one should be."""
+    """Yield each neighbor whose switch is not the expected one, with the name of that switch."""
     for neighbor, name in expected.items():
-        there = actual.get(neighbor)
-        if there and name and _same(there) != _same(name):
-            yield neighbor, there
+        switch = actual.get(neighbor)
+        if switch and name and _short(switch) != _short(name):
+            yield neighbor, switch
 
 
-def _same(name: str) -> str:
-    """Return the part of a switch's name that is the same in all of its spellings."""
+def _short(name: str) -> str:
+    """Return a switch's name without its domain, in lower case."""
     return name.split(".", maxsplit=1)[0].lower()
 
 

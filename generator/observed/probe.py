@@ -1,4 +1,4 @@
-"""Whether packets of a size reach a VTEP: echo requests that no router may cut into fragments.
+"""Tests whether packets of a size reach a VTEP, with echo requests that may not be fragmented.
 
 One is sent through each uplink (icmp(7), ip(7), raw(7)). Nothing is changed on this host.
 """
@@ -14,9 +14,9 @@ from ipaddress import ip_address
 
 import msgspec
 
-SMALL = 64  # bytes of an IP packet that passes everywhere
+SMALL = 64  # bytes of an IP packet that fits every link
 _IP_PKTINFO, _IP_MTU_DISCOVER, _IP_RECVERR = 8, 10, 11  # linux/in.h
-_DO_NOT_FRAGMENT = 3  # IP_PMTUDISC_PROBE: whatever the kernel believes of the path
+_DO_NOT_FRAGMENT = 3  # IP_PMTUDISC_PROBE: ignore the path MTU that the kernel has cached
 _HEADERS = 28  # bytes: IPv4 20, ICMP 8
 _ECHO, _ECHO_REPLY, _FRAGMENTATION_NEEDED = 8, 0, (3, 4)
 _ATTEMPTS, _PATIENCE = 2, 1.0  # seconds that an answer may take
@@ -32,12 +32,12 @@ class Probe(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct):
-    """What became of a probe."""
+    """The result of a probe."""
 
-    came: bool = False
-    # The largest packet that passes, and who said so: a router, or this host's own NIC.
+    received: bool = False
+    # The largest packet that passes, and who reports it: a router, or this host's own NIC.
     limit: int | None = None
-    who: str = ""
+    reporter: str = ""
     error: str = ""  # why it could not be sent
 
 
@@ -62,7 +62,7 @@ def send(source: str, probes: Iterable[Probe]) -> dict[Probe, Answer]:
 
 
 def _waits(answer: Answer) -> bool:
-    return not (answer.came or answer.who or answer.error)
+    return not (answer.received or answer.reporter or answer.error)
 
 
 def _send(sock: socket.socket, number: int, probe: Probe, answer: Answer) -> None:
@@ -76,22 +76,23 @@ def _send(sock: socket.socket, number: int, probe: Probe, answer: Answer) -> Non
         sock.sendmsg([packet], control, 0, (probe.vtep, 0))
     except OSError as error:
         if error.errno == errno.EMSGSIZE:
-            answer.limit, answer.who = probe.mtu, probe.device
+            answer.limit, answer.reporter = probe.mtu, probe.device
         else:
             answer.error = error.strerror or str(error)
 
 
 def _receive(sock: socket.socket, waiting: dict[int, Answer]) -> None:
-    """Note the answers that come in time."""
+    """Store the answers that arrive in time."""
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     end = time.monotonic() + _PATIENCE
     while any(map(_waits, waiting.values())) and (left := end - time.monotonic()) > 0:
         if poll.poll(left * 1000):
-            for number, came, limit, who in [*_errors(sock), *_replies(sock)]:
+            for number, received, limit, reporter in [*_errors(sock), *_replies(sock)]:
                 answer = waiting.get(number, Answer())
-                answer.came = answer.came or came
-                answer.limit, answer.who = limit or answer.limit, who or answer.who
+                answer.received = answer.received or received
+                answer.limit = limit or answer.limit
+                answer.reporter = reporter or answer.reporter
 
 
 Event = tuple[int, bool, int | None, str]
@@ -105,19 +106,19 @@ def _replies(sock: socket.socket) -> Iterator[Event]:
             type_, _, _, identifier, number = struct.unpack_from("!BBHHH", icmp)
             if (type_, identifier) == (_ECHO_REPLY, _identifier()):
                 yield number, True, None, ""
-    except (OSError, struct.error):  # nothing is left; or an error that the error queue has too
+    except (OSError, struct.error):  # nothing left, or an error that is in the error queue too
         return
 
 
 def _errors(sock: socket.socket) -> Iterator[Event]:
-    """Yield what routers say of our packets (ip(7), IP_RECVERR)."""
+    """Yield routers' errors about our packets (ip(7), IP_RECVERR)."""
     try:
         while True:
             data, control, _, _ = sock.recvmsg(1 << 16, 1 << 10, socket.MSG_ERRQUEUE)
             for _, kind, content in control:
                 if kind != _IP_RECVERR or len(data) < 8:
                     continue
-                # sock_extended_err, and then the address of who sent it
+                # sock_extended_err, and then the sender's address
                 _, _, type_, code, _, info, _ = struct.unpack_from("=IBBBBII", content)
                 _, _, _, identifier, number = struct.unpack_from("!BBHHH", data)
                 if (type_, code) == _FRAGMENTATION_NEEDED and identifier == _identifier():

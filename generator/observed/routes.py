@@ -1,6 +1,6 @@
-"""Compares what FRR believes to be in the kernel with what is there.
+"""Compares the routes and neighbours that FRR has installed with those in the kernel.
 
-A difference comes with the lines that bring the two together. `activation.frr` runs them.
+A difference has the lines that remove it. `activation.frr` runs them.
 """
 
 import re
@@ -24,26 +24,26 @@ _ROUTER_MAC = re.compile(r"\bRmac:([0-9a-f:]{17})")
 ONLINK_NEXT_HOP = "169.254.0.1"
 
 
-class Lost(msgspec.Struct, frozen=True):
-    """Something on which FRR and the kernel do not agree, and how to bring them together."""
+class Loss(msgspec.Struct, frozen=True):
+    """A difference between FRR and the kernel, and the lines that remove it."""
 
     text: str
     line: str = ""  # for `ip -batch`
     prefix: str = ""  # of a route
-    undo: str = ""  # for `ip -batch`, if FRR has withdrawn the route meanwhile
+    undo: str = ""  # for `ip -batch`, in case FRR has withdrawn the route meanwhile
     entries: tuple[str, ...] = ()  # for `bridge -batch`
 
 
-def lost(root: Path) -> list[Lost]:
-    """Return what the kernel has lost of what FRR installed: neighbours, routes, router MACs.
+def losses(root: Path) -> list[Loss]:
+    """Return what FRR has installed and the kernel lacks: neighbours, routes, router MACs.
 
     Raises `frr.Silent`.
 
-    The kernel drops every route through a NIC along with the NIC's last IPv4 address, and tells
-    nobody (fib_disable_ip). networkd up to 255 takes addresses away and adds them again whenever it
+    The kernel drops every route through a NIC along with the NIC's last IPv4 address, without a
+    message (fib_disable_ip). networkd up to 255 removes addresses and adds them again whenever it
     reconfigures a link. And FRR itself forgets router MACs.
     """
-    # The kernel is read before FRR answers and after. What FRR installs or withdraws in between
+    # The kernel is read before and after FRR answers. What FRR installs or withdraws in between
     # is no loss.
     before = _read_kernel()
     routes = dict(_installed_routes(root))
@@ -52,14 +52,14 @@ def lost(root: Path) -> list[Lost]:
         return []
     after = _read_kernel()
     still_missing = {each.text for each in _missing(routes, after)}
-    losses = [each for each in missing if each.text in still_missing]
+    listed = [each for each in missing if each.text in still_missing]
     for router in sorted(before.unreachable.keys() & after.unreachable.keys()):
-        losses += _router_mac_lost(router, after.unreachable[router], root)
-    return losses
+        listed += _router_mac_lost(router, after.unreachable[router], root)
+    return listed
 
 
 class Hop(msgspec.Struct, frozen=True):
-    """A next hop as the kernel has it, and the leaf's own address if that is another."""
+    """A next hop as the kernel has it, and the leaf's own address if that is a different one."""
 
     address: str
     device: str
@@ -68,7 +68,7 @@ class Hop(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """Words for `ip route`."""
+        """The words for `ip route`."""
         onlink = " onlink" if self.leaf else ""
         return f"nexthop via {self.address} dev {self.device}{onlink} weight {self.weight}"
 
@@ -81,7 +81,7 @@ class Router(NamedTuple):
 
 
 class Use(NamedTuple):
-    """What leads to a router: a route's prefix and VRF, the L3VNI's VXLAN port, and the L3VNI."""
+    """A route to a router: its prefix and VRF, the L3VNI's VXLAN port, and the L3VNI."""
 
     prefix: str
     vrf: str
@@ -90,11 +90,11 @@ class Use(NamedTuple):
 
 
 class _Kernel(msgspec.Struct, frozen=True):
-    """What the kernel has of FRR's."""
+    """What the kernel has from FRR."""
 
     routes: set[tuple[int, str]]  # family and prefix, of table main
     neighbours: dict[tuple[str, str], str]  # device and address to MAC
-    # Routers to which the kernel knows no way: it lacks their MAC, or which VTEP has that MAC.
+    # Routers to which the kernel can't send: it lacks their MAC, or the VTEP of that MAC.
     unreachable: dict[Router, Use]
 
 
@@ -130,17 +130,17 @@ def _read_kernel() -> _Kernel:
     return _Kernel(main, neighbours, unreachable)
 
 
-def _router_mac_lost(router: Router, use: Use, root: Path) -> Iterator[Lost]:
-    """Yield what gives the kernel the router's MAC, if FRR knows it. Raises `frr.Silent`.
+def _router_mac_lost(router: Router, use: Use, root: Path) -> Iterator[Loss]:
+    """Yield the loss of a router's MAC, if FRR can restore it. Raises `frr.Silent`.
 
     zebra forgets a router MAC with the last IPv6 host route from that VTEP, whatever other routes
-    there are (FRRouting/frr#16340). Packets that are routed to it are lost then.
+    there are (FRRouting/frr#16340). Then packets that are routed to it are lost.
     """
     vtep = _ipv4(router.address)
     if mac := _mac_in_bgp(vtep, use, root) or frr.router_mac(use.vni, router.address, root):
         neighbour = f"{router.address} lladdr {mac} dev {router.device}"
         entry = f"fdb replace {mac} dev {use.port}"
-        yield Lost(
+        yield Loss(
             f"it has forgotten the router MAC of {router.address} on {router.device}",
             f"neighbour replace {neighbour} nud noarp extern_learn proto zebra",
             entries=(f"{entry} dst {vtep} self extern_learn", f"{entry} master extern_learn"),
@@ -157,53 +157,53 @@ def _mac_in_bgp(vtep: str, use: Use, root: Path) -> str | None:
 
 
 def _ipv4(text: str) -> str:
-    """Return a VTEP's IPv4 address, which is IPv4-mapped as the next hop of an IPv6 route."""
+    """Return a VTEP's IPv4 address. As the next hop of an IPv6 route it is IPv4-mapped."""
     address = ip_address(text)
     return str(getattr(address, "ipv4_mapped", None) or address)
 
 
-def _missing(routes: dict[tuple[int, str], list[Hop]], kernel: _Kernel) -> list[Lost]:
-    """Return what the kernel lacks of FRR's routes and of their next hops."""
+def _missing(routes: dict[tuple[int, str], list[Hop]], kernel: _Kernel) -> list[Loss]:
+    """Return FRR's routes that the kernel lacks, and next hops that it lacks."""
     onlink = {hop.device: hop for hops in routes.values() for hop in hops if hop.leaf}
     neighbours = kernel.neighbours
-    losses = []
+    listed = []
     for device, hop in sorted(onlink.items()):
         if (device, ONLINK_NEXT_HOP) not in neighbours:
             mac = neighbours.get((device, hop.leaf)) or _mac_of(hop.leaf)
             neighbour = f"{ONLINK_NEXT_HOP} lladdr {mac} dev {device}"
             line = f"neighbour replace {neighbour} nud permanent proto zebra"
-            losses.append(Lost(f"its next hop {ONLINK_NEXT_HOP} on {device} is gone", line))
+            listed.append(Loss(f"its next hop {ONLINK_NEXT_HOP} on {device} is missing", line))
     for (family, prefix), hops in sorted(routes.items()):
         if (family, prefix) not in kernel.routes:
             route = f"{prefix} proto bgp metric 20"
             line = f"route replace {route} {' '.join(hop.text for hop in hops)}"
             text = f"its route {prefix} is not in the kernel"
-            losses.append(Lost(text, line, prefix, f"route delete {route}"))
-    return losses
+            listed.append(Loss(text, line, prefix, f"route delete {route}"))
+    return listed
 
 
-def unheard(devices: Iterable[Device], root: Path) -> list[Lost]:
+def unknown_addresses(devices: Iterable[Device], root: Path) -> list[Loss]:
     """Return addresses of bridges that FRR does not know. Raises `frr.Silent`.
 
-    zebra before 9.0 hears of links and of addresses in two threads, and drops an address of a link
-    that it does not know yet (FRRouting/frr#13288). It then takes the prefix for one of another
-    VTEP, and sends there what is for guests of this host.
+    zebra before 9.0 reads links and addresses in two threads, and drops an address of a link that
+    it does not know yet (FRRouting/frr#13288). Then it routes the prefix to another VTEP, and so
+    packets for guests of this host.
     """
     interfaces = frr.interfaces(root)
     unknown = frr.Interface()
     return [
-        _announced_again(address, device.name)
+        _unknown_address(address, device.name)
         for device in devices
         for address in device.addresses
         if address not in interfaces.get(device.name, unknown).addresses
     ]
 
 
-def _announced_again(address: str, device: str) -> Lost:
-    """Have the kernel announce an address again: replacing it by itself does that."""
+def _unknown_address(address: str, device: str) -> Loss:
+    """Return the loss. Replacing an address by itself has the kernel announce it again."""
     nodad = " nodad" if ":" in address else ""
     line = f"address replace {address} dev {device}{nodad}"
-    return Lost(f"it does not know {address} of {device}", line)
+    return Loss(f"it does not know {address} of {device}", line)
 
 
 def installed_prefixes(root: Path) -> set[str]:
@@ -227,6 +227,6 @@ def _hop(family: int, shown: frr.NextHop) -> Hop:
 
 
 def _mac_of(link_local: str) -> str:
-    """Return the MAC from which an IPv6 link-local address was made (RFC 4291, appendix A)."""
+    """Return the MAC from which an IPv6 link-local address is derived (RFC 4291, appendix A)."""
     raw = ip_address(link_local).packed[8:]
     return bytes([raw[0] ^ 2, *raw[1:3], *raw[5:]]).hex(":")

@@ -1,12 +1,12 @@
-"""Reads the operator's routes, and which source addresses choose a table of them.
+"""Reads the operator's routes, and the source addresses for which rules select their tables.
 
-Only the tables that rules look up are dumped, and routes of FRR and of the kernel are left unread:
-tenants' tables, and the fabric's routes, are long.
+It reads only tables that rules look up, and decodes no routes of FRR and of the kernel: tenants'
+tables and the fabric's routes are long.
 """
 
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 
 import msgspec
@@ -17,7 +17,7 @@ from generator.state.placement import Route
 MAIN = 254
 IPV4, IPV6 = int(socket.AF_INET), int(socket.AF_INET6)
 _LOCAL, _UNICAST, _ONLINK = 255, 1, 4  # RT_TABLE_LOCAL, RTN_UNICAST, RTNH_F_ONLINK
-# Who makes routes that are no operator's, and looks after them (RTPROT_… of linux/rtnetlink.h):
+# Protocols whose routes a daemon manages, not the operator (RTPROT_… of linux/rtnetlink.h):
 # redirects, the kernel, gated, router advertisements, routing daemons, keepalived, FRR.
 _DAEMONS = frozenset({1, 2, 8, 9, 10, 11, 12, 13, 14, 15, 17, 18, 42, 84, 99, *range(186, 200)})
 _SCOPES = {0: "global", 200: "site", 253: "link", 254: "host"}
@@ -32,7 +32,7 @@ DEFAULTS: dict[int, str] = {IPV4: "default", IPV6: "::/0"}  # ip-route(8) takes 
 
 
 class Default(msgspec.Struct, frozen=True):
-    """A default route of table main; `text` is the rest of it, as ip-route(8) reads it."""
+    """A default route of table main; `text` is the rest of it, in the words of ip-route(8)."""
 
     family: int
     gateway: str
@@ -46,7 +46,7 @@ class Routing(msgspec.Struct, frozen=True):
 
     defaults: list[Default]
     routes: list[Route]
-    sources: dict[int, list[str]]  # table to the prefixes whose packets it is for
+    sources: dict[int, list[str]]  # table to the source prefixes for which rules select it
     rules: list[tuple[int, tuple[str, ...]]]  # those for devices: priority and their names
 
 
@@ -71,7 +71,7 @@ def read(names: Mapping[int, str]) -> Routing:
 def _table(
     family: int, table: int, names: Mapping[int, str]
 ) -> Iterator[tuple[Default | None, Route | None]]:
-    """Yield the routes of a table, default routes by a gateway of table main in both forms."""
+    """Yield the routes of a table; in table main a default route with a gateway in both forms."""
     request = struct.pack("=BBBBBBBBIHHI", family, *[0] * 8, 8, 15, table)  # RTA_TABLE
     try:
         for message in netlink.dump(netlink.RTM_GETROUTE, request):
@@ -103,7 +103,7 @@ def _table(
 
 
 def _device(attributes: netlink.Attributes, names: Mapping[int, str]) -> str | None:
-    """Return the name of a route's device, the first that matters of several; None: it is gone."""
+    """Return a route's device, of several the first one in `names`; None if it was removed."""
     indexes = [index for _, index in netlink.hops_of(attributes)]
     for index in indexes:
         if index in names:
@@ -147,11 +147,10 @@ def _more_words(family: int, scope: int, attributes: netlink.Attributes) -> Iter
 
 
 def _obstacle(attributes: netlink.Attributes) -> str:
-    """Say what a route has that can't be given to another device as it is."""
+    """Return the attribute that keeps us from adding a route to another device, "" for none."""
     names = {9: "several next hops", 18: "a next hop of another family"}
     names |= {22: "an encapsulation", 30: "a next-hop object"}  # RTA_ENCAP, RTA_NH_ID
-    found: Iterable[str] = (text for kind, text in names.items() if kind in attributes)
-    return next(iter(found), "")
+    return next((text for kind, text in names.items() if kind in attributes), "")
 
 
 def _number(data: bytes) -> int:

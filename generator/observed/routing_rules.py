@@ -1,7 +1,7 @@
-"""Reads the routing policy rules, and finds those that would take packets for the host elsewhere.
+"""Reads the routing policy rules, and finds those that divert packets for the host.
 
-With VRFs the rule for table local comes after the VRFs' rule. So rules that used to come after it
-come before it.
+With VRFs the rule for table local comes after the VRFs' rule. So a rule that came after table local
+may then come before it.
 """
 
 import socket
@@ -16,7 +16,7 @@ from generator.observed import netlink
 TABLES = {253: "default", 254: "main", 255: "local"}  # rt_tables
 LOCAL = 255
 # FRA_… (linux/fib_rules.h): FWMARK, TUN_ID, OIFNAME, UID_RANGE, IP_PROTO, SPORT_RANGE, DPORT_RANGE.
-_CHOOSY = {10, 12, 17, 20, 22, 23, 24}
+_SELECTORS = {10, 12, 17, 20, 22, 23, 24}
 _TO, _FROM, _INCOMING, _PRIORITY, _SUPPRESS, _TABLE, _OUTGOING, _L3MDEV = 1, 2, 3, 6, 14, 15, 17, 19
 _INVERT = 2  # FIB_RULE_INVERT
 _REFUSALS = {6: "blackhole", 7: "unreachable", 8: "prohibit"}  # FR_ACT_…
@@ -29,19 +29,19 @@ class Rule(msgspec.Struct, frozen=True):
     priority: int
     table: int
     l3mdev: bool
-    plain: bool = True  # it is for every packet, whatever its addresses, devices or marks
-    source: str = ""  # the prefix that it is for, "" if it is for all
+    plain: bool = True  # it matches every packet, whatever its addresses, devices or marks
+    source: str = ""  # the source prefix that it matches, "" for all
     destination: str = ""  # likewise
-    incoming: str = ""  # the device by which a packet comes, "" if it is for all
-    outgoing: str = ""  # the device by which a socket sends
-    choosy: bool = False  # it asks for a mark, a port, a protocol, a user or a TOS
-    inverted: bool = False  # it is for all other packets
+    incoming: str = ""  # the device through which a packet comes in, "" for all
+    outgoing: str = ""  # the device through which a socket sends
+    selective: bool = False  # it matches a mark, a port, a protocol, a user or a TOS
+    inverted: bool = False  # it matches all other packets
     refusal: str = ""  # how it drops packets, "" if it does not
-    suppressed: int = -1  # routes with prefixes of at most this length do not count
+    suppressed: int = -1  # it ignores routes with prefixes of at most this length
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """The devices by which a packet comes or goes."""
+        """The devices that it matches."""
         return tuple(name for name in (self.incoming, self.outgoing) if name)
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ def read() -> list[Rule]:
 
 def _rule(family: int, message: bytes) -> Rule:
     attributes = netlink.attributes_of(message, 12)
-    choosy = bool(message[3] or _CHOOSY & attributes.keys())  # the TOS
+    selective = bool(message[3] or _SELECTORS & attributes.keys())  # the TOS
 
     def prefix(kind: int, length: int) -> str:
         return f"{ip_address(attributes[kind])}/{length}" if kind in attributes else ""
@@ -85,12 +85,12 @@ def _rule(family: int, message: bytes) -> Rule:
         priority=number(_PRIORITY),
         table=number(_TABLE) or message[4],
         l3mdev=bool(number(_L3MDEV)),
-        plain=not any(message[1:3]) and not choosy and _INCOMING not in attributes,
+        plain=not any(message[1:3]) and not selective and _INCOMING not in attributes,
         source=prefix(_FROM, message[2]),
         destination=prefix(_TO, message[1]),
         incoming=name(_INCOMING),
         outgoing=name(_OUTGOING),
-        choosy=choosy,
+        selective=selective,
         inverted=bool(message[8] & _INVERT),
         refusal=_REFUSALS.get(message[7], ""),
         suppressed=suppressed,
@@ -101,27 +101,27 @@ class Own(msgspec.Struct, frozen=True):
     """What packets for the host itself look like."""
 
     addresses: Collection[str]  # of the host, without lengths
-    devices: Set[str]  # by which they come
+    devices: Set[str]  # through which they come in
     senders: Collection[str]  # prefixes from which they come
 
 
-def catching(
+def diverting(
     rules: Iterable[Rule], routes: Iterable[netlink.Route], own: Own, local: Mapping[int, int]
 ) -> Iterator[tuple[Rule, str]]:
-    """Yield rules by which packets for the host are forwarded or dropped, each with an address.
+    """Yield rules that forward or drop packets for the host, each with an address of the host.
 
-    `local` has the priority at which table local is or is going to be, by family. Rules that every
-    packet meets are left out: table local goes before them. So are rules that ask for a mark or a
-    port, because somebody meant just these packets, and rules for a table that has no route to the
-    host. `routes` are not read if there is no rule that matters.
+    `local` has the present or future priority of table local, by family. Rules for every packet are
+    left out: table local goes before them. So are rules for a mark or a port, because somebody
+    meant just these packets, and rules for a table without a route to the host. `routes` are not
+    read if no rule matters.
     """
-    some = [
+    candidates = [
         rule for rule in rules if _matters(rule) and rule.priority <= local.get(rule.family, -1)
     ]
     prefixes: dict[int, list[str]] = {}
-    for route in routes if some else ():
+    for route in routes if candidates else ():
         prefixes.setdefault(route.table, []).append(route.prefix)
-    for rule in some:
+    for rule in candidates:
         for address in own.addresses:
             if _is_for(rule, address, own) and (
                 rule.refusal
@@ -135,14 +135,14 @@ def catching(
 
 
 def _matters(rule: Rule) -> bool:
-    """Whether a rule is for some packets, by their addresses or devices, and does something."""
-    if (rule.plain and not rule.inverted) or rule.l3mdev or rule.choosy:
+    """Whether a rule matches packets by addresses or devices, and looks up a table or refuses."""
+    if (rule.plain and not rule.inverted) or rule.l3mdev or rule.selective:
         return False
     return bool(rule.refusal) or rule.table not in {0, LOCAL}
 
 
 def _is_for(rule: Rule, address: str, own: Own) -> bool:
-    """Whether a rule may be for packets that others send to an address of the host."""
+    """Whether a rule may match packets that others send to an address of the host."""
     version = ip_network(address).version
     if (version == 4) != (rule.family == socket.AF_INET):
         return False
@@ -169,7 +169,7 @@ def _is_one(prefix: str) -> bool:
 
 
 def _within(inner: str, outer: str) -> bool:
-    """Whether a prefix has all addresses of another one."""
+    """Whether `outer` has all addresses of `inner`."""
     return _overlap(inner, outer) and ip_network(inner).prefixlen >= ip_network(outer).prefixlen
 
 

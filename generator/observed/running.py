@@ -1,10 +1,10 @@
 """Compares FRR's running configuration with its file, line by line.
 
-Each daemon is asked for its part over its socket, which takes milliseconds; `frr-reload.py --test`
-takes a second. Our file has the form in which FRR shows its configuration, so the two have the same
-lines. The order of lines means nothing: FRR sorts them, and where order matters a line has a
-number. An operator's own lines may be spelt otherwise. Then frr-reload.py is asked, see
-`activation.frr`, and `state.reloaded` keeps its answer.
+Each daemon sends its part over its socket, which takes milliseconds; `frr-reload.py --test` takes a
+second. Our file has the form in which FRR shows its configuration, so the two have the same lines.
+The order of lines does not matter: FRR sorts them, and where order matters a line has a number. An
+operator's own lines may be spelled differently. Then `activation.frr` asks frr-reload.py, and
+`state.reloaded` keeps its answer.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,12 +18,12 @@ from generator.secrets import mask_frr
 from generator.state import changes
 
 CONF = "etc/frr/frr.conf"
-_SHOWN = 20  # lines that are named; the rest is counted
+_SHOWN = 20  # lines that are shown; the rest is only counted
 
 Line = tuple[str, ...]
-"""A line after the lines that it stands below: `("router bgp 65000", "neighbor ens4 shutdown")`."""
+"""A line and the lines above it in its stanza: `("router bgp 65000", "neighbor ens4 shutdown")`."""
 
-# Lines that say nothing of what FRR does, or that differ although nobody has changed them.
+# Lines that do not change what FRR does, or that differ although nobody has changed them.
 _IGNORED = (
     "!",
     "#",
@@ -39,12 +39,12 @@ _IGNORED = (
     "Current configuration",
 )
 _SHUT = ("shutdown",)
-# Stanzas that FRR shows or leaves out as it likes when nothing stands in them.
-_NOTHING_ALONE = ("vrf ", "interface ", "address-family ")
+# Stanzas that FRR may show or omit when they are empty.
+_MAY_BE_EMPTY = ("vrf ", "interface ", "address-family ")
 
 
 class Drift(msgspec.Struct, frozen=True):
-    """What FRR's running configuration lacks of its file, and what it has besides."""
+    """Lines of its file that FRR's running configuration lacks, and lines that only it has."""
 
     missing: list[Line]
     extra: list[Line]
@@ -54,16 +54,16 @@ class Drift(msgspec.Struct, frozen=True):
 
     @property
     def digest(self) -> str:
-        """Stand for exactly this drift."""
+        """What identifies this drift."""
         return digest("missing", *map(str, self.missing), "extra", *map(str, self.extra))
 
     @property
     def texts(self) -> list[str]:
-        """Say it to a person, without passwords."""
+        """The differences for a person, without passwords."""
         named = [_text(line, "is missing") for line in _outer(self.missing)]
         named += [_text(line, "is not in its file") for line in _outer(self.extra)]
         rest = len(named) - _SHOWN
-        return named[:_SHOWN] + ([f"FRR: {rest} lines more differ"] if rest > 0 else [])
+        return named[:_SHOWN] + ([f"FRR: {rest} more lines differ"] if rest > 0 else [])
 
 
 def drift(root: Path) -> Drift:
@@ -74,7 +74,7 @@ def drift(root: Path) -> Drift:
 
 
 def shut_down(root: Path) -> set[str]:
-    """Return the interfaces that somebody has shut down in FRR; none while FRR is silent."""
+    """Return the interfaces that are shut down in FRR; none if FRR does not answer."""
     try:
         lines = lines_of(_running(root))
     except frr.Silent:
@@ -89,7 +89,7 @@ def _shut_interfaces(lines: Iterable[Line]) -> set[str]:
 
 
 def shut(root: Path, text: str) -> tuple[set[str], set[str]]:
-    """Return what is shut down, NICs and neighbors: in a text of FRR's, and in the running FRR."""
+    """Return the NICs and neighbors that are shut down: in an FRR file, and in the running FRR."""
     try:
         running = lines_of(_running(root))
     except frr.Silent:
@@ -106,7 +106,7 @@ def _shut_neighbors(lines: Iterable[Line]) -> set[str]:
 
 
 def foreign_neighbors(drift: Drift, root: Path) -> list[tuple[str, str]]:
-    """Return the neighbors that FRR's file does not name, each with its `router bgp` line."""
+    """Return running neighbors that FRR's file does not have, each with its `router bgp` line."""
     own = {_neighbor(line) for line in lines_of([changes.read(root, CONF) or ""])}
     return sorted({each for line in drift.extra if (each := _neighbor(line)) and each not in own})
 
@@ -126,12 +126,12 @@ def _running(root: Path) -> list[str]:
 
 
 def lines_of(texts: Iterable[str]) -> set[Line]:
-    """Return the lines of configurations, each with the lines that it stands below."""
+    """Return the lines of configurations, each with the lines above it in its stanza."""
     lines: set[Line] = set()
     for text in texts:
         lines.update(_lines(text))
     below = {line[:-1] for line in lines}
-    return {each for each in lines if each in below or not each[-1].startswith(_NOTHING_ALONE)}
+    return {each for each in lines if each in below or not each[-1].startswith(_MAY_BE_EMPTY)}
 
 
 def _lines(text: str) -> Iterator[Line]:
@@ -148,9 +148,9 @@ def _lines(text: str) -> Iterator[Line]:
 
 
 def _outer(lines: list[Line]) -> Iterator[tuple[Line, int]]:
-    """Yield the lines that stand below none of the others, each with how many stand below it.
+    """Yield the lines that are below none of the others, with the number of lines below each.
 
-    Of a stanza with one line, that line is enough.
+    For a stanza with one line, only that line is shown.
     """
     known = set(lines)
     for line in lines:

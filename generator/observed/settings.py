@@ -1,4 +1,4 @@
-"""Compares the kernel's settings with our file of sysctl.d, and says which file sets them back."""
+"""Compares the kernel's settings with our sysctl.d file, and finds files that override it."""
 
 import fnmatch
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,9 +11,9 @@ from generator.observed.netlink import Link
 from generator.state import changes, tree
 
 FILE = "etc/sysctl.d/90-evpn-host.conf"
-# A file in a folder hides those of its name in the folders after it (sysctl.d(5), sysctl(8)).
+# A file hides files of the same name in the folders after it (sysctl.d(5), sysctl(8)).
 _FOLDERS = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
-_LAST = "etc/sysctl.conf"  # which `sysctl --system` reads after all others, and systemd does not
+_LAST = "etc/sysctl.conf"  # `sysctl --system` reads it after all others; systemd does not read it
 # IPV4_DEVCONF_… less 1 (linux/ip.h), DEVCONF_… (linux/ipv6.h). Others are read below /proc/sys.
 _NUMBERS = {
     ("ipv4", "rp_filter"): 7,
@@ -30,23 +30,23 @@ _FOR_ALL = {f"net/ipv6/conf/all/{name}": name for name in ("disable_ipv6", "forw
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """A setting of the kernel's that is not as our file says."""
+    """A setting of the kernel that is not as our file says."""
 
     key: str  # path below /proc/sys
     value: str
-    wanted: str
+    expected: str
 
     def __str__(self) -> str:
-        return f"{self.key}: is {self.value}, not {self.wanted}"
+        return f"{self.key}: is {self.value}, not {self.expected}"
 
 
 class Later(msgspec.Struct, frozen=True):
-    """A line of another file that is read after ours, and says something else."""
+    """A line of a file that is read after ours, and sets another value."""
 
     path: str
     key: str
     value: str
-    wanted: str
+    expected: str
 
     @property
     def when(self) -> str:
@@ -54,32 +54,32 @@ class Later(msgspec.Struct, frozen=True):
         return "whenever `sysctl --system` runs" if self.path == _LAST else "at each boot"
 
     def __str__(self) -> str:
-        return f"/{self.path} sets {self.key} to {self.value} {self.when}, ours to {self.wanted}"
+        return f"/{self.path} sets {self.key} to {self.value} {self.when}, ours to {self.expected}"
 
 
 def differences(root: Path, links: Mapping[str, Link]) -> list[Setting]:
-    """Return the settings that differ; what this kernel does not have is no difference."""
+    """Return the settings that differ; one that this kernel does not have is no difference."""
     text = changes.read(root, FILE)
     if text is None:
         return []
     of_devices = _OfDevices(links)
-    found = []
-    for key, wanted in _expanded(text, links).items():
+    listed = []
+    for key, expected in _expanded(text, links).items():
         value = of_devices.read(key) or _read(root, key)
-        if value is not None and value != wanted:
-            found.append(Setting(key, value, wanted))
-    return found
+        if value is not None and value != expected:
+            listed.append(Setting(key, value, expected))
+    return listed
 
 
 class _OfDevices:
-    """Settings of devices, as far as the kernel tells them together with the devices."""
+    """The settings of devices that the kernel sends together with the devices."""
 
     def __init__(self, links: Mapping[str, Link]) -> None:
         self._links = links
         self._known: dict[str, dict[str, Sequence[int]]] = {}
 
     def read(self, key: str) -> str | None:
-        """Return a setting, None if it is not known."""
+        """Return a setting's value, None if it is not known."""
         match key.split("/"):
             case ("net", family, "conf", device, name) if device in self._links:
                 number = _NUMBERS.get((family, name))
@@ -99,7 +99,7 @@ def _read(root: Path, key: str) -> str | None:
 
 
 def _expanded(text: str, devices: Iterable[str]) -> dict[str, str]:
-    """Return each setting that a file asks for; a pattern stands for every device that it fits."""
+    """Return each setting of a file; a pattern stands for every device that it matches."""
     names = list(devices)
     exact: dict[str, str] = {}
     patterns: dict[str, str] = {}
@@ -113,7 +113,7 @@ def _expanded(text: str, devices: Iterable[str]) -> dict[str, str]:
 
 
 def _parts(key: str) -> tuple[str, str, str]:
-    """Return what stands before the part that is a pattern, that part, and what stands after it."""
+    """Return the text before the part that is a pattern, that part, and the text after it."""
     parts = key.split("/")
     number = next(n for n, part in enumerate(parts) if "*" in part)
     before, after = parts[:number], parts[number + 1 :]
@@ -129,31 +129,31 @@ def _lines(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _path(key: str) -> str:
-    """Return the path of a key: of `.` and `/` the one that comes first separates (sysctl.d(5))."""
+    """Return the path of a key. The first `.` or `/` in it is the separator (sysctl.d(5))."""
     first = next((c for c in key if c in "./"), "/")
     return key if first == "/" else key.translate(str.maketrans("./", "/."))
 
 
 def later(root: Path, text: str | None = None) -> list[Later]:
-    """Return the lines of files that are read after ours and set one of our settings otherwise.
+    """Return lines of files that are read after ours, and set another value for our settings.
 
-    `text` is what our file is going to be, if it is not that yet.
+    `text` is the new text of our file, if it is not written yet.
     """
     ours = dict(_lines(text or changes.read(root, FILE) or ""))
-    found: dict[str, Later] = {}
+    overriding: dict[str, Later] = {}
     for path in _files_after_ours(root):
         for key, value in _lines(_text(root, path)):
-            for wanted_key, wanted in ours.items():
-                if not _sets(key, wanted_key):
+            for our_key, expected in ours.items():
+                if not _sets(key, our_key):
                     continue
-                found.pop(wanted_key, None)  # the last line counts
-                if value != wanted:
-                    found[wanted_key] = Later(path, key, value, wanted)
-    return list({(each.path, each.key): each for each in found.values()}.values())
+                overriding.pop(our_key, None)  # the last line counts
+                if value != expected:
+                    overriding[our_key] = Later(path, key, value, expected)
+    return list({(each.path, each.key): each for each in overriding.values()}.values())
 
 
 def _sets(key: str, ours: str) -> bool:
-    """Whether a line for `key` sets a setting of ours. A pattern of theirs spares what we name."""
+    """Whether a line for `key` sets a setting of ours. A pattern does not, if ours is exact."""
     if "*" in key and "*" not in ours:
         return False
     if _SAME.get(key, key) == ours or fnmatch.fnmatchcase(ours, key):
@@ -173,7 +173,7 @@ def _files_after_ours(root: Path) -> list[str]:
 
 
 def _text(root: Path, path: str) -> str:
-    """Return a file's text, "" for what is none, such as a link to /dev/null."""
+    """Return a file's text, "" if it is no regular file, such as a link to /dev/null."""
     try:
         return tree.read(root, path).decode(errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""The kernel's tables, read once, and what they say of an address or a MAC."""
+"""The kernel's tables, read once, and their entries for an address or a MAC."""
 
 import socket
 from ipaddress import ip_address, ip_network
@@ -22,17 +22,17 @@ class Kernel(msgspec.Struct, frozen=True):
     routes: dict[int, list[Route]]  # by table
 
     def name(self, index: int) -> str:
-        """Return a device's name, "" if it is gone."""
+        """Return a device's name, "" if it does not exist."""
         return next((link.name for link in self.links.values() if link.index == index), "")
 
     def neighbour(self, device: str, address: str) -> Neighbour | None:
         """Return the neighbour entry of an address on a device."""
         link = self.links.get(device)
-        found = (n for n in self.neighbours if link and n.index == link.index)
-        return next((n for n in found if n.address == address), None)
+        on_device = (n for n in self.neighbours if link and n.index == link.index)
+        return next((n for n in on_device if n.address == address), None)
 
     def longest(self, table: int, address: str) -> Route | None:
-        """Return the route of a table that the kernel takes to an address."""
+        """Return the route of a table that the kernel uses for an address."""
         ip = ip_address(address)
         family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
         fitting = [
@@ -70,11 +70,11 @@ def vnis_of_mac(kernel: Kernel, mac: str) -> set[int]:
 
 
 def prefixes(kernel: Kernel, target: Target, address: str) -> dict[str, str]:
-    """Return each VRF's longest route to an address, if it leads anywhere."""
-    found = {}
+    """Return the prefix of each VRF's longest route to an address, unless it is unreachable."""
+    by_vrf = {}
     for device in target.devices:
         if device.kind == "vrf" and device.table is not None:
             route = kernel.longest(device.table, address)
             if route and route.type not in UNREACHABLE:
-                found[device.name] = route.prefix
-    return found
+                by_vrf[device.name] = route.prefix
+    return by_vrf

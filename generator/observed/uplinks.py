@@ -1,4 +1,4 @@
-"""Compares the file that networkd has taken for an uplink with the one that has our part."""
+"""Compares the file that networkd has applied to an uplink with the one that has our drop-in."""
 
 from collections.abc import Iterator
 
@@ -8,8 +8,8 @@ from generator.observed.devices import Kernel
 
 
 def differences(target: Target, kernel: Kernel) -> Iterator[str]:
-    """Yield for which uplinks networkd has taken another file than expected."""
+    """Yield the uplinks to which networkd has applied another file than expected."""
     for name, expected in target.network_files.items():
-        taken = networkd.file_of(kernel.links[name].index) if name in kernel.links else ""
-        if taken and taken != expected:
-            yield f"{name}: networkd has taken {taken}; our part of it is in {expected}.d"
+        applied = networkd.file_of(kernel.links[name].index) if name in kernel.links else ""
+        if applied and applied != expected:
+            yield f"{name}: networkd has applied {applied}; our part of it is in {expected}.d"

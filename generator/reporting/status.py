@@ -144,7 +144,7 @@ def _warnings(root: Path, target: Target, leaves: Mapping[str, str]) -> Iterator
         yield from map(str, settings.later(root))
         # Files of the operator that may be what sets back what differs.
         patterns = backends.named(target.backend).nic_files
-        yield from others.setters(root, patterns, comparison.of_devices(target))
+        yield from others.setters(root, patterns, comparison.device_differences(target))
 
 
 def _staying(target: Target) -> Iterator[str]:

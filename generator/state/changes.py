@@ -1,4 +1,4 @@
-"""A file's content before and after, and how a person reads the difference."""
+"""A file's content before and after, and its diff for a person."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -32,7 +32,7 @@ def read(root: Path, path: str) -> str | None:
 def diff(changes: Iterable[Change]) -> Iterator[str]:
     """Yield a unified diff, line by line, without line ends, for a terminal.
 
-    It does not show passwords, and shows what is not printable as an escape.
+    Passwords are masked, and characters that are not printable are escaped.
     """
     for change in changes:
         old, new = _lines(change.old), _lines(change.new)

@@ -1,8 +1,8 @@
 """Writes, copies and removes files so that a power cut at any instant loses none of them.
 
 At any instant the old or the new file is there, whole. A function returns when its change would
-survive a power cut, the folder's entry included. Nothing else of evpn-host writes what matters.
-Paths are relative to a root, and `state.tree` says how a root is a wall. All raise `OSError`.
+survive a power cut, the folder's entry included. Every file that matters is written here. Paths are
+relative to a root, and `state.tree` keeps them inside it. All functions raise `OSError`.
 """
 
 import contextlib
@@ -14,12 +14,12 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 
-from generator.secrets import know_those_of_frr
+from generator.secrets import remember_in_frr
 from generator.state import tree
 
-PARTIAL = ".new"  # how the name of a file ends that is being written
-FOLDER_MODE = 0o755  # of folders that are made on the way, whatever the umask
-# Why a folder is not removed: others have files in it, it is a mount point, or it is gone.
+PARTIAL = ".new"  # ends the name of a file while it is being written
+FOLDER_MODE = 0o755  # of folders that are created on the way, whatever the umask
+# Why a folder is not removed: others have files in it, it is a mount point, or it does not exist.
 _NOT_OURS_ALONE = {errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.ENOENT, errno.ENOTDIR}
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
@@ -27,7 +27,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 def read(root: Path, path: PurePath | str) -> str:
     """Return a file's text: UTF-8 whatever the locale, with other bytes and line ends as they are.
 
-    `encoded` gives the same bytes again. The passwords in a file of FRR are known from then on.
+    `encoded` gives the same bytes again. The passwords of a file of FRR are masked from then on.
     """
     return _decoded(path, tree.read(root, path))
 
@@ -35,18 +35,18 @@ def read(root: Path, path: PurePath | str) -> str:
 def _decoded(path: PurePath | str, content: bytes) -> str:
     text = content.decode("utf-8", "surrogateescape")
     if PurePath(path).parent.name == "frr":
-        know_those_of_frr(text)  # a native tool that is given the file may repeat its lines
+        remember_in_frr(text)  # a native tool that reads the file may repeat its lines
     return text
 
 
 def encoded(text: str) -> bytes:
-    """Return the bytes of text that `read` returned, or that is ours."""
+    """Return the bytes of a text: the reverse of `read`."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def write(root: Path, path: PurePath | str, content: bytes, mode: int) -> None:
     """Write a file with a mode; a file of FRR belongs to FRR's user."""
-    with _in_place_of(root, path) as (folder, partial):
+    with _replacement(root, path) as (folder, partial):
         descriptor = os.open(partial, _NEW, 0o600, dir_fd=folder)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
@@ -59,7 +59,7 @@ def write(root: Path, path: PurePath | str, content: bytes, mode: int) -> None:
 def copy(root: Path, source: PurePath | str, target: PurePath | str) -> None:
     """Copy a file with its mode, owner and times; a symbolic link stays one."""
     parent, name = os.path.split(source)
-    with tree.folder(root, parent) as old, _in_place_of(root, target) as (folder, partial):
+    with tree.folder(root, parent) as old, _replacement(root, target) as (folder, partial):
         status = os.lstat(name, dir_fd=old)
         if stat.S_ISLNK(status.st_mode):
             os.symlink(os.readlink(name, dir_fd=old), partial, dir_fd=folder)
@@ -77,13 +77,13 @@ def copy(root: Path, source: PurePath | str, target: PurePath | str) -> None:
 
 
 @contextlib.contextmanager
-def _in_place_of(root: Path, path: PurePath | str) -> Iterator[tuple[int, str]]:
-    """Yield a folder and the name for a new file in it. At the end that takes the path's place."""
+def _replacement(root: Path, path: PurePath | str) -> Iterator[tuple[int, str]]:
+    """Yield a folder and a name for a new file in it. In the end the file is renamed to `path`."""
     parent, name = os.path.split(path)
     partial = partial_of(name)
     make_folder(root, parent)
     with tree.folder(root, parent) as folder:
-        _remove(partial, folder)  # of a run that was killed
+        _remove(partial, folder)  # left by a run that was killed
         try:
             yield folder, partial
             os.replace(partial, name, src_dir_fd=folder, dst_dir_fd=folder)
@@ -95,12 +95,12 @@ def _in_place_of(root: Path, path: PurePath | str) -> Iterator[tuple[int, str]]:
 
 
 def partial_of(name: str) -> str:
-    """Return what a file is called while it is written."""
+    """Return the name of a file while it is being written."""
     return f".{name}{PARTIAL}"
 
 
 def sweep(root: Path, paths: Iterable[PurePath | str]) -> None:
-    """Remove what a killed run has written of files that it did not finish."""
+    """Remove the unfinished files of a run that was killed."""
     for path in paths:
         parent, name = os.path.split(path)
         with (
@@ -116,7 +116,7 @@ def _remove(name: str, folder: int) -> None:
 
 
 def remove(root: Path, path: PurePath | str) -> None:
-    """Remove a file, and what a killed run has written of it. A missing one is no error."""
+    """Remove a file, and the unfinished one of a killed run. A missing file is no error."""
     parent, name = os.path.split(path)
     with (
         contextlib.suppress(FileNotFoundError, NotADirectoryError),
@@ -128,7 +128,7 @@ def remove(root: Path, path: PurePath | str) -> None:
 
 
 def remove_folder(root: Path, path: PurePath | str) -> None:
-    """Remove a folder if nothing is in it; others may have files there too."""
+    """Remove a folder if it is empty: others may have files there too."""
     parent, name = os.path.split(path)
     try:
         with tree.folder(root, parent) as folder:
@@ -183,14 +183,14 @@ def owner_of(path: PurePath | str) -> int:
 
 
 def _give_to_frr(descriptor: int, path: PurePath | str) -> None:
-    """Give a file of FRR to FRR's user, if there is that user: a mere tree may not have it."""
+    """Give a file of FRR to FRR's user, if this machine has that user."""
     if PurePath(path).parent.name == "frr" and os.geteuid() == 0:
         with contextlib.suppress(LookupError):
             shutil.chown(descriptor, "frr", "frr")
 
 
 def write_plain(root: Path, path: str, content: bytes, mode: int) -> None:
-    """Write a file that nothing depends on yet. There can be thousands of them."""
+    """Write a file that nothing depends on yet, fast: there can be thousands of them."""
     parent, name = os.path.split(path)
     try:
         _write_plain(root, parent, name, content, mode)
@@ -201,7 +201,7 @@ def write_plain(root: Path, path: str, content: bytes, mode: int) -> None:
 
 def _write_plain(root: Path, parent: str, name: str, content: bytes, mode: int) -> None:
     with tree.folder(root, parent) as folder:
-        # Not into a file that is there: it could be one of another folder too, by a hard link.
+        # Never write into an existing file: by a hard link it may be in another folder too.
         _remove(name, folder)
         descriptor = os.open(name, _NEW, mode, dir_fd=folder)
         try:

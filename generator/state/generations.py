@@ -1,7 +1,7 @@
-"""The history: what each apply made of the host, so that a person can go back to it.
+"""The history: the record and the files of each apply, so that a person can go back to it.
 
 /var/lib/evpn-host/generations/<number>/record.json    its record
-/var/lib/evpn-host/generations/<number>/etc/…          its files; none of an apply that failed
+/var/lib/evpn-host/generations/<number>/etc/…          its files; none if the apply failed
 """
 
 import contextlib
@@ -28,17 +28,17 @@ def _numbers(root: Path) -> list[int]:
 def keep(root: Path, entry: Record, texts: dict[str, str], limit: int) -> None:
     """Keep an entry with its files, and remove the oldest ones above a limit.
 
-    The entry whose files the host has is never among these. Applies that failed are counted on
-    their own: a payload that fails again and again takes no place of what can be gone back to.
+    The entry whose files are on the host is never removed. Failed applies are counted separately,
+    so a payload that fails again and again does not push out the entries to go back to.
     """
     name = str(entry.number)
     partial = f"{GENERATIONS}/.{name}"
-    files.remove_tree(root, GENERATIONS / name)  # of a line of applies whose record was lost
+    files.remove_tree(root, GENERATIONS / name)  # from earlier applies whose record was lost
     files.remove_tree(root, partial)
     for path, text in texts.items():
         files.write_plain(root, f"{partial}/{path}", files.encoded(text), 0o600)
     files.write_plain(root, f"{partial}/record.json", msgspec.json.encode(entry), 0o600)
-    os.sync()  # all of it before its name: thousands of files, so not one by one
+    os.sync()  # before the rename, and once for thousands of files
     files.rename(root, partial, name)
     current = record.read(root)
     needed = {current.number, current.origin} if current else set()

@@ -1,8 +1,8 @@
 """A payload that this host leaves alone: the host went back from it, or it failed.
 
-/var/lib/evpn-host/held.json     gone when another payload is applied, or a person applies this one
+/var/lib/evpn-host/held.json     removed when another payload is applied, or this one by a person
 
-A payload that failed is tried again after a while: what was wrong may have been the fabric.
+A payload that failed is tried again after a while: the cause may have been the fabric.
 """
 
 import datetime
@@ -19,16 +19,16 @@ PAUSES = (5, 15, 60)  # minutes until the next try, after the first, second, and
 
 
 class Held(msgspec.Struct, frozen=True):
-    """Which payload, since when and why."""
+    """Which payload is left alone, since when and why."""
 
-    inputs: str  # digest of all that the files would be made from
+    inputs: str  # digest of everything from which the files would be rendered
     reason: str
     since: str  # ISO 8601, UTC
     failures: int = 0  # how often it failed; 0: the host went back from it
 
     @property
     def until(self) -> datetime.datetime | None:
-        """When it is tried again; None: when it is another payload."""
+        """When it is tried again; None: never."""
         if not self.failures:
             return None
         pause = PAUSES[min(self.failures, len(PAUSES)) - 1]
@@ -36,20 +36,22 @@ class Held(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         until = self.until
-        end = f"it is tried again at {until.isoformat()}" if until else "it waits for another one"
-        return f"the payload is left alone since {self.since}: {self.reason}; {end}"
+        end = (
+            f"it is tried again at {until.isoformat()}" if until else "only another one is applied"
+        )
+        return f"the payload has been left alone since {self.since}: {self.reason}; {end}"
 
 
 def read(root: Path) -> Held | None:
-    """Return what is held, None if nothing is."""
+    """Return the payload that is left alone, None if there is none."""
     try:
         return stored.read(root, FILE, Held)
     except (OSError, msgspec.DecodeError):
         return None
 
 
-def holds(root: Path, inputs: str) -> Held | None:
-    """Return what is held if it is these inputs and their time has not come."""
+def find(root: Path, inputs: str) -> Held | None:
+    """Return why these inputs must not be applied now, None if they may be."""
     held = read(root)
     if held is None or held.inputs != inputs:
         return None
@@ -57,21 +59,21 @@ def holds(root: Path, inputs: str) -> Held | None:
     return held if until is None or datetime.datetime.now(datetime.UTC) < until else None
 
 
-def failed(root: Path, inputs: str, reason: str) -> None:
-    """Hold inputs that failed, for longer each time."""
+def hold_failed(root: Path, inputs: str, reason: str) -> None:
+    """Leave inputs that failed alone, for longer each time."""
     before = read(root)
     same = before is not None and before.inputs == inputs
     count = before.failures + 1 if before and same else 1
     _write(root, Held(inputs, reason, now(), count))
 
 
-def went_back(root: Path, inputs: str, reason: str = "a person went back from it") -> None:
-    """Hold inputs that the host went back from."""
+def hold_undone(root: Path, inputs: str, reason: str = "a person went back from it") -> None:
+    """Leave inputs alone because the host went back from them."""
     _write(root, Held(inputs, reason, now()))
 
 
 def release(root: Path) -> None:
-    """Hold nothing any more."""
+    """Leave no payload alone any more."""
     files.remove(root, FILE)
 
 

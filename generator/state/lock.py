@@ -1,6 +1,6 @@
-"""One run acts at a time.
+"""Lets only one run change the host at a time.
 
-/run/evpn-host/lock     held by the run that acts
+/run/evpn-host/lock     locked by the run that changes the host
 """
 
 import contextlib
@@ -14,17 +14,17 @@ from generator.errors import Refused
 from generator.state import files, record, tree
 
 RUN = Path("run/evpn-host")
-STAGE = "evpn-host-stage-"  # begins the names of folders with files that are about to be applied
+STAGE = "evpn-host-stage-"  # prefix of folders with files that are about to be applied
 LOCK_TIMEOUT = 300.0  # seconds; the longest activation of another run
 
 
 @contextlib.contextmanager
 def lock(root: Path, *, uninstalls: bool = False) -> Iterator[None]:
-    """Wait until no other run acts, and keep others from acting meanwhile.
+    """Wait for the lock, and hold it during the `with` block.
 
     Raises `Refused` if the other run does not end. A run that waited for an uninstall is refused
     too: it would bring back what a person has just removed. An uninstall itself (`uninstalls`)
-    goes on.
+    continues.
     """
     # The payload, kept files and earlier generations may hold passwords.
     files.make_folder(root, record.STATE, 0o700)
@@ -36,7 +36,7 @@ def lock(root: Path, *, uninstalls: bool = False) -> Iterator[None]:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _is_in_place(root, descriptor):
                     break
-                # An uninstall has removed the file meanwhile: others lock another one.
+                # An uninstall has removed the file meanwhile: other runs lock a new one.
                 if not uninstalls:
                     raise Refused("evpn-host was uninstalled while this run waited for its turn")
                 os.close(descriptor)
@@ -71,6 +71,6 @@ def _open(root: Path) -> int:
 
 
 def _is_in_place(root: Path, descriptor: int) -> bool:
-    """Whether an open lock is still the one that others find."""
-    there = tree.status(root, RUN / "lock")
-    return there is not None and os.path.samestat(os.fstat(descriptor), there)
+    """Whether an open lock file is still the one at its path."""
+    status = tree.status(root, RUN / "lock")
+    return status is not None and os.path.samestat(os.fstat(descriptor), status)

@@ -1,6 +1,6 @@
-"""Where the hook has put the management address: its memory, and what `status` shows of it.
+"""Where the hook has put the management address: the hook's memory, which `status` reads too.
 
-/run/evpn-host/failover.json     gone after a reboot, like the addresses that it is about
+/run/evpn-host/failover.json     lost in a reboot, as are the addresses on the devices
 """
 
 from pathlib import Path
@@ -15,30 +15,30 @@ FILE = Path("run/evpn-host/failover.json")
 
 
 Key = tuple[int, int, str, int, int]
-"""Family, table, prefix, TOS and metric: what the kernel tells routes apart by."""
+"""Family, table, prefix, TOS and metric: by these the kernel tells routes apart."""
 
 
 class Route(msgspec.Struct, frozen=True):
-    """A route of the operator's, as ip-route(8) reads it."""
+    """A route of the operator, in the words of ip-route(8)."""
 
     family: int
     table: int
     prefix: str  # "default", "::/0", or with its length
     tos: int
     metric: int
-    gateway: str  # "": what it leads to is on the link
+    gateway: str  # "": its destinations are on the link
     device: str
     text: str  # the rest: protocol, source, metrics, scope
-    obstacle: str = ""  # what it has that we can't write down
+    obstacle: str = ""  # an attribute that keeps us from adding the route to another device
 
     @property
     def key(self) -> Key:
-        """What the kernel tells routes apart by when it replaces one."""
+        """What identifies the route when the kernel replaces it."""
         return self.family, self.table, self.prefix, self.tos, self.metric
 
     @property
     def source(self) -> str:
-        """The source address that it prefers, "" if it prefers none."""
+        """Its preferred source address, "" without one."""
         words = self.text.split()
         return words[words.index("src") + 1] if "src" in words else ""
 
@@ -54,38 +54,40 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class Original(msgspec.Struct):
-    """What the operator has on the NIC, to be put back there one day.
+    """What the operator has on the NIC, so that the hook can put it back there.
 
-    An address or a gateway that is not a key was never there. A gateway without routes has none.
+    An address or a gateway that is not a key was never on the NIC. A gateway whose list is empty
+    has no default route.
     """
 
-    addresses: dict[str, str] = {}  # each with what ip-address(8) adds to it
+    addresses: dict[str, str] = {}  # each with its attributes, in the words of ip-address(8)
     routes: dict[str, list[str]] = {}  # gateway to its default routes
     further: list[Route] = []  # other routes that move with the address
-    given: list[str] = []  # addresses that nobody had put there when the hook first looked
-    companions: dict[str, str] = {}  # other addresses that do, like `addresses`
-    ahead: list[str] = []  # those of them that are primary to the management address
+    # Addresses that were on no device when the hook first looked: the hook put them on the NIC.
+    added: list[str] = msgspec.field(default_factory=list, name="given")
+    companions: dict[str, str] = {}  # other addresses that move with it, like `addresses`
+    ahead: list[str] = []  # companions that are primary, so that the management address is not
 
 
 class Names(msgspec.Struct, frozen=True):
-    """What systemd-resolved asks by a link, in the words of resolvectl(1); "" and (): not set."""
+    """The DNS settings of a link, in the words of resolvectl(1); "" and (): not set."""
 
     servers: tuple[str, ...] = ()  # with port and name: 10.12.0.5:853#dns.example
-    domains: tuple[str, ...] = ()  # those for routing alone begin with ~
+    domains: tuple[str, ...] = ()  # routing-only domains begin with ~
     default_route: str = ""
     over_tls: str = ""
     dnssec: str = ""
-    anchors: tuple[str, ...] = ()  # negative ones, of DNSSEC
+    anchors: tuple[str, ...] = ()  # DNSSEC's negative trust anchors
     llmnr: str = ""
     mdns: str = ""
 
 
 class HiddenNames(msgspec.Struct, frozen=True):
-    """What the NIC's link has, while its servers are asked by the bridge alone."""
+    """The DNS settings of the NIC, while only the bridge has them."""
 
     names: Names
-    by_hand: bool  # nobody sets it again when it is reverted
-    returning: bool = False  # it is on its way back, `names` is all of it
+    by_hand: bool  # a revert would lose them, because networkd does not set them
+    returning: bool = False  # they are being put back, and only `names` has all of them
 
 
 class Placement(msgspec.Struct):
@@ -113,6 +115,6 @@ def read(root: Path) -> Placement | None:
 
 
 def companions() -> list[str]:
-    """Return the operator's addresses on this machine that go with the management address."""
+    """Return the operator's addresses on this machine that move with the management address."""
     placed = read(Path("/"))
     return list(placed.original.companions) if placed else []

@@ -24,7 +24,7 @@ ORIGIN = STATE / "origin.json"  # of the payload; the one file that is written w
 GENERATIONS = STATE / "generations"
 KEPT = STATE / "kept"
 GOING_BACK = "going back, not ended"  # the `detail` meanwhile
-FORMAT = 2  # of the record; raised when the version before could not read it
+FORMAT = 2  # of the record; raised when an older version can no longer read it
 
 
 class _Format(msgspec.Struct):
@@ -35,27 +35,27 @@ class _Format(msgspec.Struct):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """An apply: its number and time, its target, and whether the host came to it.
+    """An apply: its number and time, its target, and whether the host reached it.
 
-    `ok` is False from before the first file is written until all is verified.
+    `ok` is False from before the first file is written until everything is verified.
     """
 
     format: int = FORMAT
     version: str
-    number: int  # of the entry of the history; names the folder below `generations`
+    number: int  # of its entry in the history, and of the folder below `generations`
     time: str  # ISO 8601, UTC
     ok: bool
     detail: str = ""  # why `ok` is False
     activated: bool  # whether this or an earlier apply brought the host up
-    inputs: str  # digest of all that the files are made from
-    nic_files: str = ""  # digest of the operator's files that decide for NICs
+    inputs: str  # digest of everything from which the files are rendered
+    nic_files: str = ""  # digest of the operator's files that configure NICs
     target: Target
-    # Until `ok`, devices and addresses of before may still be there, and have to be removed.
+    # Until `ok`, earlier devices and addresses may still be there, and have to be removed.
     remaining_devices: list[Device] = []
     remaining_numbered: list[tuple[str, str]] = []
-    # Where the operator's own file may bring them back, to be taken away again.
+    # The operator's own file may set them again, and then they have to be removed again.
     former_addresses: list[FormerAddress] = []
-    origin: int = 0  # the entry that a rollback has brought back, 0 for an apply
+    origin: int = 0  # the entry that a rollback went back to, 0 for an apply
     started_by: str = ""
     seconds: float = 0.0  # how long it took
     summary: list[str] = []  # what it changed, in network terms
@@ -67,7 +67,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def possible_numbered(self) -> list[tuple[str, str]]:
-        """Every NIC with an address of a numbered link that may be on it because of us."""
+        """Every NIC that may have an address of a numbered link because of us."""
         return [*self.target.numbered, *self.remaining_numbered]
 
 
@@ -94,7 +94,7 @@ class _Format1(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
     def converted(self) -> Record:
-        """Return the same in today's format."""
+        """Return the record in today's format."""
         target = Target(
             host=self.host,
             generation=self.generation,
@@ -121,14 +121,14 @@ class _Format1(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def decode(data: bytes) -> Record:
-    """Decode a record of any format up to today's.
+    """Return a record of any format up to today's.
 
     Raises `msgspec.DecodeError`, or `Refused` for a record of a newer version.
     """
     header = stored.decode(data, _Format)
     if header.format > FORMAT:
         rule = f"is of a newer version, {printable(header.version)}"
-        raise Refused(Problem(f"/{RECORD}", "", rule, "install that one again"))
+        raise Refused(Problem(f"/{RECORD}", "", rule, "install that version again"))
     if header.format == 1:
         return stored.decode(data, _Format1).converted()
     return stored.decode(data, Record)
@@ -141,7 +141,7 @@ def read(root: Path) -> Record | None:
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as error:
-        hint = "apply --full writes it anew"
+        hint = "apply --full writes a new one"
         raise Refused(Problem(f"/{RECORD}", "", stored.problem(error), hint)) from None
 
 
@@ -158,7 +158,7 @@ def removed_devices(previous: Record | None, target: Target) -> list[Device]:
 
 
 def former_addresses(previous: Record | None, target: Target) -> list[FormerAddress]:
-    """Return the management addresses, gateways and NICs of before that a target does not have."""
+    """Return the earlier management addresses, gateways and NICs that a target does not have."""
     if previous is None or target.management is None:
         return []
     old, new = previous.target.management, target.management
@@ -179,10 +179,10 @@ def write(root: Path, record: Record, payload: bytes | None = None) -> None:
 
 
 def begin(root: Path, pending: Record, previous: Record | None) -> None:
-    """Store the record of what has begun. If that fails, the previous record stays."""
+    """Store the record of an apply that begins. If that fails, the previous record stays."""
     try:
         write(root, pending)
-    except BaseException:  # it may be in place, and only its durability has failed
+    except BaseException:  # the file may be in place, and only its flush has failed
         with contextlib.suppress(OSError):
             if previous:
                 write(root, previous)

@@ -1,4 +1,4 @@
-"""What frr-reload.py has said of lines in which FRR and its file differ, so that it is asked once.
+"""Keeps frr-reload.py's answer about lines in which FRR and its file differ: it is slow to ask.
 
 /var/lib/evpn-host/frr.json
 """
@@ -16,12 +16,12 @@ FILE = STATE / "frr.json"
 class Reloaded(msgspec.Struct, frozen=True):
     """Digests of drifts."""
 
-    same: str = ""  # only spelt otherwise
-    lasting: str = ""  # a reload does not put it right
+    same: str = ""  # the lines differ only in their spelling
+    lasting: str = ""  # a reload does not remove the difference
 
 
 def read(root: Path) -> Reloaded:
-    """Return what is known; nothing, if the file can't be read."""
+    """Return the known answers; none if the file can't be read."""
     try:
         return stored.read(root, FILE, Reloaded)
     except (OSError, msgspec.DecodeError):
@@ -29,6 +29,6 @@ def read(root: Path) -> Reloaded:
 
 
 def write(root: Path, known: Reloaded) -> None:
-    """Store what is known."""
+    """Store the known answers."""
     if read(root) != known:
         files.write(root, FILE, msgspec.json.encode(known), 0o600)

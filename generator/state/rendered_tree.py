@@ -12,10 +12,10 @@ LIMIT = 64 << 20  # bytes of a file
 
 
 def folders(root: Path) -> list[str]:
-    """Return the folders of hosts in a folder, and `etc` if it is there. Raises `OSError`."""
+    """Return the names of hosts' folders in a folder, and `etc` if it has one. Raises `OSError`."""
     with os.scandir(root) as entries:
-        found = [each for each in entries if each.is_dir(follow_symlinks=False)]
-    return sorted(each.name for each in found if each.name == "etc" or _has_etc(each.path))
+        below = [each for each in entries if each.is_dir(follow_symlinks=False)]
+    return sorted(each.name for each in below if each.name == "etc" or _has_etc(each.path))
 
 
 def _has_etc(folder: str) -> bool:
@@ -40,8 +40,8 @@ def read(root: Path, base: str, files: re.Pattern[str], above: re.Pattern[str]) 
         os.close(descriptor)
 
 
-def some(root: Path, base: str, paths: Iterable[str]) -> dict[str, bytes]:
-    """Return those of some files below `root/base` that are there. Raises `OSError`."""
+def read_paths(root: Path, base: str, paths: Iterable[str]) -> dict[str, bytes]:
+    """Return the files at these paths below `root/base`, if they exist. Raises `OSError`."""
     folders_ = {path[:end] for path in paths for end, each in enumerate(path) if each == "/"}
     return read(root, base, _any_of(paths), _any_of(folders_))
 

@@ -16,7 +16,7 @@ LIMIT = 64 << 20  # bytes; a record of 4,000 V-Nets has 3 MB
 
 
 def read(root: Path, path: PurePath | str, type_: type[T]) -> T:
-    """Return what is stored in a file.
+    """Return the object that a file holds.
 
     Raises `OSError` if there is no regular file of a reasonable size, and `msgspec.DecodeError` if
     it holds anything else.
@@ -32,7 +32,7 @@ def decode(data: bytes, type_: type[T]) -> T:
         raise
     except RecursionError:
         raise msgspec.DecodeError("it is nested too deep") from None
-    except ValueError as error:  # of text that is no UTF-8
+    except ValueError as error:  # text that is not UTF-8
         raise msgspec.DecodeError(str(error)) from None
 
 

@@ -56,7 +56,7 @@ def _open_folder(root: Path, path: PurePath) -> int:
 
 
 def status(root: Path, path: PurePath | str) -> os.stat_result | None:
-    """Return what lstat(2) says of a path below a root, None if there is nothing."""
+    """Return what lstat(2) says about a path below a root, None if it does not exist."""
     parent, name = os.path.split(path)
     try:
         with folder(root, parent) as descriptor:
@@ -66,11 +66,11 @@ def status(root: Path, path: PurePath | str) -> os.stat_result | None:
 
 
 def is_file(root: Path, path: PurePath | str) -> bool:
-    """Whether a path below a root is a regular file; of `/` a link to one counts too."""
+    """Whether a path below a root is a regular file; below `/` a link to one counts too."""
     if not no_follow(root):
         return (root / path).is_file()
-    there = status(root, path)
-    return there is not None and stat.S_ISREG(there.st_mode)
+    result = status(root, path)
+    return result is not None and stat.S_ISREG(result.st_mode)
 
 
 def is_folder(root: Path, path: PurePath | str) -> bool:
@@ -85,7 +85,7 @@ def is_folder(root: Path, path: PurePath | str) -> bool:
 def read(root: Path, path: PurePath | str, limit: int | None = None) -> bytes:
     """Return a regular file's bytes. Raises `OSError`, also if there are more than `limit`.
 
-    It waits for nothing: a FIFO in a file's place is an error, as is a folder or a device.
+    It never blocks: a FIFO in a file's place is an error, as is a folder or a device.
     """
     parent, name = os.path.split(path)
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | no_follow(root)
@@ -109,7 +109,7 @@ def read(root: Path, path: PurePath | str, limit: int | None = None) -> bytes:
 
 @contextlib.contextmanager
 def opened(root: Path, path: PurePath | str) -> Iterator[str]:
-    """Yield a path by which a library opens a file below a root, while the `with` block runs."""
+    """Yield a path with which a library can open a file below a root, during the `with` block."""
     parent, name = os.path.split(path)
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | no_follow(root)
     with folder(root, parent) as descriptor:
@@ -121,7 +121,7 @@ def opened(root: Path, path: PurePath | str) -> Iterator[str]:
 
 
 def names(root: Path, path: PurePath | str) -> list[str]:
-    """Return the names in a folder, sorted; none if there is no folder."""
+    """Return the names in a folder, sorted; none if the folder does not exist."""
     try:
         with folder(root, path) as descriptor:
             return sorted(os.listdir(descriptor))  # noqa: PTH208  # Path knows no descriptor
@@ -152,8 +152,8 @@ def walk(root: Path, path: PurePath | str) -> Iterator[str]:
     """Yield the paths of the files and links below a folder, sorted by folder."""
     for name in names(root, path):
         below = f"{path}/{name}"
-        there = status(root, below)
-        if there and stat.S_ISDIR(there.st_mode):
+        result = status(root, below)
+        if result and stat.S_ISDIR(result.st_mode):
             yield from walk(root, below)
-        elif there:
+        elif result:
             yield below

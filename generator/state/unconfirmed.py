@@ -1,6 +1,6 @@
-"""What `--confirm` has made and nobody has confirmed yet: the host goes back from it in time.
+"""An apply with `--confirm` that nobody has confirmed yet: at its deadline the host goes back.
 
-/var/lib/evpn-host/unconfirmed.json     gone when it is confirmed, or gone back from
+/var/lib/evpn-host/unconfirmed.json     removed by `confirm`, or when the host has gone back
 """
 
 import datetime
@@ -24,14 +24,14 @@ class Unconfirmed(msgspec.Struct, frozen=True, kw_only=True):
     number: int  # its own entry of the history
     back_to: int  # 0: to the host without evpn-host
     started_by: str
-    until: str  # ISO 8601, UTC: for people, as a clock may be set
+    until: str  # ISO 8601, UTC: only for people, because the clock may be changed
     deadline: float  # the same by the kernel's monotonic clock, seconds
-    boot: str  # in which that clock runs
-    boot_unit: bool = False  # whether the boot service was enabled for this alone
+    boot: str  # the boot to which that clock belongs
+    boot_unit: bool = False  # whether the boot service was enabled only for this
 
     @property
     def due(self) -> bool:
-        """Whether it is time to go back: also after a reboot, as nobody may reach the host."""
+        """Whether it is time to go back. A reboot counts too: perhaps nobody reached the host."""
         return self.boot != boot_id() or time.monotonic() >= self.deadline
 
     def __str__(self) -> str:
@@ -39,18 +39,18 @@ class Unconfirmed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def boot_id() -> str:
-    """Return what the kernel calls this boot."""
+    """Return the kernel's identifier of this boot."""
     return _BOOT_ID.read_bytes().decode().strip()
 
 
 def deadline(seconds: float) -> tuple[str, float]:
-    """Return when so many seconds are over: for people, and by the monotonic clock."""
+    """Return the time in so many seconds: for people, and by the monotonic clock."""
     until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
     return until.isoformat(timespec="seconds"), time.monotonic() + seconds
 
 
 def read(root: Path) -> Unconfirmed | None:
-    """Return what waits to be confirmed, None if nothing does. Raises `Refused`."""
+    """Return the apply that waits to be confirmed, None if none does. Raises `Refused`."""
     try:
         return stored.read(root, FILE, Unconfirmed)
     except FileNotFoundError:
@@ -61,10 +61,10 @@ def read(root: Path) -> Unconfirmed | None:
 
 
 def write(root: Path, waiting: Unconfirmed) -> None:
-    """Store what waits to be confirmed."""
+    """Store the apply that waits to be confirmed."""
     files.write(root, FILE, msgspec.json.encode(waiting), 0o600)
 
 
 def remove(root: Path) -> None:
-    """Have nothing wait any more."""
+    """Remove it: nothing waits to be confirmed any more."""
     files.remove(root, FILE)

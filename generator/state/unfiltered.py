@@ -1,6 +1,6 @@
-"""Why a host has no packet filter: its kernel, or the lack of a tool.
+"""Why a host can't have our packet filter: its kernel refuses it, or a tool is missing.
 
-/var/lib/evpn-host/unfiltered.json     gone once the filter is there
+/var/lib/evpn-host/unfiltered.json     removed once the filter is loaded
 """
 
 from pathlib import Path
@@ -14,15 +14,15 @@ FILE = STATE / "unfiltered.json"
 
 
 class Unfiltered(msgspec.Struct, frozen=True):
-    """With which kernel and which program it was tried, and what was said."""
+    """The kernel and the program with which loading failed, and why."""
 
     kernel: str
-    nft: str  # name of the program, "" without
+    nft: str  # name of the program, "" if it is missing
     reason: str
 
 
 def read(root: Path) -> Unfiltered | None:
-    """Return why, None if the host has its filter or nobody has tried."""
+    """Return why loading failed, None if it did not, or was never tried."""
     try:
         return stored.read(root, FILE, Unfiltered)
     except (OSError, msgspec.DecodeError):
@@ -30,10 +30,10 @@ def read(root: Path) -> Unfiltered | None:
 
 
 def write(root: Path, why: Unfiltered) -> None:
-    """Remember why."""
+    """Store why loading failed."""
     files.write(root, FILE, msgspec.json.encode(why), 0o600)
 
 
 def remove(root: Path) -> None:
-    """Forget it: the filter is there."""
+    """Remove the reason: the filter is loaded."""
     files.remove(root, FILE)

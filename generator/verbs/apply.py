@@ -75,7 +75,7 @@ def apply(
         previous = previous_record(options)
         if options.person:
             awaiting.refuse_second(root)
-        elif waiting := unconfirmed.read(root) or held.holds(root, inputs):
+        elif waiting := unconfirmed.read(root) or held.find(root, inputs):
             return _left_alone(str(waiting), previous)
         anew = options.full or held.read(root) is not None
         if previous and not anew and _nothing_to_do(inputs, previous, options):

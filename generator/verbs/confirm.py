@@ -89,7 +89,7 @@ def _go_back(waiting: Unconfirmed, options: Options, log: Log, say: Log) -> Outc
         uninstall.take_back(current, options, log, say)
         outcome = Outcome(current.target.host, current.target.generation)
     if waiting.verb == "apply":
-        held.went_back(root, current.inputs, held.UNCONFIRMED)
+        held.hold_undone(root, current.inputs, held.UNCONFIRMED)
     else:
         held.release(root)  # the payload that a person went back from counts again
     return outcome

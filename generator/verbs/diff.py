@@ -65,7 +65,7 @@ class Preview:
 
     def summary(self) -> Iterator[str]:
         """Yield what changes in network terms, a line each with its risks, then how much."""
-        yield from (each.marked for each in self._summary)
+        yield from (each.text_with_risks for each in self._summary)
         if self._summary:
             yield total([each.sign for each in self._summary])
 

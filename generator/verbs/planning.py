@@ -27,12 +27,12 @@ def make_plan(data: bytes, options: Options) -> tuple[Plan, Payload, str]:
     Raises `Refused`.
     """
     payload = load(data)
-    secrets.know(*payload.passwords)
+    secrets.remember(*payload.passwords)
     # A payload for one host needs no name; in a Fleet the machine's own finds its entry.
     name = options.host or (config.hostname() if payload.kind == "Fleet" else None)
     backend = options.backend or backends.detect(options.root)
     local = frr_local(options.root)
-    host = backends.named(backend).placed(options.root, payload.host(name))
+    host = backends.named(backend).locate(options.root, payload.host(name))
     planned = plan.make(
         host,
         backend,

@@ -104,7 +104,7 @@ def _staying(planned: Plan) -> list[Finding]:
     observed = companions.observe(Path("/"), host.management, observed, ())
     found = [
         *following.staying(host.management, observed),
-        *following.advertised(names, observed),
+        *following.advertised_defaults(names, observed),
     ]
     return [Finding(what=each.what, why=each.why, remedy=each.remedy) for each in found]
 
@@ -203,7 +203,7 @@ def heed(  # noqa: PLR0913, PLR0917  # what is planned, what is, and who hears o
     else:
         now = machine.read({})
         ours = _possible_places(previous)
-        new = preflight.taken(planned.devices, now, first=False, ours=ours)
+        new = preflight.collisions(planned.devices, now, first=False, ours=ours)
         lacking = preflight.kernel(planned.host, now)
         rules = [each for each in _rules(planned, previous) if each.stops]
         findings = [*new, *lacking, *rules, *_firewall(options.root, planned, log)]
@@ -287,7 +287,7 @@ def _later_settings(root: Path, planned: Plan) -> list[Finding]:
     return [
         Finding(
             what=f"/{each.path} sets {each.key} to {each.value}",
-            why=f"it is read after our file, which says {each.wanted}: {each.when}"
+            why=f"it is read after our file, which says {each.expected}: {each.when}"
             f" {_without(each.key)}",
             remedy="remove that line; until then each apply sets it again",
         )

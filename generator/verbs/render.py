@@ -85,7 +85,7 @@ def bring(
                     path: File(text.encode(), plan.mode(path))
                     for path, text in texts(tree.host).items()
                 }
-            return rendered.bring(output, tree.base, files, ours)
+            return rendered.write_tree(output, tree.base, files, ours)
 
         with counted(len(trees), "the files are written") as advance:
             pending = iter(trees)

@@ -144,7 +144,7 @@ def _compare(names: list[str], compare: Callable[[str], list[Change]]) -> Change
 def _of_payloads(old: Payload, new: Payload) -> Callable[[str], list[Change]]:
     def compare(name: str) -> list[Change]:
         pair = (each.host(name) if name in each.entries else None for each in (old, new))
-        return comparison.of_hosts(*pair)
+        return comparison.host_changes(*pair)
 
     return compare
 
@@ -157,7 +157,7 @@ def _of_trees(old: Tree, new: Tree) -> Callable[[str], list[Change]]:
             return []
         was = old.files(name) if name in before else None
         becomes = new.files(name) if name in after else None
-        return comparison.of_files(was, becomes, NAMES)
+        return comparison.file_changes(was, becomes, NAMES)
 
     return compare
 

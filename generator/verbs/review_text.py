@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 from generator.desired.change import total
-from generator.desired.grouped import Group, folded, listed
+from generator.desired.grouped import Group, folded, short_list
 from generator.errors import printable
 from generator.secrets import mask
 from generator.verbs.review import Review
@@ -65,7 +65,7 @@ def _change(group: Group) -> str:
 
 
 def _hosts(hosts: list[str], most: int) -> str:
-    return f"{_count(len(hosts))}: {printable(listed(hosts, most), _LONGEST)}"
+    return f"{_count(len(hosts))}: {printable(short_list(hosts, most), _LONGEST)}"
 
 
 def _risks(group: Group) -> str:
@@ -118,7 +118,7 @@ def _add_table(parts: list[str], title: str, groups: list[Group], room: int, *, 
 
 
 def _row(group: Group, *, risky: bool) -> str:
-    hosts = listed(group.hosts, _NAMES)
+    hosts = short_list(group.hosts, _NAMES)
     cells = [_code(_change(group)), f"{len(group.hosts)}: {_code(printable(hosts, _LONGEST))}"]
     if risky:
         cells.append(_plain(_risks(group)))

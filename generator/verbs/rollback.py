@@ -52,7 +52,7 @@ def rollback(number: int | None, options: Options, log: Log, say: Log) -> tuple[
         current = record.read(root)
         outcome, kept = go_to(number, options, log, say)
         try:
-            held.went_back(root, current.inputs if current else "")
+            held.hold_undone(root, current.inputs if current else "")
         except OSError as error:
             say(f"warning: the payload is not held: {text_of(error)}")
         if waiting:

@@ -16,7 +16,7 @@ from generator.desired.payload.values import HostName
 from generator.desired.render import names as names_of_files
 from generator.desired.render import render
 from generator.errors import Problem, Refused, printable, text_of
-from generator.secrets import know, know_those_of_frr
+from generator.secrets import remember, remember_in_frr
 from generator.state import rendered_tree
 from generator.verbs import context, repository
 
@@ -68,7 +68,7 @@ def _payload(source: str, data: bytes) -> Payload:
         checked = payload.load(data)
     except Refused as refused:
         raise Refused(*(_at(source, problem) for problem in refused.problems)) from None
-    know(*checked.passwords)
+    remember(*checked.passwords)
     return checked
 
 
@@ -122,7 +122,7 @@ class _Folder:
         names = names_of_files()
         try:
             if only:
-                return rendered_tree.some(self._root, base, only)
+                return rendered_tree.read_paths(self._root, base, only)
             return rendered_tree.read(self._root, base, names.files, names.folders)
         except OSError as error:
             place = printable(str(self._root / base))
@@ -189,5 +189,5 @@ def _may_be_a_host(name: str) -> bool:
 def _ours(files: Mapping[str, bytes]) -> dict[str, str]:
     """Return the texts of the files that we wrote, without the line that says so."""
     texts = {path: data.decode(errors="replace") for path, data in files.items()}
-    know_those_of_frr(texts.get("etc/frr/frr.conf", ""))
+    remember_in_frr(texts.get("etc/frr/frr.conf", ""))
     return {path: plan.body(text) for path, text in texts.items() if plan.ours(text)}

@@ -16,7 +16,7 @@ from generator.observed.guest import Facts
 from generator.observed.iptables import Saved
 from generator.observed.netfilter import Ruleset
 from generator.observed.places import Place
-from generator.observed.steps import Said, Step
+from generator.observed.steps import Judgement, Step
 from generator.observed.tables import Kernel
 from generator.state import record
 
@@ -62,16 +62,16 @@ def trace(subject: str, vnet: str | None, vpc: str | None, log: Log) -> Trace:
     )
 
 
-def _firewall(facts: Facts, target: Target, log: Log) -> Said:
+def _firewall(facts: Facts, target: Target, log: Log) -> Judgement:
     try:
         if not (text := firewall.ruleset(log)):
-            return Said(True, "the kernel has no firewall")
+            return Judgement(True, "the kernel has no firewall")
         saved, unread = _saved(text, log)
         ruleset = Ruleset(text, saved)
     except NotInstalled:
-        return Said(None, "not looked at: the command nft is not here")
+        return Judgement(None, "not looked at: the command nft is not here")
     except (ActivationFailed, msgspec.DecodeError) as error:
-        return Said(None, f"not looked at: {printable(str(error))}")
+        return Judgement(None, f"not looked at: {printable(str(error))}")
     loopback = min(target.loopbacks, default="")
     drops = ruleset.drops(packets.packets(facts, target.uplinks or [], loopback))
     return steps.firewall(list(drops), unread=unread)

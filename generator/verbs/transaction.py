@@ -147,7 +147,7 @@ def _activate(run: Run, stage: Path) -> list[str]:
     root = run.options.root
     conffiles.divert(root, run.log)
     # What others have changed since the last apply, if this one changes nothing else.
-    found = [] if run.is_new else comparison.of_kernel(run.target, root)
+    found = [] if run.is_new else comparison.kernel_differences(run.target, root)
     repaired = converge.converge(_activation(run, stage), run.log, run.say)
     _place_management(run)
     run.guard.hold(run.target)
@@ -193,7 +193,7 @@ def _remember_failure(run: Run, failed: Record) -> None:
     """Have the timer wait, and the history say what happened."""
     root = run.options.root
     try:
-        held.failed(root, run.inputs, failed.detail.partition("\n")[0])
+        held.hold_failed(root, run.inputs, failed.detail.partition("\n")[0])
         if run.is_new:  # else the number is that of the entry that the host has
             generations.keep(root, failed, {}, run.options.keep)
     except OSError as error:

@@ -17,7 +17,7 @@ from generator.activation import (
 from generator.activation.before import Before
 from generator.activation.commands import Log
 from generator.desired import plan
-from generator.errors import Stranded, problems_of, see_gone
+from generator.errors import Stranded, check_removed, problems_of
 from generator.failover import hook
 from generator.observed.management import HOOK
 from generator.state import changes, files, record, tree
@@ -76,7 +76,7 @@ def _remove(
     if options.activate:
         awaiting.stop_timer(log)  # nothing is to be confirmed any more
         commands.run_all(units.stop(root), log)
-        see_gone(f"/{link}" for link in units.enabled(root))
+        check_removed(f"/{link}" for link in units.enabled(root))
     written = units.remove(root, log, reload=options.activate)
     removed = _restore_files(applied, options, log, say)
     if options.activate and applied:
@@ -85,7 +85,7 @@ def _remove(
     before.remove_folders(root, known)
     files.remove_tree(root, RUN)
     files.remove_tree(root, record.STATE)
-    see_gone(f"/{record.STATE / name}" for name in tree.names(root, record.STATE))
+    check_removed(f"/{record.STATE / name}" for name in tree.names(root, record.STATE))
     return removed + written
 
 

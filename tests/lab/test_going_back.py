@@ -45,7 +45,7 @@ def test_a_failed_activation_goes_back_while_traffic_goes_on(lab: Lab) -> None:
     try:
         refused = host.apply(payload(ADDED), check=False)
         assert (refused.code, etc_checksums(host)) == (1, before)
-        assert "VNI 80 is the one of theirs" in refused.err
+        assert "VNI 80 belongs to theirs" in refused.err
         with pod.pinging(gpu, interval=0.05) as running:
             # Without the guard preflight only warns.
             result = host.apply(payload(ADDED), "--no-guard", check=False)

@@ -63,7 +63,7 @@ GONE_VRF = ("ip link delete blue-port", "ip link delete blue")
 # Things that the payload needs too: a VPC has the table 1000 + its id.
 TAKEN = {
     "the table of a VRF": Theirs(
-        vrf(1033), "ip route show table 1033", GONE_VRF, "table 1033 is the one of blue"
+        vrf(1033), "ip route show table 1033", GONE_VRF, "table 1033 belongs to blue"
     ),
     "a table with a route": Theirs(
         ("ip route add 198.51.100.0/24 dev lo table 1033",),
@@ -99,7 +99,7 @@ TAKEN = {
         ("ip link add theirs type vxlan id 26 dstport 4789 local 192.0.2.10",),
         "ip -d link show theirs",
         ("ip link delete theirs",),
-        "VNI 26 is the one of theirs",
+        "VNI 26 belongs to theirs",
     ),
 }
 PROGRAMS = {
@@ -110,7 +110,7 @@ LATER_VPC = {"id": 50, "name": "tenant-a", "vni": 1050}
 LATER = vnet(60, 50, "172.20.0.254/24")
 ADDED = {
     "the table of a VRF": Theirs(
-        vrf(1050), "ip route show table 1050", GONE_VRF, "table 1050 is the one of blue"
+        vrf(1050), "ip route show table 1050", GONE_VRF, "table 1050 belongs to blue"
     ),
     "a table with a route": Theirs(
         ("ip route add 198.51.100.0/24 dev lo table 1050",),
@@ -128,7 +128,7 @@ ADDED = {
         ("ip link add theirs type vxlan id 60 dstport 4789 local 192.0.2.10",),
         "ip -d link show theirs",
         ("ip link delete theirs",),
-        "VNI 60 is the one of theirs",
+        "VNI 60 belongs to theirs",
     ),
 }
 # The rules that Cilium sets at its start (NodeEnsureLocalRoutingRule), with those of its proxy;
@@ -337,7 +337,7 @@ def test_a_rule_that_comes_later(lab: Lab, vtep: Host, case: str) -> None:
             vtep.evpn_host("apply", "-p", "/root/payload.json").err,
             vtep.apply(payload(vnet(61, 33, "172.21.0.254/24"))).err,
         ):
-            assert f"{named}: packets for 10.12.0.101 are {fate}, not taken" in output, output
+            assert f"{named}: packets for 10.12.0.101 are {fate}, not delivered" in output, output
         assert vtep.evpn_host("preflight", "-p", "/root/payload.json").code == 0
         assert shown in vtep.run("ip rule show pref 100".split()).out
     finally:

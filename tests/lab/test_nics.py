@@ -110,7 +110,7 @@ def test_sessions_that_can_not_come_up_are_named(lab: Lab) -> None:
     host.run(["rm", path])
     lab.machine.write("/etc/systemd/network/05-all.network", "[Match]\nName=ens5*\n")
     host.run(["networkctl", "reload"])
-    expected = "ens5: networkd has taken 05-all.network"
+    expected = "ens5: networkd has applied 05-all.network"
     eventually(lambda: any(expected in each for each in differences(lab.host)))
     host.apply(payload())
     eventually(lambda: nothing_differs(lab))

@@ -352,7 +352,7 @@ def test_a_frozen_address(lab: Lab) -> None:
             rf"^frozen: {TWIN_MAC} \({TWIN}\b.* in VNI 40 has moved", status, re.MULTILINE
         )
         configure(host, *evpn, "no dup-addr-detection freeze permanent")
-        assert "it only warns of it" in trace(host, TWIN).out
+        assert "it only warns about that" in trace(host, TWIN).out
         status = host.evpn_host("status", check=False).out
         assert "health: ok" in status
         [line] = [line for line in status.splitlines() if "in VNI 40 has moved" in line]

@@ -1,4 +1,4 @@
-"""From a controller's bytes to checked hosts. Only here an input is refused."""
+"""Turns a controller's bytes into checked hosts. Input is refused only here."""
 
 from typing import Any, NamedTuple
 
@@ -32,8 +32,8 @@ class LeftOut(NamedTuple):
 class Payload(msgspec.Struct, frozen=True):
     """A checked payload: the hosts that it describes, and warnings.
 
-    A host is derived when somebody asks for it: all hosts of a large Fleet with all their V-Nets
-    would take ten times the memory of the document.
+    A host is derived only when it is asked for: all hosts of a large Fleet with all their V-Nets
+    would need ten times the memory of the document.
     """
 
     kind: str
@@ -60,9 +60,9 @@ class Payload(msgspec.Struct, frozen=True):
         return [self.host(name) for name in self.entries]
 
     def host(self, name: str | None) -> Host:
-        """Return the host of that name (letters of either case), or the only one.
+        """Return the host of that name (upper or lower case), or without a name the only host.
 
-        Raises `Refused` when there is none, or none is named and there are several.
+        Raises `Refused` when there is no such host, or several and no name.
         """
         if name in self.entries:
             return derive(*self.entries[name], self.segments, self.gateways)
@@ -149,7 +149,7 @@ def _resolved(
     problems: Problems,
     warnings: list[Problem],
 ) -> tuple[Ports, bool]:
-    """Return the V-Nets of a Fleet with their ports, and whether there is no other V-Net."""
+    """Return the V-Nets of a Fleet with their ports, and whether these are all of its V-Nets."""
     before = len(problems)
     listed = document.get("server_clusters")
     clusters_ = clusters(document, problems)
@@ -171,7 +171,7 @@ def _resolved(
 def _fleet_hosts(hosts: Any, problems: Problems) -> tuple[Entries, Entries, list[LeftOut]]:
     """Return the VTEPs of a Fleet and its other hosts, each with its place.
 
-    The others get no files: it also returns how a person hears of that.
+    The others get no files: the third list has a warning for each.
     """
     vteps: Entries = []
     others: Entries = []

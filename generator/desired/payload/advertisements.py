@@ -1,4 +1,4 @@
-"""What a V-Net's gateways advertise to guests: its form, its rules, and what a host makes of it."""
+"""What a V-Net's gateways advertise to guests: its form, its rules, a host's settings for it."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -16,14 +16,14 @@ from generator.desired.payload.values import (
 )
 from generator.errors import Problem
 
-# RFC 4861, section 6.2.1: what a router advertises that is told nothing else. FRR has the same.
+# The defaults of a router by RFC 4861, section 6.2.1. FRR has the same.
 _INTERVAL, _VALID, _PREFERRED = 600, 2592000, 604800
 _INFINITE = 0xFFFFFFFF
-_SERVERS = 3  # of which Linux takes note (RFC 8106, section 5.3.1)
+_SERVERS = 3  # DNS servers that Linux uses at most (RFC 8106, section 5.3.1)
 
 
 class AdvertisedPrefixes(Element, frozen=True, kw_only=True):
-    """What guests are told of the prefixes of a V-Net's IPv6 gateways.
+    """What the gateways advertise about the prefixes of a V-Net's IPv6 gateways.
 
     preferredLifetime: The seconds for which an address of the prefix is preferred, 4294967295 for
         ever. It is not more than `validLifetime`.
@@ -38,14 +38,14 @@ class AdvertisedPrefixes(Element, frozen=True, kw_only=True):
 
     @property
     def preferred(self) -> int:
-        """The preferred lifetime; by default as RFC 4861 has it, but within the valid one."""
+        """The preferred lifetime; by default RFC 4861's, or the valid one if that is shorter."""
         if self.preferred_lifetime is UNSET:
             return min(_PREFERRED, self.valid_lifetime)
         return self.preferred_lifetime
 
 
 class Rdnss(Element, frozen=True, kw_only=True):
-    """The DNS servers that guests are told (RFC 8106).
+    """The DNS servers that the gateways advertise (RFC 8106).
 
     servers: The addresses of one to three DNS servers.
     lifetime: The seconds for which guests use the servers, 4294967295 for ever. Without it three
@@ -65,8 +65,8 @@ class Ipv6NeighborDiscovery(Element, frozen=True, kw_only=True):
     interval: The most seconds between two advertisements.
     managed: Whether guests are told to ask DHCPv6 for addresses.
     other: Whether guests are told to ask DHCPv6 for other settings.
-    prefix: What guests are told of the prefixes of the IPv6 gateways.
-    rdnss: The DNS servers that guests are told. Without it they are told none.
+    prefix: What the gateways advertise about the prefixes of the IPv6 gateways.
+    rdnss: The DNS servers that the gateways advertise. Without it they advertise none.
     """
 
     mode: Literal["enabled", "disabled"]

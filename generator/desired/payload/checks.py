@@ -1,7 +1,7 @@
 """Checks what no single field shows: references, duplicates, overlaps, rules between fields.
 
-Everything here works on what decoded well (a field that did not is absent, an element of a list
-None), so that one wrong character does not hide the other problems of a document.
+A field that did not decode is absent here, and such an element of a list is None. The rest is
+checked, so that one wrong character does not hide the other problems of a document.
 """
 
 from collections import defaultdict
@@ -20,7 +20,7 @@ from generator.errors import Problem, Problems, printable
 
 _AS_LOOPBACK = "is the VTEP's mainAddress as well"
 
-Value = tuple[str, Hashable, str]  # place, value, and whose it is
+Value = tuple[str, Hashable, str]  # place, value, and the name of what has it
 
 
 class Segments:
@@ -37,13 +37,13 @@ class Segments:
     ) -> None:
         """Take the V-Nets of a document with their ports.
 
-        `complete` says whether there are no other V-Nets that can't be known.
+        `complete` says whether these are all V-Nets: an ill-formed one may be missing.
         """
         vpcs = document.get("vpcs")
         self.vpcs = {f"vpcs[{index}]": vpc for index, vpc in enumerate(vpcs or []) if vpc}
         self.vnets = ports.vnets
         self.ports = ports
-        # A reference to an ill-formed element is not a problem too.
+        # A reference to an ill-formed element is not a second problem.
         self.ill_formed_vnets = _named(raw.get("vnets"), document.get("vnets"), "name", str)
         if not complete:
             self.ill_formed_vnets = _Anything()
@@ -79,7 +79,7 @@ class Segments:
 
     def _check_vnet(self, place: str, vnet: Vnet) -> Iterable[Problem]:
         if vnet.vpc.id not in self.vpc_by_id and vnet.vpc.id not in self.ill_formed_vpcs:
-            # That of a Server Cluster's V-Nets is the Server Cluster's.
+            # The V-Nets of a Server Cluster have its VPC.
             where = f"{place.partition('.')[0]}.vpc.id"
             yield Problem(where, str(vnet.vpc.id), "is no VPC of this payload")
         if vnet.l2only and vnet.gateways:
@@ -115,7 +115,7 @@ def _vpc(vpc: Vpc) -> str:
 
 
 class _Anything(frozenset[Hashable]):
-    """The names of ill-formed elements that don't show theirs: a reference may mean any of them."""
+    """The unknown names of ill-formed elements: a reference may mean any of them."""
 
     def __contains__(self, _: object) -> bool:
         return True
@@ -133,28 +133,28 @@ def _named(raw: Any, decoded: list[Any] | None, field: str, kind: type) -> froze
 
 def _repeated(values: Iterable[Value]) -> Iterable[Problem]:
     first: dict[Hashable, tuple[str, str]] = {}
-    for place, value, whose in values:
+    for place, value, owner in values:
         if value in first:
             other, of = first[value]
             rule = f"is already {other} of {of}" if of else f"is already {other}"
             yield Problem(place, printable(str(value)), rule)
         else:
-            first[value] = place, whose
+            first[value] = place, owner
 
 
 def _overlaps(prefixes: list[tuple[str, IPNetwork, str]], vpc: int) -> Iterable[Problem]:
-    """Find prefixes of one VPC that overlap: sorted, the widest so far covers what follows."""
+    """Find prefixes of one VPC that overlap. When sorted, the widest so far covers the next."""
     bounds = sorted(
-        (prefix.version, prefix.first, -prefix.last, place, prefix, whose)
-        for place, prefix, whose in prefixes
+        (prefix.version, prefix.first, -prefix.last, place, prefix, owner)
+        for place, prefix, owner in prefixes
     )
     widest: tuple[int, int, str, IPNetwork, str] | None = None
-    for version, first, last, place, prefix, whose in bounds:
+    for version, first, last, place, prefix, owner in bounds:
         if widest and version == widest[0] and first <= widest[1]:
             rule = f"overlaps {widest[2]} ({widest[3]}) of {widest[4]} in VPC {vpc}"
             yield Problem(place, str(prefix), rule)
         if not widest or version != widest[0] or -last > widest[1]:
-            widest = (version, -last, place, prefix, whose)
+            widest = (version, -last, place, prefix, owner)
 
 
 def check_host(
@@ -164,7 +164,7 @@ def check_host(
     problems: Problems,
     warnings: list[Problem],
 ) -> None:
-    """Check the rules of one host; `place` is what its places begin with."""
+    """Check the rules of one host. All its places begin with `place`."""
     server: Server | None = entry.get("server")
     links = {f"{place}links[{i}]": link for i, link in enumerate(entry.get("links") or []) if link}
     problems.extend(_repeated((f"{p}.local.ifname", k.local.ifname, "") for p, k in links.items()))
@@ -177,9 +177,9 @@ def check_host(
     members = segments.ports.members(links.values())
     problems.extend(_check_members(members, server))
     nics = {link.local.ifname: f"{p}.local.ifname" for p, link in links.items()}
-    for name, whose in _devices(members, segments):
+    for name, owner in _devices(members, segments):
         if name in nics:
-            problems.append(Problem(nics[name], name, f"is the name of a device of {whose}"))
+            problems.append(Problem(nics[name], name, f"is the name of a device of {owner}"))
     if server:
         where = f"{place}server"
         if 3 * server.bgp.keepalive > server.bgp.holdtime:
@@ -212,17 +212,17 @@ def _check_link(place: str, link: Link, server: Server | None) -> Iterable[Probl
 
 
 def _check_members(members: Members, server: Server | None) -> Iterable[Problem]:
-    whose = f"links of host {server.name}" if server else "links of one host"
+    owner = f"links of host {server.name}" if server else "links of one host"
     for place, (vnet, untagged) in members.items():
         if len(untagged) > 1:
-            yield Problem(f"{place}.ports", "", f"are tagged and untagged on the {whose}")
+            yield Problem(f"{place}.ports", "", f"are tagged and untagged on the {owner}")
         elif untagged == {False} and vnet.gateways and not vnet.anycast_mac:
             rule = "is required: hosts and leaves share the gateway's MAC"
             yield Problem(f"{place}.macAddress", "", rule)
 
 
 def _devices(members: Members, segments: Segments) -> Iterable[tuple[str, str]]:
-    """Check the names of a host's devices: no two may share one."""
+    """Yield the names of the devices that a host gets, each with its V-Net or VPC."""
     for vnet, _ in members.values():
         yield f"nbr-{vnet.vxlan_id}", _vnet(vnet)
         yield f"vxlan{vnet.vxlan_id}", _vnet(vnet)
@@ -268,7 +268,7 @@ def _check_gateway(place: str, gateway: IPAddress, address: IPNetwork) -> Iterab
 
 
 def _check_mtu(links: dict[str, Link], members: Members) -> Iterable[Problem]:
-    """Warn where a full packet of a V-Net does not fit a link that is to carry it."""
+    """Warn where a full-size packet of a V-Net does not fit a link that may carry it."""
     largest = max((vnet.mtu for vnet, _ in members.values()), default=0)
     for place, link in links.items():
         if link.mtu and largest + VXLAN_OVERHEAD > link.mtu:
@@ -282,7 +282,7 @@ def _check_mtu(links: dict[str, Link], members: Members) -> Iterable[Problem]:
 def check_fleet(
     hosts: list[tuple[str, Sections]], others: list[tuple[str, Sections]], problems: Problems
 ) -> None:
-    """Check the rules between hosts, and between these and the servers of other roles."""
+    """Check the rules between hosts, and between them and servers of other roles."""
     servers = {f"{p}server": e["server"] for p, e in hosts if e.get("server")}
     elsewhere = {f"{p}server": e["server"] for p, e in others if e.get("server")}
     everybody = {p: s.name for p, s in (servers | elsewhere).items() if s.name}
@@ -299,14 +299,14 @@ def check_fleet(
     ]
     problems.extend(_repeated((f"{p}.remote.name", k.remote.name, of) for p, k, of in links))
     leaves = {
-        link.remote.asn: (f"{place}.remote.asn", whose)
-        for place, link, whose in links
+        link.remote.asn: (f"{place}.remote.asn", owner)
+        for place, link, owner in links
         if isinstance(link, Link) and link.remote.asn
     }
     for place, server in servers.items():
         if server.asn in leaves:
-            where, whose = leaves[server.asn]
-            of = f" of {whose}" if whose else ""
+            where, owner = leaves[server.asn]
+            of = f" of {owner}" if owner else ""
             rule = f"is a leaf's AS number ({where}{of}): sessions are eBGP"
             problems.append(Problem(f"{place}.asn", str(server.asn), rule))
 

@@ -1,4 +1,4 @@
-"""Makes V-Nets of Server Clusters and their templates, and checks that both fit each other."""
+"""Makes V-Nets from Server Clusters and their templates, and checks that the two fit together."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -36,7 +36,7 @@ class Cluster(NamedTuple):
 
 
 class _Template:
-    """A template, looked through once for all of its Server Clusters."""
+    """A template, prepared once for all of its Server Clusters."""
 
     def __init__(self, template: ServerClusterTemplate) -> None:
         self.name = printable(template.name)
@@ -59,10 +59,10 @@ def clusters(document: Sections, problems: Problems) -> list[Cluster]:
         if template and not _is_repeated(place, template.name, places, problems):
             problems.extend(_check_template(place, template))
             sound[template.name] = _Template(template)
-    # A reference to an ill-formed template is not a problem too.
+    # A reference to an ill-formed template is not a second problem.
     complete = templates is not None and None not in templates
     known = Names(sound)
-    found = []
+    resolved = []
     places = {}
     for index, cluster in enumerate(document.get("server_clusters") or []):
         place = f"serverClusters[{index}]"
@@ -71,12 +71,13 @@ def clusters(document: Sections, problems: Problems) -> list[Cluster]:
         if cluster.template in sound:
             used = sound[cluster.template]
             problems.extend(_check_postfixes(place, cluster, used))
-            found.append(Cluster(place, cluster, list(_segments(place, cluster, used, problems))))
+            segments = list(_segments(place, cluster, used, problems))
+            resolved.append(Cluster(place, cluster, segments))
         elif complete:
             rule = "is no template of this payload"
             hint = known.hint(cluster.template)
             problems.append(Problem(f"{place}.template", printable(cluster.template), rule, hint))
-    return found
+    return resolved
 
 
 def _is_repeated(place: str, name: str, places: dict[str, str], problems: Problems) -> bool:
@@ -99,7 +100,7 @@ def _check_template(place: str, template: ServerClusterTemplate) -> Iterator[Pro
 
 
 def _check_postfixes(place: str, cluster: ServerCluster, template: _Template) -> Iterator[Problem]:
-    """Refuse what a Server Cluster says of V-Nets that its template does not have."""
+    """Refuse the settings of V-Nets that the Server Cluster's template does not have."""
     for postfix in cluster.vnets:
         if postfix not in template.postfixes:
             rule = f"is no postfix of template {template.name}"
@@ -124,7 +125,7 @@ def _segments(
             problems.append(Problem(f"{where}.vxlanID", "", rule))
         gateways = list(_gateways(where, own, vnet, problems))
         if own.vxlan_id and len(problems) == before:
-            made = Vnet(
+            complete = Vnet(
                 name=name,
                 vxlan_id=own.vxlan_id,
                 vpc=cluster.vpc,
@@ -132,7 +133,7 @@ def _segments(
                 gateways=gateways,
                 mac_address=own.mac_address,
             )
-            yield Segment(where, made, nics)
+            yield Segment(where, complete, nics)
 
 
 def _gateways(

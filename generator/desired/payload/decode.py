@@ -1,7 +1,7 @@
 """Decodes bytes into a typed document, and finds every problem of form with its place.
 
-A good document goes through msgspec in one step. Only one that has a problem is walked here,
-element by element, so that all problems are named and the sound elements are checked further.
+msgspec decodes a good document in one step. Only a document with a problem is walked here, element
+by element, so that all problems are named and the sound elements are checked further.
 """
 
 import json
@@ -21,7 +21,7 @@ from generator.errors import Problem, Problems, Refused, did_you_mean, printable
 from generator.secrets import MASKED
 
 MAX_BYTES = 64 << 20
-MAX_YAML_BYTES = 8 << 20  # it takes a hundred times as long to read as JSON
+MAX_YAML_BYTES = 8 << 20  # reading YAML takes a hundred times as long as JSON
 _MAX_DEPTH = 32
 _TOO_DEEP = f"the payload is nested more than {_MAX_DEPTH} deep"
 # Cc ends a line or drives a terminal, Zl and Zp end a line, Cs can't be written as UTF-8.
@@ -46,7 +46,7 @@ class _Repeated(dict[str, Any]):
 
 
 def parse(data: bytes) -> tuple[Any, Problems]:
-    """Parse JSON or YAML text; refuse what these leave open: repeated keys, NaN, any size.
+    """Parse JSON or YAML text. Refuse repeated keys, NaN and documents that are too large.
 
     Text that begins with a brace or a bracket is JSON.
     """
@@ -78,8 +78,8 @@ def _json(text: str) -> tuple[Any, bool]:
         is_repeated |= isinstance(fields, _Repeated)
         return fields
 
-    # JSON refuses raw control characters but DEL, so that without a backslash only that one
-    # and the few unsafe characters above ASCII are left to look for.
+    # JSON refuses raw control characters except DEL. So text without a backslash can only have
+    # that one, and the few unsafe characters above ASCII.
     suspicious = "\\" in text or "\x7f" in text or (not text.isascii() and _unsafe(text))
     try:
         raw = json.loads(text, object_pairs_hook=collect, parse_constant=_no_constant)
@@ -112,7 +112,7 @@ def _yaml(text: str, size: int) -> Any:
 
 
 def _collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of its keys and values; one that has a key twice remembers it."""
+    """Return an object from its keys and values; `_Repeated` if it has a key twice."""
     fields = dict(pairs)
     if len(fields) == len(pairs):
         return fields
@@ -139,7 +139,7 @@ def _is_deep(raw: Any) -> bool:
 
 
 def _scan(raw: Any, place: str, problems: Problems) -> None:
-    """Find line ends and repeated keys anywhere in a document, ignored fields included."""
+    """Find unsafe characters and repeated keys anywhere in a document, ignored fields included."""
     if isinstance(raw, str):
         if any(unicodedata.category(c) in _UNSAFE for c in raw):
             problems.append(Problem(place, printable(raw), _UNSAFE_RULE))
@@ -159,7 +159,7 @@ def _scan(raw: Any, place: str, problems: Problems) -> None:
 
 
 def shown(value: Any, *, quoted: bool = False) -> str:
-    """Return a value as a message shows it: as JSON, but text plain where text belongs."""
+    """Return a value for a message: as JSON, but plain text where text is expected."""
     plain = isinstance(value, str) and value and not quoted
     return printable(value if plain else json.dumps(value, ensure_ascii=False))
 
@@ -174,10 +174,10 @@ def _hook(type_: type[Any], value: object) -> Any:
 
 
 def convert(raw: Any, type_: type[msgspec.Struct], place: str, problems: Problems) -> Sections:
-    """Return a document's or a Fleet host's fields by name; what is wrong goes to `problems`.
+    """Return the fields of a document or a Fleet host by name; adds what is wrong to `problems`.
 
-    A field that has a problem is absent; of a list only the bad elements are, each as None, so
-    that the others keep their places.
+    A field that has a problem is absent. In a list a bad element is None, so that the others keep
+    their places.
     """
     try:
         return msgspec.structs.asdict(msgspec.convert(raw, type_, dec_hook=_hook, strict=True))
@@ -217,7 +217,7 @@ def _walk_elements(raw: Any, type_: Any, place: str, problems: Problems, *, top:
 
 
 def _walk_values(raw: Any, type_: Any, place: str, problems: Problems) -> Any:
-    """Decode an object that has names of the payload's own as keys."""
+    """Decode an object whose keys are names that the payload chooses."""
     if not isinstance(raw, dict):
         problems.append(Problem(place, shown(raw, quoted=True), "is not an object"))
         return _BAD

@@ -24,7 +24,7 @@ Gateways = dict[str, tuple[Gateway, ...]]
 def derive(server: Server, links: list[Link], segments: Segments, gateways: Gateways) -> Host:
     """Return the host of a checked document.
 
-    `gateways` keeps those of a V-Net, by its place, for the next host of the same segments.
+    `gateways` caches the gateways of each V-Net, by its place, for the next host.
     """
     members = segments.ports.members(links)
     bridges = []
@@ -91,12 +91,14 @@ def _manages_ipv6(server: Server, vnet: Vnet) -> bool:
 
 
 def gateways_of(vnet: Vnet) -> tuple[Gateway, ...]:
-    """Return IPv4 before IPv6; a family's first is its primary address, the others are sorted."""
-    found = []
+    """Return a V-Net's gateways, IPv4 first. Each family begins with its primary address; the
+    others are sorted.
+    """
+    ordered = []
     for family in (4, 6):
         own = [gateway.prefix for gateway in vnet.gateways if gateway.prefix.version == family]
-        found += [Gateway(address=str(p), family=family) for p in (*own[:1], *sorted(own[1:]))]
-    return tuple(found)
+        ordered += [Gateway(address=str(p), family=family) for p in (*own[:1], *sorted(own[1:]))]
+    return tuple(ordered)
 
 
 def _vnet_bridge(vnet: Vnet, gateways: tuple[Gateway, ...], server: Server) -> Bridge:
@@ -130,7 +132,7 @@ def advertisements_of(vnet: Vnet) -> Advertisements | None:
 def l3_bridge(vni: int, vpc: Vpc, routed: list[Bridge], local: str, owner: str) -> Bridge:
     """Return the bridge of a VPC's L3VNI; its MAC is the router's MAC (RFC 9135).
 
-    `local` is the VTEP's address, and `owner` what the MAC is made of.
+    `local` is the VTEP's address. The MAC is derived from `owner`.
     """
     name = f"l3br-{vni}"
     mtu = max(bridge.mtu for bridge in routed)
@@ -154,10 +156,10 @@ def l3_bridge(vni: int, vpc: Vpc, routed: list[Bridge], local: str, owner: str) 
 
 
 def _uplinks(server: Server, links: list[Link], segments: Segments) -> list[Uplink]:
-    """Return links of the management V-Net, and those that the controller put into the underlay.
+    """Return the links of the management V-Net, and those that the controller set to underlay.
 
-    The former get a session before the switch side is switched over: after that no payload can be
-    fetched over them.
+    The links of the management V-Net get a session before their switch ports become underlay: after
+    that, no payload can be fetched over them.
     """
     management = server.mgmt.vnet if server.mgmt else ""
     uplinks = [

@@ -1,4 +1,4 @@
-"""Derives what each leaf needs for the hosts at its ports, and checks what only a leaf shows."""
+"""Derives what each leaf needs for the hosts at its ports, and checks the rules of a leaf."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping
@@ -22,13 +22,13 @@ from generator.desired.payload.ports import Member
 from generator.desired.payload.values import Address4, Asn, HostName, InterfaceName
 from generator.errors import Problem, Problems, Refused, did_you_mean, printable
 
-# What stands in a file where no input has the value. No tool takes it for one.
+# Placeholders in a file for values that no input has. No tool accepts them as values.
 LOOPBACK, ASN = "LOOPBACK", "ASN"
 PEER_GROUPS = {"FABRIC", "HOSTS"}  # of templates/leaves: no port may have such a name
 
 
 class Switch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a payload does not say of a leaf."""
+    """What a payload does not say about a leaf."""
 
     loopback: Address4
     asn: Asn | UnsetType = UNSET
@@ -45,28 +45,28 @@ class _End(NamedTuple):
 
 
 def switches(data: bytes) -> dict[str, Switch]:
-    """Return what a file says of leaves, by their names. Raises `Refused`."""
+    """Return what a file says about leaves, by their names. Raises `Refused`."""
     raw, problems = decode.parse(data)
     if not isinstance(raw, dict):
         raise Refused(Problem("", decode.shown(raw, quoted=True), "is not an object"))
-    found = {}
+    by_name = {}
     for name, fields in raw.items():
         before = len(problems)
         values = decode.convert(fields, Switch, printable(name), problems)
         if len(problems) == before:
-            found[name] = Switch(**values)
-    loopbacks = [(f"{name}.loopback", each.loopback) for name, each in found.items()]
+            by_name[name] = Switch(**values)
+    loopbacks = [(f"{name}.loopback", each.loopback) for name, each in by_name.items()]
     problems.extend(_repeated(loopbacks))
     if problems:
         raise Refused(*problems)
-    return found
+    return by_name
 
 
 class Leaves:
-    """The leaves that a payload names. Each is derived when somebody asks for it."""
+    """The leaves that a payload names. Each is derived only when it is asked for."""
 
     def __init__(self, payload: Payload, known: Mapping[str, Switch]) -> None:
-        """Take a payload, and what else is known of leaves. Raises `Refused`."""
+        """Take a payload, and what else is known about leaves. Raises `Refused`."""
         self._segments = payload.segments
         self._known = known
         self._ends: dict[str, list[_End]] = defaultdict(list)
@@ -95,7 +95,7 @@ class Leaves:
 
     @property
     def warnings(self) -> Iterable[str]:
-        """What a person has to know: what is missing, and what nobody asked for."""
+        """Warnings: values that are missing, and known leaves that the payload does not name."""
         for name in self.names:
             switch = self._known.get(name)
             missing = [LOOPBACK] if switch is None else []
@@ -139,23 +139,23 @@ class Leaves:
     def _add_link(self, server: Server, link: Link, problems: Problems) -> None:
         place = f"{link.local.name} of host {server.name}"
         port, _, leaf = link.remote.name.rpartition("@")
-        whose = f"link {printable(place)}"
+        owner = f"link {printable(place)}"
         if not (_is(leaf, HostName) and _is(port, InterfaceName)) or port in PEER_GROUPS:
             rule = "names no port of a switch, such as swp9s1@ns-leaf-0"
-            problems.append(Problem("remote.name", printable(link.remote.name), rule, whose=whose))
+            problems.append(Problem("remote.name", printable(link.remote.name), rule, whose=owner))
             return
-        self._ends[leaf].append(_End(port, whose, server, link))
+        self._ends[leaf].append(_End(port, owner, server, link))
         if link.remote.asn:
             asn = str(int(link.remote.asn))
             known = self._asns.setdefault(leaf, asn)
             if known != asn:
                 rule = f"is not {known}, as another link says of {leaf}"
-                problems.append(Problem("remote.asn", asn, rule, whose=whose))
+                problems.append(Problem("remote.asn", asn, rule, whose=owner))
 
     def _add_server(self, name: str) -> None:
-        """Note the port of a server that is no host of ours, if it is untagged in a V-Net.
+        """Add the port of a server that is no host of ours, if it is untagged in a V-Net.
 
-        Where it is tagged, the VLAN's number is in no payload.
+        A tagged port is left out: no payload has its VLAN number.
         """
         port, _, leaf = name.rpartition("@")
         if _is(leaf, HostName) and _is(port, InterfaceName):
@@ -164,7 +164,7 @@ class Leaves:
                     self._servers[leaf].append((port, member))
 
     def _check(self, leaf: str) -> Iterable[Problem]:
-        """Find what is wrong with a leaf. Places name the leaf."""
+        """Yield what is wrong with a leaf. The places of the problems name it."""
         switch = self._known.get(leaf)
         ends = self._ends.get(leaf, [])
         yield from _repeated((e.place, _neighbor(e)) for e in ends if _is_routed(e))
@@ -173,10 +173,10 @@ class Leaves:
         devices |= {each.name for each in whole.vrfs}
         named = {port: f"V-Net {member.vnet.name}" for port, member in self._servers.get(leaf, [])}
         named |= {end.port: end.place for end in ends}
-        for port, whose in named.items():
+        for port, owner in named.items():
             if port in devices:
                 rule = f"is the name of a device that {leaf} gets"
-                yield Problem("remote.name", port, rule, whose=printable(whose))
+                yield Problem("remote.name", port, rule, whose=printable(owner))
         for uplink in switch.uplinks if switch else ():
             if uplink in named:
                 rule = f"is a port to a host or server ({printable(named[uplink])})"
@@ -211,14 +211,17 @@ class Leaves:
             yield _access_port(port, f"a server in {vnet.name}", vnet, None)
 
     def _access(self, end: _End) -> Vnet | None:
-        """Return the V-Net of which a host's port is an access port: the management V-Net first."""
+        """Return the V-Net of an access port of a host; the management V-Net comes first."""
         untagged = [m.vnet for m in self._segments.ports.of(end.link.remote.name) if m.untagged]
         management = end.server.mgmt.vnet if end.server.mgmt else ""
         untagged.sort(key=lambda vnet: (vnet.name != management, vnet.vxlan_id))
         return untagged[0] if untagged else None
 
     def _vnets(self, leaf: str) -> dict[int, Vnet]:
-        """Return the V-Nets whose gateways are on a leaf, by VNI: one of its ports is untagged."""
+        """Return the V-Nets in which a port of the leaf is untagged, by VNI.
+
+        Their gateways are on the leaf.
+        """
         members = [member for _, member in self._servers.get(leaf, [])]
         for end in self._ends.get(leaf, []):
             members += [m for m in self._segments.ports.of(end.link.remote.name) if m.untagged]
@@ -284,7 +287,7 @@ def _bridge(vnet: Vnet, loopback: str, leaf: str) -> Bridge:
 
 
 def _anycast_mac(vnet: Vnet) -> str:
-    """Return the MAC of a V-Net's gateways: the payload's, or one that all leaves come to."""
+    """Return the MAC of a V-Net's gateways: the payload's, or one derived from the VNI."""
     if vnet.anycast_mac:
         return str(vnet.anycast_mac)
     return f"44:38:39:ff:{vnet.vxlan_id >> 8 & 255:02x}:{vnet.vxlan_id & 255:02x}"

@@ -1,4 +1,4 @@
-"""Resolves labels and Server Clusters to ports, as if somebody had written the ports by hand."""
+"""Resolves labels and Server Clusters to ports, as if the payload named the ports itself."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -50,8 +50,8 @@ class Resolver:
         self._ports = ports
         self._problems = problems
         self._left = self.LIMIT
-        # What labels and clusters say of each port, and the NIC at its other end.
-        self._said: dict[str, list[Member]] = defaultdict(list)
+        # By port: the V-Nets that labels and clusters give it, and the NIC at its other end.
+        self._members: dict[str, list[Member]] = defaultdict(list)
         self._nics: dict[str, Nic] = {}
         self.warnings: list[Problem] = []
 
@@ -74,7 +74,7 @@ class Resolver:
                 if not nics and endpoint.complete:
                     self._problems.append(_no_nic(place, label.nic, endpoint))
                 for nic in nics:
-                    self._say(nic, by_value.get(label.value, []))
+                    self._add(nic, by_value.get(label.value, []))
         self.warnings += _unused_labels(by_value, used)
         self.warnings += _unknown_labels(by_value, unknown)
 
@@ -97,7 +97,7 @@ class Resolver:
     def _join(
         self, server: Endpoint, members: list[tuple[Segment, Member]], cluster: Cluster
     ) -> set[str]:
-        """Put the ports of one server into V-Nets; return its NICs that are in one."""
+        """Put the ports of one server into V-Nets; return its NICs that are in one of them."""
         connected: set[str] = set()
         missing: list[str] = []
         for segment, member in members:
@@ -105,7 +105,7 @@ class Resolver:
             for name in segment.nics:
                 for nic in server.nics.get(name, []):
                     connected.add(name)
-                    self._say(nic, [member])
+                    self._add(nic, [member])
                 if name not in server.nics:
                     missing.append(name)
         if missing and server.complete:
@@ -122,7 +122,7 @@ class Resolver:
         return connected
 
     def _check_nics(self, cluster: Cluster, connected: set[str]) -> None:
-        """Refuse a NIC of a template that no server has: it is mistyped."""
+        """Refuse a NIC of a template that no server has: its name is a typing mistake."""
         known = Names(connected)
         if not connected:
             return
@@ -135,8 +135,8 @@ class Resolver:
                     self._problems.append(Problem(segment.place, printable(nic), rule, hint))
 
     def resolve(self) -> Ports:
-        """Return the V-Nets of each port, however it came there."""
-        for port, members in self._said.items():
+        """Return the V-Nets of each port, from labels, Server Clusters and V-Nets' own ports."""
+        for port, members in self._members.items():
             nic = self._nics[port]
             direct = {member.place: member for member in self._ports.of(port)}
             by_hand = next((each for each in direct.values() if each.untagged), None)
@@ -153,7 +153,7 @@ class Resolver:
         return self._ports
 
     def _check_untagged(self, nic: Nic, by_hand: Member | None, chosen: dict[str, Member]) -> None:
-        """A NIC is untagged in one V-Net only; a port written by hand wins."""
+        """Refuse a NIC that is untagged in two V-Nets; a port that the V-Net itself names wins."""
         untagged = [member for member in chosen.values() if member.untagged]
         if by_hand is not None:
             for member in untagged:
@@ -168,9 +168,9 @@ class Resolver:
             problem = Problem(f"{nic.place}.remote.name", printable(nic.port), rule)
             self._problems.append(problem)
 
-    def _say(self, nic: Nic, members: list[Member]) -> None:
+    def _add(self, nic: Nic, members: list[Member]) -> None:
         self._spend(len(members))
-        self._said[nic.port] += members
+        self._members[nic.port] += members
         self._nics.setdefault(nic.port, nic)
 
     def _spend(self, count: int) -> None:
@@ -181,7 +181,7 @@ class Resolver:
 
 
 def endpoint(place: str, entry: Sections) -> Endpoint:
-    """Return a host of the Fleet as labels and Server Clusters see it."""
+    """Return what labels and Server Clusters need of a host of the Fleet."""
     server, links = entry.get("server"), entry.get("links")
     nics: dict[str, list[Nic]] = defaultdict(list)
     for number, link in enumerate(links or []):
@@ -202,14 +202,14 @@ def members_of(
 ) -> Servers:
     """Return the servers of each Server Cluster, and whether they are dedicated to it.
 
-    A server that is not there, or that is in Server Clusters in two ways, is a problem. `complete`
-    says whether all servers of the Fleet have names that are known.
+    A server that the Fleet does not have is a problem, and so is one that is dedicated twice, or
+    both dedicated and shared. `complete` says whether the names of all servers are known.
     """
     known = Names(each.name for each in servers.values())
     dedicated: dict[str, Cluster] = {}
-    found: Servers = {}
+    by_cluster: Servers = {}
     for cluster in clusters:
-        members = found[cluster.place] = []
+        members = by_cluster[cluster.place] = []
         groups: dict[str, str] = {}
         for group, number, name in _listed(cluster):
             place, key = f"{cluster.place}.{group}[{number}]", name.lower()
@@ -225,11 +225,11 @@ def members_of(
                 rule, hint = "is no host of this Fleet", known.hint(name)
             if rule:
                 problems.append(Problem(place, printable(name), rule, hint))
-    return found
+    return by_cluster
 
 
 def _listed(cluster: Cluster) -> Iterator[tuple[str, int, str]]:
-    """Yield the names of a Server Cluster's servers, with the lists that have them."""
+    """Yield each server of a Server Cluster: the list that has it, its index there, its name."""
     document = cluster.document
     for number, name in enumerate(document.servers):
         yield "servers", number, name
@@ -261,7 +261,7 @@ def _left_out(nic: Nic, by_hand: Member, member: Member) -> Problem:
 
 
 def _unused_labels(by_value: Mapping[str, list[Member]], used: set[str]) -> Iterator[Problem]:
-    """Warn of labels of V-Nets that no NIC has."""
+    """Warn about labels of V-Nets that no NIC has."""
     known = Names(used)
     for value in sorted(by_value.keys() - used):
         for member in by_value[value]:
@@ -272,7 +272,7 @@ def _unused_labels(by_value: Mapping[str, list[Member]], used: set[str]) -> Iter
 def _unknown_labels(
     by_value: Mapping[str, object], unknown: Mapping[str, str]
 ) -> Iterator[Problem]:
-    """Warn of labels of NICs that are nearly those of a V-Net."""
+    """Warn about labels of NICs that are nearly the label of a V-Net."""
     known = Names(by_value)
     for value, place in sorted(unknown.items()):
         if hint := known.hint(value):
@@ -282,7 +282,7 @@ def _unknown_labels(
 def near_misses(
     vnets: Mapping[str, Vnet], hosts: Iterable[tuple[str, Sections]]
 ) -> Iterator[Problem]:
-    """Warn of ports that no host has, and that are nearly the port of one: they are mistyped."""
+    """Warn about ports that no host has, if a host has a port of nearly the same name."""
     ports = {link.remote.name for _, entry in hosts for link in entry["links"]}
     unknown: dict[str, str] = {}
     for place, vnet in vnets.items():

@@ -1,4 +1,4 @@
-"""Names what a problem is about: an index alone tells a person nothing."""
+"""Adds the name of the host or V-Net to a problem: an index alone tells a person nothing."""
 
 import re
 from typing import Any
@@ -16,7 +16,7 @@ _PLACE = re.compile(rf"({'|'.join(_KINDS)})\[([0-9]{{1,9}})\]")
 
 
 def named(problem: Problem, raw: dict[str, Any]) -> Problem:
-    """Return a problem with the name of the host, V-Net, VPC or Server Cluster that has it."""
+    """Return a problem with the name of its host, V-Net, VPC, Server Cluster or template."""
     place = _PLACE.match(problem.place)
     if place is None:
         return problem
@@ -28,6 +28,6 @@ def named(problem: Problem, raw: dict[str, Any]) -> Problem:
         return problem
     shown = printable(name) if isinstance(name, str) else ""
     is_name = problem.place[place.end() :] in {".name", ".server.name"}
-    if not shown or is_name:  # the value says it
+    if not shown or is_name:  # the value is the name already
         return problem
     return problem._replace(whose=f"{_KINDS[section]} {shown}")

@@ -1,4 +1,4 @@
-"""Finds the name that was probably meant where one is known to nobody."""
+"""Finds the known name that an unknown name probably means."""
 
 from collections.abc import Iterable
 
@@ -24,11 +24,11 @@ def distance(one: str, other: str, most: int = NEAR) -> int:
 
 
 class Names:
-    """Names that are known: `port@switch`, or of any other form.
+    """Known names: `port@switch`, or of any other form.
 
-    The two parts of a name are compared by themselves, because a fabric has few switches and few
-    names of ports. After `BUDGET` comparisons nothing is near any more: who has that many unknown
-    names has not mistyped them.
+    The two parts of a name are compared separately, because a fabric has few switches and few port
+    names. After `BUDGET` comparisons no name is near any more: so many unknown names are no typing
+    mistakes.
     """
 
     BUDGET = 100_000
@@ -44,7 +44,7 @@ class Names:
         self._left = self.BUDGET
 
     def nearest(self, name: str) -> str:
-        """Return the name that is one or two characters away from another, "" if none is."""
+        """Return the known name that differs from `name` by at most `NEAR` characters, else ""."""
         lower = name.lower()
         start, _, end = lower.rpartition("@")
         if not start:
@@ -52,7 +52,7 @@ class Names:
             return self._known.get(near[1], "")
         starts = self._cached(start, self._starts, self._near_starts)
         ends = self._cached(end, self._ends, self._near_ends)
-        # To look a name up costs less than to compare it.
+        # Looking up a name costs less than comparing it.
         self._left -= len(starts) * len(ends) // 16
         if self._left < 0:
             return ""
@@ -62,11 +62,11 @@ class Names:
             for further, last in ends
             if away + further <= NEAR
         )
-        found = ((away, self._known[each]) for away, each in pairs if each in self._known)
-        return min(found, default=(0, ""))[1]
+        known = ((away, self._known[each]) for away, each in pairs if each in self._known)
+        return min(known, default=(0, ""))[1]
 
     def hint(self, name: str) -> str:
-        """Return what a refusal says beside a name that is nearly a known one."""
+        """Return the hint of a refusal for a name that is nearly a known one, else ""."""
         near = self.nearest(name)
         return f"did you mean {near}?" if near else ""
 
@@ -78,7 +78,7 @@ class Names:
         return cache[part]
 
     def _compared(self, text: str, known: list[str]) -> list[tuple[int, str]]:
-        """Return those of the known texts that are near, each with its distance."""
+        """Return the known texts that are near, each with its distance."""
         compared = known[: max(self._left, 0)]
         self._left -= len(compared)
         return [(away, each) for each in compared if (away := distance(text, each)) <= NEAR]

@@ -1,4 +1,4 @@
-"""Which V-Nets a switch port is in: all that the rest of the code knows of membership."""
+"""Which V-Nets a switch port is in."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -15,19 +15,19 @@ class Member(NamedTuple):
     place: str  # of the V-Net in the document
     vnet: Vnet
     untagged: bool
-    way: str = ""  # what put the port there, such as `label storage`; empty: the V-Net's own ports
+    way: str = ""  # what put the port there, such as `label storage`; "": the V-Net's own `ports`
 
 
 class Ports:
     """The V-Nets of each switch port."""
 
     def __init__(self, vnets: Mapping[str, Vnet]) -> None:
-        """Take the V-Nets by their places, and the ports that these name themselves."""
+        """Take the V-Nets by their places, with the ports that they name themselves."""
         self.vnets = vnets
         self._by_port: dict[str, list[Member]] = defaultdict(list)
         self._untagged: set[tuple[str, str]] = set()
         for place, vnet in vnets.items():
-            # One object for all ports of a V-Net: there may be millions.
+            # All ports of a V-Net share one object: there may be millions of them.
             both = {way: Member(place, vnet, way) for way in (False, True)}
             for port in vnet.ports:
                 self.add(port.name, both[port.untagged])
@@ -47,9 +47,12 @@ class Ports:
         return self._by_port.keys()
 
     def members(self, links: Iterable[Link]) -> Members:
-        """Return the V-Nets of a host's links, by place, and whether untagged (both: a mistake)."""
+        """Return the V-Nets of a host's links by place, and whether its ports are untagged there.
+
+        Both True and False are a mistake in the payload.
+        """
         members: Members = {}
-        # Each port once: a document may name one for each of a million links.
+        # Each port once: a document may name the same port for a million links.
         for port in dict.fromkeys(link.remote.name for link in links):
             for place, vnet, untagged, _ in self.of(port):
                 members.setdefault(place, (vnet, set()))[1].add(untagged)

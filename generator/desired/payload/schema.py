@@ -1,4 +1,4 @@
-"""The payload's JSON Schema, from the very types that decode it."""
+"""The payload's JSON Schema, made from the types that decode it."""
 
 import re
 from inspect import cleandoc
@@ -16,7 +16,7 @@ IGNORED = "accepted and ignored"
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema (2020-12) of a Host or a Fleet: its form. Rules between fields are `load`'s."""
+    """Return the JSON Schema (2020-12) of a Host or a Fleet. `load` checks rules between fields."""
     (*roots, _), types = msgspec.json.schema_components(
         [HostDocument, FleetDocument, OtherHost], schema_hook=_leaf, ref_template="#/$defs/{name}"
     )
@@ -39,9 +39,9 @@ def schema() -> dict[str, Any]:
 
 
 def _meanings(type_: type[Any]) -> tuple[str, dict[str, dict[str, str]]]:
-    """What the docstring of an object says of it, and of each of its fields.
+    """Return an object's description and those of its fields, from its docstring.
 
-    A field that it has from another object has its meaning from there.
+    An inherited field has the description from the object that defines it.
     """
     meanings = {"kind": {"description": "What the document describes: one host, or many."}}
     summary = ""
@@ -58,7 +58,7 @@ def _leaf(type_: type[Any]) -> dict[str, Any]:
 
 
 def _plain(field: dict[str, Any]) -> dict[str, Any]:
-    """A field without what only msgspec means by it: defaults of ignored fields and objects."""
+    """Return a field without the defaults of ignored fields and of objects."""
     if field == {"default": None}:
         return {"description": IGNORED}
     return {k: v for k, v in field.items() if not (k == "default" and isinstance(v, dict))}

@@ -1,6 +1,6 @@
 """The payload's values: numbers, addresses and names, each with its own rule.
 
-What `parse` raises, or the bounds and `rule` of a type's `Meta`, is what a refusal prints.
+A refusal prints what `parse` raises, or the bounds and the `rule` of a type's `Meta`.
 """
 
 import re
@@ -105,7 +105,7 @@ def _address(text: str, family: int) -> IPAddress:
     return address
 
 
-# What no host can have as its address (RFC 6890).
+# Prefixes from which no host can have its address (RFC 6890).
 _UNUSABLE = {
     4: {
         "0.0.0.0/32": "the unspecified",
@@ -136,7 +136,7 @@ def _check_unicast(address: IPAddress) -> None:
 
 
 def _text_of(address: IPAddress) -> str:
-    """Return an address as the kernel's and FRR's readers print it (RFC 5952).
+    """Return an address as the kernel's tools and FRR print it (RFC 5952).
 
     netaddr prints `::102:304` as `::1.2.3.4`.
     """
@@ -193,9 +193,9 @@ class Interface(IPNetwork):
             raise ValueError("is not a string")
         text, slash, length = value.partition("/")
         family: Literal[4, 6] = 6 if ":" in text else 4
-        whose = " or ".join(f"IPv{f}" for f in cls.families)
+        families = " or ".join(f"IPv{f}" for f in cls.families)
         if not slash or family not in cls.families or not re.fullmatch(r"[0-9]{1,3}", length):
-            raise ValueError(f"is not an {whose} address with a length")
+            raise ValueError(f"is not an {families} address with a length")
         address = _address(text, family)
         _check_unicast(address)
         bits = 32 if family == 4 else 128
@@ -203,13 +203,13 @@ class Interface(IPNetwork):
             raise ValueError(f"has a length outside 1–{bits}")
         if int(length) > cls.longest[family]:
             raise ValueError(f"is longer than /{cls.longest[family]}")
-        found = cls((int(address), int(length)), version=family)
+        interface = cls((int(address), int(length)), version=family)
         if int(length) < bits - 1:
-            if int(address) == found.first:
+            if int(address) == interface.first:
                 raise ValueError("is the network, not a host address in it")
-            if family == 4 and int(address) == found.last:
+            if family == 4 and int(address) == interface.last:
                 raise ValueError("is the broadcast address of its subnet")
-        return found
+        return interface
 
 
 class Interface4(Interface):
@@ -225,7 +225,7 @@ class Interface6(Interface):
 
 
 class GatewayPrefix(Interface):
-    """A gateway address with its length: there is room for a guest beside it."""
+    """A gateway address with its length. Its subnet also has room for a guest."""
 
     longest = {4: 30, 6: 126}  # noqa: RUF012
 
@@ -255,7 +255,7 @@ class NicLabel:
 
 
 class TemplateGateway:
-    """A gateway in a template: an address, or `specify`, for one that each cluster names itself."""
+    """A gateway in a template: an address, or `specify` if each cluster sets its own."""
 
     __slots__ = ("prefix",)
     family: ClassVar[int]
@@ -306,7 +306,7 @@ class TemplateGateway6(TemplateGateway):
 
 
 def _pattern(pattern: str, rule: str) -> Meta:
-    # The line end is the pattern's own escape: with a real one the pattern would take two lines.
+    # `\n` stays an escape of the pattern: a real line end would print the pattern on two lines.
     return Meta(pattern=rf"^(?:{pattern})$(?!\n)", extra={"rule": rule})
 
 
@@ -321,8 +321,8 @@ HostName = Annotated[
 InterfaceName = Annotated[
     str,
     _pattern(
-        # netplan reads `renderer` as a setting, and FRR has the peer-group LEAVES. ifupdown2 takes
-        # what stands after a '.' for a VLAN's number, and fails where it is none.
+        # netplan reads `renderer` as a setting, and FRR has the peer-group LEAVES. ifupdown2 reads
+        # the text after a '.' as a VLAN's number, and fails if it is not a number.
         "(?!(lo|all|default|renderer|LEAVES)$)(?=.{1,15}$)"
         "[A-Za-z][A-Za-z0-9_-]*(\\.[0-9]{1,4}){0,2}",
         "is not a NIC's name (1–15 letters, digits, '_', '-', and '.' before a VLAN's number; "
@@ -334,7 +334,7 @@ Password = Annotated[
 ]
 Vni = Annotated[int, Meta(ge=2, le=16777215)]
 # The VRF's table, 1000 + id, is then 1001–4294967294. The kernel, networkd, ifupdown2 and FRR have
-# 4294967295 too, but netplan takes it for a missing table (`vrf_table == G_MAXUINT`). The kernel's
+# 4294967295 too, but netplan reads it as a missing table (`vrf_table == G_MAXUINT`). The kernel's
 # own tables are below 1000: 0 is none, 253 is default, 254 main, 255 local.
 VpcId = Annotated[int, Meta(ge=1, le=4294966294)]
 Mtu = Annotated[int, Meta(ge=1280, le=9216)]
