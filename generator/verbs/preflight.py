@@ -297,7 +297,7 @@ def _later_settings(root: Path, planned: Plan) -> list[Finding]:
 
 def _firewall(root: Path, planned: Plan, log: Log) -> list[Finding]:
     host = planned.host
-    dropped = list(firewall.findings([uplink.ifname for uplink in host.uplinks], log))
+    dropped = list(firewall.findings(host, log))
     filtered = shutil.which("nft") is not None and not packet_filter.limits(root)
     if filtered and nat.KEPT in planned.files.get(nftables.FILE, ""):
         return dropped
