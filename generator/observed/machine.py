@@ -30,7 +30,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
     links: dict[str, netlink.Link]
     addresses: dict[int, set[str]]
-    # Ports that a program uses, not the kernel itself, with its name, "" if nobody may know it.
+    # Ports in use, with the name of the program, "" for the kernel itself and if nobody may know.
     udp_ports: dict[int, str] = {}
     tcp_listeners: dict[int, str] = {}
     # What routing tables have that are of no VRF: a prefix for each. Tables that a rule looks up.
@@ -90,7 +90,7 @@ def _leaves() -> tuple[dict[str, str], bool]:
 
 
 def _sockets(root: Path, protocol: str, state: str) -> Iterator[tuple[int, str]]:
-    """Yield port and inode of sockets of programs; those of the kernel have none (proc(5))."""
+    """Yield port and inode of sockets. No process has those of the kernel, such as of VXLAN."""
     for name in (protocol, f"{protocol}6"):
         with contextlib.suppress(OSError):
             for line in (root / "proc/net" / name).read_text().splitlines()[1:]:

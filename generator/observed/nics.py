@@ -24,6 +24,9 @@ def differences(target: Target, kernel: Kernel) -> list[Difference]:
             found.append(Difference(nic.name, "is not there", beyond_us=True))
             continue
         found += _settings(nic, link)
+        if master := _master(kernel, link):
+            # It is somebody's doing: his bridge is not ours to change.
+            found.append(Difference(nic.name, f"is a port of {master}", beyond_us=True))
         absent = sorted(set(nic.addresses) - kernel.of(nic.name))
         found += [missing_address(nic.name, address) for address in absent]
         if nic.peers:
@@ -32,6 +35,10 @@ def differences(target: Target, kernel: Kernel) -> list[Difference]:
             missing = [pair for pair in nic.peers if pair not in present]
             found += [_missing_peer(nic.name, *pair) for pair in missing]
     return found
+
+
+def _master(kernel: Kernel, link: netlink.Link) -> str:
+    return next((each.name for each in kernel.links.values() if each.index == link.master), "")
 
 
 def _settings(nic: Nic, link: netlink.Link) -> Iterator[Difference]:

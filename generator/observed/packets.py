@@ -1,5 +1,6 @@
 """Which packets go to a guest and come from it, as the hooks of netfilter see them. Pure."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Literal
 
@@ -113,17 +114,18 @@ def _both_ways(
     yield Packet(what=what, kind=kind, hooks=_OUT, fields={"oifname": device, **by_us, **fields})
 
 
+_VPCS = 8
 _CONNECTION = {"l4proto": "tcp", "ip protocol": "tcp", "ip6 nexthdr": "tcp", **_NEW}
 
 
 def of_guests(host: Host) -> Iterator[Packet]:
     """Yield what guests send each other, routed in each VPC, and bridged as br_netfilter shows it.
 
-    One of each kind and V-Net is enough: rules name devices, or all of them.
+    One V-Net of each VPC, and of no VPC, will do, of the first VPCs: rules name all of our devices
+    by a pattern, or none. A host may have thousands.
     """
-    for bridge in host.bridges:
-        if bridge.l3vni:
-            continue
+    vnets = {bridge.vrf: bridge for bridge in reversed(host.bridges) if not bridge.l3vni}
+    for bridge in itertools.islice(vnets.values(), _VPCS):
         for kind in ("ip", "ip6"):
             same = {"iifname": bridge.name, "oifname": bridge.name, **_CONNECTION}
             yield Packet(what="bridged", kind=kind, hooks=_FORWARD, fields=same)

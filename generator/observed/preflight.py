@@ -135,12 +135,17 @@ def taken(
     others = [link for link in machine.links.values() if link.name not in ours]
     remedy = "remove the other one, or choose another id in the payload"
     for what, why in (
-        *_taken_devices(new, others, first=first),
+        *_taken_devices([*new, *_gone(devices, ours, machine)], others, first=first),
         *_taken_tables(new, others, machine),
     ):
         yield Finding(what=what, why=why, remedy=remedy, stops=True)
     if first:
         yield from _ports(machine)
+
+
+def _gone(devices: list[Device], ours: Set[str], machine: Machine) -> list[Device]:
+    """Return devices of ours that are not there: somebody may have given one another name."""
+    return [each for each in devices if each.name in ours - machine.links.keys()]
 
 
 def _taken_devices(
@@ -153,8 +158,13 @@ def _taken_devices(
     kinds = {device.name: device.kind for device in new}
     vnis = {device.vni: device.name for device in new if device.vni}
     for link in others:
+        if name := next(iter(kinds.keys() & set(link.altnames)), ""):
+            yield f"{link.name} has the alternative name {name}", "evpn-host makes it"
         if link.name in kinds and (first or link.kind != kinds[link.name]):
             yield f"{link.name} is there already", "evpn-host makes a device of this name"
+        elif link.kind == "vxlan" and link.port == VXLAN and link.up and link.alone:
+            what = f"{link.name} has UDP port {VXLAN} for itself"
+            yield what, "the kernel lets no VXLAN device with other options share it"
         elif link.kind == "vxlan" and link.vni in vnis and link.port == VXLAN:
             yield f"VNI {link.vni} is the one of {link.name}", f"{vnis[link.vni]} needs it"
 
@@ -179,8 +189,9 @@ def _taken_tables(
 
 
 def _ports(machine: Machine) -> Iterator[Finding]:
-    """Find programs on the ports that the kernel needs."""
-    if VXLAN in machine.udp_ports:
+    """Find programs on the ports that the kernel needs. Its own VXLAN devices share one."""
+    kernels = any(each.up and each.port == VXLAN for each in machine.links.values())
+    if VXLAN in machine.udp_ports and (machine.udp_ports[VXLAN] or not kernels):
         yield Finding(
             what=f"{machine.udp_ports[VXLAN] or 'a program'} uses UDP port {VXLAN}",
             why="the kernel's VXLAN devices need it",
