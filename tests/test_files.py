@@ -1,6 +1,8 @@
 """Files that evpn-host writes or copies survive a power cut, with their modes."""
 
+import fcntl
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,3 +111,37 @@ def test_a_full_disk_leaves_the_old_file(
         change(tmp_path)
     assert (tmp_path / "file").read_bytes() == b"old"
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_file_that_nobody_can_change(root_user: None, tmp_path: Path) -> None:
+    """It, or its folder, has the attribute i; what is not there yet counts by its folder."""
+    del root_user
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/file").touch()
+    assert files.unwritable(tmp_path, "etc/file") == ""
+    assert files.unwritable(tmp_path, "etc/folder/file") == ""
+    for name in ("etc/file", "etc"):
+        descriptor = os.open(tmp_path / name, os.O_RDONLY)
+        try:
+            flags = fcntl.ioctl(descriptor, 0x80086601, bytes(8))
+            immutable = int.from_bytes(flags, sys.byteorder) | 0x10
+            fcntl.ioctl(descriptor, 0x40086602, immutable.to_bytes(8, sys.byteorder))
+        except OSError:
+            pytest.skip("this file system has no such attribute")
+        try:
+            assert "attribute i" in files.unwritable(tmp_path, "etc/file")
+            assert bool(files.unwritable(tmp_path, "etc/folder/file")) == (name == "etc")
+        finally:
+            fcntl.ioctl(descriptor, 0x40086602, flags)
+            os.close(descriptor)
+
+
+def test_a_read_only_file_system() -> None:
+    """Such as /sys/fs/cgroup of a container, or /proc/sys here: of any, if there is one."""
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, place, _, options, *_ = line.split()
+        if options.startswith("ro,") and "\\" not in place and Path(place).is_dir():
+            why = files.unwritable(Path("/"), f"{place[1:]}/file")
+            assert why == "is on a read-only file system"
+            return
+    pytest.skip("nothing is mounted read-only here")

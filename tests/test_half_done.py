@@ -67,6 +67,24 @@ def test_a_failure_goes_back(
     assert previous is None or previous.target.generation == 1
 
 
+def test_a_file_that_can_not_be_written(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is as before, and so going back has nothing to write there: exit code 3, not 4."""
+    apply(OLD, options)
+    expected = etc_files(options.root)
+    write = files.write
+
+    def fail(root: Path, path: PurePath | str, content: bytes, mode: int) -> None:
+        if str(path).endswith("90-evpn-host.conf"):
+            raise OSError(1, "Operation not permitted", f"/{path}")
+        write(root, path, content, mode)
+
+    monkeypatch.setattr(files, "write", fail)
+    with pytest.raises(ActivationFailed, match="Operation not permitted") as failed:
+        apply(NEW, options)
+    assert not isinstance(failed.value, Stranded)
+    assert etc_files(options.root) == expected
+
+
 def test_the_hook_reads_what_to_go_back_to(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:

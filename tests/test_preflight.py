@@ -76,6 +76,11 @@ STOPS: dict[str, Callable[[], Machine]] = {
     "nbr-26 is there already": lambda: machine(nic(9, "nbr-26", kind="bridge")),
     "table 1033 belongs to blue": lambda: machine(nic(9, "blue", kind="vrf", table=1033)),
     "VNI 26 belongs to theirs": lambda: machine(nic(9, "theirs", kind="vxlan", vni=26, port=4789)),
+    "enp1 has the alternative name nbr-26": lambda: machine(nic(9, "enp1", altnames=("nbr-26",))),
+    "vxlan_sys_4789 has UDP port 4789 for itself": lambda: machine(
+        nic(9, "vxlan_sys_4789", kind="vxlan", vni=0, port=4789, alone=True),
+        udp_ports={4789: ""},
+    ),
     "table 1033 has a route to 10.9.0.0/16": lambda: machine(tables={254: "", 1033: "10.9.0.0/16"}),
     "a rule looks up table 1033": lambda: machine(rules=frozenset({254, 1033})),
     "a program uses UDP port 4789": lambda: machine(udp_ports={53: "", 4789: ""}),
@@ -153,6 +158,12 @@ def test_a_table_of_a_new_vpc_may_be_somebody_elses() -> None:
     [finding] = preflight.findings(HOST, DEVICES, blue, first=False, ours=ours)
     assert finding.what == "table 1033 belongs to blue"
     assert finding.stops
+
+
+def test_vxlan_devices_share_a_port() -> None:
+    """Such as Calico's: the kernel has one socket for all that are alike."""
+    theirs = nic(9, "vxlan.calico", kind="vxlan", vni=4096, port=4789)
+    assert findings(machine(theirs, udp_ports={4789: ""})) == []
 
 
 def test_a_plugin_may_have_made_the_bridge() -> None:

@@ -690,6 +690,31 @@ def test_chains_of_iptables_are_followed() -> None:
     assert not from_vtep(*through)
 
 
+def test_a_packet_that_perhaps_leaves_a_chain() -> None:
+    """What comes after a return that is not understood is not certain either."""
+    jump = "-A INPUT -i ens4 -j own"
+    maybe = "-A own -m limit --limit 5/sec -j RETURN"
+    accept = "-A INPUT -p udp -m udp --dport 4789 -j ACCEPT"
+    assert not [
+        surely for _, surely, _ in from_vtep(jump, maybe, "-A own -j DROP", accept) if surely
+    ]
+    assert [surely for _, surely, _ in from_vtep(jump, "-A own -j DROP", accept)] == [True]
+
+
+def verdict_map(own: str, *pairs: tuple[str, str]) -> list[dict[str, Any]]:
+    key = {"payload": {"protocol": "ip", "field": own}}
+    return [{"vmap": {"key": key, "data": {"set": [[k, {v: None}] for k, v in pairs]}}}]
+
+
+def test_a_verdict_map() -> None:
+    """The value of the packet decides; one that is not known may be any of them."""
+    pairs = ("10.4.0.9", "drop"), ("10.4.0.20", "accept")
+    assert not dropped(ruleset(verdict_map("daddr", *pairs), policy="drop"))
+    assert dropped(ruleset(verdict_map("daddr", ("10.4.0.20", "drop"))))[0][1]
+    assert not dropped(ruleset(verdict_map("daddr", ("10.4.0.9", "drop"))))
+    assert [surely for _, surely in dropped(ruleset(verdict_map("ttl", *pairs)))] == [False]
+
+
 def test_what_nft_shows_of_iptables_rules_is_read_from_iptables() -> None:
     """nft shows no details of a match of iptables, so iptables itself is read."""
     assert dropped(Ruleset(BY_NFT), VXLAN) == [("table ip filter, chain INPUT: policy drop", False)]

@@ -5,11 +5,11 @@ Devices come up before FRR learns of them. zebra knows a VRF before the VRF's VN
 first time and reloaded later: a restart drops every session.
 """
 
-from generator.activation import backends, commands, devices, frr, management, nftables
+from generator.activation import backends, commands, devices, frr, management, nftables, services
 from generator.activation.backend import Activation
 from generator.activation.commands import Log
 from generator.errors import ActivationFailed
-from generator.observed import netlink, others, settings
+from generator.observed import boot, netlink, others, settings
 from generator.observed.devices import Difference
 from generator.state.record import Record
 
@@ -35,6 +35,8 @@ def converge(activation: Activation, log: Log, say: Log) -> list[str]:
     _wait_for_devices(activation, log, say)
     repaired = frr.activate(activation, log, say)
     devices.repair(activation, log, all_nics=True)  # a native tool may have changed more
+    for unit in boot.disabled(activation.target, activation.root):
+        services.enable_at_boot(unit, "at every boot", log)
     management.start_hook(activation, log, say)
     return repaired
 

@@ -1,28 +1,43 @@
 """Finds firewalls that drop packets of guests, or of the fabric."""
 
 import contextlib
-import re
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from generator.activation import commands
 from generator.activation.commands import Log, Step
-from generator.errors import ActivationFailed
+from generator.desired.model import Host
+from generator.errors import ActivationFailed, NotInstalled
+from generator.observed import packets
 from generator.observed.iptables import Saved
+from generator.observed.netfilter import Drop, Ruleset
 from generator.observed.preflight import Finding
 
-# What a leaf sends to this host: RFC 4271, RFC 5881, RFC 7348.
-_FABRIC = {"BGP": ("tcp", 179), "BFD": ("udp", 3784), "VXLAN": ("udp", 4789)}
+# What this host and its leaves send each other, as a rule would name it.
+_FABRIC = {
+    "BGP": "tcp port 179",
+    "BFD": "udp port 3784",
+    "VXLAN": "udp port 4789",
+    "neighbour discovery": "ICMPv6",
+}
+_IPTABLES = {
+    "table ip filter, chain FORWARD": "iptables",
+    "table ip filter (iptables-legacy), chain FORWARD": "iptables-legacy",
+    "table ip6 filter, chain FORWARD": "ip6tables",
+    "table ip6 filter (iptables-legacy), chain FORWARD": "ip6tables-legacy",
+}
+_NONE = '{"nftables": []}'
 _TOOLS: tuple[tuple[str, Literal["ip", "ip6"]], ...] = (("iptables", "ip"), ("ip6tables", "ip6"))
-_OURS = re.compile(r"^table (?:inet|bridge) evpn-host \{.*?^\}", re.MULTILINE | re.DOTALL)
 # The tables of iptables-legacy, by family.
 _LEGACY = {each: Path(f"/proc/net/{each}_tables_names") for each in ("ip", "ip6")}
 _LOADED = (Path("/sys/module/nf_tables"), *_LEGACY.values())
 
 
-def findings(uplinks: Collection[str], log: Log) -> Iterator[Finding]:
+def findings(host: Host, log: Log) -> Iterator[Finding]:
     """Yield a finding for each firewall that drops packets of guests or leaves.
 
     The tools run only if the kernel has a firewall already: they would load one.
@@ -33,9 +48,10 @@ def findings(uplinks: Collection[str], log: Log) -> Iterator[Finding]:
             why="without a packet filter anybody who knows a VNI may send into its V-Net",
             remedy="apt install nftables",
         )
-    if any(map(Path.exists, _LOADED)):
-        yield from _input(uplinks, log)
-        yield from _forward(log)
+    with contextlib.suppress(ActivationFailed, msgspec.DecodeError):
+        rules = _rules(log)
+        yield from _leaves(host, rules)
+        yield from _guests(host, rules)
 
 
 def ruleset(log: Log) -> str:
@@ -73,38 +89,50 @@ def _has_rules(names: Path) -> bool:
     return False
 
 
-def _input(uplinks: Collection[str], log: Log) -> Iterator[Finding]:
-    """Yield a finding if a firewall drops what no rule names, and no rule names leaves' packets.
-
-    A rule that names an uplink, or a port by its number, counts as a rule that accepts it.
-    """
-    reason = "whether packets of the leaves are dropped"
-    rules = ""
+def _rules(log: Log) -> Ruleset:
+    """Return all rules that could be read. A host may have those of iptables-legacy alone."""
+    text = _NONE
+    with contextlib.suppress(NotInstalled):
+        text = ruleset(log) or _NONE
+    known: list[Saved] = []
     with contextlib.suppress(ActivationFailed):
-        rules = commands.run(Step(("nft", "list", "ruleset"), reason, timeout=5), log)
-    rules = _OURS.sub("", rules)  # the operator's rules may drop what ours accept
-    if not re.search(r"hook input [^\n]*policy drop", rules):
-        return
-    words = set(re.findall(r"[\w.-]+", rules))
-    dropped = {name: port for name, port in _FABRIC.items() if str(port[1]) not in words}
-    if dropped and not words & set(uplinks):
-        ports = ", ".join(f"{protocol} port {number}" for protocol, number in dropped.values())
+        known.extend(saved(text, log))
+    return Ruleset(text, known)
+
+
+def _leaves(host: Host, rules: Ruleset) -> Iterator[Finding]:
+    """Yield what this host and its leaves send each other and a firewall drops, by direction."""
+    for hook, way in (("input", "comes in"), ("output", "goes out")):
+        packets_ = [each for each in packets.of_leaves(host) if hook in each.hooks]
+        drops = [drop for drop in rules.drops(packets_) if _is_theirs(drop)]
+        names = dict.fromkeys(drop.packet for drop in drops)
+        if names:
+            uplinks = ", ".join(uplink.ifname for uplink in host.uplinks)
+            yield Finding(
+                what=f"the firewall drops {', '.join(names)} that {way}",
+                why=f"without it no guest is reached: {drops[0].rule}",
+                remedy=f"accept {', '.join(_FABRIC[name] for name in names)} on {uplinks}",
+            )
+
+
+def _guests(host: Host, rules: Ruleset) -> Iterator[Finding]:
+    """Yield what drops packets between guests: a chain of iptables, or another one."""
+    told: set[str] = set()
+    for drop in filter(_is_theirs, rules.drops(packets.of_guests(host))):
+        tool = next((tool for start, tool in _IPTABLES.items() if drop.rule.startswith(start)), "")
+        if (tool or "nftables") in told:
+            continue
+        told.add(tool or "nftables")
         yield Finding(
-            what=f"the firewall drops {', '.join(dropped)} that comes in",
-            why="it lets in only what a rule names, and none names these",
-            remedy=f"accept {ports} on {', '.join(uplinks)}",
+            what=f"{tool or 'nftables'} drops what is forwarded",
+            why="guests' traffic is dropped too" + ("" if tool else f": {drop.rule}"),
+            remedy=f"{tool} -I FORWARD -i nbr-+ -o nbr-+ -j ACCEPT,"
+            f" {tool} -I FORWARD -i Vrf_+ -j ACCEPT"
+            if tool
+            else 'accept iifname "nbr-*" oifname "nbr-*", and iifname "Vrf_*", in this chain',
         )
 
 
-def _forward(log: Log) -> Iterator[Finding]:
-    for tool in ("iptables", "ip6tables"):
-        reason = "whether forwarded packets are dropped"
-        with contextlib.suppress(ActivationFailed):
-            rules = commands.run(Step((tool, "-S", "FORWARD"), reason, timeout=5), log)
-            if "-P FORWARD DROP" in rules and "nbr-" not in rules:
-                yield Finding(
-                    what=f"{tool} drops what is forwarded",
-                    why="guests' traffic is dropped too",
-                    remedy=f"{tool} -I FORWARD -i nbr-+ -o nbr-+ -j ACCEPT,"
-                    f" {tool} -I FORWARD -i Vrf_+ -j ACCEPT",
-                )
+def _is_theirs(drop: Drop) -> bool:
+    """Whether a rule of others surely drops it."""
+    return drop.surely and not drop.rule.startswith("table inet evpn-host,")

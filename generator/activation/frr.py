@@ -11,7 +11,7 @@ from generator.activation import advertisements, commands, devices, services
 from generator.activation.backend import Activation
 from generator.activation.commands import Log, Step
 from generator.errors import ActivationFailed
-from generator.observed import comparison, frr, routes, running
+from generator.observed import boot, comparison, frr, routes, running
 from generator.observed.routes import Loss
 from generator.observed.running import Drift
 from generator.state import files, reloaded
@@ -19,7 +19,7 @@ from generator.state.reloaded import Reloaded
 
 CONF = "etc/frr/frr.conf"
 DAEMONS = "etc/frr/daemons"
-_SERVICE = "frr.service"
+_SERVICE = boot.FRR
 _RELOAD = "/usr/lib/frr/frr-reload.py"
 _running = Step(
     ("vtysh", "-c", "show running-config"), "what FRR advertises to guests", may_fail=True

@@ -105,11 +105,12 @@ class Ifupdown:
         (`squash` in ifupdown/iface.py, 3.0): after ours it would start no DHCP client.
         """
         uplinks = {uplink.ifname for uplink in host.uplinks}
-        return [
+        found = [
             problem
             for stanza in interfaces.stanzas(root, FILE)
             for problem in _conflicts(stanza, uplinks)
         ]
+        return [*found, *(_unreadable() if root == Path("/") else ())]
 
     def lease(self, root: Path, host: Host) -> str | None:
         """Return the policy that keeps ifupdown2 from waiting (addons/dhcp.py, 3.0)."""
@@ -200,6 +201,20 @@ class Ifupdown:
                 )
                 return set() if old == new else None
         return set()
+
+
+def _unreadable() -> Iterator[Problem]:
+    """Yield lines of the operator's files that ifupdown2 can't read.
+
+    It leaves them out and goes on, but `ifreload` and `ifup` end with 1 then, whatever they did
+    for our devices. `ifquery` ends with 0, and prints the same.
+    """
+    argv = ("ifquery", "--list", "-a")
+    done = subprocess.run(argv, capture_output=True, timeout=60, check=False)
+    for line in done.stderr.decode(errors="replace").splitlines():
+        if line.startswith("error: /") and f"/{FILE}:" not in line:
+            place, _, rule = line.removeprefix("error: ").partition(": ")
+            yield Problem(place, "", rule, "ifupdown2 can't read it: take it out")
 
 
 def _conflicts(stanza: Stanza, uplinks: Names[str]) -> Iterator[Problem]:

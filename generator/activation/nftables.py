@@ -6,11 +6,12 @@ from generator.activation import commands, services
 from generator.activation.backend import Activation
 from generator.activation.commands import Log, Step
 from generator.errors import ActivationFailed, check_removed
+from generator.observed import boot
 from generator.observed import filter as packet_filter
 from generator.state import unfiltered
 
 FILE = "etc/nftables.d/evpn-host.nft"
-UNIT = "evpn-host-nftables.service"
+UNIT = boot.FILTER
 
 
 def load(activation: Activation, log: Log, say: Log) -> None:

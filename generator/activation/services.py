@@ -1,10 +1,13 @@
 """Has systemd enable services, and run a command later."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from generator.activation import commands, units
 from generator.activation.commands import Log, Step
+from generator.state import tree
 
+_MASKS = ("etc/systemd/system", "run/systemd/system")
 _RETRY = 5  # seconds until a command that had nothing to do yet, or failed, runs again
 
 
@@ -24,6 +27,15 @@ def enable(unit: str, reason: str, log: Log) -> None:
 def is_installed(unit: str, root: Path) -> bool:
     """Whether systemd has a unit."""
     return any((root / folder / unit).exists() for folder in units.FOLDERS)
+
+
+def masked(names: Iterable[str], root: Path) -> list[str]:
+    """Return which units somebody has masked: systemd does not start them for anybody."""
+    return [
+        name
+        for name in names
+        if any(tree.links_to_nothing(root, f"{folder}/{name}") for folder in _MASKS)
+    ]
 
 
 def is_enabled(unit: str, log: Log) -> bool:

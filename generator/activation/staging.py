@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from generator.activation import backends, commands, devices, frr, nftables
 from generator.activation.commands import Log
 from generator.desired import plan
-from generator.errors import ActivationFailed, NotInstalled, Refused, Unchecked
+from generator.errors import ActivationFailed, NotInstalled, Problem, Refused, Unchecked
 from generator.state import changes as reading
 from generator.state import files, record, tree
 from generator.state.changes import Change
@@ -119,6 +119,14 @@ def _has_text(root: Path, copy: PurePath, text: str) -> bool:
     with contextlib.suppress(OSError):
         return files.read(root, copy) == text
     return False
+
+
+def refuse_unwritable(root: Path, needed: Iterable[Change]) -> None:
+    """Raise `Refused` if a file can't be written, before the first one is."""
+    hint = "see findmnt and lsattr"
+    reasons = {change.path: files.unwritable(root, change.path) for change in needed}
+    if problems := [Problem(f"/{path}", "", why, hint) for path, why in reasons.items() if why]:
+        raise Refused(*problems)
 
 
 def commit(root: Path, needed: Iterable[Change]) -> list[str]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from generator.desired.target import Target, Vni
 from generator.observed import (
+    boot,
     devices,
     diverted,
     frr,
@@ -40,6 +41,7 @@ def kernel_differences(target: Target, root: Path, *, lasting: bool = True) -> l
         *nics.misplaced(target.management, kernel, hook_runs=management.hook_runs(root)),
         *settings.differences(root, kernel.links),
         *packet_filter.differences(target, root),
+        *boot.differences(target, root),
         *(uplinks.differences(target, kernel) if lasting else ()),
         *(diverted.findings(target) if lasting else ()),
     ]

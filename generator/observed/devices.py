@@ -103,8 +103,8 @@ def unchangeable(expected: Iterable[Device]) -> list[str]:
             or (device.kind == "vrf" and link.table != device.table)
             or (
                 device.kind == "vxlan"
-                and (link.vni, link.local, link.port, link.learning)
-                != (device.vni, device.local, 4789, False)
+                and (link.vni, link.local, link.port, link.learning, link.bound)
+                != (device.vni, device.local, 4789, False, False)
             )
         )
     ]
@@ -155,6 +155,8 @@ def _of_bridge(device: Device, link: netlink.Link) -> list[Check]:
     return [
         ("stp", link.stp, False, f"{to} stp_state 0"),
         ("forward delay", link.forward_delay, 0, f"{to} forward_delay 0"),
+        ("VLAN filtering", link.vlans, False, f"{to} vlan_filtering 0"),
+        ("ARP", link.arp, True, f"link set dev {device.name} arp on"),
     ]
 
 
@@ -171,9 +173,17 @@ def _of_vxlan(device: Device, link: netlink.Link) -> list[Check]:
         ("local", link.local, device.local, ""),
         ("port", link.port, 4789, ""),
         ("learning", link.learning, False, f"{to} nolearning"),
+        ("remote address or NIC of its own", link.bound, False, ""),
     ]
     if link.master:
+        open_ = "state 3 flood on mcast_flood on bcast_flood on isolated off locked off"
         checks += [
+            (
+                "passing all frames as a port",
+                link.port_open or not link.up,
+                True,
+                f"{port} {open_}",
+            ),
             ("learning as a port", link.port_learning, False, f"{port} learning off"),
             (
                 "neighbour suppression",

@@ -18,8 +18,12 @@ _VERDICTS = {"ACCEPT": "accept", "DROP": "drop", "REJECT": "reject", "RETURN": "
 _DEVICES = {"-i": "iifname", "-o": "oifname"}
 _ADDRESSES = {"-s": "saddr", "-d": "daddr"}
 _PORTS = {"--dport": "dport", "--sport": "sport", "--dports": "dport", "--sports": "sport"}
-_STATES = {"--ctstate", "--state"}
-_KNOWN = {"tcp", "udp", "sctp", "conntrack", "state", "multiport", "comment"}  # -m
+_LISTS: dict[str, Json] = {
+    "--ctstate": {"ct": {"key": "state"}},
+    "--state": {"ct": {"key": "state"}},
+    "--dst-type": {"fib": {"result": "type", "flags": ["daddr"]}},
+}
+_KNOWN = {"tcp", "udp", "sctp", "conntrack", "state", "multiport", "comment", "addrtype"}  # -m
 _NOT_UNDERSTOOD: dict[str, Json] = {"xt": {"type": "match"}}
 
 
@@ -74,8 +78,8 @@ def _expressions(words: list[str], family: str) -> Iterator[dict[str, Json]]:
         elif word in _PORTS:
             ports = [_port(each) for each in value.split(",")]
             yield _match({"payload": {"protocol": protocol, "field": _PORTS[word]}}, op, ports)
-        elif word in _STATES:
-            yield _match({"ct": {"key": "state"}}, op, value.lower().split(","))
+        elif word in _LISTS:
+            yield _match(_LISTS[word], op, value.lower().split(","))
         elif word != "--comment" and (word != "-m" or value not in _KNOWN):
             yield _NOT_UNDERSTOOD
         op = "=="

@@ -29,7 +29,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
     links: dict[str, netlink.Link]
     addresses: dict[int, set[str]]
-    # Ports that a program uses, not the kernel, with the program's name, "" if we can't read it.
+    # Ports in use, with the program's name, "" for the kernel itself or if we can't read it.
     udp_ports: dict[int, str] = {}
     tcp_listeners: dict[int, str] = {}
     tables: dict[int, str] = {}  # routing tables of no VRF, each with one of its prefixes
@@ -90,7 +90,7 @@ def _leaves() -> tuple[dict[str, str], bool]:
 
 
 def _sockets(root: Path, protocol: str, state: str) -> Iterator[tuple[int, str]]:
-    """Yield port and inode of programs' sockets; the kernel's own have no inode (proc(5))."""
+    """Yield port and inode of sockets. No process has the kernel's own, such as VXLAN's."""
     for name in (protocol, f"{protocol}6"):
         with contextlib.suppress(OSError):
             for line in (root / "proc/net" / name).read_text().splitlines()[1:]:

@@ -65,7 +65,7 @@ class _Item(msgspec.Struct, frozen=True):
     chain: _Chain | None = None
     rule: _Rule | None = None
     set: _Set | None = None
-    map: dict[str, Json] | None = None
+    map: _Set | None = None
 
 
 class _Listing(msgspec.Struct, frozen=True):
@@ -86,7 +86,8 @@ class Ruleset:
         listed = [i for i in listed if not (i.rule and _key(i.rule, i.rule.chain) in replaced)]
         both = listed + added
         self._chains = {_key(i.chain, i.chain.name): i.chain for i in both if i.chain}
-        self._sets = {_key(i.set, i.set.name): i.set.elem for i in both if i.set}
+        sets = (each for i in both for each in (i.set, i.map) if each)
+        self._sets = {_key(each, each.name): each.elem for each in sets}
         self._rules: dict[tuple[str, str, str], list[_Rule]] = {}
         for rule in (item.rule for item in both if item.rule):
             self._rules.setdefault(_key(rule, rule.chain), []).append(rule)
@@ -129,20 +130,57 @@ class Ruleset:
 
         Before that, `maybe` for a rule that may drop it, `unsure` for one that may accept it.
         """
+        sure = True  # whether the packet gets this far
         for rule in self._rules.get(_key(base, name), []) if depth < _DEEPEST else []:
             matches = self._matches(rule, packet)
             if matches is False:
                 continue
-            verb, target = _verdict(rule)
-            text = _text(rule)
-            if verb in {"drop", "reject"}:
-                yield "drop" if matches else "maybe", text
-            elif verb == "accept":
-                yield "accept" if matches else "unsure", text
-            elif verb in {"jump", "goto"}:
-                for outcome, inner in self._walk(base, target, packet, depth + 1):
-                    yield outcome if matches else _UNCERTAIN[outcome], inner
-            if verb in {"return", "goto"} and matches:
+            for verb, target, this in self._verdicts(rule, packet):
+                certain = sure and bool(matches) and this
+                for outcome, text in self._outcomes(base, verb, target, packet, depth):
+                    yield outcome if certain else _UNCERTAIN[outcome], text or _text(rule)
+                if verb in {"return", "goto"}:
+                    if matches and this:
+                        return
+                    sure = False
+
+    def _outcomes(
+        self, base: _Chain, verb: str, target: str, packet: Packet, depth: int
+    ) -> Iterator[tuple[Outcome, str]]:
+        """Yield what a verdict leads to, and the rule that decides, "" for that of the verdict."""
+        if verb in {"drop", "reject"}:
+            yield "drop", ""
+        elif verb == "accept":
+            yield "accept", ""
+        elif verb in {"jump", "goto"}:
+            yield from self._walk(base, target, packet, depth + 1)
+
+    def _verdicts(self, rule: _Rule, packet: Packet) -> Iterator[tuple[str, str, bool]]:
+        """Yield the verdicts that a rule may have: verb, target, and whether it surely has it."""
+        for expression in rule.expr:
+            for kind, value in expression.items():
+                if kind in _VERDICTS:
+                    yield *_verdict(kind, value), True
+                elif kind == "vmap" and isinstance(value, dict):
+                    yield from self._mapped(rule, value, packet)
+
+    def _mapped(
+        self, rule: _Rule, value: dict[str, Json], packet: Packet
+    ) -> Iterator[tuple[str, str, bool]]:
+        """Yield the verdicts of a verdict map: that of the packet's own value, or all of them."""
+        own = _own(_field(value.get("key")), packet)
+        data = value.get("data")
+        if isinstance(data, dict):
+            data = data.get("set")
+        if isinstance(data, str) and data.startswith("@"):
+            data = self._sets.get(_key(rule, data[1:]))
+        for pair in data if isinstance(data, list) else []:
+            if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[1], dict)):
+                continue
+            inside = None if own is None else self._inside(rule, pair[0], own)
+            for kind, target in pair[1].items() if inside is not False else ():
+                yield *_verdict(kind, target), bool(inside)
+            if inside:
                 return
 
     def _matches(self, rule: _Rule, packet: Packet) -> bool | None:
@@ -152,7 +190,7 @@ class Ruleset:
             [(kind, value)] = list(expression.items())[:1]
             if kind == "match" and isinstance(value, dict):
                 one = self._match(rule, value, packet)
-            elif kind in _NEUTRAL or kind in _VERDICTS:
+            elif kind in _NEUTRAL or kind in _VERDICTS or kind == "vmap":
                 one = True
             else:
                 one = None  # a limit, or a match of iptables
@@ -165,7 +203,7 @@ class Ruleset:
         field = _field(match.get("left"))
         if _foreign(field, packet):
             return False
-        own = packet.fields.get(field)
+        own = _own(field, packet)
         if own is None:
             return None
         inside = self._inside(rule, match.get("right"), own)
@@ -187,13 +225,14 @@ class Ruleset:
             return _in_prefix(right, own)
         if isinstance(right, str) and right.endswith("*"):
             return own.startswith(right[:-1])
-        return str(right) == own if isinstance(right, str | int) else None
+        return _PROTOCOLS.get(right, str(right)) == own if isinstance(right, str | int) else None
 
 
 # What an outcome becomes after a jump that may not be taken.
 _UNCERTAIN: dict[Outcome, Outcome] = {
     "accept": "unsure", "unsure": "unsure", "drop": "maybe", "maybe": "maybe",
 }  # fmt: skip
+_PROTOCOLS: dict[object, str] = {"ipv6-icmp": "icmpv6"}  # nft 1.0 and 1.1 print both
 _VERDICTS = {"accept", "drop", "reject", "jump", "goto", "return", "continue"}
 
 
@@ -201,13 +240,18 @@ def _key(each: _Chain | _Rule | _Set, name: str) -> tuple[str, str, str]:
     return each.family, each.table, name
 
 
-def _verdict(rule: _Rule) -> tuple[str, str]:
-    for expression in rule.expr:
-        for kind, value in expression.items():
-            if kind in _VERDICTS:
-                target = value.get("target") if isinstance(value, dict) else ""
-                return kind, str(target)
-    return "", ""
+def _verdict(kind: str, value: Json) -> tuple[str, str]:
+    """Return what is done, and with which chain, "" for none."""
+    return kind, str(value.get("target")) if isinstance(value, dict) else ""
+
+
+def _own(field: str, packet: Packet) -> str | None:
+    """Return what a packet has in a field, None: nobody knows."""
+    if field == "nfproto" and packet.kind != "bridge":
+        return {"ip": "ipv4", "ip6": "ipv6"}[packet.kind]
+    if field == "th dport":  # of whatever protocol
+        field = f"{packet.fields.get('l4proto', '')} dport"
+    return packet.fields.get(field)
 
 
 def _field(left: Json) -> str:

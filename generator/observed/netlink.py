@@ -25,6 +25,11 @@ _ATTEMPTS = 5  # a dump that changes under the reader is read again
 # needs a system call more for each read, and the hook reads very often.
 _PATIENCE = struct.pack("ll", 10, 0)
 
+# IFLA_VXLAN_… by which a socket is another one than ours (VXLAN_F_RCV_FLAGS, net/vxlan.h):
+# UDP_ZERO_CSUM6_RX, REMCSUM_RX, GBP, COLLECT_METADATA (Open vSwitch), GPE, VNIFILTER.
+_ALONE = (20, 22, 23, 25, 27, 30)
+# IFLA_BRPORT_UNICAST_FLOOD, _MCAST_FLOOD, _BCAST_FLOOD; then _ISOLATED, _LOCKED.
+_FLOODS, _CLOSED = (9, 27, 30), (33, 39)
 Attributes = dict[int, bytes]
 
 
@@ -41,11 +46,16 @@ class Link(msgspec.Struct):
     vni: int | None = None
     local: str | None = None
     port: int | None = None
+    alone: bool = False  # whether a VXLAN device can't share its port with ours
     learning: bool | None = None  # of a VXLAN device itself
+    bound: bool = False  # whether a VXLAN device floods to an address of its own, or by one NIC
     table: int | None = None
     vlan: int | None = None  # of a VLAN device
     port_learning: bool | None = None  # as a port of a bridge
     port_suppress: bool | None = None
+    port_open: bool | None = None  # whether all frames pass it
+    vlans: bool = False  # whether a bridge heeds VLANs
+    arp: bool = True
     stp: bool | None = None
     forward_delay: int | None = None  # of a bridge, hundredths of a second
     carrier: bool = True
@@ -180,6 +190,7 @@ def links() -> dict[str, Link]:
             index=index,
             name=_text(attributes[3]),  # IFLA_IFNAME
             up=bool(flags & 1),
+            arp=not flags & 0x80,  # IFF_NOARP
             mtu=_int(attributes.get(4)),
             mac=_mac(attributes.get(1, b"")),
             master=_int(attributes.get(10)),
@@ -210,13 +221,15 @@ def _strings(data: bytes) -> Iterator[str]:
 
 def _read_kind(link: Link, info: Attributes) -> None:
     link.kind = info.get(1, b"").rstrip(b"\0").decode()
-    # A bridge has forty attributes, of which the first five are read (br_fill_info).
-    data = attributes_of(info.get(2, b""), 0, last=5 if link.kind == "bridge" else -1)
+    # A bridge has forty attributes, of which the first seven are read (br_fill_info).
+    data = attributes_of(info.get(2, b""), 0, last=7 if link.kind == "bridge" else -1)
     if link.kind == "vxlan":
         link.vni = _int(data.get(1))
         link.local = str(ip_address(data[4])) if 4 in data else None
         link.learning = bool(_int(data.get(7)))
+        link.bound = 2 in data or bool(_int(data.get(3)))  # IFLA_VXLAN_GROUP, IFLA_VXLAN_LINK
         link.port = int.from_bytes(data.get(15, b""), "big")
+        link.alone = any(data.get(each, b"\0") != b"\0" for each in _ALONE)
     elif link.kind == "vrf":
         link.table = _int(data.get(1))
     elif link.kind == "vlan":
@@ -224,10 +237,14 @@ def _read_kind(link: Link, info: Attributes) -> None:
     elif link.kind == "bridge":
         link.stp = bool(_int(data.get(5)))
         link.forward_delay = _int(data.get(1))
+        link.vlans = bool(_int(data.get(7)))
     if info.get(4, b"").rstrip(b"\0") == b"bridge":
         port = attributes_of(info.get(5, b""), 0)
         link.port_learning = bool(_int(port.get(8)))
         link.port_suppress = bool(_int(port.get(32)))
+        floods = all(_int(port.get(each)) for each in _FLOODS)
+        closed = any(_int(port.get(each)) for each in _CLOSED)
+        link.port_open = _int(port.get(1)) == 3 and floods and not closed  # BR_STATE_FORWARDING
 
 
 def settings_of(link: Link) -> dict[str, Sequence[int]]:

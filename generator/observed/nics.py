@@ -24,6 +24,9 @@ def differences(target: Target, kernel: Kernel) -> list[Difference]:
             listed.append(Difference(nic.name, "is not there", lasting=True))
             continue
         listed += _settings(nic, link)
+        if master := _master(kernel, link):
+            # Somebody has put it there, and his bridge is not ours to change.
+            listed.append(Difference(nic.name, f"is a port of {master}", lasting=True))
         absent = sorted(set(nic.addresses) - kernel.addresses_of(nic.name))
         listed += [missing_address(nic.name, address) for address in absent]
         if nic.peers:
@@ -32,6 +35,10 @@ def differences(target: Target, kernel: Kernel) -> list[Difference]:
             missing = [pair for pair in nic.peers if pair not in present]
             listed += [_missing_peer(nic.name, *pair) for pair in missing]
     return listed
+
+
+def _master(kernel: Kernel, link: netlink.Link) -> str:
+    return next((each.name for each in kernel.links.values() if each.index == link.master), "")
 
 
 def _settings(nic: Nic, link: netlink.Link) -> Iterator[Difference]:

@@ -1,12 +1,17 @@
 """The packets to and from a guest, as the hooks of netfilter see them. Pure."""
 
+import itertools
 from collections.abc import Iterator
+from typing import Literal
 
+from generator.desired.model import Host
 from generator.observed.guest import Facts
 from generator.observed.netfilter import Packet
 
 _VXLAN = {"l4proto": "udp", "ip protocol": "udp", "udp dport": "4789"}
-_NEW, _ANSWER = {"ct state": "new"}, {"ct state": "established"}
+_NEW = {"ct state": "new", "ct status": "none"}  # nobody has translated it
+_ANSWER = {"ct state": "established"}
+_TO_US = {"fib daddr type": "local"}
 _BACK = "fib saddr oifname"  # the route to the VTEP leads out of an uplink
 _FORWARD = frozenset({"forward"})
 _IN, _OUT = frozenset({"prerouting", "input"}), frozenset({"output", "postrouting"})
@@ -18,7 +23,7 @@ def packets(facts: Facts, uplinks: list[str], loopback: str) -> list[Packet]:
 
 
 def _vxlan(facts: Facts, uplinks: list[str], loopback: str) -> Iterator[Packet]:
-    local = {"ip daddr": loopback}
+    local = {"ip daddr": loopback, **_TO_US}
     if not facts.vteps and facts.ports:
         for device in uplinks:
             fields = {"iifname": device, _BACK: device, **local, **_VXLAN, **_NEW}
@@ -71,3 +76,59 @@ def _routed(facts: Facts) -> Iterator[Packet]:
     fields = {"iifname": place.vrf, f"{facts.family} saddr": facts.address}
     what = "what it sends to other V-Nets"
     yield Packet(what=what, kind=facts.family, hooks=_FORWARD, fields={**fields, **_ANSWER})
+
+
+def of_leaves(host: Host) -> Iterator[Packet]:
+    """Yield what this host and its leaves send each other, without which nothing works.
+
+    RFC 4271, RFC 5881, RFC 7348, RFC 4861. Sessions that have a NIC's name are IPv6.
+    """
+    for uplink in host.uplinks:
+        sessions: Literal["ip", "ip6"] = "ip" if uplink.peer else "ip6"
+        yield from _both_ways("BGP", sessions, uplink.ifname, _to("tcp", 179))
+        yield from _both_ways("BFD", sessions, uplink.ifname, _to("udp", 3784))
+        yield from _both_ways("VXLAN", "ip", uplink.ifname, _to("udp", 4789), host.loopback)
+        if not uplink.peer:
+            yield from _both_ways("neighbour discovery", "ip6", uplink.ifname, _SOLICITATION)
+
+
+# The kernel tracks no neighbour discovery (nf_conntrack_icmpv6_init).
+_SOLICITATION = {
+    "l4proto": "icmpv6", "ip6 nexthdr": "icmpv6", "icmpv6 type": "nd-neighbor-solicit",
+    "ct state": "untracked",
+}  # fmt: skip
+
+
+def _to(protocol: str, port: int) -> dict[str, str]:
+    known = {"l4proto": protocol, "ip protocol": protocol, "ip6 nexthdr": protocol}
+    return {**known, f"{protocol} dport": str(port), **_NEW}
+
+
+def _both_ways(
+    what: str, kind: Literal["ip", "ip6"], device: str, fields: dict[str, str], address: str = ""
+) -> Iterator[Packet]:
+    to_us = {"ip daddr": address} if address else {}
+    coming = {"iifname": device, _BACK: device, **_TO_US, **to_us, **fields}
+    yield Packet(what=what, kind=kind, hooks=_IN, fields=coming)
+    by_us = {"ip saddr": address} if address else {}
+    yield Packet(what=what, kind=kind, hooks=_OUT, fields={"oifname": device, **by_us, **fields})
+
+
+_VPCS = 8
+_CONNECTION = {"l4proto": "tcp", "ip protocol": "tcp", "ip6 nexthdr": "tcp", **_NEW}
+
+
+def of_guests(host: Host) -> Iterator[Packet]:
+    """Yield what guests send each other, routed in each VPC, and bridged as br_netfilter shows it.
+
+    One V-Net of each VPC, and of no VPC, will do, of the first VPCs: rules name all of our devices
+    by a pattern, or none. A host may have thousands.
+    """
+    vnets = {bridge.vrf: bridge for bridge in reversed(host.bridges) if not bridge.l3vni}
+    for bridge in itertools.islice(vnets.values(), _VPCS):
+        for kind in ("ip", "ip6"):
+            same = {"iifname": bridge.name, "oifname": bridge.name, **_CONNECTION}
+            yield Packet(what="bridged", kind=kind, hooks=_FORWARD, fields=same)
+            if bridge.vrf:
+                routed = {"iifname": bridge.vrf, "oifname": bridge.name, **_CONNECTION}
+                yield Packet(what="routed", kind=kind, hooks=_FORWARD, fields=routed)

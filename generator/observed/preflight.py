@@ -138,12 +138,17 @@ def collisions(
     others = [link for link in machine.links.values() if link.name not in ours]
     remedy = "remove the other one, or choose another id in the payload"
     for what, why in (
-        *_device_collisions(new, others, first=first),
+        *_device_collisions([*new, *_missing(devices, ours, machine)], others, first=first),
         *_table_collisions(new, others, machine),
     ):
         yield Finding(what=what, why=why, remedy=remedy, stops=True)
     if first:
         yield from _ports(machine)
+
+
+def _missing(devices: list[Device], ours: Set[str], machine: Machine) -> list[Device]:
+    """Return devices of ours that do not exist: somebody may have renamed one."""
+    return [each for each in devices if each.name in ours - machine.links.keys()]
 
 
 def _device_collisions(
@@ -156,8 +161,13 @@ def _device_collisions(
     kinds = {device.name: device.kind for device in new}
     vnis = {device.vni: device.name for device in new if device.vni}
     for link in others:
+        if name := next(iter(kinds.keys() & set(link.altnames)), ""):
+            yield f"{link.name} has the alternative name {name}", "evpn-host makes it"
         if link.name in kinds and (first or link.kind != kinds[link.name]):
             yield f"{link.name} is there already", "evpn-host makes a device of this name"
+        elif link.kind == "vxlan" and link.port == VXLAN and link.up and link.alone:
+            what = f"{link.name} has UDP port {VXLAN} for itself"
+            yield what, "the kernel lets no VXLAN device with other options share it"
         elif link.kind == "vxlan" and link.vni in vnis and link.port == VXLAN:
             yield f"VNI {link.vni} belongs to {link.name}", f"{vnis[link.vni]} needs it"
 
@@ -182,8 +192,9 @@ def _table_collisions(
 
 
 def _ports(machine: Machine) -> Iterator[Finding]:
-    """Find programs on the ports that the kernel needs."""
-    if VXLAN in machine.udp_ports:
+    """Find programs on the ports that the kernel needs. Its own VXLAN devices share one."""
+    kernels = any(each.up and each.port == VXLAN for each in machine.links.values())
+    if VXLAN in machine.udp_ports and (machine.udp_ports[VXLAN] or not kernels):
         yield Finding(
             what=f"{machine.udp_ports[VXLAN] or 'a program'} uses UDP port {VXLAN}",
             why="the kernel's VXLAN devices need it",

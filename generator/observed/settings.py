@@ -16,8 +16,10 @@ _FOLDERS = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
 _LAST = "etc/sysctl.conf"  # `sysctl --system` reads it after all others; systemd does not read it
 # IPV4_DEVCONF_… less 1 (linux/ip.h), DEVCONF_… (linux/ipv6.h). Others are read below /proc/sys.
 _NUMBERS = {
+    ("ipv4", "forwarding"): 0,
     ("ipv4", "rp_filter"): 7,
     ("ipv4", "arp_ignore"): 18,
+    ("ipv6", "forwarding"): 0,
     ("ipv6", "accept_ra"): 3,
     ("ipv6", "disable_ipv6"): 26,
     ("ipv6", "accept_dad"): 27,

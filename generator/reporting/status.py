@@ -12,6 +12,7 @@ from generator.desired import model, plan
 from generator.desired.target import Target
 from generator.errors import Refused
 from generator.observed import (
+    boot,
     companions,
     comparison,
     evpn,
@@ -140,6 +141,7 @@ def _warnings(root: Path, target: Target, leaves: Mapping[str, str]) -> Iterator
     if warning := packet_filter.warning(root):
         yield warning
     if root == Path("/"):
+        yield from boot.stopped(target, root)
         yield from _staying(target)
         yield from map(str, settings.later(root))
         # Files of the operator that may have caused the differences.

@@ -7,10 +7,12 @@ relative to a root, and `state.tree` keeps them inside it. All functions raise `
 
 import contextlib
 import errno
+import fcntl
 import os
 import pwd
 import shutil
 import stat
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 
@@ -21,6 +23,8 @@ PARTIAL = ".new"  # ends the name of a file while it is being written
 FOLDER_MODE = 0o755  # of folders that are created on the way, whatever the umask
 # Why a folder is not removed: others have files in it, it is a mount point, or it does not exist.
 _NOT_OURS_ALONE = {errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.ENOENT, errno.ENOTDIR}
+# FS_IOC_GETFLAGS, FS_IMMUTABLE_FL | FS_APPEND_FL (linux/fs.h): what `chattr +i` and `+a` set.
+_GET_FLAGS, _UNCHANGEABLE = 0x80086601, 0x30
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
@@ -92,6 +96,26 @@ def _replacement(root: Path, path: PurePath | str) -> Iterator[tuple[int, str]]:
                 _remove(partial, folder)
             raise
         os.fsync(folder)
+
+
+def unwritable(root: Path, path: PurePath | str) -> str:
+    """Return why a file can't be written or removed, "" if it can."""
+    parent, name = os.path.split(path)
+    while parent and not tree.is_folder(root, parent):
+        parent, name = os.path.split(parent)
+    with tree.folder(root, parent) as folder:
+        if os.statvfs(folder).f_flag & os.ST_RDONLY:
+            return "is on a read-only file system"
+        for each in (".", name):
+            with contextlib.suppress(OSError):  # it is not there, or its file system has no flags
+                file = os.open(each, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+                try:
+                    flags = fcntl.ioctl(file, _GET_FLAGS, bytes(8))
+                finally:
+                    os.close(file)
+                if int.from_bytes(flags, sys.byteorder) & _UNCHANGEABLE:
+                    return "can't be changed: it, or its folder, has the attribute i or a"
+    return ""
 
 
 def partial_of(name: str) -> str:

@@ -82,6 +82,14 @@ def is_folder(root: Path, path: PurePath | str) -> bool:
         return False
 
 
+def links_to_nothing(root: Path, path: PurePath | str) -> bool:
+    """Whether a path below a root is a link to /dev/null: systemd takes such a unit as masked."""
+    parent, name = os.path.split(path)
+    with contextlib.suppress(OSError), folder(root, parent) as descriptor:
+        return os.readlink(name, dir_fd=descriptor) == os.devnull
+    return False
+
+
 def read(root: Path, path: PurePath | str, limit: int | None = None) -> bytes:
     """Return a regular file's bytes. Raises `OSError`, also if there are more than `limit`.
 

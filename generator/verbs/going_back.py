@@ -43,7 +43,7 @@ def go_back(attempt: Attempt) -> None:
     with uninterrupted():
         attempt.say("going back to the previous generation")
         try:
-            staging.commit(root, [Change(c.path, c.new, c.old) for c in attempt.changes])
+            staging.commit(root, _changed(attempt))
             restored = _restored(attempt)
             if restored and _has_other_management(attempt, restored):
                 # The hook reads the record: it has to bring the address back now.
@@ -64,6 +64,13 @@ def go_back(attempt: Attempt) -> None:
                 *problems_of(second),
                 f"look at: systemctl status {unit} frr; evpn-host status; evpn-host diff",
             ) from None
+
+
+def _changed(attempt: Attempt) -> list[Change]:
+    """Return the files that are not as they were. One that can't be written still is."""
+    back = (Change(each.path, each.new, each.old) for each in attempt.changes)
+    root = attempt.options.root
+    return [change for change in back if reading.read(root, change.path) != change.new]
 
 
 def _restored(attempt: Attempt) -> Record | None:

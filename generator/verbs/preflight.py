@@ -7,13 +7,14 @@ from pathlib import Path
 
 import msgspec
 
-from generator.activation import backends, firewall, frr, lldp, nat, nftables, staging
+from generator.activation import backends, firewall, frr, lldp, nat, nftables, services, staging
 from generator.activation.commands import Log
 from generator.desired import plan
 from generator.desired.plan import Plan
 from generator.desired.target import FormerAddress, Target
 from generator.errors import Problem, Refused
 from generator.observed import (
+    boot,
     companions,
     diverted,
     following,
@@ -53,6 +54,7 @@ def look(planned: Plan, previous: Record | None, root: Path, log: Log) -> list[F
     listed = [
         *_foreign_bgp(root),
         *conflicts,
+        *_masked(root, planned),
         *findings,
         *_stale_files(root, planned, previous),
         *_later_settings(root, planned),
@@ -76,6 +78,21 @@ def _conflicts(root: Path, planned: Plan) -> list[Finding]:
             stops=True,
         )
         for problem in backends.named(planned.backend).conflicts(root, planned.host)
+    ]
+
+
+def _masked(root: Path, planned: Plan) -> list[Finding]:
+    """Find units that nobody can start, without which nothing that we write has an effect."""
+    hook = [observing.HOOK] if planned.host.management else []
+    names = [boot.FRR, f"{backends.named(planned.backend).unit}.service", *hook]
+    return [
+        Finding(
+            what=f"{name} is masked",
+            why="systemd does not start it",
+            remedy=f"systemctl unmask {name}",
+            stops=True,
+        )
+        for name in services.masked(names, root)
     ]
 
 
@@ -206,7 +223,8 @@ def warn_or_refuse(  # noqa: PLR0913, PLR0917
         new = preflight.collisions(planned.devices, now, first=False, ours=ours)
         lacking = preflight.kernel(planned.host, now)
         rules = [each for each in _rules(planned, previous) if each.stops]
-        findings = [*new, *lacking, *rules, *_firewall(options.root, planned, log)]
+        masked = _masked(options.root, planned)
+        findings = [*new, *lacking, *masked, *rules, *_firewall(options.root, planned, log)]
     stopping = [each for each in findings if each.stops]
     if stopping and options.guard is not None:
         raise refusal(stopping)
@@ -297,7 +315,7 @@ def _later_settings(root: Path, planned: Plan) -> list[Finding]:
 
 def _firewall(root: Path, planned: Plan, log: Log) -> list[Finding]:
     host = planned.host
-    dropped = list(firewall.findings([uplink.ifname for uplink in host.uplinks], log))
+    dropped = list(firewall.findings(host, log))
     filtered = shutil.which("nft") is not None and not packet_filter.limits(root)
     if filtered and nat.KEPT in planned.files.get(nftables.FILE, ""):
         return dropped

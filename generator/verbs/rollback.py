@@ -81,6 +81,7 @@ def go_to(number: int | None, options: Options, log: Log, say: Log) -> tuple[Out
     pending = _pending(current, entry, generations.next_number(root, current), options)
     frr_local(root)  # reading it makes its passwords known: FRR's tools may repeat them
     changes = staging.changes(root, texts)
+    staging.refuse_unwritable(root, changes)
     with awaiting.awaiting(options, "rollback", pending.number, current, log, say):
         done = _carry_out(
             options,

@@ -107,6 +107,7 @@ def carry_out(run: Run, data: bytes, stage: Path) -> Outcome:
     root = run.options.root
     changed = sorted(change.path for change in run.changes)
     kept: list[str] = []
+    staging.refuse_unwritable(root, run.changes)
     run.guard.look(run.previous.target if run.previous else None, run.target)
     before.remember(root, run.plan, run.log, running=run.options.activate)
     record.begin(root, run.record(ok=False, detail=BEGUN), run.previous)

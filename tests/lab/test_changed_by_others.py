@@ -113,6 +113,35 @@ KERNEL = {
         "bridge link set dev l3vx-1033 neigh_suppress on",
         "l3vx-1033: neighbour suppression is on, not off",
     ),
+    "state of a port": (
+        "bridge link set dev vxlan26 state 0",
+        "vxlan26: passing all frames as a port is off, not on",
+    ),
+    "flooding": (
+        "bridge link set dev vxlan31 flood off mcast_flood off bcast_flood off",
+        "vxlan31: passing all frames as a port is off, not on",
+    ),
+    "isolated, and locked": (
+        "bridge link set dev vxlan31 isolated on locked on",
+        "vxlan31: passing all frames as a port is off, not on",
+    ),
+    "VLANs": (
+        "ip link set dev nbr-26 type bridge vlan_filtering 1 vlan_default_pvid 0",
+        "nbr-26: VLAN filtering is on, not off",
+    ),
+    "ARP": ("ip link set dev nbr-26 arp off", "nbr-26: ARP is off, not on"),
+    "another destination of a VXLAN port": (
+        "ip link set dev vxlan26 type vxlan remote 192.0.2.99 dev ens6",
+        "vxlan26: remote address or NIC of its own is on, not off",
+    ),
+    "forwarding of a bridge": (
+        "sysctl -qw net.ipv4.conf.nbr-26.forwarding=0",
+        "net/ipv4/conf/nbr-26/forwarding: is 0, not 1",
+    ),
+    "forwarding of an L3VNI": (
+        "sysctl -qw net.ipv4.conf.l3br-1033.forwarding=0",
+        "net/ipv4/conf/l3br-1033/forwarding: is 0, not 1",
+    ),
     "learning": ("ip link set dev vxlan26 type vxlan learning", "vxlan26: learning is on, not off"),
     "bridge in no VRF": ("ip link set dev nbr-26 nomaster", "nbr-26: master is none, not Vrf_33"),
     "spanning tree": (
@@ -132,6 +161,7 @@ KERNEL = {
         "ip route del unreachable default vrf Vrf_33 metric 4278198272",
         "Vrf_33: has no unreachable default route (0.0.0.0/0)",
     ),
+    "FRR at boot": ("systemctl disable frr.service", "frr.service: does not start at boot"),
     "management address": (
         "ip address delete 10.12.0.101/16 dev ens4",
         "management address 10.12.0.101/16: is on no device, and evpn-host-failover.service",
@@ -272,6 +302,27 @@ def test_a_change_of_frr(host: Host, case: str) -> None:
         eventually(lambda: type_into_frr(host, rest[rest.index(LATER) + 1 :]))
     check_report_and_repair(host, named)
     assert no_reload_pending(host)
+
+
+def test_what_is_not_ours_to_put_right(host: Host) -> None:
+    """An uplink in somebody's bridge is named and stays there; a renamed device is refused."""
+    for line in ("link add br0 type bridge", "link set br0 up", "link set ens5 master br0"):
+        host.run(["ip", *line.split()])
+    try:
+        assert "ens5: is a port of br0" in differences(host)
+    finally:
+        host.run("ip link delete br0".split())
+    for line in ("set vxlan31 down", "set vxlan31 name theirs", "set theirs up"):
+        host.run(["ip", "link", *line.split()])
+    try:
+        assert "vxlan31: is not there" in differences(host)
+        result = host.evpn_host("apply", "-p", "/root/payload.json", check=False)
+        assert (result.code, "VNI 31 belongs to theirs" in result.err) == (1, True), result.err
+    finally:
+        host.run("ip link delete theirs".split())
+    host.evpn_host("apply", "-p", "/root/payload.json")
+    eventually(lambda: established(host) == {"ens4", "ens5"})
+    assert differences(host) == []
 
 
 # The operator's file that is read after ours, and the command that activates it.

@@ -101,6 +101,27 @@ TAKEN = {
         ("ip link delete theirs",),
         "VNI 26 belongs to theirs",
     ),
+    "the port of VXLAN": Theirs(
+        (
+            "ip link add vxlan_sys_4789 type vxlan external dstport 4789",
+            "ip link set vxlan_sys_4789 up",
+        ),
+        "ip -d link show vxlan_sys_4789",
+        ("ip link delete vxlan_sys_4789",),
+        "vxlan_sys_4789 has UDP port 4789 for itself",
+    ),
+    "an alternative name": Theirs(
+        ("ip link property add dev ens6 altname nbr-26",),
+        "ip link show ens6",
+        ("ip link property del dev ens6 altname nbr-26",),
+        "ens6 has the alternative name nbr-26",
+    ),
+    "FRR's unit": Theirs(
+        ("systemctl mask frr.service",),
+        "readlink /etc/systemd/system/frr.service",
+        ("systemctl unmask frr.service",),
+        "frr.service is masked",
+    ),
 }
 PROGRAMS = {
     "another BGP speaker": ("bird", "SOCK_STREAM", 179, "bird listens on TCP port 179"),
@@ -155,7 +176,12 @@ def lab(request: pytest.FixtureRequest, fresh_lab: Any) -> Lab:
 
 @pytest.fixture
 def bare(lab: Lab) -> Host:
-    """The host without a trace of us."""
+    """The host without any part of ours."""
+    return bare_host(lab)
+
+
+def bare_host(lab: Lab) -> Host:
+    """Return the host without any part of ours."""
     if lab.host.run("test -e /var/lib/evpn-host/record.json".split(), check=False).code == 0:
         for leaf in lab.fabric.state["underlay"]:
             lab.fabric.leaf(leaf).underlay(on=False)
@@ -239,6 +265,67 @@ def test_what_is_shut_down_in_frr(lab: Lab, bare: Host) -> None:
     assert "the session of ens5 is shut down in FRR, by somebody's vtysh" in output
     bring_up(lab)
     assert differences(bare) == []
+
+
+def test_another_vxlan_device_with_the_same_port(lab: Lab, bare: Host) -> None:
+    """As Calico has it: the kernel's VXLAN devices share a port, and both work."""
+    run(
+        bare,
+        (
+            "ip link add vxlan.calico type vxlan id 4096 local 10.12.0.101 dstport 4789 nolearning",
+            "ip link set vxlan.calico up",
+        ),
+    )
+    try:
+        bring_up(lab)
+        assert differences(bare) == []
+    finally:
+        run(bare, ("ip link delete vxlan.calico",))
+
+
+# What makes a file of ours one that nobody can change, and what undoes it.
+FLAGS = """
+import fcntl, sys
+file = open("/etc/frr/frr.conf")
+flags = int.from_bytes(fcntl.ioctl(file, 0x80086601, bytes(8)), "little")
+flags = flags | 0x10 if sys.argv[1] == "on" else flags & ~0x10
+fcntl.ioctl(file, 0x40086602, flags.to_bytes(8, "little"))
+"""
+CLOSED = {
+    "attribute i": (
+        [["python3", "-c", FLAGS, "on"]],
+        [["python3", "-c", FLAGS, "off"]],
+        "/etc/frr/frr.conf: can't be changed: it, or its folder, has the attribute i or a",
+    ),
+    "read-only": (
+        [["mount", "--bind", "/etc", "/etc"], ["mount", "-o", "remount,bind,ro", "/etc"]],
+        [["umount", "/etc"]],
+        "/etc/frr/frr.conf: is on a read-only file system",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CLOSED)
+@pytest.mark.claim("19.10", "A file that can't be written is refused before any file is written")
+def test_a_file_that_can_not_be_written(lab: Lab, case: str) -> None:
+    """At the first apply and later: 1, and nothing is changed."""
+    close, reopen, named = CLOSED[case]
+    for state in ("bare", "vtep"):
+        host = bare_host(lab) if state == "bare" else lab.host
+        if state == "vtep":
+            bring_up(lab)
+        before = etc_checksums(host)
+        for command in close:
+            host.run(command)
+        try:
+            result = host.apply(payload(LATER, vpcs=(LATER_VPC,)), check=False)
+        finally:
+            for command in reopen:
+                host.run(command)
+        assert result.code == 1, result.err
+        assert named in result.err
+        assert etc_checksums(host) == before
+    assert differences(lab.host) == []
 
 
 @pytest.mark.parametrize("case", PROGRAMS)

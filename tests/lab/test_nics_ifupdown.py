@@ -77,3 +77,9 @@ def test_what_is_refused(lab: Lab) -> None:
     for part in (document["links"][0]["local"], document["server"]["mgmt"]):
         part["ifname"] = "br0"
     check_apply_refuses(lab, "makes the uplink br0 a bridge", document=document)
+    configure(lab, text)
+    # As Debian's installer writes it. ifupdown2 goes on without it, and ends with 1.
+    lab.machine.write(f"{INTERFACES}.d/installer", "iface ens5 inet6 auto\n")
+    check_apply_refuses(
+        lab, f"{INTERFACES}.d/installer: line1", "unsupported address method 'auto'"
+    )

@@ -1,0 +1,60 @@
+"""Which units a host needs at boot, and which somebody has disabled, masked or stopped."""
+
+from pathlib import Path
+
+import pytest
+
+from generator.activation import services
+from generator.desired import payload, plan
+from generator.desired.target import Target
+from generator.observed import boot
+from generator.observed.management import HOOK
+
+EXAMPLE = Path(__file__).parents[1] / "examples/k8s01.json"
+WANTS = "etc/systemd/system/multi-user.target.wants"
+
+
+@pytest.fixture
+def target() -> Target:
+    host = payload.load(EXAMPLE.read_bytes()).hosts[0]
+    return plan.target(plan.make(host, "netplan", generation=1))
+
+
+def host(root: Path, *units: str) -> Path:
+    """A host that systemd has booted, with these units."""
+    for folder in ("run/systemd/system", "usr/lib/systemd/system", WANTS):
+        (root / folder).mkdir(parents=True)
+    for unit in units:
+        (root / "usr/lib/systemd/system" / unit).touch()
+    return root
+
+
+def test_what_does_not_start(target: Target, tmp_path: Path) -> None:
+    """A unit that is not there is not missed, nor is anything where systemd did not boot."""
+    assert boot.disabled(target, tmp_path) == []
+    root = host(tmp_path, boot.FRR, boot.FILTER)
+    assert boot.disabled(target, root) == [boot.FRR, boot.FILTER]
+    (root / WANTS / boot.FRR).symlink_to(f"/usr/lib/systemd/system/{boot.FRR}")
+    assert boot.differences(target, root) == [f"{boot.FILTER}: does not start at boot"]
+
+
+def test_a_hook_that_was_stopped(target: Target, tmp_path: Path) -> None:
+    """It is named where it is installed."""
+    root = host(tmp_path)
+    assert boot.stopped(target, root) == []
+    (root / "usr/lib/systemd/system" / HOOK).touch()
+    assert boot.stopped(target, root) == [
+        f"{HOOK} does not run: the management address stays where it is"
+    ]
+    (root / "sys/fs/cgroup/system.slice" / HOOK).mkdir(parents=True)
+    assert boot.stopped(target, root) == []
+
+
+def test_masked_units(tmp_path: Path) -> None:
+    """A link to another unit is an alias."""
+    root = host(tmp_path)
+    (root / "etc/systemd/system/a.service").symlink_to("/dev/null")
+    (root / "run/systemd/system/b.service").symlink_to("/dev/null")
+    (root / "etc/systemd/system/c.service").symlink_to("/usr/lib/systemd/system/d.service")
+    names = ["a.service", "b.service", "c.service", "d.service"]
+    assert services.masked(names, root) == ["a.service", "b.service"]
