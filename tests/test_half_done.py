@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import tempfile
 import threading
 import time
@@ -174,6 +175,23 @@ def test_a_running_tool_ends_with_us(tmp_path: Path) -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_tool_that_starts_ends_with_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM while the tool starts ends it as well."""
+    processes = []
+
+    class Interrupting(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            processes.append(self)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupting)
+    step = Step(("sleep", "600"), "a tool that hangs")
+    with pytest.raises(Interrupted, match="SIGTERM"), commands.interruptible():
+        commands.run(step, commands.silent)
+    assert [process.returncode for process in processes] == [-signal.SIGKILL]
 
 
 def test_a_tool_that_can_not_be_run(tmp_path: Path) -> None:

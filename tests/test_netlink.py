@@ -72,7 +72,7 @@ route add default nhid 7 proto ra metric 2048
 READ = """
 import json, socket, sys
 import msgspec
-from generator.observed import netlink, routing_rules, settings
+from generator.observed import entries, netlink, routing_rules, settings
 of_devices = settings._OfDevices(netlink.links())
 keys = [
     f"net/{family}/conf/{name}/{setting}"
@@ -93,7 +93,7 @@ print(msgspec.json.encode({
     "neighbours6": list(netlink.neighbours(socket.AF_INET6)),
     "forwarding": list(netlink.forwarding()),
     "remote": {
-        link.name: sorted(netlink.remote_macs(link.index))
+        link.name: sorted(entries.remote_macs(link.index))
         for link in netlink.links().values() if link.kind == "vxlan"
     },
 }).decode())

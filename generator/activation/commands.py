@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -80,15 +80,19 @@ def _run(step: Step, environment: dict[str, str]) -> subprocess.CompletedProcess
     It has its own process group. So a terminal that closes, as one over SSH may when the network
     changes, does not kill a tool halfway.
     """
-    with subprocess.Popen(
-        step.argv,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-        process_group=0,
-    ) as process:
+    with (
+        _start.deferring_signals(),
+        subprocess.Popen(
+            step.argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            process_group=0,
+        ) as process,
+    ):
         try:
+            _start.end()
             data = step.input.encode(errors="replace")
             out, err = process.communicate(data, timeout=step.timeout)
         except BaseException:
@@ -96,6 +100,42 @@ def _run(step: Step, environment: dict[str, str]) -> subprocess.CompletedProcess
                 os.killpg(process.pid, signal.SIGKILL)
             raise
     return subprocess.CompletedProcess(step.argv, process.returncode, out, err)
+
+
+class _Start:
+    """Defers a signal that comes while a tool starts: nobody could kill the tool yet."""
+
+    def __init__(self) -> None:
+        self._deferring = False
+        self._signal = 0
+
+    @contextlib.contextmanager
+    def deferring_signals(self) -> Iterator[None]:
+        """Defer signals until `end`."""
+        self._deferring = threading.current_thread() is threading.main_thread()
+        try:
+            yield
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """Go on with signals. Raises `Interrupted` if one has come."""
+        self._deferring, number, self._signal = False, self._signal, 0
+        if number:
+            raise _interrupted(number)
+
+    def interrupt(self, number: int, _: object) -> None:
+        """Handle a signal."""
+        if not self._deferring:
+            raise _interrupted(number)
+        self._signal = number
+
+
+_start = _Start()
+
+
+def _interrupted(number: int) -> Interrupted:
+    return Interrupted(f"stopped by {signal.Signals(number).name}")
 
 
 def _text(data: bytes) -> str:
@@ -108,11 +148,7 @@ def interruptible() -> Iterator[None]:
 
     SIGHUP does nothing: a terminal that closes is no reason to leave a host half done.
     """
-
-    def interrupt(number: int, _: object) -> NoReturn:
-        raise Interrupted(f"stopped by {signal.Signals(number).name}")
-
-    with _handling(interrupt):
+    with _handling(_start.interrupt):
         yield
 
 

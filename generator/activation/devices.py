@@ -228,17 +228,22 @@ def forget_routers(target: Target, log: Log) -> None:
     """
     names = {link.index: link.name for link in netlink.links().values()}
     steps = [
-        _without(route, names[index])
+        _without(route, gateway, names[index])
         for route in netlink.advertised_routes()
-        for _, index in route.hops
+        for gateway, index in route.hops
         if names.get(index) in (target.uplinks or ())
     ]
     commands.run_all(steps, log)
 
 
-def _without(route: netlink.Route, nic: str) -> Step:
-    """Remove a route. networkd from version 256 on gives it a next-hop object."""
-    hop = ("nhid", str(route.next_hop_object)) if route.next_hop_object else ("dev", nic)
+def _without(route: netlink.Route, gateway: str, nic: str) -> Step:
+    """Return the step that deletes one next hop of a route.
+
+    networkd gives each its own next-hop object from version 256 on. Before, the routes of several
+    NICs are one, and without a gateway the kernel would delete all of it (ip6_route_del).
+    """
+    hop = ["via", gateway] if gateway else []
+    hop = ["nhid", str(route.next_hop_object)] if route.next_hop_object else [*hop, "dev", nic]
     words = (route.prefix, *hop, "metric", str(route.metric), "table", str(route.table))
     argv = ("ip", "-6", "route", "delete", *words)
     return Step(argv, f"{nic} is an uplink, and takes no router advertisements", may_fail=True)

@@ -1,4 +1,4 @@
-"""Reads one entry of the kernel's neighbour or forwarding tables (linux/neighbour.h)."""
+"""Reads single entries of the kernel's neighbour and forwarding tables (linux/neighbour.h)."""
 
 import socket
 import struct
@@ -44,3 +44,12 @@ def _entry(body: bytes) -> Entry | None:
     _, _, _, state, flags, _ = _NDMSG.unpack_from(answer)
     mac = netlink.attributes_of(answer, _NDMSG.size).get(_MAC, b"").hex(":")
     return Entry(mac, bool(flags & _EXTERNAL), bool(state & _NOARP), bool(state & _PERMANENT))
+
+
+def remote_macs(port: int) -> set[str]:
+    """Return the MACs that a VXLAN device (index) sends to another VTEP."""
+    only = struct.pack("=HHI", 8, 8, port)  # NDA_IFINDEX
+    body = _NDMSG.pack(socket.AF_BRIDGE, 0, 0, 0, 0, 0) + only
+    messages = netlink.dump(netlink.RTM_GETNEIGH, body)
+    entries = [netlink.attributes_of(message, _NDMSG.size) for message in messages]
+    return {entry[_MAC].hex(":") for entry in entries if _DESTINATION in entry and _MAC in entry}

@@ -18,14 +18,13 @@ _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # rtattr: length, type
 _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
-_SCOPE_LINK = 253  # RT_SCOPE_LINK
-_RTPROT_RA = 9
+_RT_SCOPE_LINK, _RTPROT_RA = 253, 9
 _ATTEMPTS = 5  # a dump that changes under the reader is read again
 # Seconds and microseconds until a read gives up. The kernel keeps this time-out: Python's own
 # needs a system call more for each read, and the hook reads very often.
 _PATIENCE = struct.pack("ll", 10, 0)
 
-# IFLA_VXLAN_… by which a socket is another one than ours (VXLAN_F_RCV_FLAGS, net/vxlan.h):
+# IFLA_VXLAN_… with which a device gets a socket that ours can not share (VXLAN_F_RCV_FLAGS):
 # UDP_ZERO_CSUM6_RX, REMCSUM_RX, GBP, COLLECT_METADATA (Open vSwitch), GPE, VNIFILTER.
 _ALONE = (20, 22, 23, 25, 27, 30)
 # IFLA_BRPORT_UNICAST_FLOOD, _MCAST_FLOOD, _BCAST_FLOOD; then _ISOLATED, _LOCKED.
@@ -54,8 +53,8 @@ class Link(msgspec.Struct):
     port_learning: bool | None = None  # as a port of a bridge
     port_suppress: bool | None = None
     port_open: bool | None = None  # whether all frames pass it
-    vlans: bool = False  # whether a bridge heeds VLANs
-    arp: bool = True
+    vlans: bool = False  # whether a bridge filters VLANs
+    arp: bool = True  # whether it uses ARP and neighbour discovery
     stp: bool | None = None
     forward_delay: int | None = None  # of a bridge, hundredths of a second
     carrier: bool = True
@@ -263,7 +262,7 @@ def addresses() -> dict[int, set[str]]:
     by_index: dict[int, set[str]] = {}
     for message in dump(RTM_GETADDR, struct.pack("=BBBBi", 0, 0, 0, 0, 0)):
         _, length, _, scope, index = struct.unpack_from("=BBBBi", message)
-        if scope == _SCOPE_LINK:
+        if scope == _RT_SCOPE_LINK:
             continue
         attributes = attributes_of(message, 8)
         raw = attributes.get(2, attributes.get(1, b""))  # IFA_LOCAL, else IFA_ADDRESS
@@ -284,7 +283,7 @@ def peers(device: int = 0) -> Iterator[tuple[int, str, str]]:
 def has_link_local(device: int) -> bool:
     """Whether a device (index) has an IPv6 link-local address."""
     messages = dump(RTM_GETADDR, struct.pack("=BBBBi", socket.AF_INET6, 0, 0, 0, device))
-    return any(message[3] == _SCOPE_LINK for message in messages)
+    return any(message[3] == _RT_SCOPE_LINK for message in messages)
 
 
 def routes(family: int, protocol: int = 0) -> Iterator[Route]:
@@ -337,14 +336,6 @@ def neighbours(family: int) -> Iterator[Neighbour]:
         if 1 in attributes:
             address = str(ip_address(attributes[1]))
             yield Neighbour(index, address, _mac(attributes.get(2, b"")), state)
-
-
-def remote_macs(port: int) -> set[str]:
-    """Return the MACs that a VXLAN device (index) sends to another VTEP."""
-    only = struct.pack("=HHI", 8, 8, port)  # NDA_IFINDEX
-    body = struct.pack("=BxHiHBB", socket.AF_BRIDGE, 0, 0, 0, 0, 0) + only
-    entries = (attributes_of(message, 12) for message in dump(RTM_GETNEIGH, body))
-    return {_mac(entry[2]) for entry in entries if 1 in entry and 2 in entry}
 
 
 def forwarding() -> Iterator[Entry]:

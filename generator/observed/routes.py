@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from generator.desired.model import Device
-from generator.observed import frr, netlink
+from generator.observed import entries, frr, netlink
 
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _MAIN_TABLE = 254
@@ -120,7 +120,7 @@ def _read_kernel() -> _Kernel:
         if index in ports
     }
     remote_macs = {
-        port: netlink.remote_macs(port) for port in {port.index for _, port in used.values()}
+        port: entries.remote_macs(port) for port in {port.index for _, port in used.values()}
     }
     unreachable = {
         router: Use(route.prefix, vrfs[route.table], port.name, port.vni)
