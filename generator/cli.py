@@ -180,8 +180,8 @@ def _went_back(log: "Log") -> bool:
 def _show(outcome: "Outcome", say: "Log") -> None:
     for path in outcome.kept:
         say(f"/{path} was not ours: a copy is kept below /var/lib/evpn-host/kept")
-    for text in outcome.mended:
-        say(f"mended: {text}")
+    for text in outcome.repaired:
+        say(f"repaired: {text}")
     for path in outcome.changed:
         click.echo(f"/{path}")
     if outcome.left_alone:

@@ -185,7 +185,7 @@ def test_files_of_older_versions_are_ours(render: Command, out: Path) -> None:
     assert not any("generation" in file.read_text() for file in out.rglob("*.conf"))
 
 
-def test_modes_are_mended_without_writing(render: Command, out: Path) -> None:
+def test_modes_are_repaired_without_writing(render: Command, out: Path) -> None:
     """Modes are repaired without a write: a checkout of Git has files that all can read."""
     render(a_fleet(1, members=[1]))
     before = stamps(out)

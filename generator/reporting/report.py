@@ -38,7 +38,7 @@ class Outcome(msgspec.Struct, frozen=True):
     generation: int
     changed: list[str] = []
     kept: list[str] = []
-    mended: list[str] = []
+    repaired: list[str] = []
     activated: bool = False
     devices: int = 0  # how many the host should have
     summary: list[str] = []  # the changes in network terms
@@ -109,7 +109,7 @@ def _journal(run: Run, failure: EvpnHostError | None) -> None:
         outcome = failure.outcome
         message = f"{_WORDS[outcome]}: {'; '.join(map(str, failure.problems))}"
     elif done:
-        outcome = "changed" if done.changed or done.mended else "unchanged"
+        outcome = "changed" if done.changed or done.repaired else "unchanged"
         count = f"{len(done.changed)} file{'s' if len(done.changed) != 1 else ''} changed"
         applied = f"applied: {count}, {done.devices} devices"
         result = applied if outcome == "changed" else "is unchanged"

@@ -138,7 +138,7 @@ def carry_out(run: Run, data: bytes, stage: Path) -> Outcome:
         activated=True,
         changed=changed,
         kept=kept,
-        mended=repaired,
+        repaired=repaired,
         summary=run.summary,
     )
 
@@ -155,7 +155,7 @@ def _activate(run: Run, stage: Path) -> list[str]:
     rules = map(str, diverted.findings(run.target))
     remaining = list(rules) if run.is_new else comparison.differences(run.target, root)
     for text in remaining:
-        run.say(f"warning: not put right: {text}")
+        run.say(f"warning: not repaired: {text}")
     return [text for text in [*differences, *repaired] if text not in remaining]
 
 

@@ -151,7 +151,7 @@ def test_what_others_switch_off_for_the_next_boot(lab: Lab) -> None:
     named = [f"{unit}: does not start at boot" for unit in units]
     assert [each for each in differences(lab.host) if "boot" in each] == named
     said = host.evpn_host("apply", "-p", PAYLOAD).err
-    assert all(f"mended: {each}" in said for each in named), said
+    assert all(f"repaired: {each}" in said for each in named), said
     assert differences(lab.host) == []
     gpu = bare_metal(lab.fabric, "gpu", 26, "10.188.0.254", 20)
     boots(lab)

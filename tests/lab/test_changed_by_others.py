@@ -277,8 +277,8 @@ def check_report_and_repair(host: Host, named: str) -> None:
     listed = differences(host)
     assert any(named in text for text in listed), listed
     result = host.evpn_host("apply", "-p", "/root/payload.json")
-    assert f"mended: {next(text for text in listed if named in text)}" in result.err
-    assert "not put right" not in result.err
+    assert f"repaired: {next(text for text in listed if named in text)}" in result.err
+    assert "not repaired" not in result.err
     eventually(lambda: established(host) == {"ens4", "ens5"})
     assert differences(host) == []
     assert host.evpn_host("apply", "-p", "/root/payload.json").err == ""
@@ -370,7 +370,7 @@ def test_a_later_sysctl_file(lab: Lab, host: Host) -> None:
     assert "net/ipv4/ip_forward: is 0, not 1" in differences(host)
     result = host.evpn_host("apply", "-p", "/root/payload.json")
     assert f"warning: {finding}" in result.err
-    assert "mended: net/ipv4/ip_forward: is 0, not 1" in result.err
+    assert "repaired: net/ipv4/ip_forward: is 0, not 1" in result.err
     eventually(lambda: pod.ping(gpu, count=1))
     host.run(["rm", path])
 

@@ -387,7 +387,7 @@ def test_rules_that_stand_before(vtep: Host, rules: str) -> None:
     assert any(leads(vtep, way) for way in ways)  # the fault
     theirs = foreign_rules(vtep)
     output = vtep.evpn_host("apply", "-p", "/root/payload.json").err
-    assert "mended: IPv4 rules" in output
+    assert "repaired: IPv4 rules" in output
     assert differences(vtep) == []
     assert foreign_rules(vtep) == theirs
     assert not any(leads(vtep, way) for way in ways)
@@ -476,5 +476,5 @@ def test_strict_reverse_path_filter(vtep: Host) -> None:
     assert differences(vtep) == []
     vtep.run("sysctl -qw net.ipv4.conf.ens4.rp_filter=1".split())
     assert "net/ipv4/conf/ens4/rp_filter: is 1, not 2" in differences(vtep)
-    assert "mended:" in vtep.evpn_host("apply", "-p", "/root/payload.json").err
+    assert "repaired:" in vtep.evpn_host("apply", "-p", "/root/payload.json").err
     assert differences(vtep) == []
