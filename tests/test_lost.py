@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from generator.desired.model import Device
-from generator.observed import frr, netlink, routes
+from generator.observed import entries, frr, netlink, routes
 
 HOP = {"fib": True, "interfaceName": "ens4", "ip": "192.0.2.1", "weight": 1}
 SHOWN = {"10.2.0.3/32": [{"selected": True, "installed": True, "nexthops": [HOP]}]}
@@ -101,7 +101,7 @@ def test_restores_router_macs_that_the_kernel_lost(  # noqa: PLR0917 - the state
     neighbours = [netlink.Neighbour(6, address, neighbour, 0x40)]
     monkeypatch.setattr(netlink, "links", lambda: {link.name: link for link in LINKS})
     monkeypatch.setattr(netlink, "neighbours", lambda _: neighbours)
-    monkeypatch.setattr(netlink, "remote_macs", lambda _: remote)
+    monkeypatch.setattr(entries, "remote_macs", lambda _: remote)
     monkeypatch.setattr(netlink, "routes", lambda family: [route] * (family == route.family))
 
     def ask(daemon: str, command: str, *_: object) -> str:
