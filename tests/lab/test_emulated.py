@@ -625,7 +625,9 @@ def test_beside_apparmor(lab: Host) -> None:
     cable(lab)
     lab.run(["systemctl", "restart", "frr"], timeout=300)
     lab.apply(later(), "--full")
-    assert "dhclient (enforce)" in lab.machine.read("/sys/kernel/security/apparmor/profiles")
+    profiles = lab.machine.read("/sys/kernel/security/apparmor/profiles")
+    # Debian's testing release has no dhclient any more.
+    assert "dhclient (enforce)" in profiles or lab.run(["which", "dhclient"], check=False).code
     confined = lab.run(["sh", "-c", "cat /proc/[0-9]*/attr/apparmor/current | sort -u"]).out
     assert confined.split() == ["unconfined"], confined
     assert 'apparmor="DENIED"' not in lab.run(["dmesg"]).out
