@@ -134,6 +134,20 @@ def test_history_prints_a_line_for_each_entry(applied: Options, evpn_host: Comma
     assert evpn_host("history", "--root", applied.root / "other").out == "nothing was applied yet\n"
 
 
+def test_the_duration_always_has_one_decimal() -> None:
+    """A second is 1.0 s: a script that reads the table finds one form."""
+    entry = history.Entry(
+        number=2,
+        time="2026-11-29T04:14:34+00:00",
+        generation=2,
+        started_by="root",
+        outcome="current",
+        seconds=1.0,
+        summary=["+ VPC coke"],
+    )
+    assert "  1.0 s  root\n" in history.text([entry])
+
+
 def test_ten_times_the_same_leave_nothing_behind(options: Options) -> None:
     """A V-Net that comes and goes ten times leaves no file, and a bounded history."""
     plain = host(links=BOTH)

@@ -70,6 +70,6 @@ def text(listed: list[Entry]) -> str:
 def _lines(entry: Entry) -> list[str]:
     back = f", back to {entry.origin}" if entry.origin else ""
     head = f"{entry.number}  {entry.time}  {entry.outcome}{back}  generation {entry.generation}"
-    head += f"  {entry.seconds:g} s  {entry.started_by}".rstrip()
+    head += f"  {entry.seconds:.1f} s  {entry.started_by}".rstrip()
     lines = entry.summary or (["~ settings of files"] if not entry.detail else [])
     return [head, *(f"    {line}" for line in [*lines, *entry.detail.splitlines()[:1]])]

@@ -19,9 +19,9 @@ from tests.lab.k8s01 import (
     payload,
 )
 from tests.lab.nics import nothing_differs
+from tests.lab.systems import SYSTEMS
 
 OURS = ("/etc/frr/frr.conf", "/etc/frr/daemons")
-SYSTEMS = (("trixie", "netplan"), ("bookworm", "ifupdown"))
 # Repacks the installed package as dpkg-repack(1) does: a higher version, other conffiles.
 REPACK = r"""
 set -e
