@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from generator.state import files
+from tests.conftest import in_namespace, unavailable
 
 Events = list[tuple[str, str]]
 
@@ -114,7 +115,7 @@ def test_a_full_disk_leaves_the_old_file(
 
 
 def test_a_file_that_nobody_can_change(root_user: None, tmp_path: Path) -> None:
-    """It, or its folder, has the attribute i; what is not there yet counts by its folder."""
+    """A file can't be changed if it has the attribute i, or if its folder has it."""
     del root_user
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/file").touch()
@@ -127,7 +128,7 @@ def test_a_file_that_nobody_can_change(root_user: None, tmp_path: Path) -> None:
             immutable = int.from_bytes(flags, sys.byteorder) | 0x10
             fcntl.ioctl(descriptor, 0x40086602, immutable.to_bytes(8, sys.byteorder))
         except OSError:
-            pytest.skip("this file system has no such attribute")
+            unavailable("the file system of temporary folders has no attribute i")
         try:
             assert "attribute i" in files.unwritable(tmp_path, "etc/file")
             assert bool(files.unwritable(tmp_path, "etc/folder/file")) == (name == "etc")
@@ -136,12 +137,20 @@ def test_a_file_that_nobody_can_change(root_user: None, tmp_path: Path) -> None:
             os.close(descriptor)
 
 
-def test_a_read_only_file_system() -> None:
-    """Such as /sys/fs/cgroup of a container, or /proc/sys here: of any, if there is one."""
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        _, place, _, options, *_ = line.split()
-        if options.startswith("ro,") and "\\" not in place and Path(place).is_dir():
-            why = files.unwritable(Path("/"), f"{place[1:]}/file")
-            assert why == "is on a read-only file system"
-            return
-    pytest.skip("nothing is mounted read-only here")
+READ_ONLY = """
+import subprocess, sys
+from pathlib import Path
+from generator.state import files
+root = Path(sys.argv[1])
+print(files.unwritable(root, "etc/file"))
+subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", root / "etc"], check=True)
+print(files.unwritable(root, "etc/file"))
+"""
+
+
+def test_a_read_only_file_system(root_user: None, tmp_path: Path) -> None:
+    """A file on a read-only file system can't be written, one elsewhere can."""
+    del root_user
+    (tmp_path / "etc").mkdir()
+    printed = in_namespace("--mount", sys.executable, "-c", READ_ONLY, str(tmp_path))
+    assert printed.splitlines() == ["", "is on a read-only file system"]

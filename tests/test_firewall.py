@@ -15,7 +15,6 @@ from generator.desired import payload
 from generator.desired.model import Host
 from generator.errors import NotInstalled
 from generator.observed.iptables import Saved
-from lab.result import LabUnavailable
 from lab.root import Root
 from tests.conftest import unavailable
 
@@ -30,7 +29,7 @@ table inet filter {
   }
 }
 """
-# The same in another notation: it refuses by its last rule, and looks names up in maps.
+# The same in another notation: the last rule rejects, and verdict maps choose the chains.
 MAPPED = """
 table inet filter {
   set ports { type inet_service; elements = { 22, 80 }; }
@@ -44,7 +43,7 @@ table inet filter {
   }
 }
 """
-# A part of what firewalld 1.3.3 of Debian 12 makes.
+# A part of the rules of firewalld 1.3.3 (Debian 12).
 FIREWALLD = """
 table inet firewalld {
   chain filter_IN_public_allow { tcp dport 22 accept; }
@@ -82,7 +81,7 @@ table inet firewalld {
   }
 }
 """
-# A part of what ufw 0.36 makes.
+# A part of the rules of ufw 0.36.
 UFW = """
 *filter
 :INPUT DROP [0:0]
@@ -105,7 +104,7 @@ UFW = """
 -A ufw-user-input -p tcp -m tcp --dport 22 -j ACCEPT
 COMMIT
 """
-# As hardening guides have it, in both families: answers alone come in, and new connections go out.
+# The rules of hardening guides, for both families: only answers and SSH come in, and only TCP goes out.
 HARDENED = """
 *filter
 :INPUT DROP [0:0]
@@ -118,7 +117,7 @@ HARDENED = """
 -A OUTPUT -p tcp -m state --state NEW,ESTABLISHED -j ACCEPT
 COMMIT
 """
-# What may pass, by a set; that this family has no rule about it does not help the other one.
+# A set has the accepted ports, but only for IPv4.
 IPV4_ALONE = """
 table ip filter {
   chain input {
@@ -156,20 +155,17 @@ FROM_LEAVES = "the firewall drops BGP, BFD, VXLAN that comes in"
 def root(root_user: None) -> Iterator[Root]:
     """A suite's tools, in a network namespace."""
     del root_user
-    try:
-        with Root("trixie") as tree:
-            if tree.run(["nft", "list", "ruleset"], check=False).code:
-                pytest.skip("this kernel has no nftables")
-            yield tree
-    except LabUnavailable as reason:
-        unavailable(str(reason))
+    with Root("trixie") as tree:
+        if tree.run(["nft", "list", "ruleset"], check=False).code:
+            unavailable("this kernel has no nftables")
+        yield tree
 
 
 @pytest.fixture
-def told(
+def load_and_name(
     root: Root, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Callable[..., list[str]]]:
-    """Return what has tools load a text, and returns what is said of it."""
+    """Return a function that has the tools load rules, and returns the names of the findings."""
 
     def run(step: Step, log: object) -> str:
         del log
@@ -201,49 +197,55 @@ def named() -> list[str]:
 BOTH = ("iptables-nft-restore", "ip6tables-nft-restore")
 
 
-def test_what_the_leaves_send(told: Callable[..., list[str]]) -> None:
-    """What a rule lets in, by its port or by the uplink, is not named."""
-    assert told(CLOSED.replace("policy drop", "policy accept")) == []
-    assert told(CLOSED) == [FROM_LEAVES]
+def test_a_firewall_that_drops_packets_of_leaves_is_named(
+    load_and_name: Callable[..., list[str]],
+) -> None:
+    """A packet that a rule accepts, by its port or by the uplink, is not named."""
+    assert load_and_name(CLOSED.replace("policy drop", "policy accept")) == []
+    assert load_and_name(CLOSED) == [FROM_LEAVES]
     more = CLOSED.replace("tcp dport 22", "tcp dport { 22, 179 }")
-    assert told(more) == ["the firewall drops BFD, VXLAN that comes in"]
-    assert told(CLOSED.replace("tcp dport 22", 'iifname { "ens4", "ens5" }')) == []
+    assert load_and_name(more) == ["the firewall drops BFD, VXLAN that comes in"]
+    assert load_and_name(CLOSED.replace("tcp dport 22", 'iifname { "ens4", "ens5" }')) == []
     one = CLOSED.replace("tcp dport 22", 'iifname "ens4"')
-    assert told(one) == [FROM_LEAVES]
+    assert load_and_name(one) == [FROM_LEAVES]
     no_icmp = CLOSED.replace("meta l4proto { icmp, ipv6-icmp } accept", "")
-    assert told(no_icmp) == [
+    assert load_and_name(no_icmp) == [
         "the firewall drops BGP, BFD, VXLAN, neighbour discovery that comes in"
     ]
-    assert told(OURS) == []
+    assert load_and_name(OURS) == []
 
 
-def test_a_family(told: Callable[..., list[str]]) -> None:
-    """A session that has the name of a NIC is IPv6, and VXLAN is IPv4."""
-    assert told(IPV4_ALONE) == ["the firewall drops BGP, BFD, neighbour discovery that comes in"]
+def test_each_family_needs_its_own_rules(load_and_name: Callable[..., list[str]]) -> None:
+    """An unnumbered session is IPv6, and VXLAN is IPv4."""
+    assert load_and_name(IPV4_ALONE) == [
+        "the firewall drops BGP, BFD, neighbour discovery that comes in"
+    ]
 
 
-def test_rules_that_refuse_at_their_end(told: Callable[..., list[str]]) -> None:
-    """Their policy is to accept. Those of firewalld, and those with maps."""
-    assert told(FIREWALLD) == [FROM_LEAVES, "nftables drops what is forwarded"]
+def test_a_last_rule_that_rejects_is_named(load_and_name: Callable[..., list[str]]) -> None:
+    """The policy of these chains is to accept: firewalld's, and others with verdict maps."""
+    assert load_and_name(FIREWALLD) == [FROM_LEAVES, "nftables drops what is forwarded"]
     opened = FIREWALLD.replace(
         "tcp dport 22", "meta l4proto { tcp, udp } th dport { 179, 3784, 4789 }"
     )
-    assert told(opened) == ["nftables drops what is forwarded"]
-    assert told(MAPPED) == [FROM_LEAVES]
-    assert told(MAPPED.replace("tcp dport @ports", "counter")) == []
+    assert load_and_name(opened) == ["nftables drops what is forwarded"]
+    assert load_and_name(MAPPED) == [FROM_LEAVES]
+    assert load_and_name(MAPPED.replace("tcp dport @ports", "counter")) == []
 
 
-def test_rules_of_ufw(told: Callable[..., list[str]]) -> None:
-    """It asks whether a packet is for this host. What it is told to let in is not named."""
+def test_rules_of_ufw_are_followed(load_and_name: Callable[..., list[str]]) -> None:
+    """ufw asks whether a packet is for this host. Packets that it accepts are not named."""
     forwarded = "iptables drops what is forwarded"
-    assert told(UFW, BOTH[0]) == ["the firewall drops VXLAN that comes in", forwarded]
+    assert load_and_name(UFW, BOTH[0]) == ["the firewall drops VXLAN that comes in", forwarded]
     vxlan = "-A ufw-user-input -p udp -m udp --dport 4789 -j ACCEPT\nCOMMIT"
-    assert told(UFW.replace("COMMIT", vxlan), BOTH[0]) == [forwarded]
+    assert load_and_name(UFW.replace("COMMIT", vxlan), BOTH[0]) == [forwarded]
 
 
-def test_a_hardened_host(told: Callable[..., list[str]]) -> None:
-    """What it sends is dropped too, and neighbour discovery, without which there is no session."""
-    assert told(HARDENED, *BOTH) == [
+def test_outgoing_packets_and_neighbour_discovery_are_named(
+    load_and_name: Callable[..., list[str]],
+) -> None:
+    """A hardened host also drops what it sends, and neighbour discovery, which sessions need."""
+    assert load_and_name(HARDENED, *BOTH) == [
         "the firewall drops BGP, BFD, VXLAN, neighbour discovery that comes in",
         "the firewall drops BFD, VXLAN, neighbour discovery that goes out",
         "iptables drops what is forwarded",
@@ -251,23 +253,25 @@ def test_a_hardened_host(told: Callable[..., list[str]]) -> None:
     ]
 
 
-def test_what_is_forwarded(told: Callable[..., list[str]]) -> None:
-    """A rule for our bridges lets guests through: what is routed, and what is bridged."""
+def test_a_firewall_that_drops_forwarded_packets_is_named(
+    load_and_name: Callable[..., list[str]],
+) -> None:
+    """Guests need a rule for routed and one for bridged packets."""
     bridged = "-A FORWARD -i nbr-+ -o nbr-+ -j ACCEPT\n"
     routed = "-A FORWARD -i Vrf_+ -j ACCEPT\n"
     text = "*filter\n:FORWARD DROP [0:0]\n{}COMMIT\n"
     dropped = ["iptables drops what is forwarded"]
     for rules in ("", bridged, routed):
-        assert told(text.format(rules), BOTH[0]) == dropped, rules
-    assert told(text.format(bridged + routed), BOTH[0]) == []
-    assert told(FORWARDED) == ["nftables drops what is forwarded"]
+        assert load_and_name(text.format(rules), BOTH[0]) == dropped, rules
+    assert load_and_name(text.format(bridged + routed), BOTH[0]) == []
+    assert load_and_name(FORWARDED) == ["nftables drops what is forwarded"]
     both = FORWARDED.replace('"Vrf_*"', '{ "Vrf_*", "nbr-*" }')
-    assert told(both) == []
+    assert load_and_name(both) == []
 
 
 @pytest.fixture
 def rules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
-    """Return what tools print, which a test sets. A tool that has none is not installed."""
+    """Return the output of each tool, which a test sets. A tool without output is not installed."""
     known: dict[str, str] = {}
 
     def run(step: Step, log: object) -> str:
@@ -305,7 +309,7 @@ def test_each_tool_of_iptables_is_read(
         list(firewall.saved("", silent))
 
 
-def test_asks_nobody_without_a_firewall(
+def test_no_tool_runs_without_a_firewall(
     rules: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Without a firewall no tool is asked: it would load the kernel's modules."""
