@@ -104,7 +104,7 @@ UFW = """
 -A ufw-user-input -p tcp -m tcp --dport 22 -j ACCEPT
 COMMIT
 """
-# The rules of hardening guides, for both families: only answers and SSH come in, and only TCP goes out.
+# The rules of hardening guides, for both families: answers and SSH come in, and TCP goes out.
 HARDENED = """
 *filter
 :INPUT DROP [0:0]
