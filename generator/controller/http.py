@@ -29,6 +29,7 @@ from generator.state import tree
 
 T = TypeVar("T")
 
+_LATER = 2.0  # seconds
 REPORT_TIMEOUT = 10.0  # seconds that a report may take at most
 # The longest pause in seconds before the first retry; it doubles before each further one, up to
 # LONG_PAUSE.
@@ -131,7 +132,9 @@ class Access:
 
         self._refuse_plain(url)
         left = max(deadline - time.monotonic(), 0.1)
-        timeout = urllib3.Timeout(connect=min(self._settings.connect_timeout, left), read=left)
+        # The socket's time-out comes after the deadline, whose message says more.
+        read = left + _LATER
+        timeout = urllib3.Timeout(connect=min(self._settings.connect_timeout, left), read=read)
         headers = {
             "User-Agent": f"evpn-host/{__version__}",
             "Accept-Encoding": "identity",  # no compression bombs; with ETags little would be saved
