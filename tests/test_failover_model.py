@@ -380,7 +380,9 @@ class Life(RuleBasedStateMachine):
             assert gateways[GATEWAY4] == right
         moved = [msgspec.structs.replace(each, device=right) for each in MOVING]
         further = sorted(map(repr, world.kernel.further))
-        assert self.forgotten or further == sorted(map(repr, [*moved, *STAYING]))
+        expected = sorted(map(repr, [*moved, *STAYING]))
+        # Forgotten routes may be missing. None is twice or at the wrong place.
+        assert further == [each for each in expected if not self.forgotten or each in further]
         before = msgspec.json.encode(world.kernel.state())
         world.kernel.nowhere = False
         world.settle(2)
