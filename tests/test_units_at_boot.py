@@ -1,4 +1,4 @@
-"""Which units a host needs at boot, and which somebody has disabled, masked or stopped."""
+"""Units that a host needs and somebody has disabled, masked or stopped are named."""
 
 from pathlib import Path
 
@@ -29,17 +29,21 @@ def host(root: Path, *units: str) -> Path:
     return root
 
 
-def test_what_does_not_start(target: Target, tmp_path: Path) -> None:
-    """A unit that is not there is not missed, nor is anything where systemd did not boot."""
+def test_a_disabled_unit_is_named(target: Target, tmp_path: Path) -> None:
+    """A disabled unit is named, unless it is not installed or systemd did not boot the host."""
     assert boot.disabled(target, tmp_path) == []
     root = host(tmp_path, boot.FRR, boot.FILTER)
     assert boot.disabled(target, root) == [boot.FRR, boot.FILTER]
     (root / WANTS / boot.FRR).symlink_to(f"/usr/lib/systemd/system/{boot.FRR}")
     assert boot.differences(target, root) == [f"{boot.FILTER}: does not start at boot"]
+    packaged = root / "usr/lib/systemd/system/sysinit.target.requires"
+    packaged.mkdir()
+    (packaged / boot.FILTER).symlink_to(f"../{boot.FILTER}")
+    assert boot.differences(target, root) == []
 
 
-def test_a_hook_that_was_stopped(target: Target, tmp_path: Path) -> None:
-    """It is named where it is installed."""
+def test_a_stopped_hook_is_named(target: Target, tmp_path: Path) -> None:
+    """A stopped hook is named if it is installed."""
     root = host(tmp_path)
     assert boot.stopped(target, root) == []
     (root / "usr/lib/systemd/system" / HOOK).touch()
@@ -50,8 +54,8 @@ def test_a_hook_that_was_stopped(target: Target, tmp_path: Path) -> None:
     assert boot.stopped(target, root) == []
 
 
-def test_masked_units(tmp_path: Path) -> None:
-    """A link to another unit is an alias."""
+def test_masked_units_are_found(tmp_path: Path) -> None:
+    """A link to /dev/null masks a unit; a link to another unit is an alias."""
     root = host(tmp_path)
     (root / "etc/systemd/system/a.service").symlink_to("/dev/null")
     (root / "run/systemd/system/b.service").symlink_to("/dev/null")

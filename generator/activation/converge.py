@@ -31,7 +31,7 @@ def converge(activation: Activation, log: Log, say: Log) -> list[str]:
     _set_kernel(activation, log, say)
     devices.order_rules(activation.target, log)
     devices.remove_stale_addresses(activation, log)
-    devices.forget_routers(activation.target, log)
+    devices.remove_advertised_routes(activation.target, log)
     _wait_for_devices(activation, log, say)
     repaired = frr.activate(activation, log, say)
     devices.repair(activation, log, all_nics=True)  # a native tool may have changed more

@@ -220,7 +220,7 @@ def _empty_tables(vrfs: Iterable[Device]) -> list[Step]:
 # --- Routes and addresses that no backend removes ---
 
 
-def forget_routers(target: Target, log: Log) -> None:
+def remove_advertised_routes(target: Target, log: Log) -> None:
     """Remove the routes that router advertisements gave an uplink before it was one.
 
     networkd keeps them until they expire, which may take half an hour. The default route among them

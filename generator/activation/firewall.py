@@ -17,7 +17,7 @@ from generator.observed.iptables import Saved
 from generator.observed.netfilter import Drop, Ruleset
 from generator.observed.preflight import Finding
 
-# What this host and its leaves send each other, as a rule would name it.
+# The packets between this host and its leaves, as a rule names them.
 _FABRIC = {
     "BGP": "tcp port 179",
     "BFD": "udp port 3784",
@@ -90,7 +90,7 @@ def _has_rules(names: Path) -> bool:
 
 
 def _rules(log: Log) -> Ruleset:
-    """Return all rules that could be read. A host may have those of iptables-legacy alone."""
+    """Return all rules that can be read. A host may have only rules of iptables-legacy."""
     text = _NONE
     with contextlib.suppress(NotInstalled):
         text = ruleset(log) or _NONE
@@ -101,7 +101,7 @@ def _rules(log: Log) -> Ruleset:
 
 
 def _leaves(host: Host, rules: Ruleset) -> Iterator[Finding]:
-    """Yield what this host and its leaves send each other and a firewall drops, by direction."""
+    """Yield a finding for each direction in which a firewall drops packets of host and leaves."""
     for hook, way in (("input", "comes in"), ("output", "goes out")):
         packets_ = [each for each in packets.of_leaves(host) if hook in each.hooks]
         drops = [drop for drop in rules.drops(packets_) if _is_theirs(drop)]
@@ -116,13 +116,13 @@ def _leaves(host: Host, rules: Ruleset) -> Iterator[Finding]:
 
 
 def _guests(host: Host, rules: Ruleset) -> Iterator[Finding]:
-    """Yield what drops packets between guests: a chain of iptables, or another one."""
-    told: set[str] = set()
+    """Yield a finding for each tool whose rules drop packets between guests."""
+    tools: set[str] = set()
     for drop in filter(_is_theirs, rules.drops(packets.of_guests(host))):
         tool = next((tool for start, tool in _IPTABLES.items() if drop.rule.startswith(start)), "")
-        if (tool or "nftables") in told:
+        if (tool or "nftables") in tools:
             continue
-        told.add(tool or "nftables")
+        tools.add(tool or "nftables")
         yield Finding(
             what=f"{tool or 'nftables'} drops what is forwarded",
             why="guests' traffic is dropped too" + ("" if tool else f": {drop.rule}"),
@@ -134,5 +134,5 @@ def _guests(host: Host, rules: Ruleset) -> Iterator[Finding]:
 
 
 def _is_theirs(drop: Drop) -> bool:
-    """Whether a rule of others surely drops it."""
+    """Whether the rule is not ours and certainly drops the packet."""
     return drop.surely and not drop.rule.startswith("table inet evpn-host,")

@@ -206,8 +206,8 @@ class Ifupdown:
 def _unreadable() -> Iterator[Problem]:
     """Yield lines of the operator's files that ifupdown2 can't read.
 
-    It leaves them out and goes on, but `ifreload` and `ifup` end with 1 then, whatever they did
-    for our devices. `ifquery` ends with 0, and prints the same.
+    It ignores them, but `ifreload` and `ifup` then end with 1, even if our devices are as planned.
+    `ifquery` prints the same errors, and ends with 0.
     """
     argv = ("ifquery", "--list", "-a")
     try:
@@ -217,7 +217,7 @@ def _unreadable() -> Iterator[Problem]:
     for line in done.stderr.decode(errors="replace").splitlines():
         if line.startswith("error: /") and f"/{FILE}:" not in line:
             place, _, rule = line.removeprefix("error: ").partition(": ")
-            yield Problem(place, "", rule, "ifupdown2 can't read it: take it out")
+            yield Problem(place, "", rule, "ifupdown2 can't read this line: remove it")
 
 
 def _conflicts(stanza: Stanza, uplinks: Names[str]) -> Iterator[Problem]:

@@ -1,7 +1,7 @@
-"""Looks whether systemd starts at boot what a host needs then. It asks systemd nothing.
+"""Finds units that a host needs at boot and systemd does not start then. Runs no command.
 
-A host whose FRR or hook does not start has its management address on the NIC after a boot, where
-nobody in the fabric looks for it.
+If FRR or the hook does not start at boot, the management address stays on the NIC, where the fabric
+does not reach it.
 """
 
 from collections.abc import Iterator
@@ -16,12 +16,16 @@ FRR = "frr.service"
 FILTER = "evpn-host-nftables.service"
 _BOOTED = "run/systemd/system"  # sd_booted(3)
 _UNITS = ("etc/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system")
-# What `systemctl enable` makes, and `enable --runtime`.
-_WANTED = ("etc/systemd/system/*.wants", "run/systemd/system/*.wants")
+# Folders with a link to each enabled unit: of `systemctl enable`, `enable --runtime`, a package.
+_ENABLED = tuple(
+    f"{folder}/*.{kind}"
+    for folder in ("etc/systemd/system", "run/systemd/system", *_UNITS[1:])
+    for kind in ("wants", "requires")
+)
 
 
 def stopped(target: Target, root: Path) -> list[str]:
-    """Return that somebody has stopped the hook: only `failover --once` moves the address then."""
+    """Return a warning if the hook is installed and does not run, else nothing."""
     unit = any(tree.status(root, f"{folder}/{HOOK}") for folder in _UNITS)
     if target.management and unit and not hook_runs(root):
         return [f"{HOOK} does not run: the management address stays where it is"]
@@ -29,19 +33,19 @@ def stopped(target: Target, root: Path) -> list[str]:
 
 
 def differences(target: Target, root: Path) -> list[str]:
-    """Return which units do not start."""
+    """Return a difference for each needed unit that does not start at boot."""
     return [f"{unit}: does not start at boot" for unit in disabled(target, root)]
 
 
 def disabled(target: Target, root: Path) -> list[str]:
-    """Return the units that are there and do not start at boot."""
+    """Return the needed units that are installed and do not start at boot."""
     if not tree.is_folder(root, _BOOTED):
         return []
     return [
         unit
         for unit in _needed(target, root)
         if any(tree.status(root, f"{folder}/{unit}") for folder in _UNITS)
-        and not any(tree.find(root, f"{folder}/{unit}") for folder in _WANTED)
+        and not any(tree.find(root, f"{folder}/{unit}") for folder in _ENABLED)
     ]
 
 

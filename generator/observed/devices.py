@@ -173,13 +173,13 @@ def _of_vxlan(device: Device, link: netlink.Link) -> list[Check]:
         ("local", link.local, device.local, ""),
         ("port", link.port, 4789, ""),
         ("learning", link.learning, False, f"{to} nolearning"),
-        ("remote address or NIC of its own", link.bound, False, ""),
+        ("flooding to one address or NIC", link.bound, False, ""),
     ]
     if link.master:
         open_ = "state 3 flood on mcast_flood on bcast_flood on isolated off locked off"
         checks += [
             (
-                "passing all frames as a port",
+                "forwarding of all frames",
                 link.port_open or not link.up,
                 True,
                 f"{port} {open_}",

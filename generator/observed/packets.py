@@ -79,9 +79,10 @@ def _routed(facts: Facts) -> Iterator[Packet]:
 
 
 def of_leaves(host: Host) -> Iterator[Packet]:
-    """Yield what this host and its leaves send each other, without which nothing works.
+    """Yield the packets between this host and its leaves that the fabric needs.
 
-    RFC 4271, RFC 5881, RFC 7348, RFC 4861. Sessions that have a NIC's name are IPv6.
+    BGP (RFC 4271), BFD (RFC 5881), VXLAN (RFC 7348), neighbour discovery (RFC 4861). Unnumbered
+    sessions are IPv6.
     """
     for uplink in host.uplinks:
         sessions: Literal["ip", "ip6"] = "ip" if uplink.peer else "ip6"
@@ -119,10 +120,10 @@ _CONNECTION = {"l4proto": "tcp", "ip protocol": "tcp", "ip6 nexthdr": "tcp", **_
 
 
 def of_guests(host: Host) -> Iterator[Packet]:
-    """Yield what guests send each other, routed in each VPC, and bridged as br_netfilter shows it.
+    """Yield packets between guests: routed in a VPC, and bridged as br_netfilter shows them.
 
-    One V-Net of each VPC, and of no VPC, will do, of the first VPCs: rules name all of our devices
-    by a pattern, or none. A host may have thousands.
+    One V-Net for each of the first VPCs is enough, because rules name all our devices by a pattern,
+    or none. A host may have thousands of V-Nets.
     """
     vnets = {bridge.vrf: bridge for bridge in reversed(host.bridges) if not bridge.l3vni}
     for bridge in itertools.islice(vnets.values(), _VPCS):

@@ -115,15 +115,15 @@ KERNEL = {
     ),
     "state of a port": (
         "bridge link set dev vxlan26 state 0",
-        "vxlan26: passing all frames as a port is off, not on",
+        "vxlan26: forwarding of all frames is off, not on",
     ),
     "flooding": (
         "bridge link set dev vxlan31 flood off mcast_flood off bcast_flood off",
-        "vxlan31: passing all frames as a port is off, not on",
+        "vxlan31: forwarding of all frames is off, not on",
     ),
     "isolated, and locked": (
         "bridge link set dev vxlan31 isolated on locked on",
-        "vxlan31: passing all frames as a port is off, not on",
+        "vxlan31: forwarding of all frames is off, not on",
     ),
     "VLANs": (
         "ip link set dev nbr-26 type bridge vlan_filtering 1 vlan_default_pvid 0",
@@ -132,7 +132,7 @@ KERNEL = {
     "ARP": ("ip link set dev nbr-26 arp off", "nbr-26: ARP is off, not on"),
     "another destination of a VXLAN port": (
         "ip link set dev vxlan26 type vxlan remote 192.0.2.99 dev ens6",
-        "vxlan26: remote address or NIC of its own is on, not off",
+        "vxlan26: flooding to one address or NIC is on, not off",
     ),
     "forwarding of a bridge": (
         "sysctl -qw net.ipv4.conf.nbr-26.forwarding=0",
