@@ -9,6 +9,7 @@ from generator.desired import payload, plan
 from generator.desired.target import Target
 from generator.observed import boot
 from generator.observed.management import HOOK
+from generator.verbs import preflight
 
 EXAMPLE = Path(__file__).parents[1] / "examples/k8s01.json"
 WANTS = "etc/systemd/system/multi-user.target.wants"
@@ -52,6 +53,18 @@ def test_a_stopped_hook_is_named(target: Target, tmp_path: Path) -> None:
     ]
     (root / "sys/fs/cgroup/system.slice" / HOOK).mkdir(parents=True)
     assert boot.stopped(target, root) == []
+
+
+@pytest.mark.parametrize("unit", [boot.FRR, boot.FILTER, HOOK, "systemd-networkd.service"])
+def test_a_masked_unit_stops_an_apply(tmp_path: Path, unit: str) -> None:
+    """preflight names each masked unit that the host needs, and how to unmask it."""
+    planned = plan.make(payload.load(EXAMPLE.read_bytes()).hosts[0], "netplan", generation=1)
+    root = host(tmp_path)
+    assert preflight.masked_units(root, planned) == []
+    (root / "etc/systemd/system" / unit).symlink_to("/dev/null")
+    [finding] = preflight.masked_units(root, planned)
+    assert (finding.what, finding.stops) == (f"{unit} is masked", True)
+    assert finding.remedy == f"systemctl unmask {unit}"
 
 
 def test_masked_units_are_found(tmp_path: Path) -> None:

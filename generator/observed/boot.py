@@ -43,13 +43,14 @@ def disabled(target: Target, root: Path) -> list[str]:
         return []
     return [
         unit
-        for unit in _needed(target, root)
+        for unit in needed(target, root)
         if any(tree.status(root, f"{folder}/{unit}") for folder in _UNITS)
         and not any(tree.find(root, f"{folder}/{unit}") for folder in _ENABLED)
     ]
 
 
-def _needed(target: Target, root: Path) -> Iterator[str]:
+def needed(target: Target, root: Path) -> Iterator[str]:
+    """Yield the units that a target needs at boot, apart from the backend's."""
     yield FRR
     if target.management:
         yield HOOK

@@ -54,7 +54,7 @@ def look(planned: Plan, previous: Record | None, root: Path, log: Log) -> list[F
     listed = [
         *_foreign_bgp(root),
         *conflicts,
-        *_masked(root, planned),
+        *masked_units(root, planned),
         *findings,
         *_stale_files(root, planned, previous),
         *_later_settings(root, planned),
@@ -81,10 +81,10 @@ def _conflicts(root: Path, planned: Plan) -> list[Finding]:
     ]
 
 
-def _masked(root: Path, planned: Plan) -> list[Finding]:
-    """Find units that nobody can start, without which nothing that we write has an effect."""
-    hook = [observing.HOOK] if planned.host.management else []
-    names = [boot.FRR, f"{backends.named(planned.backend).unit}.service", *hook]
+def masked_units(root: Path, planned: Plan) -> list[Finding]:
+    """Find units that nobody can start, without which our files have no effect."""
+    backend = f"{backends.named(planned.backend).unit}.service"
+    names = [*boot.needed(plan.target(planned), root), backend]
     return [
         Finding(
             what=f"{name} is masked",
@@ -223,7 +223,7 @@ def warn_or_refuse(  # noqa: PLR0913, PLR0917
         new = preflight.collisions(planned.devices, now, first=False, ours=ours)
         lacking = preflight.kernel(planned.host, now)
         rules = [each for each in _rules(planned, previous) if each.stops]
-        masked = _masked(options.root, planned)
+        masked = masked_units(options.root, planned)
         findings = [*new, *lacking, *masked, *rules, *_firewall(options.root, planned, log)]
     stopping = [each for each in findings if each.stops]
     if stopping and options.guard is not None:
