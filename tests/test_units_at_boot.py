@@ -68,10 +68,15 @@ def test_a_masked_unit_stops_an_apply(tmp_path: Path, unit: str) -> None:
 
 
 def test_masked_units_are_found(tmp_path: Path) -> None:
-    """A link to /dev/null masks a unit; a link to another unit is an alias."""
+    """A link to /dev/null masks a unit, unless it is in /run and /etc has the unit."""
     root = host(tmp_path)
     (root / "etc/systemd/system/a.service").symlink_to("/dev/null")
     (root / "run/systemd/system/b.service").symlink_to("/dev/null")
     (root / "etc/systemd/system/c.service").symlink_to("/usr/lib/systemd/system/d.service")
-    names = ["a.service", "b.service", "c.service", "d.service"]
-    assert services.masked(names, root) == ["a.service", "b.service"]
+    (root / "etc/systemd/system/e.service").touch()
+    (root / "run/systemd/system/e.service").symlink_to("/dev/null")
+    names = ["a.service", "b.service", "c.service", "d.service", "e.service"]
+    assert services.masked(names, root) == {
+        "a.service": "systemctl unmask a.service",
+        "b.service": "systemctl unmask --runtime b.service",
+    }

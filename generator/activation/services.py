@@ -29,13 +29,19 @@ def is_installed(unit: str, root: Path) -> bool:
     return any((root / folder / unit).exists() for folder in units.FOLDERS)
 
 
-def masked(names: Iterable[str], root: Path) -> list[str]:
-    """Return which units somebody has masked: systemd does not start them for anybody."""
-    return [
-        name
-        for name in names
-        if any(tree.links_to_nothing(root, f"{folder}/{name}") for folder in _MASKS)
-    ]
+def masked(names: Iterable[str], root: Path) -> dict[str, str]:
+    """Return the masked units, each with the command that unmasks it.
+
+    systemd looks into /etc first. A unit there is not masked by a link in /run.
+    """
+    unmasking = {}
+    for name in names:
+        paths = (f"{folder}/{name}" for folder in _MASKS)
+        first = next((path for path in paths if tree.status(root, path)), "")
+        if first and tree.links_to_nothing(root, first):
+            option = " --runtime" if first.startswith("run/") else ""
+            unmasking[name] = f"systemctl unmask{option} {name}"
+    return unmasking
 
 
 def is_enabled(unit: str, log: Log) -> bool:

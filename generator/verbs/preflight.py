@@ -89,10 +89,10 @@ def masked_units(root: Path, planned: Plan) -> list[Finding]:
         Finding(
             what=f"{name} is masked",
             why="systemd does not start it",
-            remedy=f"systemctl unmask {name}",
+            remedy=command,
             stops=True,
         )
-        for name in services.masked(names, root)
+        for name, command in services.masked(names, root).items()
     ]
 
 
